@@ -1,0 +1,347 @@
+//! What is known of the cluster, and what was decided about a pod: the nouns of egress.
+//!
+//! In: filled by `api` and `store` from objects and records. Out: read by `resolve`, `plan` and `explain`.
+//! Never: does anything; no clock, no files, no kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Cidr, Family, Mac};
+use crate::problem::Problem;
+
+/// A pod by namespace and name; prints as `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PodName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl PodName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> PodName {
+        PodName { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Serialize for PodName {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PodName {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", &text));
+        Ok(PodName::new(namespace, name))
+    }
+}
+
+/// Labels or annotations.
+pub type Pairs = BTreeMap<String, String>;
+
+/// Whose annotations are read (Calico's `egressIPSupport`; `Disabled` is not offered: uninstall instead).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EgressSupport {
+    /// The namespace's only.
+    EnabledPerNamespace,
+    /// The pod's, which replace its namespace's as a whole.
+    #[default]
+    EnabledPerNamespaceOrPerPod,
+}
+
+/// A snapshot of the cluster, as far as one asks. A missing object is simply not in its map.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// Whose annotations count.
+    pub support: EgressSupport,
+    /// Ranges of pods, services and nodes from the configuration.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// Pods by name.
+    pub pods: BTreeMap<PodName, Pod>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Service ranges (`ServiceCIDR` objects).
+    pub service_cidrs: Vec<Cidr>,
+    /// Gateways: the only place where resolve learns of them.
+    pub endpoints: Vec<Endpoint>,
+    /// Objects that exist but cannot be understood, by `Kind name`: what depends on them is held, not guessed.
+    pub broken: BTreeSet<String>,
+}
+
+/// A core `Namespace`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// As written. `projectcalico.org/name` and `kubernetes.io/metadata.name` are added when selecting.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Pairs,
+    /// As written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Pairs,
+}
+
+/// A core `Pod`, as far as egress cares.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pod {
+    /// `metadata.uid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// `metadata.labels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Pairs,
+    /// `metadata.annotations`, with those that the runtime passed laid over them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Pairs,
+    /// `spec.nodeName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// `spec.hostNetwork`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// `StatefulSet` that owns it (`metadata.ownerReferences` with `controller: true`), by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<String>,
+}
+
+/// A core `Node`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// `metadata.labels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Pairs,
+    /// `status.addresses` of type InternalIP, in order. The first of a family is the underlay address.
+    #[serde(default)]
+    pub internal_ips: Vec<IpAddr>,
+    /// Every other address in `status.addresses` that is an IP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_ips: Vec<IpAddr>,
+    /// `spec.podCIDRs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<Cidr>,
+    /// Number of the node on the wire (1–0x3fff), from its record in the store; `None` until it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u16>,
+    /// Four bytes for its MAC addresses: its IPv4 address, or one of 240.0.0.0/4 allocated in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<std::net::Ipv4Addr>,
+}
+
+/// Which kind of object a pool was written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoolKind {
+    /// Ours.
+    EgressPool,
+    /// Calico's.
+    IPPool,
+}
+
+/// Where a gateway's egress address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PoolSource {
+    /// Leased from the pool.
+    #[default]
+    Pool,
+    /// The gateway pod's own primary address. Not served yet: a problem.
+    PodAddress,
+}
+
+/// How the outside learns the way to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Announce {
+    /// Proxy neighbour entries on the uplink whose subnet holds the address.
+    #[default]
+    Auto,
+    /// Somebody else sees to it.
+    None,
+}
+
+/// A pool of egress addresses, right by construction: masked, its block size inside its prefix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Object's name.
+    pub name: String,
+    /// What it was written as.
+    pub kind: PoolKind,
+    /// Its addresses.
+    pub cidr: Cidr,
+    /// Prefix length of its blocks; at least the pool's own.
+    pub block_size: u8,
+    /// Selector over nodes, for unrequested use only. Text; it parses (checked at the door).
+    pub node_selector: String,
+    /// Selector over the namespaces whose pods may be gateways. `None`: no namespace.
+    pub gateway_namespaces: Option<String>,
+    /// Selector over the namespaces whose pods may use them. `None`: the gateway's own namespace.
+    pub client_namespaces: Option<String>,
+    /// Where the address comes from.
+    pub source: PoolSource,
+    /// Leave with the node's address instead (Calico's host-IP mode).
+    pub nat_outgoing: bool,
+    /// Never borrow from another node's block.
+    pub strict_affinity: bool,
+    /// How the outside learns the way.
+    pub announce: Announce,
+    /// Seconds that a freed address rests.
+    pub cooldown_seconds: u32,
+    /// No new leases.
+    pub disabled: bool,
+}
+
+/// State of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Being wired; not used yet.
+    Starting,
+    /// Takes flows.
+    Ready,
+    /// Keeps its flows, takes no new ones.
+    Draining,
+    /// Out of use; its flows are told.
+    Failed,
+}
+
+/// Where a pod gateway is. Written only by its own node; clients trust this and nothing that a tenant can write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The gateway pod.
+    pub pod: PodName,
+    /// Pod UID, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The attachment that holds it (`NETWORK/CONTAINERID/IFNAME`).
+    pub attachment: String,
+    /// Node it runs on.
+    pub node: String,
+    /// Underlay addresses of that node.
+    pub underlay: Vec<IpAddr>,
+    /// VNI of its VXLAN device.
+    pub vni: u32,
+    /// MAC of its VXLAN device: who it is on the wire.
+    pub mac: Mac,
+    /// Egress addresses, at most one per family, each with its pool.
+    pub addresses: Vec<EgressAddress>,
+    /// Whether it may be used.
+    pub state: EndpointState,
+    /// Raised with every write.
+    pub generation: u64,
+    /// What the node found wrong with it: another owner of its address, no uplink to announce on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+impl Endpoint {
+    /// Its egress address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().map(|a| a.ip).find(|ip| Family::of(*ip) == family)
+    }
+}
+
+/// One egress address of an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EgressAddress {
+    /// The leased address.
+    pub ip: IpAddr,
+    /// Pool it came from.
+    pub pool: String,
+}
+
+/// What one pod does with its traffic, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The pod.
+    pub pod: PodName,
+    /// What kind of pod it is to us.
+    pub role: Role,
+    /// Destination → outcome; the longest prefix wins, in any order. Empty: everything goes direct.
+    /// Inside destinations (`inside`) are not repeated here: they go direct before any rule is asked.
+    pub rules: BTreeMap<Cidr, Outcome>,
+    /// Which object decided: `Pod shop/cart`, `Namespace shop`; `None` when nothing selects the pod.
+    pub decided_by: Option<Source>,
+    /// Names the set of rules *as written* (not as resolved), so that pods with equal rules share one binding and the
+    /// binding survives a change of gateways. Empty unless the role is `Client`.
+    pub binding: String,
+}
+
+/// What a pod is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// Nothing selects it.
+    Unselected,
+    /// It is or wants to be a gateway; never redirected.
+    Gateway,
+    /// Shares its node's network: cannot be served.
+    HostNetwork,
+    /// Selected.
+    Client,
+}
+
+/// Where a decision was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// `Pod shop/cart` or `Namespace shop`.
+    pub object: String,
+    /// The annotation that decided: `egress.projectcalico.org/selector`.
+    pub field: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What happens to packets for one destination prefix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What is done.
+    pub action: Action,
+    /// Every endpoint that was looked at, with the reason if it is out. Empty for `Direct`.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What is done with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// As if we were not there.
+    Direct,
+    /// Refused: TCP reset, the rest admin-prohibited. The sentence says why and what to do.
+    Held(String),
+    /// Through one of these: the attachments of the usable endpoints, ascending, never empty.
+    Through(BTreeSet<String>),
+}
+
+/// An endpoint that a rule considered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The gateway pod.
+    pub pod: PodName,
+    /// Its attachment (the key in `Action::Through`).
+    pub attachment: String,
+    /// Its node.
+    pub node: String,
+    /// Its address of the rule's family.
+    pub address: Option<IpAddr>,
+    /// `None`: usable. Else why not, as a sentence with the next step.
+    pub unusable: Option<String>,
+}
+
+/// Everything resolved: one decision per pod asked for, and the problems met on the way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resolution {
+    /// By pod.
+    pub decisions: BTreeMap<PodName, Decision>,
+    /// In the order found, without doubles.
+    pub problems: Vec<Problem>,
+}
