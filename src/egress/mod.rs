@@ -1,3 +1,15 @@
 //! What a pod's traffic does and what each node must hold for it. Pure: no files, no kernel, no clock.
 
+pub mod gateway_state;
+pub mod inside;
+pub mod lower;
+pub mod lower_nft;
 pub mod model;
+pub mod numbering;
+pub mod numbers;
+pub mod plan;
+pub mod planning;
+pub mod transition;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! What a pod gateway's own namespace must hold, in kernel words. Wired once, at its ADD; the container needs no privilege.
+//!
+//! In: the node's plan and one of its local gateways. Out: a [`State`]. Never: looks at a kernel.
+//!
+//! Two devices of ours: `vxlan0`, whose socket is the node's, brings clients of other nodes; `egress0`, a veth to the node, holds
+//! the lease, leads outside and brings clients of this node. The packet says who sent it (source MAC = client's node) and to
+//! whom (destination MAC = this gateway), so there is one map element per node and nothing per client.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::addr::Family;
+use crate::egress::lower::{Belts, belt_routes, default_route, device_settings, families};
+use crate::egress::lower_nft::{base, chain, digit, egress_hook, map, priority, rule, word};
+use crate::egress::numbers::{
+    self, BY_VETH, GATEWAY_TUNNEL, GATEWAY_VETH, NODE_MASK, TABLE_CLIENTS, TABLE_OUTSIDE, gateway_priority,
+};
+use crate::egress::plan::{LocalGateway, NodePlan, Peer};
+use crate::kernel::nft::table::{Atom, KeyType, Rule as NftRule, Table, Value, ValueType};
+use crate::kernel::state::{Address, Link, LinkKind, Match, NftFamily, Remote, Rule, State, Via};
+
+/// Everything of ours in the gateway's namespace.
+pub fn gateway_state(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> State {
+    let mut state = State::default();
+    devices(plan, gateway, &mut state);
+    forwarding(plan, &mut state);
+    routes(plan, gateway, belts, &mut state);
+    sysctls(plan, &mut state);
+    state.tables = tables(plan, gateway, belts);
+    state
+}
+
+/// Nodes that may send: every one but the gateway's own, whose clients come by the veth.
+fn others(plan: &NodePlan) -> impl Iterator<Item = &Peer> {
+    plan.nodes.iter().filter(|(name, _)| **name != plan.here.node).map(|(_, peer)| peer)
+}
+
+fn devices(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
+    let here = &plan.here;
+    let kind = LinkKind::Vxlan { vni: gateway.vni, port: here.port, local: here.underlay };
+    let tunnel = Link { kind, mac: gateway.mac, mtu: here.tunnel_mtu, arp: false };
+    state.links.insert(GATEWAY_TUNNEL.to_owned(), tunnel);
+    let ip = numbers::TUNNEL_ADDRESS.into();
+    state.addresses.insert(Address { dev: GATEWAY_TUNNEL.to_owned(), ip, link_scope: true });
+
+    let kind = LinkKind::Veth { peer: gateway.veth.clone(), peer_mac: numbers::VETH_MAC };
+    let veth = Link { kind, mac: numbers::egress0_mac(gateway.mac), mtu: here.veth_mtu, arp: true };
+    state.links.insert(GATEWAY_VETH.to_owned(), veth);
+    for ip in &gateway.addresses {
+        state.addresses.insert(Address { dev: GATEWAY_VETH.to_owned(), ip: *ip, link_scope: false });
+    }
+    for family in families(plan) {
+        // Permanent on both ends: no ARP, no neighbour discovery, nothing to be spoofed.
+        let key = (GATEWAY_VETH.to_owned(), numbers::veth_next_hop(*family));
+        state.neighbours.insert(key, numbers::VETH_MAC);
+    }
+}
+
+fn forwarding(plan: &NodePlan, state: &mut State) {
+    let family = Family::of(plan.here.underlay);
+    for peer in others(plan) {
+        if let Some(underlay) = peer.underlay.iter().copied().find(|ip| Family::of(*ip) == family) {
+            let key = (GATEWAY_TUNNEL.to_owned(), numbers::node_mac(peer.wire));
+            state.fdb.insert(key, Remote { node: underlay, vni: plan.here.vni });
+        }
+    }
+}
+
+fn routes(plan: &NodePlan, gateway: &LocalGateway, belts: Belts, state: &mut State) {
+    for family in families(plan) {
+        let outside = Via::Gateway { gateway: numbers::veth_next_hop(*family), dev: GATEWAY_VETH.to_owned() };
+        state.routes.insert(default_route(*family, TABLE_OUTSIDE, outside));
+        let clients =
+            Via::Gateway { gateway: numbers::tunnel_next_hop(*family), dev: GATEWAY_TUNNEL.to_owned() };
+        state.routes.insert(default_route(*family, TABLE_CLIENTS, clients));
+        let mut rule = |priority, matches, table| {
+            state.rules.insert(Rule { family: *family, priority, matches, table: Some(table) });
+        };
+        rule(gateway_priority::FROM_TUNNEL, Match::Input(GATEWAY_TUNNEL.to_owned()), TABLE_OUTSIDE);
+        rule(gateway_priority::BY_VETH, Match::Mark { value: BY_VETH, mask: BY_VETH }, TABLE_OUTSIDE);
+        rule(gateway_priority::TO_NODE, Match::NotMark { value: 0, mask: NODE_MASK }, TABLE_CLIENTS);
+        rule(gateway_priority::FROM_VETH, Match::Input(GATEWAY_VETH.to_owned()), TABLE_OUTSIDE);
+        if let Some(lease) = gateway.addresses.iter().find(|ip| Family::of(**ip) == *family) {
+            rule(gateway_priority::FROM_LEASE, Match::From(*lease), TABLE_OUTSIDE);
+        }
+    }
+    if belts.unreachable_routes {
+        belt_routes(state);
+    }
+}
+
+fn sysctls(plan: &NodePlan, state: &mut State) {
+    for dev in [GATEWAY_TUNNEL, GATEWAY_VETH] {
+        state.sysctls.extend(device_settings(dev, plan.here.ipv6));
+    }
+    // Answers to a later prober's echo requests take the request's way back.
+    state.sysctls.insert("net/ipv4/fwmark_reflect".to_owned(), "1".to_owned());
+    // The gateway's own process may ping without privilege.
+    state.sysctls.insert("net/ipv4/ping_group_range".to_owned(), "0\t2147483647".to_owned());
+    if plan.here.ipv6 {
+        state.sysctls.insert("net/ipv6/fwmark_reflect".to_owned(), "1".to_owned());
+        // IPv6 forwards only when the whole namespace does (per device since 6.17 only).
+        state.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+    }
+}
+
+fn tables(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> BTreeMap<(NftFamily, String), Table> {
+    let name = numbers::NFT_TABLE.to_owned();
+    let numbered = |peer: &Peer| (Atom::Mark(u32::from(peer.number)), numbers::node_mac(peer.wire));
+    let macs = others(plan).map(numbered).map(|(number, mac)| (vec![number], Some(Value::Mac(mac))));
+    let rules = vec![
+        rule("to the client's node", "ether daddr set meta mark map @mac"),
+        rule("the outer packet is routed unmarked", "meta mark set 0x0"),
+    ];
+    let netdev = Table {
+        chains: BTreeMap::from([("out".to_owned(), egress_hook(GATEWAY_TUNNEL, rules))]),
+        maps: BTreeMap::from([("mac".to_owned(), map(&[KeyType::Mark], Some(ValueType::Ether), macs))]),
+    };
+    BTreeMap::from([
+        ((NftFamily::Inet, name.clone()), inet(plan, gateway, belts)),
+        ((NftFamily::Netdev, name), netdev),
+    ])
+}
+
+fn inet(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> Table {
+    let mut table = Table::default();
+    let nodes = others(plan).map(|peer| {
+        let mac = Atom::Mac(numbers::node_mac(peer.wire));
+        (vec![mac], Some(Value::Mark(u32::from(peer.number))))
+    });
+    table.maps.insert("node".to_owned(), map(&[KeyType::Ether], Some(ValueType::Mark), nodes));
+    let mut add = |name: &str, chain| table.chains.insert(name.to_owned(), chain);
+    add("raw", base("filter", "prerouting", priority::RAW, probes_in(gateway)));
+    add("raw_output", base("filter", "output", priority::RAW, probes_out()));
+    add("prerouting", base("filter", "prerouting", priority::MANGLE, arriving(belts)));
+    add("from_tunnel", chain(from_tunnel()));
+    add("output", base("route", "output", priority::MANGLE, errors()));
+    add("input", base("filter", "input", priority::FILTER, local(gateway)));
+    let clamp = format!(
+        "oifname \"{GATEWAY_TUNNEL}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    );
+    add("forward", base("filter", "forward", priority::MANGLE, vec![rule("MSS of the tunnel", clamp)]));
+    add("srcnat", base("nat", "postrouting", priority::SRCNAT, snat(gateway)));
+    if belts.source {
+        add("postrouting", base("filter", "postrouting", priority::SRCNAT + 200, leaving(gateway)));
+    }
+    table
+}
+
+/// One rule per egress address of the gateway: `{ip}`, `{n}` and `{lease}` in the text stand for its family and itself.
+fn per_lease(gateway: &LocalGateway, label: &str, text: &str) -> Vec<NftRule> {
+    let one = |ip: &IpAddr| {
+        let family = Family::of(*ip);
+        let text = text.replace("{ip}", word(family)).replace("{n}", &digit(family).to_string());
+        rule(label, text.replace("{lease}", &ip.to_string()))
+    };
+    gateway.addresses.iter().map(one).collect()
+}
+
+fn echo(ip: IpAddr, kind: &str) -> String {
+    match Family::of(ip) {
+        Family::V4 => format!("icmp type {kind}"),
+        Family::V6 => format!("icmpv6 type {kind}"),
+    }
+}
+
+/// Probes of client nodes: marked with the node they came from, and untracked, so that they count as no flow.
+fn probes_in(gateway: &LocalGateway) -> Vec<NftRule> {
+    let one = |ip: &IpAddr| {
+        let word = word(Family::of(*ip));
+        let request = echo(*ip, "echo-request");
+        let matches = format!("iifname \"{GATEWAY_TUNNEL}\" {word} daddr {ip} {request}");
+        rule("probe", format!("{matches} meta mark set ether saddr map @node notrack"))
+    };
+    gateway.addresses.iter().map(one).collect()
+}
+
+fn probes_out() -> Vec<NftRule> {
+    ["icmp", "icmpv6"]
+        .map(|icmp| {
+            rule(
+                "answer to a probe",
+                format!("{icmp} type echo-reply meta mark & {NODE_MASK:#x} != 0 notrack"),
+            )
+        })
+        .to_vec()
+}
+
+fn arriving(belts: Belts) -> Vec<NftRule> {
+    let mut rules = Vec::new();
+    if belts.invalid {
+        let text =
+            format!("iifname {{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }} ct state invalid counter drop");
+        rules.push(rule("belt: without an entry there is no NAT", text));
+    }
+    rules.extend([
+        // An untracked probe has been marked; it is nobody's flow.
+        rule("probe", format!("iifname \"{GATEWAY_TUNNEL}\" ct state untracked accept")),
+        rule("clients of other nodes", format!("iifname \"{GATEWAY_TUNNEL}\" jump from_tunnel")),
+        rule(
+            "clients of this node",
+            format!("iifname \"{GATEWAY_VETH}\" ct direction original ct mark set {BY_VETH:#x}"),
+        ),
+        rule(
+            "back to the client's node",
+            format!("iifname \"{GATEWAY_VETH}\" ct direction reply meta mark set ct mark"),
+        ),
+    ]);
+    rules
+}
+
+fn from_tunnel() -> Vec<NftRule> {
+    vec![
+        rule("replies do not come this way", "ct direction reply counter drop"),
+        rule("who sent it", "ct mark set ether saddr map @node"),
+        rule("unknown node", "ct mark 0 counter drop"),
+    ]
+}
+
+/// ICMP errors made here (packet too big, TTL exceeded) travel the flow's own path, not the pod's default route.
+fn errors() -> Vec<NftRule> {
+    vec![
+        rule(
+            "errors to the outside",
+            format!("ct state related ct mark != 0 ct direction original meta mark set {BY_VETH:#x}"),
+        ),
+        rule(
+            "errors to the client",
+            "ct state related ct mark != 0 ct direction reply meta mark set ct mark",
+        ),
+    ]
+}
+
+/// No port of the container is open to the outside or to clients: probes, echo and ICMP errors only. The drop of new flows also
+/// keeps this kernel from answering RST for a flow whose NAT state was lost.
+fn local(gateway: &LocalGateway) -> Vec<NftRule> {
+    let accept = |ip: &IpAddr| {
+        let request = echo(*ip, "echo-request");
+        let word = word(Family::of(*ip));
+        rule(
+            "probe",
+            format!("iifname \"{GATEWAY_TUNNEL}\" {word} daddr {ip} {request} ct state untracked accept"),
+        )
+    };
+    let mut rules: Vec<NftRule> = gateway.addresses.iter().map(accept).collect();
+    rules.push(rule("nothing else from clients", format!("iifname \"{GATEWAY_TUNNEL}\" counter drop")));
+    let text =
+        format!("iifname \"{GATEWAY_VETH}\" ct state new meta l4proto != {{ icmp, icmpv6 }} counter drop");
+    rules.push(rule("no port is open", text));
+    rules
+}
+
+fn snat(gateway: &LocalGateway) -> Vec<NftRule> {
+    let text = format!(
+        "oifname \"{GATEWAY_VETH}\" iifname {{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }} snat {{ip}} to {{lease}}"
+    );
+    per_lease(gateway, "the lease", &text)
+}
+
+fn leaving(gateway: &LocalGateway) -> Vec<NftRule> {
+    let mut rules = vec![
+        rule("by another device", format!("oifname != \"{GATEWAY_VETH}\" accept")),
+        rule("replies", "ct direction reply accept"),
+    ];
+    rules.extend(per_lease(gateway, "the lease", "{ip} saddr {lease} accept"));
+    rules.push(rule("neighbour discovery", "ip6 daddr ff00::/8 drop"));
+    rules.push(rule("belt: nothing leaves under another address", "counter drop"));
+    rules
+}

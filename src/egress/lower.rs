@@ -1,0 +1,297 @@
+//! The plan of a node, said in kernel words: links, routes, rules, nexthops; `lower_nft` says the nftables part.
+//!
+//! In: a [`NodePlan`]. Out: the [`State`] that its namespace must hold. Never: looks at a kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::addr::{Cidr, Family};
+use crate::egress::lower_nft;
+use crate::egress::numbers::{self, TABLES, mark};
+use crate::egress::plan::{Gateway, LocalGateway, NodePlan, Place};
+use crate::kernel::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Route, Rule, State, Via};
+
+/// Which seat belts are built in. All of them, except in the test that shows that each is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Belts {
+    /// (a) `unreachable default` at the end of every table.
+    pub unreachable_routes: bool,
+    /// (b) the rule behind all of ours: marked, but no table took it → unreachable.
+    pub last_rule: bool,
+    /// (c) in `forward`: marked, but leaving by a device that is not ours → dropped.
+    pub forward: bool,
+    /// (d) our devices open no flows: replies and the own lease only.
+    pub from_us: bool,
+    /// (e) in the gateway: nothing leaves under another address than the lease.
+    pub source: bool,
+    /// (f) a client's packet that conntrack cannot place → dropped, not sent without NAT.
+    pub invalid: bool,
+    /// (g) a client's source is checked against its interface.
+    pub spoof: bool,
+}
+
+impl Belts {
+    /// Everything.
+    pub const ALL: Belts = Belts {
+        unreachable_routes: true,
+        last_rule: true,
+        forward: true,
+        from_us: true,
+        source: true,
+        invalid: true,
+        spoof: true,
+    };
+
+    /// The belts of this build. A release has all of them; a `weakened` build leaves out those named in the environment.
+    #[cfg(not(feature = "weakened"))]
+    pub fn of_this_build() -> Belts {
+        Belts::ALL
+    }
+
+    /// The belts of this build: all but those in `EGRET_WITHOUT_BELTS`, separated by commas. For one test; never shipped.
+    #[cfg(feature = "weakened")]
+    pub fn of_this_build() -> Belts {
+        let without = std::env::var("EGRET_WITHOUT_BELTS").unwrap_or_default();
+        let has = |belt: &str| !without.split(',').any(|name| name == belt);
+        Belts {
+            unreachable_routes: has("unreachable-routes"),
+            last_rule: has("last-rule"),
+            forward: has("forward"),
+            from_us: has("from-us"),
+            source: has("source"),
+            invalid: has("invalid"),
+            spoof: has("spoof"),
+        }
+    }
+}
+
+/// Everything that a node's namespace must hold for this plan. An idle node still keeps the tunnel and the empty rules that it
+/// has once got; uninstall is reconciling to `State::default()`.
+pub fn node_state(plan: &NodePlan, belts: Belts) -> State {
+    let mut state = State::default();
+    tunnel(plan, &mut state);
+    for gateway in plan.locals.values() {
+        local_veth(plan, gateway, &mut state);
+    }
+    for (number, gateway) in &plan.gateways {
+        reach(*number, gateway, &mut state);
+    }
+    for (mark, members) in &plan.sets {
+        set(plan, *mark, members, &mut state);
+    }
+    rules(plan, belts, &mut state);
+    sysctls(plan, &mut state);
+    if belts.unreachable_routes {
+        belt_routes(&mut state);
+    }
+    state.tables = lower_nft::node_tables(plan, belts);
+    state
+}
+
+/// The name of the chain that pins a flow to a gateway.
+pub fn pin_chain(number: u32) -> String {
+    format!("pin_{number:x}")
+}
+
+/// The inverse of [`pin_chain`].
+pub fn pin_chain_number(chain: &str) -> Option<u32> {
+    u32::from_str_radix(chain.strip_prefix("pin_")?, 16).ok()
+}
+
+/// The name of the chain that sends a pinned packet to a local gateway.
+pub fn local_chain(slot: u8) -> String {
+    format!("to_local_{slot:x}")
+}
+
+/// The inverse of [`local_chain`].
+pub fn local_chain_slot(chain: &str) -> Option<u8> {
+    u8::from_str_radix(chain.strip_prefix("to_local_")?, 16).ok()
+}
+
+/// Nexthop id of a gateway in a family.
+pub fn nexthop_id(number: u32, family: Family) -> u32 {
+    numbers::NEXTHOPS + 2 * number + u32::from(family == Family::V6)
+}
+
+/// Nexthop id of a set's group in a family.
+pub fn group_id(mark: u8, family: Family) -> u32 {
+    numbers::NEXTHOP_GROUPS + 2 * u32::from(mark) + u32::from(family == Family::V6)
+}
+
+/// The routing table of a mark number.
+pub fn table_of(mark: u8) -> u32 {
+    TABLES + u32::from(mark)
+}
+
+/// The families that this node serves.
+pub fn families(plan: &NodePlan) -> &'static [Family] {
+    if plan.here.ipv6 { &Family::BOTH } else { &[Family::V4] }
+}
+
+/// A mark number in the configured bits.
+pub fn mark_value(mask: u32, number: u8) -> u32 {
+    (u32::from(number) << mask.trailing_zeros()) & mask
+}
+
+fn tunnel(plan: &NodePlan, state: &mut State) {
+    let here = &plan.here;
+    let wire = plan.nodes.get(&here.node).map(|peer| peer.wire);
+    let kind = LinkKind::Vxlan { vni: here.vni, port: here.port, local: here.underlay };
+    let mac = numbers::node_mac(wire.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED));
+    let link = Link { kind, mac, mtu: here.tunnel_mtu, arp: false };
+    state.links.insert(numbers::TUNNEL.to_owned(), link);
+    let ip = numbers::TUNNEL_ADDRESS.into();
+    state.addresses.insert(Address { dev: numbers::TUNNEL.to_owned(), ip, link_scope: true });
+    for family in families(plan) {
+        let via =
+            Via::Gateway { gateway: numbers::tunnel_next_hop(*family), dev: numbers::TUNNEL.to_owned() };
+        state.routes.insert(default_route(*family, table_of(mark::TUNNEL), via));
+    }
+    device_sysctls(plan, numbers::TUNNEL, false, state);
+}
+
+fn local_veth(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
+    let dev = gateway.veth.clone();
+    let link = Link { kind: LinkKind::VethPeer, mac: numbers::VETH_MAC, mtu: plan.here.veth_mtu, arp: true };
+    state.links.insert(dev.clone(), link);
+    state.addresses.insert(Address { dev: dev.clone(), ip: numbers::VETH_ADDRESS.into(), link_scope: true });
+    for ip in &gateway.addresses {
+        state.neighbours.insert((dev.clone(), *ip), numbers::egress0_mac(gateway.mac));
+        let source = source_for(plan, Family::of(*ip));
+        let via = Via::Device { dev: dev.clone(), source };
+        state.routes.insert(Route { table: numbers::TABLE_MAIN, to: Cidr::host(*ip), metric: 0, via });
+    }
+    for (uplink, ip) in &gateway.announced {
+        state.proxies.insert((uplink.clone(), *ip));
+        match Family::of(*ip) {
+            // The kernel would delay each answer by up to 0.8 s (measured).
+            Family::V4 => {
+                state.sysctls.insert(format!("net/ipv4/neigh/{uplink}/proxy_delay"), "0".to_owned())
+            }
+            Family::V6 => state.sysctls.insert(format!("net/ipv6/conf/{uplink}/proxy_ndp"), "1".to_owned()),
+        };
+    }
+    device_sysctls(plan, &dev, true, state);
+}
+
+/// The address from which this node's own ICMP errors towards a local gateway come; without it they would carry
+/// 169.254.77.253, a martian elsewhere (datapath facts, hole 3). IPv6 picks one by itself.
+fn source_for(plan: &NodePlan, family: Family) -> Option<IpAddr> {
+    if family == Family::V6 {
+        return None;
+    }
+    let own = plan.nodes.get(&plan.here.node).map(|peer| peer.underlay.as_slice()).unwrap_or_default();
+    let uplinks = plan.here.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().map(|(ip, _)| *ip));
+    std::iter::once(plan.here.underlay).chain(own.iter().copied()).chain(uplinks).find(IpAddr::is_ipv4)
+}
+
+fn reach(number: u32, gateway: &Gateway, state: &mut State) {
+    for ip in &gateway.addresses {
+        let family = Family::of(*ip);
+        let dev = match &gateway.place {
+            Place::Local { veth, slot } => {
+                let via = Via::Nexthop(nexthop_id(number, family));
+                state.routes.insert(default_route(family, table_of(*slot), via));
+                veth.clone()
+            }
+            Place::Remote { underlay, vni } => {
+                let key = (numbers::TUNNEL.to_owned(), gateway.mac);
+                state.fdb.insert(key, Remote { node: *underlay, vni: *vni });
+                numbers::TUNNEL.to_owned()
+            }
+        };
+        state.nexthops.insert(nexthop_id(number, family), Nexthop::Via { gateway: *ip, dev });
+    }
+}
+
+fn set(plan: &NodePlan, mark: u8, members: &BTreeSet<u32>, state: &mut State) {
+    for family in families(plan) {
+        let ids: BTreeSet<u32> = members
+            .iter()
+            .filter(|n| {
+                plan.gateways.get(n).is_some_and(|g| g.address(*family).is_some() && g.takes_new_flows)
+            })
+            .map(|n| nexthop_id(*n, *family))
+            .collect();
+        if ids.is_empty() {
+            continue;
+        }
+        state.nexthops.insert(group_id(mark, *family), Nexthop::Group { family: *family, members: ids });
+        state.routes.insert(default_route(*family, table_of(mark), Via::Nexthop(group_id(mark, *family))));
+    }
+}
+
+fn rules(plan: &NodePlan, belts: Belts, state: &mut State) {
+    let mask = plan.here.mark_mask;
+    for family in families(plan) {
+        let mut rule = |priority, matches, table| {
+            state.rules.insert(Rule { family: *family, priority, matches, table });
+        };
+        let marked = |number| Match::Mark { value: mark_value(mask, number), mask };
+        rule(numbers::PRIORITY_TUNNEL, marked(mark::TUNNEL), Some(table_of(mark::TUNNEL)));
+        for slot in slots(plan) {
+            rule(numbers::PRIORITY_LOCAL, marked(slot), Some(table_of(slot)));
+        }
+        for set in plan.sets.keys() {
+            rule(numbers::PRIORITY_SETS, marked(*set), Some(table_of(*set)));
+        }
+        if belts.last_rule {
+            rule(numbers::PRIORITY_BELT, Match::NotMark { value: 0, mask }, None);
+        }
+    }
+}
+
+/// Mark numbers of the local gateways that clients use.
+pub fn slots(plan: &NodePlan) -> BTreeSet<u8> {
+    let slot = |gateway: &Gateway| match gateway.place {
+        Place::Local { slot, .. } => Some(slot),
+        Place::Remote { .. } => None,
+    };
+    plan.gateways.values().filter_map(slot).collect()
+}
+
+/// Every table that a rule of ours names ends in `unreachable`, so that a lost route never falls through to `main`.
+pub fn belt_routes(state: &mut State) {
+    let tables: BTreeSet<(Family, u32)> =
+        state.rules.iter().filter_map(|rule| rule.table.map(|table| (rule.family, table))).collect();
+    for (family, table) in tables {
+        let to = family.everything();
+        state.routes.insert(Route { table, to, metric: numbers::LAST_METRIC, via: Via::Unreachable });
+    }
+}
+
+/// A default route of a family in a table.
+pub fn default_route(family: Family, table: u32, via: Via) -> Route {
+    Route { table, to: family.everything(), metric: 0, via }
+}
+
+fn sysctls(plan: &NodePlan, state: &mut State) {
+    if plan.here.hash_ports && plan.sets.values().any(|members| members.len() > 1) {
+        state.sysctls.insert("net/ipv4/fib_multipath_hash_policy".to_owned(), "1".to_owned());
+        if plan.here.ipv6 {
+            state.sysctls.insert("net/ipv6/fib_multipath_hash_policy".to_owned(), "1".to_owned());
+        }
+    }
+}
+
+fn device_sysctls(plan: &NodePlan, dev: &str, veth: bool, state: &mut State) {
+    state.sysctls.extend(device_settings(dev, plan.here.ipv6));
+    if veth {
+        // This node's own ICMP errors return through a local gateway with this node's source (datapath facts, hole 4).
+        state.sysctls.insert(format!("net/ipv4/conf/{dev}/accept_local"), "1".to_owned());
+    }
+}
+
+/// What every device of ours needs. `rp_filter=2` is both needed and, with an address, sufficient under strict filtering:
+/// the kernel takes the larger of `all` and the device's.
+pub fn device_settings(dev: &str, ipv6: bool) -> BTreeMap<String, String> {
+    let v4 = [("rp_filter", "2"), ("send_redirects", "0"), ("forwarding", "1")];
+    let mut settings: BTreeMap<String, String> =
+        v4.iter().map(|(key, value)| (format!("net/ipv4/conf/{dev}/{key}"), (*value).to_owned())).collect();
+    if ipv6 {
+        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+            settings.insert(format!("net/ipv6/conf/{dev}/{key}"), value.to_owned());
+        }
+    }
+    settings
+}

@@ -1,0 +1,113 @@
+//! Which gateway, which set and which local gateway has which number on this node.
+//!
+//! Numbers of gateways live in the connection marks of running flows, longer than any process, so a gateway keeps its number
+//! as long as it is known, and the kernel's own maps say it again when the node's file is lost.
+//! In: the last plan, or what the kernel holds. Out: the numbers to keep. Never: flushes; `transition` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::egress::lower::{local_chain_slot, pin_chain_number};
+use crate::egress::numbers::{self, LAST_GATEWAY, mark};
+use crate::egress::plan::{NodePlan, Place};
+use crate::kernel::nft::table::{Atom, Value};
+use crate::kernel::state::{Nexthop, NftFamily, State};
+
+/// Numbers in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbering {
+    /// Gateway's number by egress address; both addresses of one gateway have one number.
+    pub gateways: BTreeMap<IpAddr, u32>,
+    /// Members of each set by mark number.
+    pub sets: BTreeMap<u8, BTreeSet<u32>>,
+    /// Mark number of each local gateway by gateway number.
+    pub slots: BTreeMap<u32, u8>,
+}
+
+impl Numbering {
+    /// From a plan.
+    pub fn of(plan: &NodePlan) -> Numbering {
+        let mut numbering = Numbering { sets: plan.sets.clone(), ..Numbering::default() };
+        for (number, gateway) in &plan.gateways {
+            for ip in &gateway.addresses {
+                numbering.gateways.insert(*ip, *number);
+            }
+            if let Place::Local { slot, .. } = gateway.place {
+                numbering.slots.insert(*number, slot);
+            }
+        }
+        numbering
+    }
+
+    /// From what the kernel holds: the pin maps know gateways, the groups know sets, the pinned map knows slots.
+    pub fn read(state: &State) -> Numbering {
+        let mut numbering = Numbering::default();
+        let Some(table) = state.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned())) else {
+            return numbering;
+        };
+        for (key, value) in
+            ["pin4", "pin6"].iter().filter_map(|m| table.maps.get(*m)).flat_map(|m| &m.elements)
+        {
+            if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value)
+                && let Some(number) = pin_chain_number(chain)
+            {
+                numbering.gateways.insert(*ip, number);
+            }
+        }
+        for (key, value) in table.maps.get("pinned").into_iter().flat_map(|m| &m.elements) {
+            if let ([Atom::Mark(pin)], Some(Value::Goto(chain))) = (key.as_slice(), value)
+                && let Some(slot) = local_chain_slot(chain)
+            {
+                numbering.slots.insert(pin >> numbers::PIN_SHIFT, slot);
+            }
+        }
+        for (id, nexthop) in &state.nexthops {
+            let (Some(set), Nexthop::Group { members, .. }) =
+                (id.checked_sub(numbers::NEXTHOP_GROUPS), nexthop)
+            else {
+                continue;
+            };
+            let members = members.iter().filter_map(|id| id.checked_sub(numbers::NEXTHOPS)).map(|n| n / 2);
+            if let Ok(set) = u8::try_from(set / 2) {
+                numbering.sets.entry(set).or_default().extend(members);
+            }
+        }
+        numbering
+    }
+
+    /// The number of the gateway with these addresses: the one it had, else the lowest free one.
+    pub fn gateway(&mut self, addresses: &[IpAddr]) -> Option<u32> {
+        let known = addresses.iter().find_map(|ip| self.gateways.get(ip).copied());
+        let number = known.or_else(|| {
+            let used: BTreeSet<u32> = self.gateways.values().copied().collect();
+            (1..=LAST_GATEWAY).find(|n| !used.contains(n))
+        })?;
+        for ip in addresses {
+            self.gateways.insert(*ip, number);
+        }
+        Some(number)
+    }
+
+    /// The mark number of a local gateway; `None` when all 30 are taken.
+    pub fn slot(&mut self, gateway: u32) -> Option<u8> {
+        if let Some(slot) = self.slots.get(&gateway) {
+            return Some(*slot);
+        }
+        let slot = mark::LOCALS.into_iter().find(|s| !self.slots.values().any(|used| used == s))?;
+        self.slots.insert(gateway, slot);
+        Some(slot)
+    }
+
+    /// The mark number of a set: a set *is* its members. `None` when all 95 are taken.
+    ///
+    /// A set that changed gets a new number and the old one lives until nothing points to it: the interval maps are switched
+    /// between the two, so no packet meets a half-changed set.
+    pub fn set(&mut self, members: &BTreeSet<u32>) -> Option<u8> {
+        if let Some((mark, _)) = self.sets.iter().find(|(_, known)| *known == members) {
+            return Some(*mark);
+        }
+        let mark = mark::SETS.into_iter().find(|mark| !self.sets.contains_key(mark))?;
+        self.sets.insert(mark, members.clone());
+        Some(mark)
+    }
+}

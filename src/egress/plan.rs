@@ -1,0 +1,296 @@
+//! What one node must hold, as a value: the plan. It is kept on disk, so that DEL needs no objects and CHECK can compare.
+//!
+//! In: made by `planning::plan`, or read back from the node's own file. Out: lowered to kernel words by `lower` and
+//! `gateway_state`; edited by one attachment at a time. Never: decides who may use what; that was `resolve`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Cidr, Family, Mac};
+use crate::egress::model::PodName;
+
+/// What this node is, found at the door: configuration and the machine, not objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Here {
+    /// This node's name.
+    pub node: String,
+    /// Its underlay address.
+    pub underlay: IpAddr,
+    /// UDP port of the tunnel.
+    pub port: u16,
+    /// VNI of the node's own device.
+    pub vni: u32,
+    /// MTU of the tunnel devices: the underlay's less 50 bytes (IPv4) or 70 (IPv6).
+    pub tunnel_mtu: u32,
+    /// MTU of a gateway's veth: the underlay's.
+    pub veth_mtu: u32,
+    /// Our bits of the packet mark.
+    pub mark_mask: u32,
+    /// Whether this kernel has IPv6.
+    pub ipv6: bool,
+    /// Spread flows over gateways by ports (`fib_multipath_hash_policy=1`).
+    pub hash_ports: bool,
+    /// Devices on which a lease can be announced, with their addresses and prefix lengths.
+    pub uplinks: Vec<Uplink>,
+}
+
+/// A device that leads to the outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Device name.
+    pub dev: String,
+    /// Its addresses with the subnets they lie in.
+    pub addresses: Vec<(IpAddr, Cidr)>,
+}
+
+/// A pod wired on this node, as its attachment record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPod {
+    /// `NETWORK/CONTAINERID/IFNAME`.
+    pub attachment: String,
+    /// The pod, where a name is known.
+    pub pod: Option<PodName>,
+    /// Its addresses on our interface.
+    pub addresses: Vec<IpAddr>,
+    /// The subnets that its primary plugin put it in: other pods, so inside.
+    pub networks: Vec<Cidr>,
+}
+
+/// Desired state of one node in the words of egress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// What the node is.
+    pub here: Here,
+    /// Every node that may send or receive tunnel traffic, this one too.
+    pub nodes: BTreeMap<String, Peer>,
+    /// Client addresses. The only state per pod.
+    pub clients: BTreeMap<IpAddr, Client>,
+    /// Bindings by chain name.
+    pub bindings: BTreeMap<String, Binding>,
+    /// Gateways that this node's clients use or have live flows on, by number.
+    pub gateways: BTreeMap<u32, Gateway>,
+    /// Gateway sets by mark number.
+    pub sets: BTreeMap<u8, BTreeSet<u32>>,
+    /// Pod gateways that run on this node, by attachment.
+    pub locals: BTreeMap<String, LocalGateway>,
+    /// Destinations that never go to a gateway.
+    pub inside: BTreeSet<Cidr>,
+}
+
+/// A node on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its number, 1–0x3fff.
+    pub number: u16,
+    /// Its four wire bytes.
+    pub wire: Ipv4Addr,
+    /// Its underlay addresses.
+    pub underlay: Vec<IpAddr>,
+}
+
+/// A client address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Whose it is.
+    pub attachment: String,
+    /// Its binding's chain.
+    pub binding: String,
+}
+
+/// One distinct set of rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The rules as written; what the chain's name is the hash of.
+    pub key: String,
+    /// Destination → verdict; the longest prefix wins; none: direct.
+    pub rules: BTreeMap<Cidr, Verdict>,
+}
+
+/// What a binding does with a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Verdict {
+    /// As if we were not there.
+    Direct,
+    /// Refused and told so.
+    Held,
+    /// To the gateway set with this mark number.
+    Set(u8),
+}
+
+/// A gateway as a client node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its attachment.
+    pub attachment: String,
+    /// Its MAC on the wire.
+    pub mac: Mac,
+    /// Its egress addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// How to reach it.
+    pub place: Place,
+    /// Whether it takes new flows; a draining one keeps those it has.
+    pub takes_new_flows: bool,
+}
+
+impl Gateway {
+    /// Its egress address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}
+
+/// Where a gateway is, seen from this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// On this node, behind a veth; pinned packets find it by this mark number.
+    Local {
+        /// The node's end of the veth.
+        veth: String,
+        /// Mark number, 0x60–0x7d.
+        slot: u8,
+    },
+    /// On another node, through the tunnel.
+    Remote {
+        /// Underlay address of that node, of the tunnel's family.
+        underlay: IpAddr,
+        /// VNI of its device.
+        vni: u32,
+    },
+}
+
+/// A pod gateway on this node, as far as its own wiring goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalGateway {
+    /// The node's end of its veth.
+    pub veth: String,
+    /// VNI of its VXLAN device.
+    pub vni: u32,
+    /// Its MAC on the wire.
+    pub mac: Mac,
+    /// Its egress addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Devices on which each address is announced.
+    pub announced: BTreeSet<(String, IpAddr)>,
+}
+
+impl NodePlan {
+    /// A plan of a node that has nothing to do.
+    pub fn empty(here: Here) -> NodePlan {
+        NodePlan {
+            here,
+            nodes: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            inside: BTreeSet::new(),
+        }
+    }
+
+    /// Whether there is nothing to hold in the kernel: no client and no gateway here.
+    pub fn is_idle(&self) -> bool {
+        self.clients.is_empty() && self.locals.is_empty()
+    }
+
+    /// This plan with a client's addresses bound to a binding that it already has; `None` when it has not.
+    pub fn with_client(&self, pod: &LocalPod, binding: &str) -> Option<NodePlan> {
+        if !self.bindings.contains_key(binding) || !pod.networks.iter().all(|net| self.is_inside(*net)) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.drop_client(&pod.attachment);
+        for ip in &pod.addresses {
+            let client = Client { attachment: pod.attachment.clone(), binding: binding.to_owned() };
+            next.clients.insert(*ip, client);
+        }
+        next.sweep();
+        Some(next)
+    }
+
+    /// This plan without anything of one attachment: as a client, and as a gateway of this node. A gateway that is gone has
+    /// failed: it leaves sets and maps at once, and a set that loses its last member holds its clients.
+    #[must_use]
+    pub fn without(&self, attachment: &str) -> NodePlan {
+        let mut next = self.clone();
+        next.drop_client(attachment);
+        next.locals.remove(attachment);
+        let gone: Vec<u32> =
+            next.gateways.iter().filter(|(_, g)| g.attachment == attachment).map(|(n, _)| *n).collect();
+        for number in gone {
+            next.gateways.remove(&number);
+            next.sets.values_mut().for_each(|members| {
+                members.remove(&number);
+            });
+        }
+        next.hold_what_has_no_gateway();
+        next.sweep();
+        next
+    }
+
+    fn drop_client(&mut self, attachment: &str) {
+        self.clients.retain(|_, client| client.attachment != attachment);
+    }
+
+    fn is_inside(&self, net: Cidr) -> bool {
+        self.inside.iter().any(|inside| inside.covers(net))
+    }
+
+    /// A set without members for a rule's family cannot be routed: the rule becomes Held.
+    pub(crate) fn hold_what_has_no_gateway(&mut self) {
+        let served = |set: &u8, family: Family| {
+            self.sets.get(set).is_some_and(|members| {
+                members.iter().filter_map(|n| self.gateways.get(n)).any(|g| g.address(family).is_some())
+            })
+        };
+        for binding in self.bindings.values_mut() {
+            for (prefix, verdict) in &mut binding.rules {
+                if let Verdict::Set(set) = verdict
+                    && !served(set, prefix.family())
+                {
+                    *verdict = Verdict::Held;
+                }
+            }
+        }
+    }
+
+    /// Drops bindings without clients, sets without bindings, and gateways that take new flows but are in no set. A draining
+    /// gateway stays: it has flows.
+    pub(crate) fn sweep(&mut self) {
+        let used: BTreeSet<&String> = self.clients.values().map(|c| &c.binding).collect();
+        self.bindings.retain(|chain, _| used.contains(chain));
+        let sets: BTreeSet<u8> =
+            self.bindings.values().flat_map(|b| b.rules.values()).filter_map(set_of).collect();
+        self.sets.retain(|mark, _| sets.contains(mark));
+        let members: BTreeSet<u32> = self.sets.values().flatten().copied().collect();
+        let draining = !self.clients.is_empty();
+        self.gateways
+            .retain(|number, gateway| members.contains(number) || (draining && !gateway.takes_new_flows));
+    }
+}
+
+fn set_of(verdict: &Verdict) -> Option<u8> {
+    match verdict {
+        Verdict::Set(mark) => Some(*mark),
+        Verdict::Direct | Verdict::Held => None,
+    }
+}
+
+/// Name of a binding's chain: a stable hash of its rules as written, so that equal rules find the same chain on every node
+/// and after every restart.
+pub fn binding_chain(key: &str) -> String {
+    format!("binding_{:016x}", fnv64(key))
+}
+
+/// Name of the node's end of a gateway's veth.
+pub fn veth_name(attachment: &str) -> String {
+    format!("{}{:09x}", crate::egress::numbers::VETH_PREFIX, fnv64(attachment) & 0xf_ffff_ffff)
+}
+
+/// 64-bit FNV-1a: stable between builds, which Rust's own hasher is not.
+fn fnv64(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

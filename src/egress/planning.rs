@@ -1,0 +1,267 @@
+//! Decisions → the plan of one node.
+//!
+//! In: what this node is, the view, the pods wired here, their decisions, the numbers already in use. Out: a [`NodePlan`] and
+//! problems. Never: decides who may use what, reads a kernel, a file or a clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::addr::{Cidr, Family};
+use crate::egress::model::{Action, Announce, Decision, Endpoint, EndpointState, Resolution, Role, View};
+use crate::egress::numbering::Numbering;
+use crate::egress::numbers::mark;
+use crate::egress::plan::{
+    Binding, Client, Gateway, Here, LocalGateway, LocalPod, NodePlan, Peer, Place, Verdict, binding_chain,
+    veth_name,
+};
+use crate::problem::Problem;
+
+/// What the verb looks at.
+pub struct Inputs<'a> {
+    /// This node.
+    pub here: &'a Here,
+    /// The cluster.
+    pub view: &'a View,
+    /// Pods wired here, in the order of their ADD: where two have one address, the later has it.
+    pub locals: &'a [LocalPod],
+    /// Decisions for at least those pods.
+    pub resolution: &'a Resolution,
+    /// Ranges that never go to a gateway, as `inside` found them.
+    pub inside: &'a [Cidr],
+}
+
+/// The plan of one node. `numbering` keeps what is in use and learns what is new.
+pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Problem>) {
+    let mut work = Work {
+        inputs,
+        numbering,
+        endpoints: inputs.view.endpoints.iter().map(|e| (e.attachment.as_str(), e)).collect(),
+        plan: NodePlan::empty(inputs.here.clone()),
+        problems: Vec::new(),
+    };
+    work.inside();
+    work.peers();
+    work.locals();
+    work.forget_gone();
+    work.clients();
+    work.draining();
+    work.plan.hold_what_has_no_gateway();
+    work.plan.sweep();
+    (work.plan, work.problems)
+}
+
+struct Work<'a> {
+    inputs: &'a Inputs<'a>,
+    numbering: &'a mut Numbering,
+    endpoints: BTreeMap<&'a str, &'a Endpoint>,
+    plan: NodePlan,
+    problems: Vec<Problem>,
+}
+
+impl Work<'_> {
+    fn inside(&mut self) {
+        self.plan.inside.extend(self.inputs.inside);
+        self.plan.inside.extend(self.inputs.locals.iter().flat_map(|pod| &pod.networks));
+    }
+
+    fn peers(&mut self) {
+        for (name, node) in &self.inputs.view.nodes {
+            if let (Some(number), Some(wire)) = (node.number, node.wire) {
+                let peer = Peer { number, wire, underlay: node.internal_ips.clone() };
+                self.plan.nodes.insert(name.clone(), peer);
+            }
+        }
+    }
+
+    /// Gateways of this node: those with an endpoint *and* an attachment here, else a lost namespace would be wired again.
+    fn locals(&mut self) {
+        for pod in self.inputs.locals {
+            let Some(endpoint) = self.endpoints.get(pod.attachment.as_str()) else { continue };
+            if endpoint.state == EndpointState::Failed {
+                continue;
+            }
+            let mut gateway = LocalGateway {
+                veth: veth_name(&endpoint.attachment),
+                vni: endpoint.vni,
+                mac: endpoint.mac,
+                addresses: endpoint.addresses.iter().map(|a| a.ip).collect(),
+                announced: BTreeSet::new(),
+            };
+            for address in &endpoint.addresses {
+                let pool = self.inputs.view.pools.get(&address.pool);
+                if pool.is_some_and(|p| p.announce == Announce::None) {
+                    continue;
+                }
+                let uplinks = self.inputs.here.uplinks_for(address.ip);
+                if uplinks.is_empty() {
+                    self.problems.push(nothing_announces(endpoint, address.ip, &self.inputs.here.node));
+                }
+                gateway.announced.extend(uplinks.into_iter().map(|dev| (dev, address.ip)));
+            }
+            self.plan.locals.insert(endpoint.attachment.clone(), gateway);
+        }
+    }
+
+    /// A gateway that no longer exists leaves every set it was in; the set keeps its number, because everything that points
+    /// to it loses the same member.
+    fn forget_gone(&mut self) {
+        let alive: BTreeSet<IpAddr> = self
+            .inputs
+            .view
+            .endpoints
+            .iter()
+            .filter(|e| matches!(e.state, EndpointState::Ready | EndpointState::Draining))
+            .flat_map(|e| e.addresses.iter().map(|a| a.ip))
+            .collect();
+        self.numbering.gateways.retain(|ip, _| alive.contains(ip));
+        let numbers: BTreeSet<u32> = self.numbering.gateways.values().copied().collect();
+        self.numbering.slots.retain(|number, _| numbers.contains(number));
+        for members in self.numbering.sets.values_mut() {
+            members.retain(|number| numbers.contains(number));
+        }
+        self.numbering.sets.retain(|_, members| !members.is_empty());
+    }
+
+    fn clients(&mut self) {
+        for pod in self.inputs.locals {
+            let decision = pod.pod.as_ref().and_then(|name| self.inputs.resolution.decisions.get(name));
+            let chain = match decision {
+                Some(decision) if decision.role == Role::Client => Some(self.binding(decision)),
+                _ => None,
+            };
+            for ip in &pod.addresses {
+                match &chain {
+                    Some(binding) => {
+                        let client = Client { attachment: pod.attachment.clone(), binding: binding.clone() };
+                        self.plan.clients.insert(*ip, client);
+                    }
+                    // A later pod that nothing selects took over the address of an earlier client.
+                    None => drop(self.plan.clients.remove(ip)),
+                }
+            }
+        }
+    }
+
+    fn binding(&mut self, decision: &Decision) -> String {
+        let chain = binding_chain(&decision.binding);
+        if !self.plan.bindings.contains_key(&chain) {
+            let rules =
+                decision.rules.iter().map(|(prefix, outcome)| (*prefix, self.verdict(&outcome.action)));
+            let rules: BTreeMap<Cidr, Verdict> = rules.collect();
+            self.plan.bindings.insert(chain.clone(), Binding { key: decision.binding.clone(), rules });
+        }
+        chain
+    }
+
+    fn verdict(&mut self, action: &Action) -> Verdict {
+        let attachments = match action {
+            Action::Direct => return Verdict::Direct,
+            Action::Held(_) => return Verdict::Held,
+            Action::Through(attachments) => attachments,
+        };
+        let members: BTreeSet<u32> =
+            attachments.iter().filter_map(|attachment| self.gateway(attachment)).collect();
+        if members.is_empty() {
+            return Verdict::Held;
+        }
+        let Some(number) = self.numbering.set(&members) else {
+            self.problems.push(Problem::new(
+                format!("Node {}", self.inputs.here.node),
+                "TooManyGatewaySets",
+                format!(
+                    "node {} needs more than {} different gateway sets, one per mark number; the pods of the last ones are held: \
+                     let policies share gateways, or spread their pods over more nodes",
+                    self.inputs.here.node,
+                    mark::SETS.count()
+                ),
+            ));
+            return Verdict::Held;
+        };
+        self.plan.sets.insert(number, members);
+        Verdict::Set(number)
+    }
+
+    fn gateway(&mut self, attachment: &str) -> Option<u32> {
+        let endpoint = *self.endpoints.get(attachment)?;
+        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|a| a.ip).collect();
+        let number = self.numbering.gateway(&addresses)?;
+        if !self.plan.gateways.contains_key(&number) {
+            let place = self.place(endpoint, number)?;
+            let takes_new_flows = endpoint.state == EndpointState::Ready;
+            let attachment = endpoint.attachment.clone();
+            let gateway = Gateway { attachment, mac: endpoint.mac, addresses, place, takes_new_flows };
+            self.plan.gateways.insert(number, gateway);
+        }
+        Some(number)
+    }
+
+    fn place(&mut self, endpoint: &Endpoint, number: u32) -> Option<Place> {
+        let here = self.inputs.here;
+        if let Some(local) = self.plan.locals.get(&endpoint.attachment) {
+            let veth = local.veth.clone();
+            let slot = self.numbering.slot(number);
+            if slot.is_none() {
+                self.problems.push(Problem::new(
+                    format!("Pod {}", endpoint.pod),
+                    "TooManyLocalGateways",
+                    format!(
+                        "node {} already serves {} of its own pods' gateways, one per mark number; its clients do not use gateway \
+                         {}: run some of the gateways on other nodes",
+                        here.node,
+                        mark::LOCALS.count(),
+                        endpoint.pod
+                    ),
+                ));
+            }
+            return slot.map(|slot| Place::Local { veth, slot });
+        }
+        if endpoint.node == here.node {
+            // Its endpoint says it is here, but no attachment is: a lost namespace. Never tunnel to ourselves.
+            return None;
+        }
+        let family = Family::of(here.underlay);
+        let underlay = endpoint.underlay.iter().copied().find(|ip| Family::of(*ip) == family);
+        if underlay.is_none() {
+            self.problems.push(Problem::new(
+                format!("Pod {}", endpoint.pod),
+                "NoUnderlay",
+                format!(
+                    "node {} of gateway {} has no {family} underlay address, and the tunnel of node {} runs over {family}: add an \
+                     InternalIP of that family to the Node, or set underlay.address alike on all nodes",
+                    endpoint.node, endpoint.pod, here.node
+                ),
+            ));
+        }
+        underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })
+    }
+
+    /// Gateways that drain keep the flows they have, as long as this node knew them.
+    fn draining(&mut self) {
+        for endpoint in &self.inputs.view.endpoints {
+            let known = endpoint.addresses.iter().any(|a| self.numbering.gateways.contains_key(&a.ip));
+            if endpoint.state == EndpointState::Draining && known {
+                self.gateway(&endpoint.attachment);
+            }
+        }
+    }
+}
+
+impl Here {
+    /// Devices whose subnet holds an address.
+    pub fn uplinks_for(&self, ip: IpAddr) -> Vec<String> {
+        let holds =
+            |uplink: &&crate::egress::plan::Uplink| uplink.addresses.iter().any(|(_, net)| net.contains(ip));
+        self.uplinks.iter().filter(holds).map(|uplink| uplink.dev.clone()).collect()
+    }
+}
+
+fn nothing_announces(endpoint: &Endpoint, ip: IpAddr, node: &str) -> Problem {
+    Problem::new(
+        format!("Pod {}", endpoint.pod),
+        "NotAnnounced",
+        format!(
+            "no uplink of node {node} has a subnet that holds {ip}, so nothing tells the outside the way to it: give an uplink an \
+             address in that subnet, or say `announce: None` in the pool and route it to the node yourself"
+        ),
+    )
+}

@@ -1,0 +1,5 @@
+//! Plans, transitions and kernel words, from worlds typed by hand.
+
+mod planning;
+mod transition;
+pub(crate) mod worlds;

@@ -1,0 +1,59 @@
+//! Given two plans, what happens to running flows.
+
+use std::collections::BTreeSet;
+
+use super::worlds::{World, client, ip};
+use crate::egress::model::{EndpointState, PodName};
+use crate::egress::plan::Verdict;
+use crate::egress::transition::{holding, transition};
+
+#[test]
+fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
+    let mut world = World::new().gateway(2, 0);
+    let before = world.plan();
+    let mut world = world.client(10, &[0]);
+    let after = world.plan();
+    let change = transition(&before, &after);
+    assert_eq!(change.rebound, BTreeSet::from([client(10), ip("fd00:10:60:1::a")]));
+    let held = holding(&before, &after, &change.rebound);
+    let binding = &held.bindings[&held.clients[&client(10)].binding];
+    assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
+}
+
+#[test]
+fn a_pod_that_is_let_go_is_held_first() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let before = world.plan();
+    world.locals.retain(|pod| !pod.attachment.contains("c10"));
+    let after = world.plan();
+    let change = transition(&before, &after);
+    assert!(holding(&before, &after, &change.rebound).clients.contains_key(&client(10)));
+}
+
+#[test]
+fn a_pod_that_moves_loses_only_its_flows_on_gateways_it_may_not_use_any_more() {
+    let mut world = World::new().gateway(2, 0).gateway(3, 1).client(10, &[0, 1]).client(11, &[0, 1]);
+    let before = world.plan();
+    world.decide(&PodName::new("shop", "c10"), &[1]);
+    let change = transition(&before, &world.plan());
+    assert!(change.rebound.is_empty() && change.begun.is_empty());
+    assert_eq!(change.moved, BTreeSet::from([(client(10), 1), (ip("fd00:10:60:1::a"), 1)]));
+}
+
+#[test]
+fn flows_on_a_draining_gateway_are_left_alone() {
+    let mut world = World::new().gateway(2, 0).gateway(3, 1).client(10, &[0, 1]);
+    let before = world.plan();
+    world.endpoint(0).state = EndpointState::Draining;
+    world.decide(&PodName::new("shop", "c10"), &[1]);
+    assert_eq!(transition(&before, &world.plan()).moved, BTreeSet::new());
+}
+
+#[test]
+fn a_new_gateway_begins_with_a_clean_number() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let before = world.plan();
+    let mut world = world.gateway(3, 1);
+    world.decide(&PodName::new("shop", "c10"), &[0, 1]);
+    assert_eq!(transition(&before, &world.plan()).begun, BTreeSet::from([2]));
+}

@@ -1,0 +1,143 @@
+//! What a node remembers between two calls, in files on tmpfs: the plan last applied, settings to give back, addresses just
+//! announced. It dies with the pods, at a reboot, so nothing here is fsynced.
+//!
+//! In: values. Out: the same values, or nothing when the file is missing or torn: then the kernel is read instead.
+//! Never: holds what cannot be found again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::egress::plan::NodePlan;
+
+/// The node's own directory, `/run/egret/NODE`.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    dir: PathBuf,
+}
+
+/// The plan last applied, and what it was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Fingerprint of everything read to make it; equal means that reading again would give the same plan.
+    pub inputs: u64,
+    /// The plan itself.
+    pub plan: NodePlan,
+}
+
+/// An address that this node took over a short while ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Device.
+    pub dev: String,
+    /// Address.
+    pub ip: IpAddr,
+    /// When it was taken over, in Unix seconds.
+    pub since: u64,
+}
+
+/// Values of host-wide settings before we changed them.
+pub type SavedSettings = BTreeMap<String, String>;
+
+impl Memory {
+    /// The memory of a node below the run directory; nothing is made yet.
+    pub fn new(run_dir: &Path, node: &str) -> Memory {
+        Memory { dir: run_dir.join(node) }
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The plan last applied; `None` when this node was never wired, or the file is torn.
+    pub fn applied(&self) -> Option<Applied> {
+        self.read("plan.json")
+    }
+
+    /// The fingerprint alone: a few bytes, for calls that only ask whether anything changed.
+    pub fn inputs(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.dir.join("inputs")).ok()?;
+        u64::from_str_radix(text.trim(), 16).ok()
+    }
+
+    /// Remembers a plan. The fingerprint is written last: an old one only costs a needless look.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn apply(&self, applied: &Applied) -> io::Result<()> {
+        self.write("plan.json", applied)?;
+        if applied.plan.is_idle() {
+            return self.remove("inputs");
+        }
+        self.replace("inputs", format!("{:016x}\n", applied.inputs).as_bytes())
+    }
+
+    /// Settings to give back at uninstall.
+    pub fn saved_settings(&self) -> SavedSettings {
+        self.read("settings.json").unwrap_or_default()
+    }
+
+    /// Remembers them.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn save_settings(&self, settings: &SavedSettings) -> io::Result<()> {
+        if settings.is_empty() { self.remove("settings.json") } else { self.write("settings.json", settings) }
+    }
+
+    /// Addresses taken over within the last minute.
+    pub fn announced(&self) -> Vec<Announced> {
+        self.read("announced.json").unwrap_or_default()
+    }
+
+    /// Remembers them.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn remember_announced(&self, announced: &[Announced]) -> io::Result<()> {
+        if announced.is_empty() { self.remove("announced.json") } else { self.write("announced.json", &announced) }
+    }
+
+    /// Forgets everything: the node was uninstalled.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn forget(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.dir.join(name)).ok()?).ok()
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+        self.replace(name, &serde_json::to_vec(value)?)
+    }
+
+    /// Whole or not at all, as any reader sees it.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let written = fs::write(&temporary, bytes).or_else(|_| {
+            fs::create_dir_all(&self.dir)?;
+            fs::write(&temporary, bytes)
+        });
+        written?;
+        fs::rename(&temporary, self.dir.join(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
