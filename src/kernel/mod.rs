@@ -2,5 +2,8 @@
 //!
 //! Knows links, routes and nftables; nothing of egress.
 
+pub(crate) mod nfnetlink;
 pub mod nft;
+#[cfg(test)]
+mod sandbox;
 pub mod state;

@@ -10,6 +10,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Mac;
+use crate::kernel::state::NftFamily;
+
+/// Tables by family and name.
+pub type Tables = BTreeMap<(NftFamily, String), Table>;
 
 /// One table; its family and name are the key in `State::tables`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +33,8 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// A base chain's place. The policy is always accept.
+/// A base chain's place. The policy is always accept; a chain read back with anything else about it says so in `kind`
+/// (`filter policy drop`), and so equals no desired one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// `filter`, `nat` or `route`.
@@ -42,10 +47,11 @@ pub struct Hook {
     pub device: Option<String>,
 }
 
-/// One rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One rule. Two are equal if label and hash are: the kernel does not give the text back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rule {
     /// What it is for, in a few words: shown by `nft list` as the comment, with the text's hash behind it.
+    /// At most [`Rule::LABEL`] bytes without quotes and control characters; [`Rule::new`] makes it so.
     pub label: String,
     /// The hash of the text ([`Rule::new`] computes it); what equality rests on.
     pub hash: u32,
@@ -53,11 +59,46 @@ pub struct Rule {
     pub text: String,
 }
 
+impl PartialEq for Rule {
+    fn eq(&self, other: &Rule) -> bool {
+        self.same(other)
+    }
+}
+
+impl Eq for Rule {}
+
 impl Rule {
+    /// Longest label in bytes: nft refuses comments above 127.
+    pub const LABEL: usize = 112;
+
     /// A rule with its hash.
     pub fn new(label: &str, text: impl Into<String>) -> Rule {
         let text = text.into();
-        Rule { label: label.to_owned(), hash: fnv1a(text.as_bytes()), text }
+        let mut label: String =
+            label.chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '_' } else { c }).collect();
+        label.truncate(label.floor_char_boundary(Rule::LABEL));
+        Rule { label, hash: fnv1a(text.as_bytes()), text }
+    }
+
+    /// A rule in a table of ours that is not ours: equal to no desired one.
+    pub fn foreign() -> Rule {
+        Rule { label: "foreign".to_owned(), hash: 0, text: String::new() }
+    }
+
+    /// The comment it carries in the kernel: `label #0123abcd`.
+    pub fn comment(&self) -> String {
+        format!("{} #{:08x}", self.label, self.hash)
+    }
+
+    /// The rule that carries this comment in the kernel; [`Rule::foreign`] if we never wrote such a comment.
+    pub fn from_comment(comment: &str) -> Rule {
+        let parts = comment.rsplit_once(" #").filter(|(_, hash)| hash.len() == 8);
+        parts
+            .and_then(|(label, hash)| {
+                let hash = u32::from_str_radix(hash, 16).ok()?;
+                Some(Rule { label: label.to_owned(), hash, text: String::new() })
+            })
+            .unwrap_or_else(Rule::foreign)
     }
 
     /// Whether the kernel's rule is this one.
@@ -74,7 +115,7 @@ pub fn fnv1a(bytes: &[u8]) -> u32 {
 /// A set (no value type) or a map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
-    /// Types of the key's parts; more than one is a concatenation.
+    /// Types of the key's parts; more than one is a concatenation. Empty when the kernel's set is of a kind we never make.
     pub key: Vec<KeyType>,
     /// Type of the value; `None` for a set.
     pub value: Option<ValueType>,
@@ -141,4 +182,31 @@ pub enum Value {
     Mark(u32),
     /// A MAC address.
     Mac(Mac),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_gives_the_rule_back_and_a_foreign_comment_does_not() {
+        let rule = Rule::new("replies pass", "ct direction reply accept");
+        assert_eq!(Rule::from_comment(&rule.comment()), rule);
+        assert_ne!(
+            rule,
+            Rule::new("replies pass", "ct direction reply drop"),
+            "another text is another rule"
+        );
+        for comment in ["", "replies pass", "replies pass #12", "x #zzzzzzzz", "#0123abcd"] {
+            assert_eq!(Rule::from_comment(comment), Rule::foreign(), "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_nft_would_refuse_is_made_harmless() {
+        let rule = Rule::new(&format!("a \"quoted\"\n\\ {}", "ü".repeat(100)), "accept");
+        assert!(rule.label.starts_with("a _quoted___ ü"), "{}", rule.label);
+        assert!(rule.comment().len() <= 127);
+        assert_eq!(Rule::from_comment(&rule.comment()), rule);
+    }
 }
