@@ -6,5 +6,8 @@
 pub mod addr;
 pub mod config;
 pub mod egress;
+pub mod fault;
+pub mod hash;
 pub mod kernel;
 pub mod problem;
+pub mod store;

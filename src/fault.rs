@@ -1,0 +1,46 @@
+//! Places where a test may kill the process, to see what the next one makes of what was left behind.
+//!
+//! In: the environment variable `EGRET_FAULT=NAME` or `EGRET_FAULT=NAME:N` (the Nth time the point is passed), read
+//! only in builds with the feature `testbed`. Out: `kill -9` of this process. Without the feature: nothing at all.
+
+/// Every point, with what is half done there. A test walks this list; a point that is not in it is a mistake.
+pub const POINTS: &[(&str, &str)] = &[
+    ("record.after-temp", "a record's temporary file is written, the record still has its old content"),
+    ("record.after-rename", "a record is replaced, its folder not yet on disk"),
+    (
+        "ipam.after-cache-mark",
+        "the pool's summary says that a block is being written; the block is as before",
+    ),
+    (
+        "ipam.after-block-write",
+        "the block is written, the pool's summary still says that one is being written",
+    ),
+    ("ipam.within-cache-write", "half of the pool's summary is written"),
+    ("ipam.after-cache-write", "block and summary are written, nobody was told"),
+    ("endpoint.after-write", "the endpoint is written, nobody was told"),
+    ("endpoint.after-remove", "the endpoint is gone, its lease is not yet"),
+    ("node.after-write", "the node's record is written, nobody was told"),
+];
+
+/// Dies here if the environment asks for it.
+#[cfg(not(feature = "testbed"))]
+#[inline(always)]
+pub fn point(_name: &'static str) {}
+
+/// Dies here if the environment asks for it.
+#[cfg(feature = "testbed")]
+pub fn point(name: &'static str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+
+    debug_assert!(POINTS.iter().any(|(known, _)| *known == name), "fault point `{name}` is not in POINTS");
+    let Ok(wanted) = std::env::var("EGRET_FAULT") else { return };
+    let (wanted, nth) = match wanted.split_once(':') {
+        Some((wanted, nth)) => (wanted, nth.parse().unwrap_or(1)),
+        None => (wanted.as_str(), 1),
+    };
+    if wanted == name && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+        // SIGKILL and not abort: no handler, no destructor, no flush, as when the kernel or a person does it.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    }
+}

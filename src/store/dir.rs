@@ -1,0 +1,156 @@
+//! The state directory: where everything lies.
+//!
+//! In: a path. Out: paths of its parts, its lock. Never: what is in the files.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::lock::{Guard, LockError, lock};
+use super::record;
+
+/// A state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dir {
+    root: PathBuf,
+}
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// A part cannot be made.
+    #[error("cannot make {}: {source}. Is `stateDir` right, and writable for root?", path.display())]
+    Make {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It does not exist.
+    #[error("there is no state directory {}. Name it with --state, or run the plugin once", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+}
+
+const PARTS: [&str; 5] = ["objects", "ipam", "endpoints", "nodes", "cache"];
+
+impl Dir {
+    /// Opens a state directory for writing; what is missing of its skeleton is made.
+    ///
+    /// # Errors
+    /// If a folder cannot be made.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Dir, DirError> {
+        let dir = Dir { root: root.into() };
+        for part in PARTS {
+            make_folder(&dir.root.join(part))?;
+        }
+        Ok(dir)
+    }
+
+    /// A state directory that is only read: nothing is made.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub fn at(root: impl Into<PathBuf>) -> Result<Dir, DirError> {
+        let root = root.into();
+        if root.is_dir() { Ok(Dir { root }) } else { Err(DirError::Missing { path: root }) }
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The user's objects.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    /// Blocks, one folder per pool.
+    pub fn ipam(&self) -> PathBuf {
+        self.root.join("ipam")
+    }
+
+    /// Endpoints.
+    pub fn endpoints(&self) -> PathBuf {
+        self.root.join("endpoints")
+    }
+
+    /// Node records.
+    pub fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+
+    /// What can be made again from the rest.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Takes the directory's lock: nobody else writes records until the guard is dropped.
+    ///
+    /// `who` is verb and object, for those who wait: `ADD of pod shop/cart-7`.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] after `timeout`, naming the holder.
+    pub fn lock(&self, who: &str, timeout: Duration) -> Result<Guard, LockError> {
+        lock(&self.root.join("lock"), who, timeout)
+    }
+
+    /// Removes temporary files that dead writers left. All writers hold the lock, so under it none of them is in use.
+    pub fn sweep(&self, _guard: &Guard) -> io::Result<usize> {
+        let mut swept = record::sweep(&self.endpoints())? + record::sweep(&self.nodes())?;
+        for entry in std::fs::read_dir(self.ipam())?.flatten() {
+            if entry.path().is_dir() {
+                swept += record::sweep(&entry.path())?;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+/// Makes a folder and its parents; readable for all, writable for the owner, whatever the caller's umask adds to that.
+pub(crate) fn make_folder(path: &Path) -> Result<(), DirError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.map_err(|source| DirError::Make { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A folder of this test alone, gone when the second value is dropped.
+    pub(crate) fn scratch() -> (PathBuf, Clean) {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("egret-unit-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        (path.clone(), Clean(path))
+    }
+
+    pub(crate) struct Clean(PathBuf);
+
+    impl Drop for Clean {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn opening_makes_the_skeleton_and_looking_makes_nothing() {
+        let (root, _clean) = scratch();
+        let state = root.join("a/b");
+        assert!(Dir::at(&state).unwrap_err().to_string().contains("a/b"));
+        assert!(!state.exists());
+        let dir = Dir::open(&state).unwrap();
+        assert!(PARTS.iter().all(|part| dir.path().join(part).is_dir()));
+        assert_eq!(Dir::at(&state).unwrap(), dir);
+    }
+}

@@ -1,0 +1,194 @@
+//! A lock between processes: `flock` on a file whose content says who holds it.
+//!
+//! In: path, who asks, how long to wait. Out: a [`Guard`], or an error that names the holder.
+//! Never: waits longer than asked; never leaves a lock behind (the kernel drops it when a process dies).
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Who holds a lock, as written into the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBy {
+    /// Process.
+    pub pid: u32,
+    /// Verb and object: `ADD of pod shop/cart-7`.
+    pub who: String,
+    /// Since when, in Unix milliseconds.
+    pub since: u64,
+}
+
+/// Why a lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else held it all the time.
+    #[error("{}", busy(path, *waited, holder.as_ref()))]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+        /// Who held it at the end, if the file says so.
+        holder: Option<HeldBy>,
+    },
+    /// The file cannot be opened or locked.
+    #[error("cannot lock {}: {source}", path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn busy(path: &Path, waited: Duration, holder: Option<&HeldBy>) -> String {
+    let who = match holder {
+        Some(h) => {
+            let held = now_millis().saturating_sub(h.since);
+            format!("{} (process {}), for {}.{} s now", h.who, h.pid, held / 1000, held % 1000 / 100)
+        }
+        None => "a process that has not said who it is".to_owned(),
+    };
+    format!("{} is held by {who}; gave up after {} ms. Try again", path.display(), waited.as_millis())
+}
+
+/// The lock, held until this value is dropped. Writers of records ask for it as proof.
+#[derive(Debug)]
+pub struct Guard {
+    file: File,
+    path: PathBuf,
+}
+
+impl Guard {
+    /// The lock's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Emptied first: the next one to wait in vain must not read our name. Closing the file then unlocks it.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Takes the lock at `path`, waiting at most `timeout`. The file is made if it is missing; its folder must exist.
+///
+/// Waiting is polling: `flock` cannot wait with a deadline but by signals, which belong to the process and not to a
+/// library. Fifty waiters asking every 0.1 to 2 ms, out of step with each other, cost little and none of them starves.
+///
+/// # Errors
+/// [`LockError::Busy`] names the holder.
+pub fn lock(path: &Path, who: &str, timeout: Duration) -> Result<Guard, LockError> {
+    let io = |source| LockError::Io { path: path.to_owned(), source };
+    let begun = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    let jitter = Duration::from_micros(u64::from(std::process::id() % 97) * 5);
+    loop {
+        let mut file = open(path).map_err(io)?;
+        match file.try_lock() {
+            // Somebody may have deleted the file between open and lock: then our lock is on a file that nobody else
+            // can see, and another process may hold the lock on the new one.
+            Ok(()) if is_still_at(&file, path) => {
+                say(&mut file, who).map_err(io)?;
+                return Ok(Guard { file, path: path.to_owned() });
+            }
+            Ok(()) => continue,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Interrupted => continue,
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let waited = begun.elapsed();
+        let Some(left) = timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            return Err(LockError::Busy { path: path.to_owned(), waited, holder: holder(&mut file) });
+        };
+        std::thread::sleep((pause + jitter).min(left));
+        pause = (pause * 2).min(Duration::from_millis(2));
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn say(file: &mut File, who: &str) -> io::Result<()> {
+    let held = HeldBy { pid: std::process::id(), who: who.to_owned(), since: now_millis() };
+    let mut text = serde_json::to_vec(&held)?;
+    text.push(b'\n');
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&text)
+}
+
+fn holder(file: &mut File) -> Option<HeldBy> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dir::tests::scratch;
+
+    #[test]
+    fn who_waits_in_vain_learns_who_holds_it_and_is_not_kept_longer() {
+        let (root, _clean) = scratch();
+        let path = root.join("lock");
+        let held = lock(&path, "ADD of pod shop/cart-7", Duration::ZERO).unwrap();
+        let begun = Instant::now();
+        let error = lock(&path, "DEL", Duration::from_millis(30)).unwrap_err().to_string();
+        assert!(begun.elapsed() < Duration::from_millis(500), "waited {:?}", begun.elapsed());
+        assert!(error.contains("held by ADD of pod shop/cart-7 (process "), "{error}");
+        drop(held);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        lock(&path, "DEL", Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_deleted_under_its_holder_gives_one_more_holder_only() {
+        let (root, _clean) = scratch();
+        let path = root.join("lock");
+        let _old = lock(&path, "old", Duration::ZERO).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _new = lock(&path, "new", Duration::ZERO).unwrap();
+        assert!(matches!(lock(&path, "third", Duration::ZERO), Err(LockError::Busy { .. })));
+    }
+
+    #[test]
+    fn fifty_at_once_all_get_their_turn_and_never_two_of_them() {
+        let (root, _clean) = scratch();
+        let path = root.join("lock");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for n in 0..50 {
+                let (path, inside) = (&path, &inside);
+                scope.spawn(move || {
+                    let _held = lock(path, &format!("thread {n}"), Duration::from_secs(20)).unwrap();
+                    let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_micros(500));
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(others, 0);
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,22 @@
+//! The directory datastore: one lock, and records that are replaced whole.
+//!
+//! ```text
+//! STATE/objects/**            the user's objects; never written here
+//! STATE/ipam/POOL/BLOCK.json  blocks (written by `ipam`)
+//! STATE/endpoints/*.json      gateways and where they are
+//! STATE/nodes/NODE.json       numbers and wire bytes of nodes
+//! STATE/lock                  who writes just now
+//! STATE/cache/                can be deleted at any time
+//! ```
+//! Reading needs no lock: a record is always whole, because a new one is renamed over it. Writing needs the [`Guard`]
+//! of the directory's lock, and every record has a version that a writer must have seen.
+
+mod dir;
+pub mod endpoints;
+mod lock;
+pub mod nodes;
+pub mod record;
+
+pub use dir::{Dir, DirError};
+pub use lock::{Guard, HeldBy, LockError, lock};
+pub use record::{RecordError, Swap, Version};
