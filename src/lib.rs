@@ -4,7 +4,9 @@
 //! `docs/architecture.md` has the picture and the reasons.
 
 pub mod addr;
+pub mod api;
 pub mod config;
 pub mod egress;
 pub mod kernel;
 pub mod problem;
+pub mod spelling;
