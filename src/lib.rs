@@ -4,6 +4,7 @@
 //! `docs/architecture.md` has the picture and the reasons.
 
 pub mod addr;
+pub mod api;
 pub mod config;
 pub mod egress;
 pub mod fault;
@@ -11,3 +12,4 @@ pub mod hash;
 pub mod kernel;
 pub mod problem;
 pub mod store;
+pub mod spelling;

@@ -1,0 +1,90 @@
+//! `EgressPool` of egret.dev/v1alpha1: egress addresses, who may hold them and who may use them.
+//!
+//! ```yaml
+//! apiVersion: egret.dev/v1alpha1
+//! kind: EgressPool
+//! metadata: {name: shop}
+//! spec:
+//!   cidr: 10.10.10.0/28                        # required
+//!   blockSize: 31                              # prefix length of a block; 31, or 127 for IPv6
+//!   nodeSelector: all()                        # nodes that may use it unasked; all()
+//!   gatewayNamespaces: team == "shop"          # whose pods may be gateways of it; none
+//!   clientNamespaces: env == "production"      # whose pods may use those; the gateway's own namespace
+//!   source: Pool                               # where the address comes from
+//!   natOutgoing: false                         # true: leave with the node's address instead
+//!   strictAffinity: false                      # true: never borrow from another node's block
+//!   announce: Auto                             # how the outside finds the way; or None
+//!   cooldownSeconds: 60                        # rest of a freed address; 0 to 604800
+//!   disabled: false                            # true: no new leases
+//! ```
+
+use super::Object;
+use super::fields::{Findings, Section};
+use super::pool::{self, DefaultBlock};
+use crate::egress::model::{Announce, Pool, PoolKind, PoolSource};
+
+const FIELDS: [&str; 11] = [
+    "cidr",
+    "blockSize",
+    "nodeSelector",
+    "gatewayNamespaces",
+    "clientNamespaces",
+    "source",
+    "natOutgoing",
+    "strictAffinity",
+    "announce",
+    "cooldownSeconds",
+    "disabled",
+];
+
+/// /31 has two usable addresses (RFC 3021). A pool of one address is one block.
+const BLOCK: DefaultBlock = DefaultBlock { v4: 31, v6: 127, shrinks: true };
+
+pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
+    root.only(&["apiVersion", "kind", "metadata", "spec", "status"], findings);
+    let metadata = root.section("metadata", findings);
+    metadata.pairs("labels", findings);
+    metadata.pairs("annotations", findings);
+    let spec = root.section("spec", findings);
+    spec.only(&FIELDS, findings);
+    let range = pool::range(&spec, BLOCK, findings);
+    let node_selector = match spec.text("nodeSelector", findings) {
+        None => Some("all()".to_owned()),
+        Some(text) if text.trim().is_empty() => Some("all()".to_owned()),
+        Some(text) => pool::selector(&spec.path("nodeSelector"), text, findings),
+    };
+    let mut permission = |key: &str| {
+        let text = spec.text(key, findings)?;
+        pool::permission(&spec.path(key), text, findings)
+    };
+    let gateway_namespaces = permission("gatewayNamespaces");
+    let client_namespaces = permission("clientNamespaces");
+    let sources = [("Pool", PoolSource::Pool), ("PodAddress", PoolSource::PodAddress)];
+    let source = spec.choice("source", &sources, findings).unwrap_or_default();
+    if source == PoolSource::PodAddress {
+        let message =
+            "source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`";
+        findings.wrong(&spec.path("source"), "PodAddress", "NotServedYet", message);
+    }
+    let announce = [("Auto", Announce::Auto), ("None", Announce::None)];
+    let announce = spec.choice("announce", &announce, findings).unwrap_or_default();
+    let cooldown_seconds = spec.number("cooldownSeconds", 0..=604_800, findings).unwrap_or(60);
+    let flags = ["natOutgoing", "strictAffinity", "disabled"].map(|key| spec.flag(key, findings));
+    let [nat_outgoing, strict_affinity, disabled] = flags;
+    let (cidr, block_size) = range?;
+    Some(Object::Pool(Pool {
+        name: name.to_owned(),
+        kind: PoolKind::EgressPool,
+        cidr,
+        block_size,
+        node_selector: node_selector?,
+        gateway_namespaces,
+        client_namespaces,
+        source,
+        nat_outgoing,
+        strict_affinity,
+        announce,
+        cooldown_seconds,
+        disabled,
+    }))
+}

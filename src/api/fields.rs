@@ -1,0 +1,227 @@
+//! Reading fields out of a document, and noting what is wrong with them.
+//!
+//! In: a map of a `serde_json::Value`. Out: typed values; what is wrong goes to [`Findings`], all of it, not only the
+//! first. Never: knows kinds. `null` is the same as a field that is not there, as in Kubernetes.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::egress::model::Pairs;
+use crate::problem::Problem;
+use crate::spelling;
+
+/// What was found wrong in one object.
+pub(super) struct Findings<'a> {
+    file: &'a str,
+    /// `Kind name`, as far as known.
+    pub(super) object: String,
+    /// In the order found.
+    pub(super) problems: Vec<Problem>,
+    /// Whether any of them makes the object unusable.
+    pub(super) broken: bool,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn of(file: &'a str, object: String) -> Findings<'a> {
+        Findings { file, object, problems: Vec::new(), broken: false }
+    }
+
+    /// Notes something that makes the object unusable.
+    pub(super) fn wrong(
+        &mut self,
+        field: &str,
+        value: impl Display,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.broken = true;
+        self.doubt(field, value, reason, message);
+    }
+
+    /// Notes something that the object survives.
+    pub(super) fn doubt(
+        &mut self,
+        field: &str,
+        value: impl Display,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let problem = Problem::new(self.object.as_str(), reason, message).file(self.file);
+        self.problems.push(problem.at(field).value(value.to_string()));
+    }
+
+    fn wrong_type(&mut self, field: &str, value: &Value, want: &str) {
+        let message = format!("{field} is {}, but must be {want}", described(value));
+        self.wrong(field, shown(value), "WrongType", message);
+    }
+}
+
+/// A value as a person would see it in the file: texts bare, the rest as JSON, cut at 80 characters.
+pub(super) fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if text.chars().count() <= 80 { text } else { text.chars().take(79).chain(['…']).collect() }
+}
+
+/// `the number 5`, `the text "x"`, `a list`.
+pub(super) fn described(value: &Value) -> String {
+    match value {
+        Value::Null => "empty".to_owned(),
+        Value::Bool(v) => format!("`{v}`, a boolean"),
+        Value::Number(v) => format!("the number {v}"),
+        Value::String(_) => format!("the text \"{}\"", shown(value)),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a map".to_owned(),
+    }
+}
+
+/// A map inside a document, with its path for messages. A map that is not there has no fields.
+#[derive(Clone)]
+pub(super) struct Section<'v> {
+    path: String,
+    map: Option<&'v Map<String, Value>>,
+}
+
+impl<'v> Section<'v> {
+    pub(super) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
+        Section { path: path.into(), map: Some(map) }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'v Value> {
+        self.map?.get(key).filter(|v| !v.is_null())
+    }
+
+    /// The path of a field of this map.
+    pub(super) fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    pub(super) fn section(&self, key: &str, findings: &mut Findings<'_>) -> Section<'v> {
+        let path = self.path(key);
+        let map = match self.get(key) {
+            None => None,
+            Some(Value::Object(map)) => Some(map),
+            Some(other) => {
+                findings.wrong_type(&path, other, "a map");
+                None
+            }
+        };
+        Section { path, map }
+    }
+
+    pub(super) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
+        match self.get(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                findings.wrong_type(&self.path(key), other, "a text (put it in quotes)");
+                None
+            }
+        }
+    }
+
+    /// Not there, or wrong: false.
+    pub(super) fn flag(&self, key: &str, findings: &mut Findings<'_>) -> bool {
+        match self.get(key) {
+            None => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => {
+                findings.wrong_type(&self.path(key), other, "true or false");
+                false
+            }
+        }
+    }
+
+    pub(super) fn number(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings<'_>,
+    ) -> Option<u32> {
+        let value = self.get(key)?;
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| range.contains(n));
+        if number.is_none() {
+            let want = format!("a whole number from {} to {}", range.start(), range.end());
+            findings.wrong_type(&self.path(key), value, &want);
+        }
+        number
+    }
+
+    pub(super) fn list(&self, key: &str, findings: &mut Findings<'_>) -> &'v [Value] {
+        match self.get(key) {
+            None => &[],
+            Some(Value::Array(list)) => list,
+            Some(other) => {
+                findings.wrong_type(&self.path(key), other, "a list");
+                &[]
+            }
+        }
+    }
+
+    /// Texts of a list, each with its path; what is no text is noted.
+    pub(super) fn texts(&self, key: &str, findings: &mut Findings<'_>) -> Vec<(String, &'v str)> {
+        let mut texts = Vec::new();
+        for (i, value) in self.list(key, findings).iter().enumerate() {
+            let path = format!("{}[{i}]", self.path(key));
+            match value {
+                Value::String(text) => texts.push((path, text.as_str())),
+                other => findings.wrong_type(&path, other, "a text"),
+            }
+        }
+        texts
+    }
+
+    /// Labels or annotations.
+    pub(super) fn pairs(&self, key: &str, findings: &mut Findings<'_>) -> Pairs {
+        let mut pairs = Pairs::new();
+        let section = self.section(key, findings);
+        for (name, value) in section.map.into_iter().flatten() {
+            match value {
+                Value::String(text) => {
+                    pairs.insert(name.clone(), text.clone());
+                }
+                other => {
+                    let path = format!("{}[\"{name}\"]", section.path);
+                    let want = format!("a text; put it in quotes: \"{}\"", shown(other));
+                    let want = if other.is_array() || other.is_object() { "a text" } else { &want };
+                    findings.wrong_type(&path, other, want);
+                }
+            }
+        }
+        pairs
+    }
+
+    /// One of some words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&str, T)],
+        findings: &mut Findings<'_>,
+    ) -> Option<T> {
+        let text = self.text(key, findings)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let path = self.path(key);
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let message = format!("{path} is `{text}`, but must be {}", names.join(" or "));
+            findings.wrong(&path, text, "WrongValue", message);
+        }
+        found
+    }
+
+    /// Notes fields that are not among the known ones; they are ignored.
+    pub(super) fn only(&self, known: &[&str], findings: &mut Findings<'_>) {
+        for (key, value) in self.map.into_iter().flatten() {
+            if !known.contains(&key.as_str()) {
+                let path = self.path(key);
+                let hint = spelling::hint(key, known);
+                let hint = if hint.is_empty() { "; remove it".to_owned() } else { hint };
+                let message = format!("the field {path} is unknown and has no effect{hint}");
+                findings.doubt(&path, shown(value), "UnknownField", message);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Calico's `IPPool` (projectcalico.org/v3 and, as stored, crd.projectcalico.org/v1).
+//!
+//! It says nothing of whose pods may be gateways or use them, so it counts as `all()` for both, as in Calico, unless its
+//! annotations `egret.dev/gateway-namespaces` and `egret.dev/client-namespaces` narrow it. `assignmentMode: Manual`, the
+//! newer word for `nodeSelector: "!all()"`, becomes just that. Fields about encapsulation and BGP are Calico's own.
+
+use super::Object;
+use super::fields::{Findings, Section};
+use super::pool::{self, DefaultBlock};
+use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
+
+/// Calico's defaults. A pool smaller than a block is invalid there, and so it is here.
+const BLOCK: DefaultBlock = DefaultBlock { v4: 26, v6: 122, shrinks: false };
+
+pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
+    let metadata = root.section("metadata", findings);
+    metadata.pairs("labels", findings);
+    let annotations = metadata.pairs("annotations", findings);
+    let spec = root.section("spec", findings);
+    let range = pool::range(&spec, BLOCK, findings);
+    let selector = match spec.text("nodeSelector", findings) {
+        None => Some("all()".to_owned()),
+        Some(text) if text.trim().is_empty() => Some("all()".to_owned()),
+        Some(text) => pool::selector(&spec.path("nodeSelector"), text, findings),
+    };
+    let manual = spec.choice("assignmentMode", &[("Automatic", false), ("Manual", true)], findings);
+    let node_selector = if manual == Some(true) { Some("!all()".to_owned()) } else { selector };
+    if let Some(text) = spec.text("namespaceSelector", findings)
+        && !matches!(text.trim(), "" | "all()")
+    {
+        let path = spec.path("namespaceSelector");
+        let message = format!(
+            "{path} has no effect on egress; narrow the pool by its annotation \
+             egret.dev/gateway-namespaces or egret.dev/client-namespaces"
+        );
+        findings.doubt(&path, text, "IgnoredField", message);
+    }
+    let gateway_namespaces = narrowed(&annotations, "egret.dev/gateway-namespaces", findings);
+    let client_namespaces = narrowed(&annotations, "egret.dev/client-namespaces", findings);
+    let nat_outgoing = spec.flag("natOutgoing", findings);
+    let disabled = spec.flag("disabled", findings);
+    let (cidr, block_size) = range?;
+    Some(Object::Pool(Pool {
+        name: name.to_owned(),
+        kind: PoolKind::IPPool,
+        cidr,
+        block_size,
+        node_selector: node_selector?,
+        gateway_namespaces,
+        client_namespaces,
+        source: PoolSource::Pool,
+        nat_outgoing,
+        strict_affinity: false,
+        announce: Announce::Auto,
+        cooldown_seconds: 60,
+        disabled,
+    }))
+}
+
+fn narrowed(annotations: &Pairs, key: &str, findings: &mut Findings<'_>) -> Option<String> {
+    match annotations.get(key) {
+        None => Some("all()".to_owned()),
+        Some(text) => pool::permission(&format!("metadata.annotations[\"{key}\"]"), text, findings),
+    }
+}

@@ -1,0 +1,146 @@
+//! The kinds that are read, and the sentences for those that are not.
+
+use std::fmt;
+
+use super::fields::{Findings, Section};
+use super::{Object, egress_pool, ip_pool, namespace, node, pod, service_cidr};
+use crate::spelling;
+
+/// A kind of object that Egret reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Core `Namespace`.
+    Namespace,
+    /// Core `Pod`.
+    Pod,
+    /// Core `Node`.
+    Node,
+    /// Our `EgressPool`.
+    EgressPool,
+    /// Calico's `IPPool`.
+    IPPool,
+    /// `ServiceCIDR` of networking.k8s.io.
+    ServiceCIDR,
+}
+
+impl Kind {
+    /// Every kind that is read.
+    pub const ALL: [Kind; 6] =
+        [Kind::Namespace, Kind::Pod, Kind::Node, Kind::EgressPool, Kind::IPPool, Kind::ServiceCIDR];
+
+    /// As written in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::Pod => "Pod",
+            Kind::Node => "Node",
+            Kind::EgressPool => "EgressPool",
+            Kind::IPPool => "IPPool",
+            Kind::ServiceCIDR => "ServiceCIDR",
+        }
+    }
+
+    /// Whether its objects lie in namespaces.
+    pub fn namespaced(self) -> bool {
+        self == Kind::Pod
+    }
+
+    /// `Pod shop/cart`: how problems and `View.broken` name an object.
+    pub fn named(self, name: &str) -> String {
+        format!("{self} {name}")
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reads an object of one kind: its name, the whole document, where to note what is wrong.
+pub(super) type Read = fn(&str, &Section<'_>, &mut Findings<'_>) -> Option<Object>;
+
+/// One row of the table of kinds.
+#[derive(Clone, Copy)]
+pub(super) struct Served {
+    pub(super) kind: Kind,
+    group: &'static str,
+    versions: &'static [&'static str],
+    pub(super) read: Read,
+}
+
+const SERVED: [Served; 7] = [
+    Served { kind: Kind::Namespace, group: "", versions: &["v1"], read: namespace::read },
+    Served { kind: Kind::Pod, group: "", versions: &["v1"], read: pod::read },
+    Served { kind: Kind::Node, group: "", versions: &["v1"], read: node::read },
+    Served { kind: Kind::EgressPool, group: "egret.dev", versions: &["v1alpha1"], read: egress_pool::read },
+    Served { kind: Kind::IPPool, group: "projectcalico.org", versions: &["v3"], read: ip_pool::read },
+    Served { kind: Kind::IPPool, group: "crd.projectcalico.org", versions: &["v1"], read: ip_pool::read },
+    Served {
+        kind: Kind::ServiceCIDR,
+        group: "networking.k8s.io",
+        versions: &["v1", "v1beta1"],
+        read: service_cidr::read,
+    },
+];
+
+/// Kinds that steer egress elsewhere, so that a person who brings them must hear that they have no effect.
+const LATER: [&str; 3] = ["EgressGateway", "EgressGatewayPolicy", "CiliumEgressGatewayPolicy"];
+
+/// Why a document's kind is not read.
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) field: &'static str,
+    pub(super) value: String,
+    pub(super) message: String,
+    /// The kind that it would be, if only the version is wrong.
+    pub(super) broken: Option<Kind>,
+}
+
+/// Finds who reads a kind of an API version.
+pub(super) fn find(kind: &str, version: Option<&str>) -> Result<Served, Refusal> {
+    let mut rows = SERVED.iter().filter(|row| row.kind.as_str() == kind).peekable();
+    let Some(first) = rows.peek().copied() else { return Err(unknown(kind)) };
+    let accepted: Vec<String> = rows.clone().flat_map(versions).collect();
+    let accepted = accepted.join(" or ");
+    let Some(version) = version.filter(|v| !v.is_empty()) else {
+        return Err(Refusal {
+            reason: "NoApiVersion",
+            field: "apiVersion",
+            value: String::new(),
+            message: format!("the object has no apiVersion; write `apiVersion: {accepted}`"),
+            broken: Some(first.kind),
+        });
+    };
+    if let Some(row) = rows.clone().find(|row| versions(row).any(|v| v == version)) {
+        return Ok(*row);
+    }
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    let ours = rows.any(|row| row.group == group);
+    Err(Refusal {
+        reason: "UnknownApiVersion",
+        field: "apiVersion",
+        value: version.to_owned(),
+        message: format!("{kind} of apiVersion `{version}` is not read; {kind} is read from {accepted}"),
+        broken: ours.then_some(first.kind),
+    })
+}
+
+fn versions(row: &Served) -> impl Iterator<Item = String> {
+    let prefix = if row.group.is_empty() { String::new() } else { format!("{}/", row.group) };
+    row.versions.iter().map(move |version| format!("{prefix}{version}"))
+}
+
+fn unknown(kind: &str) -> Refusal {
+    let refusal =
+        |reason, message| Refusal { reason, field: "kind", value: kind.to_owned(), message, broken: None };
+    if LATER.contains(&kind) {
+        let message =
+            format!("{kind} is not served yet and has no effect; select gateways by annotations instead");
+        return refusal("NotServedYet", message);
+    }
+    let names = Kind::ALL.map(Kind::as_str);
+    let hint = spelling::hint(kind, &names);
+    let hint = if hint.is_empty() { "; take the object out of this directory".to_owned() } else { hint };
+    refusal("UnknownKind", format!("the kind `{kind}` is not read (read are {}){hint}", names.join(", ")))
+}

@@ -1,0 +1,169 @@
+//! Foreign manifests → our types, once.
+//!
+//! In: the text of a file, with the file's name for messages. Out: the objects that it holds, right from then on, and a
+//! [`Problem`] for everything that is wrong; one wrong object never stops the next. An object that exists but cannot be
+//! understood is handed on by name, so that what depends on it is held and not guessed.
+//! Never: reads files, compares objects of different files (only [`overlap`] compares pools), or knows where a file lies.
+
+pub mod document;
+mod egress_pool;
+mod fields;
+mod ip_pool;
+mod kind;
+mod metadata;
+mod namespace;
+mod node;
+pub mod overlap;
+mod pod;
+mod pool;
+mod service_cidr;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use crate::addr::Cidr;
+use crate::egress::model::{Namespace, Node, Pod, Pool};
+use crate::problem::Problem;
+use fields::{Findings, Section, described, shown};
+pub use kind::Kind;
+use kind::Served;
+
+/// An object that could be understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// Core `Namespace`.
+    Namespace(Namespace),
+    /// Core `Pod`.
+    Pod(Pod),
+    /// Core `Node`.
+    Node(Node),
+    /// `EgressPool` or Calico's `IPPool`.
+    Pool(Pool),
+    /// The ranges of a `ServiceCIDR`.
+    ServiceCidr(Vec<Cidr>),
+}
+
+/// An object as a file has it: its kind and name could be read, the rest perhaps not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// What it is.
+    pub kind: Kind,
+    /// `name`, or `namespace/name` where the kind is namespaced.
+    pub name: String,
+    /// `None`: broken, see the problems.
+    pub object: Option<Object>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// In the order written.
+    pub objects: Vec<Written>,
+    /// What is wrong with them, each with the file's name.
+    pub problems: Vec<Problem>,
+    /// `false`: part of the text could not be read at all, so there may have been more objects than these.
+    pub whole: bool,
+}
+
+/// Reads the text of a file. The name says the format (`.json`, else YAML) and stands in every problem.
+pub fn read(file: &str, text: &[u8]) -> Reading {
+    let format = document::Format::of(file);
+    let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), whole: true };
+    if text.trim_ascii().is_empty() {
+        reading.whole = false;
+        let message = "the file is empty; write an object into it, or delete it";
+        reading.problems.push(Problem::new("", "EmptyFile", message).file(file));
+        return reading;
+    }
+    let documents = document::read(text, format);
+    for error in documents.errors {
+        reading.whole = false;
+        let message = format!("not {format}: {error}; correct the file");
+        reading.problems.push(Problem::new("", &format!("Not{format:?}"), message).file(file));
+    }
+    for value in &documents.values {
+        take(file, value, None, &mut reading);
+    }
+    reading
+}
+
+/// Takes one document: an object, or a list of them.
+///
+/// `member_of` is the list's (`apiVersion`, kind without `List`): the members of a typed list, as the API server writes
+/// it, have neither of their own.
+fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mut Reading) {
+    let Value::Object(map) = value else {
+        let message = format!(
+            "a document is {}, but must be an object with apiVersion, kind and metadata",
+            described(value)
+        );
+        let problem = Problem::new("", "NotAnObject", message).file(file).value(shown(value));
+        return reading.problems.push(problem);
+    };
+    let word = |key: &str| map.get(key).and_then(Value::as_str).filter(|w| !w.is_empty());
+    let version = word("apiVersion").or(member_of.map(|l| l.0));
+    let Some(kind) = word("kind").or(member_of.map(|l| l.1).filter(|k| !k.is_empty())) else {
+        let found = map.get("kind").map(shown).unwrap_or_default();
+        let message =
+            "the object has no kind; write `kind: Pod`, `kind: EgressPool` or another that Egret reads";
+        let problem = Problem::new(name_of(map), "NoKind", message).file(file).at("kind").value(found);
+        return reading.problems.push(problem);
+    };
+    if let (Some(of), Some(Value::Array(items))) = (kind.strip_suffix("List"), map.get("items")) {
+        // A list inside a list has no meaning of its own: its members are taken all the same, but not deeper.
+        for item in items {
+            if member_of.is_some() {
+                let message = "a list inside a list is not read; write its members as objects of their own";
+                let problem = Problem::new("", "NestedList", message).file(file).value(kind);
+                return reading.problems.push(problem);
+            }
+            take(file, item, Some((version.unwrap_or_default(), of)), reading);
+        }
+        return;
+    }
+    match kind::find(kind, version) {
+        Ok(served) => object(file, map, &served, reading),
+        Err(refusal) => {
+            let object = format!("{kind} {}", name_of(map));
+            let problem = Problem::new(object.trim_end(), refusal.reason, refusal.message).file(file);
+            reading.problems.push(problem.at(refusal.field).value(refusal.value));
+            // A known kind that cannot be read is an object that exists: what names it is held.
+            if let Some(kind) = refusal.broken {
+                let mut unheard = Findings::of(file, String::new());
+                if let Some(name) = metadata::name(map, kind, &mut unheard) {
+                    reading.objects.push(Written { kind, name, object: None });
+                }
+            }
+        }
+    }
+}
+
+/// Reads one object of a kind that is served.
+fn object(file: &str, map: &Map<String, Value>, served: &Served, reading: &mut Reading) {
+    let mut findings = Findings::of(file, format!("{} {}", served.kind, name_of(map)).trim_end().to_owned());
+    let name = metadata::name(map, served.kind, &mut findings);
+    if let Some(name) = name {
+        findings.object = served.kind.named(&name);
+        let root = Section::of("", map);
+        let object = (served.read)(&name, &root, &mut findings);
+        let object = if findings.broken { None } else { object };
+        reading.objects.push(Written { kind: served.kind, name, object });
+        reading.problems.append(&mut findings.problems);
+    } else {
+        reading.problems.append(&mut findings.problems);
+        if let Some(name) = metadata::any_name(map, served.kind) {
+            reading.objects.push(Written { kind: served.kind, name, object: None });
+        }
+    }
+}
+
+/// What can be said of an object's name before anything is known of it; for messages only.
+fn name_of(map: &Map<String, Value>) -> String {
+    let word = |key: &str| map.get("metadata")?.get(key)?.as_str();
+    match (word("namespace"), word("name")) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        (None, Some(name)) => name.to_owned(),
+        _ => String::new(),
+    }
+}

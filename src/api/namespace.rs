@@ -1,0 +1,12 @@
+//! Core `Namespace`: labels and annotations.
+
+use super::Object;
+use super::fields::{Findings, Section};
+use crate::egress::model::Namespace;
+
+pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
+    let metadata = root.section("metadata", findings);
+    let labels = metadata.pairs("labels", findings);
+    let annotations = metadata.pairs("annotations", findings);
+    Some(Object::Namespace(Namespace { labels, annotations }))
+}
