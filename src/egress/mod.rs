@@ -1,15 +1,23 @@
 //! What a pod's traffic does and what each node must hold for it. Pure: no files, no kernel, no clock.
 
+pub mod annotations;
+mod candidates;
+pub mod gateway;
 pub mod gateway_state;
 pub mod inside;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;
+mod near;
 pub mod numbering;
 pub mod numbers;
 pub mod plan;
 pub mod planning;
+pub mod resolve;
+pub mod selector;
 pub mod transition;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

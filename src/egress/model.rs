@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -269,7 +270,8 @@ pub struct Decision {
     pub role: Role,
     /// Destination → outcome; the longest prefix wins, in any order. Empty: everything goes direct.
     /// Inside destinations (`inside`) are not repeated here: they go direct before any rule is asked.
-    pub rules: BTreeMap<Cidr, Outcome>,
+    /// Shared, because thousands of pods have the same.
+    pub rules: Arc<BTreeMap<Cidr, Outcome>>,
     /// Which object decided: `Pod shop/cart`, `Namespace shop`; `None` when nothing selects the pod.
     pub decided_by: Option<Source>,
     /// Names the set of rules *as written* (not as resolved), so that pods with equal rules share one binding and the

@@ -1,0 +1,325 @@
+//! From what is known to what each pod's traffic does.
+//!
+//! In: a view and the pods asked for. Out: one decision per pod, with its reason, and the problems met on the way. Never:
+//! guesses. What cannot be obeyed is held, never leaked, and one bad object never changes another pod's decision.
+//!
+//! Precedence: host-network pods and gateways are never redirected; then the pod's annotations, else its namespace's;
+//! what none decides goes direct. Policies will enter as further sources of [`Rule`]s: one that selects pods itself, by
+//! tier, and one that an annotation names. Longest prefix and order-freedom are already in `Decision::rules`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::addr::{Cidr, Family};
+use crate::egress::annotations::{self, ClientAnnotations, GatewayQuery};
+use crate::egress::candidates::Gateways;
+use crate::egress::gateway;
+use crate::egress::model::{
+    Action, Candidate, Decision, EgressSupport, Outcome, Pod, PodName, Resolution, Role, Source, View,
+};
+use crate::problem::Problem;
+
+/// Decides for each of the pods. A pod without an object is one without labels and annotations: its namespace's count.
+pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
+    let mut resolver =
+        Resolver { view, gateways: Gateways::of(view), namespaces: HashMap::new(), said: Said::default() };
+    let decisions: Vec<(PodName, Decision)> =
+        pods.into_iter().map(|pod| (pod.clone(), resolver.decide(pod))).collect();
+    Resolution { decisions: decisions.into_iter().collect(), problems: resolver.said.problems }
+}
+
+/// The binding of every pod whose traffic is held because its objects cannot be obeyed.
+const HELD: &str = "held";
+
+struct Resolver<'a> {
+    view: &'a View,
+    gateways: Gateways<'a>,
+    namespaces: HashMap<String, ClientNamespace<'a>>,
+    said: Said,
+}
+
+/// What the pods of one namespace share.
+struct ClientNamespace<'a> {
+    /// The namespace's own wish.
+    annotations: Option<ClientAnnotations<'a>>,
+    /// Its object exists and cannot be understood.
+    broken: Option<Answer>,
+    /// What each wish comes to here. The namespace is part of the question: it is where gateways are sought unless the
+    /// wish says otherwise, and pools admit clients by it.
+    answers: HashMap<ClientAnnotations<'a>, Answer>,
+}
+
+/// What a wish comes to.
+#[derive(Clone)]
+struct Answer {
+    rules: Arc<BTreeMap<Cidr, Outcome>>,
+    binding: String,
+    problem: Option<Problem>,
+}
+
+/// One destination prefix as written.
+struct Rule {
+    prefix: Cidr,
+    gateways: GatewayQuery,
+}
+
+impl<'a> Resolver<'a> {
+    fn decide(&mut self, pod: PodName) -> Decision {
+        let object = self.view.pods.get(&pod);
+        if !self.namespaces.contains_key(&pod.namespace) {
+            let namespace = self.client_namespace(&pod.namespace);
+            self.namespaces.insert(pod.namespace.clone(), namespace);
+        }
+        let wish = self.wish(&pod, object);
+        if object.is_some_and(|object| object.host_network) {
+            let selected_by = wish.map(|wish| wish.source(&pod));
+            return self.host_network(pod, selected_by);
+        }
+        if self.gateways.holds(&pod) || self.wants_to_be_gateway(&pod, object) {
+            return outside_of_rules(pod, Role::Gateway, None);
+        }
+        if let Some((object, answer)) = self.unreadable(&pod) {
+            let source = Source { object, field: String::new(), value: String::new() };
+            return client(pod, answer, source);
+        }
+        match wish {
+            None => outside_of_rules(pod, Role::Unselected, None),
+            Some(wish) => {
+                let answer = self.answer(&pod.namespace, wish.annotations);
+                let source = wish.source(&pod);
+                if let Some(problem) = &answer.problem {
+                    self.said.say(problem, &source.object);
+                }
+                client(pod, answer, source)
+            }
+        }
+    }
+
+    /// The pod's annotations, which replace its namespace's as a whole, or the namespace's.
+    fn wish(&mut self, pod: &PodName, object: Option<&'a Pod>) -> Option<Wish<'a>> {
+        if let Some(object) = object {
+            for problem in annotations::unread(&object.annotations) {
+                self.said.say(&problem, &format!("Pod {pod}"));
+            }
+            if self.view.support == EgressSupport::EnabledPerNamespaceOrPerPod
+                && let Some(annotations) = ClientAnnotations::on(&object.annotations)
+            {
+                return Some(Wish { annotations, of_pod: true });
+            }
+        }
+        let annotations = self.namespaces.get(&pod.namespace)?.annotations?;
+        Some(Wish { annotations, of_pod: false })
+    }
+
+    fn client_namespace(&mut self, name: &str) -> ClientNamespace<'a> {
+        let object = format!("Namespace {name}");
+        let namespace = self.view.namespaces.get(name);
+        for problem in
+            namespace.map(|namespace| annotations::unread(&namespace.annotations)).unwrap_or_default()
+        {
+            self.said.say(&problem, &object);
+        }
+        ClientNamespace {
+            annotations: namespace.and_then(|namespace| ClientAnnotations::on(&namespace.annotations)),
+            broken: self.view.broken.contains(&object).then(|| unreadable_answer(&object)),
+            answers: HashMap::new(),
+        }
+    }
+
+    fn host_network(&mut self, pod: PodName, selected_by: Option<Source>) -> Decision {
+        if let Some(source) = &selected_by {
+            let message = format!(
+                "shares its node's network, so it cannot be given an egress address, and leaves as the node: it is \
+                 selected by {} `{}`; leave it out, or remove spec.hostNetwork",
+                source.object, source.field
+            );
+            self.said.say(&Problem::new("", "HostNetworkSelected", message), &format!("Pod {pod}"));
+        }
+        outside_of_rules(pod, Role::HostNetwork, selected_by)
+    }
+
+    /// A pod that asks to be a gateway and may. One that asks in vain is a pod like any other: otherwise the annotation
+    /// would be a way out of the namespace's rules.
+    fn wants_to_be_gateway(&mut self, pod: &PodName, object: Option<&Pod>) -> bool {
+        let Some(object) = object else { return false };
+        match gateway::wanted(self.view, pod, object.node.as_deref().unwrap_or_default()) {
+            Ok(None) => false,
+            Ok(Some(wish)) => {
+                wish.skipped.iter().for_each(|problem| self.said.say(problem, &problem.object));
+                true
+            }
+            Err(problem) => {
+                self.said.say(&problem, &problem.object);
+                false
+            }
+        }
+    }
+
+    /// The object that exists, matters for this pod and cannot be understood.
+    fn unreadable(&self, pod: &PodName) -> Option<(String, Answer)> {
+        let broken = || self.namespaces.get(&pod.namespace)?.broken.clone();
+        if let Some(answer) = broken() {
+            return Some((format!("Namespace {}", pod.namespace), answer));
+        }
+        if self.view.broken.is_empty() {
+            return None;
+        }
+        let object = format!("Pod {pod}");
+        self.view.broken.contains(&object).then(|| (object.clone(), unreadable_answer(&object)))
+    }
+
+    fn answer(&mut self, namespace: &str, annotations: ClientAnnotations<'a>) -> Answer {
+        let known = self.namespaces.get(namespace).and_then(|shared| shared.answers.get(&annotations));
+        if let Some(answer) = known {
+            return answer.clone();
+        }
+        let answer = match annotations.query() {
+            Err(problem) => {
+                let sentence = format!("{} {}", problem.field, problem.message);
+                Answer { rules: held(&sentence), binding: HELD.to_owned(), problem: Some(problem) }
+            }
+            Ok(query) => self.through(namespace, query),
+        };
+        if let Some(shared) = self.namespaces.get_mut(namespace) {
+            shared.answers.insert(annotations, answer.clone());
+        }
+        answer
+    }
+
+    /// A selector stands for the whole internet, each family on its own merits.
+    fn through(&self, namespace: &str, query: GatewayQuery) -> Answer {
+        let binding = binding(namespace, &query);
+        let rules = Family::BOTH.map(|family| Rule { prefix: family.everything(), gateways: query.clone() });
+        let found = self.gateways.matching(&query, namespace);
+        let outcomes = rules.iter().map(|rule| (rule.prefix, self.outcome(rule, &found, namespace)));
+        Answer { rules: Arc::new(outcomes.collect()), binding, problem: None }
+    }
+
+    fn outcome(&self, rule: &Rule, found: &[usize], namespace: &str) -> Outcome {
+        let family = rule.prefix.family();
+        let candidates = self.gateways.candidates(found, namespace, family);
+        let usable = candidates.iter().filter(|candidate| candidate.unusable.is_none());
+        let usable: BTreeSet<String> = usable.map(|candidate| candidate.attachment.clone()).collect();
+        let action = if usable.is_empty() {
+            Action::Held(self.why_none(&rule.gateways, &candidates, namespace, family))
+        } else {
+            Action::Through(usable)
+        };
+        Outcome { action, candidates }
+    }
+
+    /// The sentence for a client without a gateway: what was sought, what was found instead, what to do.
+    fn why_none(&self, query: &GatewayQuery, found: &[Candidate], client: &str, family: Family) -> String {
+        const SHOWN: usize = 3;
+        let sought = sought(query, client);
+        if !found.is_empty() {
+            let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.pod));
+            let reasons: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
+            let more = found.len() - reasons.len();
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            let all = match found.len() {
+                1 => "the one gateway that matches".to_owned(),
+                n => format!("each of the {n} gateways that match"),
+            };
+            return format!("{all} {sought} is out of use for {family}: {}{more}", reasons.join("; "));
+        }
+        let (pods, more) = self.gateways.near_misses(query, client, SHOWN);
+        let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
+        let none = format!("no gateway matches {sought}");
+        let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools`";
+        match (pods.as_slice(), more) {
+            ([], _) => format!("{none}: start a gateway with these labels, or change the selector"),
+            ([pod], 0) => {
+                format!(
+                    "{none}: pod {pod} matches but is no gateway, since it has no lease; {remedy} and restart it"
+                )
+            }
+            (pods, more) => {
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                let pods = pods.join(", ");
+                format!(
+                    "{none}: pods {pods}{more} match but are no gateways, since they have no lease; \
+                         for each that shall be one, {remedy} and restart it"
+                )
+            }
+        }
+    }
+}
+
+/// An object's annotations that make its pods clients.
+struct Wish<'a> {
+    annotations: ClientAnnotations<'a>,
+    of_pod: bool,
+}
+
+impl Wish<'_> {
+    fn source(&self, pod: &PodName) -> Source {
+        let object = if self.of_pod { format!("Pod {pod}") } else { format!("Namespace {}", pod.namespace) };
+        let (field, value) =
+            self.annotations.first().map(|found| (found.name, found.value)).unwrap_or_default();
+        Source { object, field: field.to_owned(), value: value.to_owned() }
+    }
+}
+
+fn client(pod: PodName, answer: Answer, source: Source) -> Decision {
+    Decision {
+        pod,
+        role: Role::Client,
+        rules: answer.rules,
+        decided_by: Some(source),
+        binding: answer.binding,
+    }
+}
+
+/// A pod that no rule concerns.
+fn outside_of_rules(pod: PodName, role: Role, decided_by: Option<Source>) -> Decision {
+    Decision { pod, role, rules: Arc::default(), decided_by, binding: String::new() }
+}
+
+fn held(sentence: &str) -> Arc<BTreeMap<Cidr, Outcome>> {
+    let outcome = || Outcome { action: Action::Held(sentence.to_owned()), candidates: Vec::new() };
+    Arc::new(Family::BOTH.into_iter().map(|family| (family.everything(), outcome())).collect())
+}
+
+fn unreadable_answer(object: &str) -> Answer {
+    let sentence = format!("{object} cannot be read, so nobody knows where this pod may send: correct it");
+    Answer { rules: held(&sentence), binding: HELD.to_owned(), problem: None }
+}
+
+/// The query in words: `role == "egress" in namespace `shop``.
+fn sought(query: &GatewayQuery, client: &str) -> String {
+    match &query.namespaces {
+        None => format!("{} in namespace `{client}`", query.pods),
+        Some(namespaces) => format!("{} in namespaces {namespaces}", query.pods),
+    }
+}
+
+/// Names the rules as written. The client's namespace is always in it, because pools admit clients by namespace: were it
+/// left out, pods with one binding could differ in their gateways after a change of a pool.
+fn binding(namespace: &str, query: &GatewayQuery) -> String {
+    let everything = Family::BOTH.map(|family| family.everything().to_string()).join(", ");
+    let place = match &query.namespaces {
+        None => "its own namespace".to_owned(),
+        Some(namespaces) => format!("namespaces {namespaces}"),
+    };
+    format!("namespace {namespace}: pods {} in {place} for {everything}", query.pods)
+}
+
+/// Problems in the order found, each once.
+#[derive(Default)]
+struct Said {
+    problems: Vec<Problem>,
+    known: BTreeSet<Problem>,
+}
+
+impl Said {
+    fn say(&mut self, problem: &Problem, object: &str) {
+        let problem = Problem { object: object.to_owned(), ..problem.clone() };
+        if self.known.insert(problem.clone()) {
+            self.problems.push(problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
