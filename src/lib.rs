@@ -4,7 +4,11 @@
 //! `docs/architecture.md` has the picture and the reasons.
 
 pub mod addr;
+pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod egress;
 pub mod kernel;
+pub mod log;
+pub mod node;
 pub mod problem;
