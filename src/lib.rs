@@ -5,11 +5,15 @@
 
 pub mod addr;
 pub mod api;
+pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod egress;
 pub mod fault;
 pub mod hash;
 pub mod kernel;
+pub mod log;
+pub mod node;
 pub mod problem;
 pub mod store;
 pub mod spelling;

@@ -1,2 +1,16 @@
 //! The table of roles.
-fn main() {}
+//!
+//! In: CNI_COMMAND says that a container runtime calls; else a person does. Out: that role's exit status.
+
+use std::process::ExitCode;
+
+use egret::node::records::Records;
+use egret::{cli, cni};
+
+static NODE: Records = Records;
+
+fn main() -> ExitCode {
+    // Decided before anything else is set up: this start is on the path of every pod.
+    let called_by_runtime = std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty());
+    if called_by_runtime { ExitCode::from(cni::plugin(&NODE)) } else { cli::run() }
+}

@@ -1,0 +1,163 @@
+//! The command line: what a person says to Egret.
+//!
+//! In: arguments. Out: text or JSON on standard output, an exit status (0 done, 1 failed, 2 misused). Never: the CNI
+//! protocol; without arguments it says what Egret is, as every CNI plugin does.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::cni::version::Version;
+use crate::config::Config;
+
+const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address when they leave the cluster.";
+
+/// Egret gives Kubernetes pods a fixed, known source address when they leave the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "egret", version, max_term_width = 100)]
+#[command(
+    after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so."
+)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a script that completes Egret's arguments in a shell
+    #[command(long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
+                      For bash: egret completions bash > /etc/bash_completion.d/egret")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags that every command about a node and its state shares.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// Configuration: Egret's entry of a CNI list, or the whole list [default: the plugin's defaults]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Directory of objects and records [default: /var/lib/egret]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state: Option<PathBuf>,
+    /// Name of the node [default: the host name]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub node: Option<String>,
+    /// For people or for machines
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
+    pub output: Output,
+}
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// Aligned text.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+impl Common {
+    /// The configuration these flags mean. Errors are sentences.
+    pub fn config(&self) -> Result<Config, String> {
+        let mut config = match &self.config {
+            None => Config::default(),
+            Some(file) => {
+                let text = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+                from_entry_or_list(&text).map_err(|e| format!("{}: {e}", file.display()))?
+            }
+        };
+        if let Some(state) = &self.state {
+            config.state_dir.clone_from(state);
+        }
+        if self.node.is_some() {
+            config.node_name.clone_from(&self.node);
+        }
+        Ok(config)
+    }
+}
+
+fn from_entry_or_list(text: &[u8]) -> Result<Config, String> {
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| format!("not JSON: {e}"))?;
+    let entry = match value.get("plugins").and_then(serde_json::Value::as_array) {
+        None => &value,
+        Some(plugins) => plugins
+            .iter()
+            .find(|plugin| plugin["type"] == "egret")
+            .ok_or("none of the list's `plugins` has `\"type\": \"egret\"`")?,
+    };
+    crate::cni::request::our_keys(entry).map_err(|e| e.to_string())
+}
+
+/// Does what the process's arguments say.
+pub fn run() -> ExitCode {
+    if std::env::args_os().len() <= 1 {
+        // Standard error and success, as the CNI library's plugins do.
+        let mut out = std::io::stderr();
+        let _ = writeln!(
+            out,
+            "{ABOUT}\nCNI protocol versions supported: {}\n\n`egret -h` lists what it does by hand.",
+            Version::list()
+        );
+        return ExitCode::SUCCESS;
+    }
+    match Line::parse().command {
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);
+            print(&script)
+        }
+        None => {
+            let _ = write!(std::io::stderr(), "{}", Line::command().render_help());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes an answer; a reader that went away (`egret … | head`) is no failure.
+fn print(answer: &[u8]) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(answer).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "egret: cannot write standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent_and_help_fits_a_screen() {
+        Line::command().debug_assert();
+        let help = Line::command().render_help().to_string();
+        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+
+    #[test]
+    fn a_list_and_an_entry_mean_the_same_configuration() {
+        let entry = r#"{"type":"egret","stateDir":"/srv/egret","nodeName":"n1"}"#;
+        let list = format!(r#"{{"name":"net","plugins":[{{"type":"bridge"}},{entry}]}}"#);
+        let config = from_entry_or_list(list.as_bytes()).unwrap();
+        assert_eq!(config, from_entry_or_list(entry.as_bytes()).unwrap());
+        assert_eq!(
+            (config.state_dir.to_str(), config.node_name.as_deref()),
+            (Some("/srv/egret"), Some("n1"))
+        );
+        assert!(from_entry_or_list(br#"{"plugins":[]}"#).unwrap_err().contains("type"));
+        assert!(
+            from_entry_or_list(br#"{"lockTimeout":"soon"}"#)
+                .unwrap_err()
+                .contains("`lockTimeout` = \"soon\"")
+        );
+    }
+}

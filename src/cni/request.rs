@@ -1,0 +1,430 @@
+//! What the runtime asks for: environment and standard input as one value, right from then on.
+//!
+//! In: [`Environment`] and the bytes of standard input. Out: a [`Request`], or the CNI error with its number.
+//! Never: files, namespaces, the clock. DEL is read with patience: whatever the name of the network does not need may be
+//! broken, because an error there would keep the primary plugin from freeing the pod's address.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::document::Document;
+use super::environment::{Environment, Verb, is_identifier};
+use super::prev_result::{PodAddresses, PrevResult};
+use super::reply::{CniError, Code};
+use super::version::Version;
+use crate::config::{Config, Mode};
+use crate::egress::model::{Pairs, PodName};
+
+/// One call of the plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What to do.
+    pub verb: Verb,
+    /// CNI_CONTAINERID; empty for GC and STATUS.
+    pub container_id: String,
+    /// CNI_NETNS; always there for ADD and CHECK.
+    pub netns: Option<PathBuf>,
+    /// Whether the plugin's own namespace is allowed as CNI_NETNS.
+    pub netns_override: bool,
+    /// CNI_IFNAME; empty for GC and STATUS.
+    pub ifname: String,
+    /// The pod: from CNI_ARGS, else from `args.cni.egret`; none without Kubernetes.
+    pub pod: Option<PodName>,
+    /// Its UID (K8S_POD_UID, else `args.cni.egret.uid`).
+    pub pod_uid: Option<String>,
+    /// K8S_POD_INFRA_CONTAINER_ID.
+    pub infra_container_id: Option<String>,
+    /// `name` of the list.
+    pub network: String,
+    /// `cniVersion`; the answer carries the same.
+    pub cni_version: Version,
+    /// Our keys.
+    pub config: Config,
+    /// The previous plugin's result; always there for ADD and CHECK.
+    pub prev_result: Option<PrevResult>,
+    /// The pod's annotations, if the runtime passes them (`None`: it does not; empty: the pod has none).
+    pub pod_annotations: Option<Pairs>,
+    /// GC: which attachments are valid.
+    pub valid: Valid,
+}
+
+/// GC's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Valid {
+    /// No key (libcni called with nil): nothing is known of validity.
+    Absent,
+    /// `null`: Go's empty slice, what CRI-O sends when it has no pods. Means the same as an empty list.
+    Null,
+    /// (container id, interface) of each valid attachment.
+    Listed(BTreeSet<(String, String)>),
+}
+
+impl Request {
+    /// Puts the two together. Errors: 1 (version), 2 (a value that is not served), 6 (JSON), 7 (configuration).
+    pub fn read(environment: Environment, stdin: &[u8]) -> Result<Request, CniError> {
+        let document = Document::read(stdin).map_err(not_json)?;
+        let network = network_name(&document)?;
+        let cni_version = version(&document)?;
+        let verb = environment.verb;
+        allowed(verb, cni_version)?;
+        let patient = verb == Verb::Del;
+        let args = or_nothing(patient, cni_args(&document))?;
+        let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
+        let (pod, pod_uid) = match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME")) {
+            (Some(namespace), Some(name)) => (Some(PodName { namespace, name }), arg("K8S_POD_UID")),
+            _ => args.map_or((None, None), |a| (Some(PodName::new(a.namespace, a.name)), a.uid)),
+        };
+        Ok(Request {
+            verb,
+            network,
+            cni_version,
+            config: config(keys_of(&document)?, patient)?,
+            prev_result: prev_result(&document, verb)?,
+            pod_annotations: or_nothing(patient, annotations(&document))?,
+            valid: if verb == Verb::Gc { valid_attachments(&document)? } else { Valid::Absent },
+            pod,
+            pod_uid,
+            infra_container_id: arg("K8S_POD_INFRA_CONTAINER_ID"),
+            container_id: environment.container_id,
+            netns: environment.netns,
+            netns_override: environment.netns_override,
+            ifname: environment.ifname,
+        })
+    }
+
+    /// The pod's addresses on this interface, as far as the previous plugin's result tells.
+    pub fn addresses(&self) -> PodAddresses {
+        let of = |prev: &PrevResult| prev.addresses(&self.ifname, self.netns.as_deref());
+        self.prev_result.as_ref().map_or(PodAddresses { addresses: vec![], read_netns: true }, of)
+    }
+}
+
+/// The version an answer should carry although the request could not be read.
+pub fn version_for_errors(stdin: &[u8]) -> Version {
+    Document::read(stdin).ok().and_then(|document| version(&document).ok()).unwrap_or(Version::NEWEST)
+}
+
+fn not_json(error: serde_json::Error) -> CniError {
+    CniError::new(Code::Decode, "standard input is not a network configuration in JSON")
+        .details(error.to_string())
+}
+
+fn wrong(key: &str, why: impl std::fmt::Display) -> CniError {
+    CniError::new(Code::InvalidConfig, format!("network configuration: `{key}` {why}"))
+}
+
+/// The value of a key as text; wrong types are errors that show it.
+fn string(document: &Document<'_>, key: &str) -> Result<Option<String>, CniError> {
+    let Some(raw) = document.present(key) else { return Ok(None) };
+    let text = serde_json::from_str(raw.get());
+    text.map(Some).map_err(|_| wrong(key, format_args!("is not a string but {}", raw.get())))
+}
+
+fn network_name(document: &Document<'_>) -> Result<String, CniError> {
+    match string(document, "name")? {
+        Some(name) if is_identifier(&name) => Ok(name),
+        Some(name) if !name.is_empty() => {
+            let msg = "invalid characters found in network name, or it is longer than 200 characters";
+            Err(CniError::new(Code::InvalidConfig, msg).details(name))
+        }
+        _ => Err(CniError::new(Code::InvalidConfig, "missing network name")),
+    }
+}
+
+fn version(document: &Document<'_>) -> Result<Version, CniError> {
+    Version::read(string(document, "cniVersion")?.as_deref())
+}
+
+/// CHECK came with 0.4.0, GC and STATUS with 1.1.0.
+fn allowed(verb: Verb, version: Version) -> Result<(), CniError> {
+    let (name, since) = match verb {
+        Verb::Check => ("CHECK", Version::V0_4_0),
+        Verb::Gc => ("GC", Version::V1_1_0),
+        Verb::Status => ("STATUS", Version::V1_1_0),
+        Verb::Add | Verb::Del | Verb::Version => return Ok(()),
+    };
+    if version >= since {
+        return Ok(());
+    }
+    Err(CniError::new(Code::IncompatibleVersion, format!("config version does not allow {name}"))
+        .details(format!("the configuration says {version}, {name} needs {since}")))
+}
+
+fn or_nothing<T>(patient: bool, outcome: Result<Option<T>, CniError>) -> Result<Option<T>, CniError> {
+    if patient { Ok(outcome.unwrap_or_default()) } else { outcome }
+}
+
+/// Keys that are CNI's: large, or not ours to judge.
+fn is_ours(key: &str) -> bool {
+    !matches!(key, "name" | "type" | "cniVersion" | "prevResult" | "runtimeConfig" | "args" | "capabilities")
+        && !key.starts_with("cni.dev/")
+}
+
+/// The configuration in an entry of a CNI list. Errors: 7, naming the key and its value; 2 for a mode not served yet.
+pub fn our_keys(entry: &Value) -> Result<Config, CniError> {
+    let Some(entry) = entry.as_object() else {
+        return Err(CniError::new(Code::InvalidConfig, format!("not an object but {entry}")));
+    };
+    config(entry.iter().filter(|(key, _)| is_ours(key)).map(|(k, v)| (k.clone(), v.clone())).collect(), false)
+}
+
+/// Our keys. A wrong one is named with its value; patience leaves it at its default, so that DEL still finds the record
+/// that an ADD left in the configured directory.
+fn config(mut keys: serde_json::Map<String, Value>, patient: bool) -> Result<Config, CniError> {
+    let read = |keys: serde_json::Map<String, Value>| Config::deserialize(Value::from(keys));
+    let one = |key: &str, value: &Value| read([(key.to_owned(), value.clone())].into_iter().collect());
+    let config = match read(keys.clone()) {
+        Ok(config) => config,
+        Err(_) if patient => {
+            keys.retain(|key, value| one(key, value).is_ok());
+            read(keys).unwrap_or_default()
+        }
+        Err(error) => {
+            let found = keys.iter().find_map(|(key, value)| {
+                one(key, value).err().map(|why| format!("network configuration: `{key}` = {value}: {why}"))
+            });
+            let msg = found.unwrap_or_else(|| format!("network configuration: {error}"));
+            return Err(CniError::new(Code::InvalidConfig, msg));
+        }
+    };
+    if config.mode == Mode::Cluster && !patient {
+        let msg = "network configuration: `mode` = \"cluster\" is not served yet; use \"embedded\"";
+        return Err(CniError::new(Code::UnsupportedField, msg));
+    }
+    Ok(config)
+}
+
+fn keys_of(document: &Document<'_>) -> Result<serde_json::Map<String, Value>, CniError> {
+    let ours = document.entries().filter(|(key, _)| is_ours(key));
+    ours.map(|(key, raw)| Ok((key.to_owned(), serde_json::from_str(raw.get()).map_err(not_json)?))).collect()
+}
+
+fn prev_result(document: &Document<'_>, verb: Verb) -> Result<Option<PrevResult>, CniError> {
+    let needed = matches!(verb, Verb::Add | Verb::Check);
+    match document.present("prevResult").map(PrevResult::read) {
+        Some(Ok(prev)) => Ok(Some(prev)),
+        Some(Err(error)) if needed => Err(CniError::new(Code::Decode, error)),
+        None if needed => Err(CniError::new(
+            Code::InvalidConfig,
+            "no prevResult: Egret must be called as a chained plugin, behind the plugin that makes the interface",
+        )),
+        _ => Ok(None),
+    }
+}
+
+#[derive(Deserialize)]
+struct PodArgs {
+    namespace: String,
+    name: String,
+    uid: Option<String>,
+}
+
+/// `args.cni.egret`: who the pod is, where no CNI_ARGS say it (cnitool, nerdctl, podman).
+fn cni_args(document: &Document<'_>) -> Result<Option<PodArgs>, CniError> {
+    let Some(raw) = document.present("args") else { return Ok(None) };
+    let args: Value = serde_json::from_str(raw.get()).map_err(not_json)?;
+    match &args["cni"]["egret"] {
+        Value::Null => Ok(None),
+        ours => PodArgs::deserialize(ours).map(Some).map_err(|why| {
+            wrong(
+                "args.cni.egret",
+                format_args!("must be {{\"namespace\": …, \"name\": …}}: {why} in {ours}"),
+            )
+        }),
+    }
+}
+
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+fn annotations(document: &Document<'_>) -> Result<Option<Pairs>, CniError> {
+    let key = || format!("runtimeConfig[\"{ANNOTATIONS}\"]");
+    let Some(raw) = document.present("runtimeConfig") else { return Ok(None) };
+    let runtime = Document::read(raw.get().as_bytes()).map_err(|why| wrong("runtimeConfig", why))?;
+    let Some(raw) = runtime.present(ANNOTATIONS) else { return Ok(None) };
+    serde_json::from_str(raw.get())
+        .map(Some)
+        .map_err(|why| wrong(&key(), format_args!("must map texts: {why}")))
+}
+
+#[derive(Deserialize)]
+struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    ifname: String,
+}
+
+/// `cni.dev/valid-attachments`, or the key of libcni before 1.3 where that one is absent. What cannot be read is an
+/// error and not an empty list: the empty list removes everything.
+fn valid_attachments(document: &Document<'_>) -> Result<Valid, CniError> {
+    let find = |key| document.raw(key).map(|raw| (key, raw));
+    let found = find("cni.dev/valid-attachments").or_else(|| find("cni.dev/attachments"));
+    let Some((key, raw)) = found else { return Ok(Valid::Absent) };
+    let list: Option<Vec<ValidAttachment>> = serde_json::from_str(raw.get())
+        .map_err(|why| wrong(key, format_args!("is not a list of attachments: {why}")))?;
+    Ok(list.map_or(Valid::Null, |list| {
+        Valid::Listed(list.into_iter().map(|a| (a.container_id, a.ifname)).collect())
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn read(verb: Verb, args: &str, stdin: &Value) -> Result<Request, CniError> {
+        read_bytes(verb, args, stdin.to_string().as_bytes())
+    }
+
+    fn read_bytes(verb: Verb, args: &str, stdin: &[u8]) -> Result<Request, CniError> {
+        let env = [
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_NETNS", "/run/netns/a"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_ARGS", args),
+        ];
+        let mut environment = Environment::read(|name| {
+            let found = env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).into());
+            found.or_else(|| (name == "CNI_COMMAND").then(|| "ADD".into()))
+        })?;
+        environment.verb = verb;
+        Request::read(environment, stdin)
+    }
+
+    fn code(outcome: Result<Request, CniError>) -> u16 {
+        outcome.map_or_else(|e| e.code as u16, |_| 0)
+    }
+
+    /// A good list entry with these keys laid over it; `null` takes a key away.
+    fn entry(keys: Value) -> Value {
+        let mut entry =
+            json!({"cniVersion": "1.1.0", "name": "net", "type": "egret", "prevResult": {"ips": []}});
+        for (key, value) in keys.as_object().unwrap() {
+            entry[key] = value.clone();
+        }
+        entry
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_number_and_its_name() {
+        let add = |keys: Value| read(Verb::Add, "", &entry(keys));
+        for (keys, number, names) in [
+            (json!({"name": null}), 7, "missing network name"),
+            (json!({"name": "a/b"}), 7, "network name"),
+            (json!({"name": 7}), 7, "`name`"),
+            (json!({"cniVersion": "9.9.9"}), 1, "9.9.9"),
+            (json!({"cniVersion": "abc"}), 1, "abc"),
+            (json!({"cniVersion": null}), 1, "0.1.0"),
+            (json!({"prevResult": null}), 7, "chained"),
+            (json!({"prevResult": {"ips": "x"}}), 6, "prevResult.ips"),
+            (json!({"stateDir": 7}), 7, "`stateDir` = 7"),
+            (json!({"egressIPSupport": "Sometimes"}), 7, "`egressIPSupport` = \"Sometimes\""),
+            (json!({"underlay": {"prot": 1}}), 7, "prot"),
+            (json!({"mode": "cluster"}), 2, "`mode` = \"cluster\""),
+            (json!({"args": {"cni": {"egret": {"name": "p"}}}}), 7, "args.cni.egret"),
+            (json!({"runtimeConfig": {ANNOTATIONS: {"a": 1}}}), 7, ANNOTATIONS),
+        ] {
+            let error = add(keys.clone()).unwrap_err();
+            assert_eq!(error.code as u16, number, "{keys}");
+            assert!(error.to_string().contains(names), "{error}");
+        }
+        assert_eq!(code(add(json!({"cni.dev/x": 1, "capabilities": {"a": true}, "mtu": "?"}))), 0);
+        assert_eq!(code(read_bytes(Verb::Add, "", b"")), 6);
+        assert_eq!(code(read_bytes(Verb::Add, "", b"[]")), 6);
+        assert_eq!(code(read_bytes(Verb::Add, "", b"{} x")), 6);
+        assert_eq!(code(read_bytes(Verb::Add, "", b"{\"name\":\"\xff\"}")), 6);
+    }
+
+    #[test]
+    fn verbs_have_their_versions() {
+        for (verb, version, number) in [
+            (Verb::Check, "0.3.1", 1),
+            (Verb::Check, "0.4.0", 0),
+            (Verb::Gc, "1.0.0", 1),
+            (Verb::Status, "1.0.0", 1),
+            (Verb::Status, "1.1.0", 0),
+            (Verb::Del, "0.3.0", 0),
+        ] {
+            assert_eq!(
+                code(read(verb, "", &entry(json!({"cniVersion": version})))),
+                number,
+                "{verb:?} {version}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_pod_is_named_by_arguments_first_and_by_the_configuration_else() {
+        let named = entry(json!({"args": {"cni": {"egret": {"namespace": "lab", "name": "a"}}}}));
+        let k8s = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u1";
+        let request = read(Verb::Add, k8s, &named).unwrap();
+        assert_eq!(
+            (request.pod, request.pod_uid),
+            (Some(PodName::new("shop", "cart")), Some("u1".to_owned()))
+        );
+        assert_eq!(read(Verb::Add, "K8S_POD_NAME=x", &named).unwrap().pod, Some(PodName::new("lab", "a")));
+        assert_eq!(read(Verb::Add, "", &entry(json!({}))).unwrap().pod, None);
+    }
+
+    #[test]
+    fn annotations_that_are_absent_are_told_from_none() {
+        let add = |keys: Value| read(Verb::Add, "", &entry(keys)).unwrap().pod_annotations;
+        assert_eq!(add(json!({})), None);
+        assert_eq!(add(json!({"runtimeConfig": {"portMappings": []}})), None);
+        assert_eq!(add(json!({"runtimeConfig": {ANNOTATIONS: {}}})), Some(Pairs::new()));
+        let pairs = add(json!({"runtimeConfig": {ANNOTATIONS: {"a/b": "c"}}})).unwrap();
+        assert_eq!(pairs["a/b"], "c");
+    }
+
+    #[test]
+    fn gc_tells_absent_null_empty_and_the_old_key_apart() {
+        let gc = |keys: Value| {
+            // `null` must stay in: it is a value here.
+            let mut entry = entry(json!({}));
+            entry.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            read(Verb::Gc, "", &entry).map(|r| r.valid)
+        };
+        let new = "cni.dev/valid-attachments";
+        let old = "cni.dev/attachments";
+        let one = |id: &str| json!([{"containerID": id, "ifname": "eth0"}]);
+        let listed = |id: &str| Valid::Listed([(id.to_owned(), "eth0".to_owned())].into());
+        assert_eq!(gc(json!({})), Ok(Valid::Absent));
+        assert_eq!(gc(json!({new: null})), Ok(Valid::Null));
+        assert_eq!(gc(json!({new: []})), Ok(Valid::Listed(BTreeSet::new())));
+        assert_eq!(gc(json!({new: one("a"), old: one("b")})), Ok(listed("a")));
+        assert_eq!(gc(json!({new: null, old: one("b")})), Ok(Valid::Null));
+        assert_eq!(gc(json!({old: one("b")})), Ok(listed("b")));
+        for bad in [json!("all"), json!([{"containerID": "a"}]), json!({})] {
+            assert_eq!(gc(json!({new: bad})).unwrap_err().code, Code::InvalidConfig);
+        }
+    }
+
+    #[test]
+    fn del_reads_what_it_can_and_keeps_the_keys_that_are_right() {
+        let stdin = entry(
+            json!({"prevResult": "garbage", "runDir": "/tmp/x", "lockTimeout": "soon", "mode": "cluster",
+            "args": {"cni": {"egret": 1}}, "runtimeConfig": 7}),
+        );
+        let request = read(Verb::Del, "", &stdin).unwrap();
+        assert_eq!(request.prev_result, None);
+        assert_eq!(request.config.run_dir, PathBuf::from("/tmp/x"));
+        assert_eq!(request.config.lock_timeout, Config::default().lock_timeout);
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0usize..200, flip in any::<u8>()) {
+            let mut good = entry(json!({"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "b"}]})).to_string().into_bytes();
+            let at = cut % good.len();
+            good[at] = flip;
+            for verb in [Verb::Add, Verb::Del, Verb::Gc] {
+                let _ = read_bytes(verb, "", &bytes);
+                let _ = read_bytes(verb, "", &good);
+                let _ = version_for_errors(&good);
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The record of what one ADD made, in `RUNDIR/NODE/attachments/NETWORK/CONTAINERID:IFNAME.json`.
+//!
+//! In: written at ADD, also for pods without egress. Out: read by DEL, GC, CHECK and reconcile, which then need neither
+//! prevResult nor the namespace. Never fsynced: it lies on tmpfs and dies with the pods it speaks of.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::egress::model::PodName;
+use crate::problem::Problem;
+
+/// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttachmentId {
+    /// Name of the CNI list.
+    pub network: String,
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+}
+
+impl fmt::Display for AttachmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.network, self.container_id, self.ifname)
+    }
+}
+
+/// What one ADD made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// Name of the CNI list.
+    pub network: String,
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+    /// CNI_NETNS as it was said.
+    pub netns: PathBuf,
+    /// Device of the namespace's file.
+    pub dev: u64,
+    /// Inode of the namespace's file.
+    pub inode: u64,
+    /// The kernel's cookie of the namespace (`SO_NETNS_COOKIE`, 5.14), where it was entered: unlike the inode it is never
+    /// used again before the next boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+    /// The pod, if the runtime named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+    /// Its UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The pod's addresses on this interface, as the previous plugin's result had them.
+    pub addresses: Vec<IpAddr>,
+    /// The node's end of the pod's interface, where it was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
+}
+
+impl Attachment {
+    /// What names it.
+    pub fn id(&self) -> AttachmentId {
+        AttachmentId {
+            network: self.network.clone(),
+            container_id: self.container_id.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+
+    /// Whether the namespace is *provably* gone: its path leads nowhere although the folder it lay in is there, or it
+    /// leads to something else by now. A folder that is missing proves nothing: one may stand in another mount namespace.
+    pub fn netns_is_gone(&self) -> bool {
+        match fs::metadata(&self.netns) {
+            Ok(meta) => (meta.dev(), meta.ino()) != (self.dev, self.inode),
+            Err(error) => {
+                // /proc/PID/ns/net has no folder left when the process is gone: there, /proc itself is the proof.
+                let folder = if self.netns.starts_with("/proc") {
+                    Some(Path::new("/proc/self"))
+                } else {
+                    self.netns.parent()
+                };
+                error.kind() == io::ErrorKind::NotFound && folder.is_some_and(Path::is_dir)
+            }
+        }
+    }
+}
+
+/// What a folder of records holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Readable ones, by name.
+    pub attachments: Vec<Attachment>,
+    /// Files whose name says which attachment they speak of, while their content does not: named, never dropped silently.
+    pub torn: Vec<(AttachmentId, Problem)>,
+}
+
+/// All records of one node.
+#[derive(Debug, Clone)]
+pub struct Attachments {
+    folder: PathBuf,
+}
+
+impl Attachments {
+    /// Those of a node. `node` must be one path component.
+    pub fn of_node(run_dir: &Path, node: &str) -> Attachments {
+        Attachments { folder: run_dir.join(node).join("attachments") }
+    }
+
+    /// The folder that holds one folder per network.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// `:` parts the two because neither may contain it; `-` would let container `a-b` with interface `c` meet container
+    /// `a` with interface `b-c`.
+    fn file(&self, id: &AttachmentId) -> PathBuf {
+        self.folder.join(&id.network).join(format!("{}:{}.json", id.container_id, id.ifname))
+    }
+
+    /// The draft has a fixed name, so that a draft whose writer was killed is found by the next `write` or `remove`.
+    fn draft(&self, id: &AttachmentId) -> PathBuf {
+        self.folder.join(&id.network).join(format!(".{}:{}", id.container_id, id.ifname))
+    }
+
+    /// Writes or replaces a record: readers see the old or the new one, never half.
+    pub fn write(&self, attachment: &Attachment) -> io::Result<()> {
+        let id = attachment.id();
+        let (file, draft) = (self.file(&id), self.draft(&id));
+        let mut lock = match locked_draft(&draft) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(self.folder.join(&id.network))?;
+                locked_draft(&draft)
+            }
+            other => other,
+        }?;
+        lock.set_len(0)?;
+        lock.write_all(&serde_json::to_vec(attachment)?)?;
+        fs::rename(&draft, &file)
+    }
+
+    /// Reads a record; `None` if there is none. A torn one is a problem that names the file.
+    pub fn read(&self, id: &AttachmentId) -> Result<Option<Attachment>, Box<Problem>> {
+        let file = self.file(id);
+        let problem = |why: String| {
+            let message = format!(
+                "the record of attachment {id} cannot be used: {why}; the next ADD, DEL or GC replaces it"
+            );
+            Box::new(Problem::new(String::new(), "TornRecord", message).file(file.display().to_string()))
+        };
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(problem(error.to_string())),
+        };
+        let attachment: Attachment = serde_json::from_slice(&bytes).map_err(|e| problem(e.to_string()))?;
+        if attachment.id() != *id {
+            return Err(problem(format!("it speaks of {}", attachment.id())));
+        }
+        Ok(Some(attachment))
+    }
+
+    /// Removes a record and its draft; whether there was one.
+    pub fn remove(&self, id: &AttachmentId) -> io::Result<bool> {
+        unlink(&self.draft(id))?;
+        unlink(&self.file(id))
+    }
+
+    /// Every record of one network, or of all.
+    pub fn list(&self, network: Option<&str>) -> io::Result<Listing> {
+        let networks = match network {
+            Some(network) => vec![network.to_owned()],
+            None => names(&self.folder)?,
+        };
+        let mut listing = Listing::default();
+        for network in networks {
+            for name in names(&self.folder.join(&network))? {
+                let Some((container_id, ifname)) =
+                    name.strip_suffix(".json").and_then(|n| n.rsplit_once(':'))
+                else {
+                    continue; // drafts, and what is not ours
+                };
+                let id = AttachmentId {
+                    network: network.clone(),
+                    container_id: container_id.to_owned(),
+                    ifname: ifname.to_owned(),
+                };
+                match self.read(&id) {
+                    Ok(attachment) => listing.attachments.extend(attachment), // None: gone since the folder was read
+                    Err(problem) => listing.torn.push((id, *problem)),
+                }
+            }
+        }
+        Ok(listing)
+    }
+}
+
+/// Opens the draft with its lock held, so that two calls for one attachment (a runtime that tries again while the first
+/// call still runs) write one after the other. The lock is held for one small write and never across a wait.
+fn locked_draft(path: &Path) -> io::Result<Flock<File>> {
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+        // The one before us renamed what we opened: it is a record now.
+        match fs::metadata(path) {
+            Ok(meta) if meta.ino() == lock.metadata()?.ino() => return Ok(lock),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn unlink(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Names in a folder, sorted; a missing folder is an empty one.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string()); // names of ours are UTF-8
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("egret-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn records(&self) -> Attachments {
+            Attachments::of_node(&self.0, "n1")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn attachment(container_id: &str, ifname: &str) -> Attachment {
+        Attachment {
+            network: "net".to_owned(),
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+            netns: "/run/netns/a".into(),
+            dev: 4,
+            inode: 4026531840,
+            cookie: None,
+            pod: Some(PodName::new("shop", "cart")),
+            uid: None,
+            addresses: vec!["10.0.0.5".parse().unwrap()],
+            host_interface: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_removed_once() {
+        let folder = Folder::new("record");
+        let records = folder.records();
+        let one = attachment("c1", "eth0");
+        assert_eq!(records.read(&one.id()), Ok(None));
+        records.write(&one).unwrap();
+        records.write(&one).unwrap();
+        assert_eq!(records.read(&one.id()), Ok(Some(one.clone())));
+        assert_eq!(records.list(None).unwrap().attachments, [one.clone()]);
+        assert!(records.remove(&one.id()).unwrap());
+        assert!(!records.remove(&one.id()).unwrap());
+        assert_eq!(records.list(None).unwrap(), Listing::default());
+    }
+
+    #[test]
+    fn names_that_look_alike_do_not_meet() {
+        let folder = Folder::new("alike");
+        let (one, two) = (attachment("a-b", "c"), attachment("a", "b-c"));
+        folder.records().write(&one).unwrap();
+        folder.records().write(&two).unwrap();
+        assert_eq!(folder.records().read(&one.id()), Ok(Some(one)));
+        assert_eq!(folder.records().read(&two.id()), Ok(Some(two)));
+    }
+
+    #[test]
+    fn a_torn_or_foreign_record_is_named_and_the_rest_is_read() {
+        let folder = Folder::new("torn");
+        let records = folder.records();
+        records.write(&attachment("c1", "eth0")).unwrap();
+        let network = records.folder().join("net");
+        fs::write(network.join("c2:eth0.json"), "{\"network\":").unwrap();
+        fs::copy(network.join("c1:eth0.json"), network.join("c3:eth0.json")).unwrap();
+        fs::write(network.join("README"), "not ours").unwrap();
+        let listing = records.list(Some("net")).unwrap();
+        assert_eq!(listing.attachments.len(), 1);
+        let torn: Vec<String> = listing.torn.iter().map(|(id, problem)| format!("{id}: {problem}")).collect();
+        assert!(torn[0].contains("c2:eth0.json") && torn[0].contains("EOF"), "{torn:?}");
+        assert!(torn[1].contains("c3") && torn[1].contains("it speaks of net/c1/eth0"), "{torn:?}");
+    }
+
+    #[test]
+    fn a_draft_left_by_a_killed_writer_harms_nobody() {
+        let folder = Folder::new("draft");
+        let records = folder.records();
+        let one = attachment("c1", "eth0");
+        fs::create_dir_all(records.folder().join("net")).unwrap();
+        fs::write(records.draft(&one.id()), "x".repeat(5000)).unwrap();
+        assert_eq!(records.list(None).unwrap(), Listing::default());
+        records.write(&one).unwrap();
+        assert_eq!(records.read(&one.id()), Ok(Some(one.clone())));
+        fs::write(records.draft(&one.id()), "half").unwrap();
+        records.remove(&one.id()).unwrap();
+        assert_eq!(fs::read_dir(records.folder().join("net")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn writers_of_one_attachment_at_the_same_time_leave_one_whole_record() {
+        let folder = Folder::new("race");
+        let records = folder.records();
+        std::thread::scope(|threads| {
+            for writer in 0u64..8 {
+                let records = &records;
+                threads.spawn(move || {
+                    for _ in 0..50 {
+                        let mut one = attachment("c1", "eth0");
+                        one.inode = writer;
+                        one.addresses = vec![one.addresses[0]; usize::try_from(writer).unwrap() * 20];
+                        records.write(&one).unwrap();
+                        assert!(records.read(&one.id()).unwrap().is_some());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(records.folder().join("net")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_namespace_is_gone_only_when_that_is_proven() {
+        let folder = Folder::new("gone");
+        let file = folder.0.join("ns");
+        fs::write(&file, "").unwrap();
+        let meta = fs::metadata(&file).unwrap();
+        let mut one = Attachment {
+            netns: file.clone(),
+            dev: meta.dev(),
+            inode: meta.ino(),
+            ..attachment("c1", "eth0")
+        };
+        assert!(!one.netns_is_gone());
+        one.inode += 1;
+        assert!(one.netns_is_gone(), "another one lies there");
+        one.netns = folder.0.join("other");
+        assert!(one.netns_is_gone(), "the folder is there, the name is not");
+        one.netns = folder.0.join("no-folder/ns");
+        assert!(!one.netns_is_gone(), "the folder is not there: another mount namespace?");
+        one.netns = "/proc/1048577/ns/net".into();
+        assert!(one.netns_is_gone(), "the process is gone");
+    }
+}
