@@ -15,5 +15,5 @@ pub mod kernel;
 pub mod log;
 pub mod node;
 pub mod problem;
-pub mod store;
 pub mod spelling;
+pub mod store;

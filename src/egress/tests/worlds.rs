@@ -114,7 +114,8 @@ impl World {
         let rules: BTreeMap<_, _> =
             Family::BOTH.iter().map(|family| (family.everything(), outcome.clone())).collect();
         let binding = format!("{}: {gateways:?}", pod.namespace);
-        let decision = Decision { pod: pod.clone(), role: Role::Client, rules, decided_by: None, binding };
+        let decision =
+            Decision { pod: pod.clone(), role: Role::Client, rules: rules.into(), decided_by: None, binding };
         self.resolution.decisions.insert(pod.clone(), decision);
     }
 
