@@ -11,6 +11,7 @@ pub mod config;
 pub mod egress;
 pub mod fault;
 pub mod hash;
+pub mod ipam;
 pub mod kernel;
 pub mod log;
 pub mod node;

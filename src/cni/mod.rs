@@ -52,7 +52,7 @@ pub fn plugin(node: &'static dyn Node) -> u8 {
 }
 
 fn standard_input() -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(8192); // one read for a usual request
     io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
 }
 

@@ -292,7 +292,7 @@ mod tests {
         records.write(&one).unwrap();
         records.write(&one).unwrap();
         assert_eq!(records.read(&one.id()), Ok(Some(one.clone())));
-        assert_eq!(records.list(None).unwrap().attachments, [one.clone()]);
+        assert_eq!(records.list(None).unwrap().attachments, std::slice::from_ref(&one));
         assert!(records.remove(&one.id()).unwrap());
         assert!(!records.remove(&one.id()).unwrap());
         assert_eq!(records.list(None).unwrap(), Listing::default());

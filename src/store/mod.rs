@@ -17,6 +17,7 @@ mod lock;
 pub mod nodes;
 pub mod record;
 
+pub(crate) use dir::make_folder;
 pub use dir::{Dir, DirError};
 pub use lock::{Guard, HeldBy, LockError, lock};
 pub use record::{RecordError, Swap, Version};

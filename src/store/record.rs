@@ -316,7 +316,7 @@ pub fn remove(path: &Path, durable: bool) -> Result<bool, RecordError> {
 }
 
 /// Removes leftover temporary files of a folder. Only under the lock that its writers hold.
-pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
+pub(crate) fn sweep(folder: &Path) -> io::Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(folder)?.flatten() {
         if is_temporary(&entry.file_name().to_string_lossy()) {
