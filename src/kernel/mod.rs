@@ -1,9 +1,100 @@
 //! One network namespace: what it holds of ours, what it should hold, and the steps between.
 //!
-//! Knows links, routes and nftables; nothing of egress.
+//! Knows links, routes and nftables; nothing of egress. One verb programs the kernel everywhere: [`reconcile`]. Uninstalling is
+//! reconciling to `State::default()`.
 
 pub(crate) mod nfnetlink;
 pub mod nft;
 #[cfg(test)]
 mod sandbox;
+pub mod apply;
+mod effect;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod observe;
 pub mod state;
+pub mod step;
+pub mod steps;
+pub mod sysctl;
+
+pub use apply::apply;
+pub use netns::{Netns, NetnsError};
+pub use observe::{KernelError, observe};
+pub use step::Step;
+pub use steps::steps;
+pub use sysctl::Saved;
+
+use serde::Serialize;
+
+use state::{Scope, State};
+
+/// Where a state is kept: a namespace, and the node's namespace that its tunnels' sockets and its veths' other ends live in.
+/// For a node both are the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The namespace that is read and written.
+    pub here: &'a Netns,
+    /// The node's namespace.
+    pub home: &'a Netns,
+}
+
+impl<'a> Place<'a> {
+    /// A node's own namespace.
+    pub fn node(netns: &'a Netns) -> Place<'a> {
+        Place { here: netns, home: netns }
+    }
+}
+
+/// What a reconcile found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Entries that were as they shall be.
+    pub unchanged: usize,
+    /// Steps not carried out because this was a dry run. Empty in a dry run: kernel and plan agree.
+    pub pending: Vec<Step>,
+    /// Steps carried out.
+    pub done: Vec<Step>,
+    /// Steps that failed, with the reason as a sentence.
+    pub failed: Vec<(Step, String)>,
+}
+
+/// Makes a namespace hold what is desired and nothing else of ours.
+///
+/// `saved` gains the original of each of the host's settings that is changed, and loses it when that is restored. The error is
+/// about reading; what could not be written is in the report, and the rest was done.
+pub fn reconcile(
+    place: &Place<'_>,
+    scope: &Scope,
+    desired: &State,
+    saved: &mut Saved,
+    dry_run: bool,
+) -> Result<Report, KernelError> {
+    let settings = desired.sysctls.keys().chain(saved.keys()).map(String::as_str);
+    let observed = observe(place, scope, settings)?;
+    let steps = steps(&observed, desired, saved);
+    let unchanged = steps::unchanged(&observed, desired);
+    if dry_run {
+        return Ok(Report { unchanged, pending: steps, ..Report::default() });
+    }
+    let report = Report { unchanged, ..apply(place, scope, &steps)? };
+    remember(&report, &observed, desired, saved);
+    Ok(report)
+}
+
+/// Keeps the original of a setting from the first change of it until it is restored.
+fn remember(report: &Report, observed: &State, desired: &State, saved: &mut Saved) {
+    for step in &report.done {
+        match step {
+            Step::SetSysctl { path, .. } if steps::is_the_hosts(path, observed, desired) => {
+                if let Some(original) = observed.sysctls.get(path) {
+                    saved.entry(path.clone()).or_insert_with(|| original.clone());
+                }
+            }
+            Step::RestoreSysctl { path, .. } => {
+                saved.remove(path);
+            }
+            _ => {}
+        }
+    }
+}

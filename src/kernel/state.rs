@@ -34,6 +34,47 @@ pub struct State {
     pub sysctls: BTreeMap<String, String>,
     /// nftables tables of ours by (family, name).
     pub tables: BTreeMap<(NftFamily, String), Table>,
+    /// What is wrong with things of ours and cannot be said above. Only `observe` fills this; in a desired state it is empty.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub faults: BTreeSet<Fault>,
+}
+
+/// Something of ours that is not as we make it. Each one is repaired by a step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fault {
+    /// A device of ours is down. The kernel then drops its routes, neighbours and nexthops, and does not bring them back.
+    Down(String),
+    /// A policy rule of ours stands twice.
+    Twice(Rule),
+    /// It carries our mark of ownership but has a shape that [`State`] has no words for; it is removed.
+    Odd {
+        /// What it is, for people.
+        what: String,
+        /// How to remove it.
+        removal: Removal,
+    },
+}
+
+/// How to remove something of an odd shape.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Removal {
+    /// A device, by name.
+    Link(String),
+    /// An address with this prefix length.
+    Address {
+        /// Device name.
+        dev: String,
+        /// The address.
+        ip: IpAddr,
+        /// Length of the prefix it was given with.
+        prefix: u8,
+    },
+    /// A nexthop object, by id.
+    Nexthop(u32),
+    /// A route, by the kernel's own description of it.
+    Route(Vec<u8>),
+    /// A policy rule, by the kernel's own description of it.
+    Rule(Vec<u8>),
 }
 
 /// What `observe` may look at: the marks of ownership. Anything else in the namespace is invisible to us.
@@ -94,7 +135,8 @@ pub struct Address {
     pub dev: String,
     /// The address itself; always a host prefix (/32, /128).
     pub ip: IpAddr,
-    /// `scope link` (true) keeps it from being chosen as a source; `scope global` otherwise.
+    /// `scope link` (true) keeps it from being chosen as a source; `scope global` otherwise. IPv6 has no choice here: the kernel
+    /// derives the scope from the address, and what is said here is not looked at.
     pub link_scope: bool,
 }
 
@@ -138,7 +180,7 @@ pub struct Route {
     pub table: u32,
     /// Destination.
     pub to: Cidr,
-    /// Metric; 0 is the kernel's default. IPv6 reads 0 as 1024: `observe` translates it back.
+    /// Metric; 0 is the kernel's default. IPv6 takes that as 1024, so there 1024 and 0 are one; `observe` says 0.
     pub metric: u32,
     /// What to do with the packet.
     pub via: Via,

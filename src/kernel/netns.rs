@@ -1,0 +1,195 @@
+//! A network namespace: found, recognised again, and worked in.
+//!
+//! In: a path, or the namespace this thread is in. Out: an owned descriptor with an identity that survives renames.
+//! Never: creates or mounts one. Never starts a thread: to be in a namespace is a property of a thread, so [`Netns::run`] moves
+//! the calling one and brings it back.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::fstatfs;
+
+/// The calling thread's namespace. `/proc/self/ns/net` would be the *main* thread's.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system every namespace descriptor lives on.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `NS_GET_NSTYPE` of `linux/nsfs.h` (4.11): which kind of namespace a descriptor is.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// Why a path is no usable network namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// Nothing is there. For a CNI DEL this is the normal end of a pod.
+    #[error("network namespace {} is not there: {error}", path.display())]
+    Missing {
+        /// The path that was opened.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Something is there, but no network namespace: typically the mount point that is left after a reboot.
+    #[error("{} is not a network namespace; is it still mounted? (`findmnt {}`)", path.display(), path.display())]
+    NotANetns {
+        /// The path that was opened.
+        path: PathBuf,
+    },
+    /// It could not be opened or asked for another reason.
+    #[error("cannot open network namespace {}: {error}", path.display())]
+    Io {
+        /// The path that was opened.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+}
+
+/// A network namespace held open: it lives at least as long as this value.
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Netns {
+    /// Opens the namespace behind a path such as `/run/netns/pod` or `/proc/PID/ns/net`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Netns, NetnsError> {
+        let path = path.as_ref().to_owned();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Err(NetnsError::Missing { path, error });
+            }
+            Err(error) => return Err(NetnsError::Io { path, error }),
+        };
+        if !is_netns(&file) {
+            return Err(NetnsError::NotANetns { path });
+        }
+        match file.metadata() {
+            Ok(data) => Ok(Netns { id: (data.dev(), data.ino()), file, path }),
+            Err(error) => Err(NetnsError::Io { path, error }),
+        }
+    }
+
+    /// The namespace the calling thread is in.
+    pub fn current() -> Result<Netns, NetnsError> {
+        Netns::open(CURRENT)
+    }
+
+    /// Device and inode: equal exactly while both name the same living namespace. An inode is used again after its
+    /// namespace is gone, so an id on disk proves nothing beside an open one.
+    pub fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the calling thread is in it.
+    pub fn is_current(&self) -> bool {
+        std::fs::metadata(CURRENT).is_ok_and(|data| (data.dev(), data.ino()) == self.id)
+    }
+
+    /// Runs `work` on this thread with the thread inside the namespace, then comes back.
+    ///
+    /// A socket opened inside keeps the namespace, so most callers only open one there. Does not move when the thread is
+    /// there already. Errors are those of entering (`EPERM` without `CAP_SYS_ADMIN`). A thread that cannot come back would
+    /// do the host's work in a pod from then on, so that aborts the process.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        if self.is_current() {
+            return Ok(work());
+        }
+        let home = File::open(CURRENT)?;
+        setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        let _back = Back(home);
+        Ok(work())
+    }
+}
+
+/// Brings the thread back when dropped, also while it unwinds.
+struct Back(File);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+fn is_netns(file: &File) -> bool {
+    if fstatfs(file).map_or(true, |fs| fs.filesystem_type().0 != NSFS_MAGIC) {
+        return false;
+    }
+    // SAFETY: NS_GET_NSTYPE takes no argument and only reads the open descriptor.
+    unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) == libc::CLONE_NEWNET }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl PartialEq for Netns {
+    fn eq(&self, other: &Netns) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Netns {}
+
+impl fmt::Debug for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (inode {})", self.path.display(), self.id.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fresh namespace that lives as long as the value; made on a thread of its own, so the caller stays where it is.
+    fn fresh() -> Netns {
+        std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("unshare needs root: run the tests as root");
+            Netns::current().unwrap()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn work_is_done_inside_and_the_thread_comes_back() {
+        let (here, other) = (Netns::current().unwrap(), fresh());
+        assert_ne!(here, other);
+        let seen = other.run(|| (other.is_current(), Netns::current().unwrap().id())).unwrap();
+        assert_eq!(seen, (true, other.id()));
+        assert!(here.is_current());
+    }
+
+    #[test]
+    fn the_thread_comes_back_from_a_panic() {
+        let (here, other) = (Netns::current().unwrap(), fresh());
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.run(|| panic!("inside"))));
+        assert!(result.is_err());
+        assert!(here.is_current());
+    }
+
+    #[test]
+    fn a_path_that_is_gone_and_a_file_that_is_no_namespace_are_told_apart() {
+        assert!(matches!(Netns::open("/run/netns/no-such-pod"), Err(NetnsError::Missing { .. })));
+        assert!(matches!(Netns::open("/proc/self/ns/mnt"), Err(NetnsError::NotANetns { .. })));
+        let error = Netns::open("/etc/passwd").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/etc/passwd is not a network namespace; is it still mounted? (`findmnt /etc/passwd`)"
+        );
+    }
+}

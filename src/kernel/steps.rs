@@ -1,0 +1,424 @@
+//! The steps from what is to what shall be.
+//!
+//! In: observed and desired state, and the saved originals of the host's settings. Out: steps in an order in which nothing leaks
+//! and nothing fails. Pure: each step is carried out on a copy ([`effect`](super::effect)) before the next one is chosen.
+//!
+//! The order. First what is in the way (shapes we never make, keys that collide). Then additions, each after what it needs:
+//! devices, settings, addresses, neighbours and forwarding, nexthops, groups, routes, rules, proxies. Then nftables, in one
+//! transaction. Then removals the other way round. So a decision never points to a path that is not there yet or no longer.
+//! In a table the `unreachable` belt comes first and goes last; among rules likewise.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::effect::{carry_out, device_of, same_place};
+use super::netlink::route::IPV6_METRIC;
+use super::state::{Address, Fault, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
+use super::step::Step;
+use super::sysctl::{self, Saved};
+use crate::addr::Family;
+
+/// Rounds of additions and removals. A removal can take with it what shall stay (the last IPv4 address of a device takes its
+/// routes), so the second round puts that back; a third finds nothing to do.
+const ROUNDS: usize = 3;
+/// The table the kernel asks whether an IPv6 gateway is reachable some other way.
+const MAIN: u32 = 254;
+
+/// What to do, in order. Empty exactly when nothing is to be done.
+pub fn steps(observed: &State, desired: &State, saved: &Saved) -> Vec<Step> {
+    let desired = &*in_the_kernels_words(desired);
+    let mut plan = Plan { observed, desired, now: observed.clone(), steps: Vec::new() };
+    plan.clear_the_way();
+    for round in 0..ROUNDS {
+        let before = plan.steps.len();
+        plan.additions();
+        if round == 0 {
+            plan.tables();
+        }
+        plan.removals();
+        if plan.steps.len() == before {
+            break;
+        }
+    }
+    plan.restore(saved);
+    plan.steps
+}
+
+/// How many entries are as they shall be already.
+pub fn unchanged(observed: &State, desired: &State) -> usize {
+    let desired = &*in_the_kernels_words(desired);
+    fn same<'a, K: Ord + 'a, V: PartialEq + 'a>(
+        one: &std::collections::BTreeMap<K, V>,
+        other: &std::collections::BTreeMap<K, V>,
+    ) -> usize {
+        other.iter().filter(|(key, value)| one.get(key) == Some(value)).count()
+    }
+    same(&observed.links, &desired.links)
+        + desired.addresses.intersection(&observed.addresses).count()
+        + same(&observed.neighbours, &desired.neighbours)
+        + desired.proxies.intersection(&observed.proxies).count()
+        + same(&observed.fdb, &desired.fdb)
+        + same(&observed.nexthops, &desired.nexthops)
+        + desired.routes.intersection(&observed.routes).count()
+        + desired.rules.intersection(&observed.rules).count()
+        + same(&observed.sysctls, &desired.sysctls)
+}
+
+/// Whether a setting outlives our devices, so that its original must be kept.
+pub fn is_the_hosts(path: &str, observed: &State, desired: &State) -> bool {
+    sysctl::device_of(path)
+        .is_none_or(|device| !observed.links.contains_key(device) && !desired.links.contains_key(device))
+}
+
+/// Says what is desired as the kernel will say it back, where it has two words for one thing.
+fn in_the_kernels_words(desired: &State) -> Cow<'_, State> {
+    let scope = |a: &Address| match a.ip {
+        IpAddr::V4(_) => a.link_scope,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let metric = |r: &Route| match r.to.family() {
+        Family::V6 if r.metric == IPV6_METRIC => 0,
+        _ => r.metric,
+    };
+    let plain = desired.sysctls.values().all(|value| sysctl::plain(value) == *value);
+    if plain
+        && desired.addresses.iter().all(|a| a.link_scope == scope(a))
+        && desired.routes.iter().all(|r| r.metric == metric(r))
+    {
+        return Cow::Borrowed(desired);
+    }
+    let mut said = desired.clone();
+    said.addresses =
+        desired.addresses.iter().map(|a| Address { link_scope: scope(a), ..a.clone() }).collect();
+    said.routes = desired.routes.iter().map(|r| Route { metric: metric(r), ..r.clone() }).collect();
+    for value in said.sysctls.values_mut() {
+        *value = sysctl::plain(value);
+    }
+    Cow::Owned(said)
+}
+
+struct Plan<'a> {
+    observed: &'a State,
+    desired: &'a State,
+    now: State,
+    steps: Vec<Step>,
+}
+
+impl Plan<'_> {
+    fn push(&mut self, step: Step) {
+        carry_out(&mut self.now, &step);
+        self.steps.push(step);
+    }
+
+    /// What must go before anything is added.
+    fn clear_the_way(&mut self) {
+        for fault in self.observed.faults.clone() {
+            match fault {
+                Fault::Odd { what, removal } => self.push(Step::RemoveOdd { what, removal }),
+                Fault::Twice(rule) => {
+                    self.delete_rule(&rule);
+                    self.now.faults.remove(&Fault::Twice(rule));
+                }
+                Fault::Down(_) => {}
+            }
+        }
+        for name in self.links_in_the_way() {
+            self.push(Step::DelLink(name));
+        }
+        for wanted in &self.desired.addresses {
+            let other = Address { link_scope: !wanted.link_scope, ..wanted.clone() };
+            if self.now.addresses.contains(&other) {
+                self.push(Step::DelAddress(other)); // the scope of an address cannot be changed
+            }
+        }
+        for (id, wanted) in &self.desired.nexthops {
+            if self.now.nexthops.get(id).is_some_and(|have| kind_of(have) != kind_of(wanted)) {
+                self.push(Step::DelNexthop(*id));
+            }
+        }
+        for route in self.routes_in_the_way() {
+            self.push(Step::DelRoute(route));
+        }
+    }
+
+    /// Devices whose kind cannot be changed into what is wanted, and unwanted ones that hold a name or a VNI that is wanted.
+    fn links_in_the_way(&self) -> Vec<String> {
+        let stays = |name: &String, have: &Link| {
+            self.desired.links.get(name).is_some_and(|want| same_kind(&have.kind, &want.kind))
+        };
+        let new: Vec<(&String, &Link)> = self
+            .desired
+            .links
+            .iter()
+            .filter(|(name, _)| !self.now.links.get(*name).is_some_and(|have| stays(name, have)))
+            .collect();
+        let new_names: BTreeSet<&str> = new.iter().flat_map(|(name, link)| names_of(name, link)).collect();
+        let new_tunnels: BTreeSet<(u32, u16)> = new.iter().filter_map(|(_, link)| tunnel_of(link)).collect();
+        let in_the_way = |name: &String, have: &Link| {
+            names_of(name, have).any(|name| new_names.contains(name))
+                || tunnel_of(have).is_some_and(|tunnel| new_tunnels.contains(&tunnel))
+        };
+        let gone = self.now.links.iter().filter(|(name, have)| !stays(name, have) && in_the_way(name, have));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// IPv6 refuses a gateway, `onlink` or not, that `main` reaches through another device ("device mismatch"): the host route
+    /// of a lease that moves from this node to another must go before its nexthop changes.
+    fn routes_in_the_way(&self) -> Vec<Route> {
+        let mut gateways: Vec<(IpAddr, &str)> = Vec::new();
+        for (id, wanted) in &self.desired.nexthops {
+            if let Nexthop::Via { gateway, dev } = wanted
+                && self.now.nexthops.get(id) != Some(wanted)
+            {
+                gateways.push((*gateway, dev));
+            }
+        }
+        for route in self.desired.routes.difference(&self.now.routes) {
+            if let Via::Gateway { gateway, dev } = &route.via {
+                gateways.push((*gateway, dev));
+            }
+        }
+        gateways.retain(|(gateway, _)| gateway.is_ipv6());
+        let mismatch = |route: &Route| {
+            let covers = |ip: &IpAddr| route.to.prefix() > 0 && route.to.contains(*ip);
+            gateways.iter().any(|(ip, dev)| covers(ip) && device_of(route) != Some(dev))
+        };
+        let stale = self.now.routes.difference(&self.desired.routes);
+        stale.filter(|route| route.table == MAIN && mismatch(route)).cloned().collect()
+    }
+
+    /// What is missing, each thing after those it needs.
+    fn additions(&mut self) {
+        let desired = self.desired;
+        for (name, link) in &desired.links {
+            let down = self.now.faults.contains(&Fault::Down(name.clone()));
+            let (name, link) = (name.clone(), link.clone());
+            match self.now.links.get(&name) {
+                None => self.push(Step::AddLink { name, link }),
+                Some(have) if *have != link => self.push(Step::ChangeLink { name, link }),
+                Some(_) if down => self.push(Step::RaiseLink { name, arp: link.arp }),
+                Some(_) => {}
+            }
+        }
+        for (path, value) in &desired.sysctls {
+            if self.now.sysctls.get(path) != Some(value) {
+                self.push(Step::SetSysctl { path: path.clone(), value: value.clone() });
+            }
+        }
+        for address in &desired.addresses {
+            if !self.now.addresses.contains(address) {
+                self.push(Step::AddAddress(address.clone()));
+            }
+        }
+        for ((dev, ip), mac) in &desired.neighbours {
+            if self.now.neighbours.get(&(dev.clone(), *ip)) != Some(mac) {
+                self.push(Step::SetNeighbour { dev: dev.clone(), ip: *ip, mac: *mac });
+            }
+        }
+        for ((dev, mac), remote) in &desired.fdb {
+            if self.now.fdb.get(&(dev.clone(), *mac)) != Some(remote) {
+                self.push(Step::SetFdb { dev: dev.clone(), mac: *mac, remote: remote.clone() });
+            }
+        }
+        self.add_nexthops(|nexthop| !is_group(nexthop));
+        self.add_nexthops(is_group);
+        self.add_routes(|route| route.via == Via::Unreachable);
+        self.add_routes(|route| route.via != Via::Unreachable);
+        self.add_rules(|rule| rule.table.is_none());
+        self.add_rules(|rule| rule.table.is_some());
+        for (dev, ip) in &desired.proxies {
+            if !self.now.proxies.contains(&(dev.clone(), *ip)) {
+                self.push(Step::AddProxy { dev: dev.clone(), ip: *ip });
+            }
+        }
+    }
+
+    fn add_nexthops(&mut self, which: impl Fn(&Nexthop) -> bool) {
+        for (id, nexthop) in self.desired.nexthops.iter().filter(|(_, nexthop)| which(nexthop)) {
+            let (id, nexthop) = (*id, nexthop.clone());
+            match self.now.nexthops.get(&id) {
+                None => self.push(Step::AddNexthop { id, nexthop }),
+                Some(have) if *have != nexthop => self.push(Step::ReplaceNexthop { id, nexthop }),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A route where one of ours stood is put there with *replace*: right also where the kernel has kept it against
+    /// expectation. Where none of ours was, *add*: it refuses to overwrite somebody else's.
+    fn add_routes(&mut self, which: impl Fn(&Route) -> bool) {
+        let desired = self.desired;
+        for route in desired.routes.iter().filter(|route| which(route)) {
+            if self.now.routes.contains(route) {
+                continue;
+            }
+            let was_ours = self.observed.routes.iter().any(|other| same_place(other, route));
+            let route = route.clone();
+            self.push(if was_ours { Step::ReplaceRoute(route) } else { Step::AddRoute(route) });
+        }
+    }
+
+    fn add_rules(&mut self, which: impl Fn(&Rule) -> bool) {
+        for rule in self.desired.rules.iter().filter(|rule| which(rule)) {
+            if !self.now.rules.contains(rule) {
+                self.push(Step::AddRule(rule.clone()));
+            }
+        }
+    }
+
+    /// nftables, in one transaction, between additions and removals: a rule that marks packets is loaded when the routes for
+    /// the mark stand, and is gone before they go.
+    fn tables(&mut self) {
+        self.now.tables.clone_from(&self.desired.tables);
+    }
+
+    /// What is there and not wanted, in the reverse order of additions.
+    fn removals(&mut self) {
+        let desired = self.desired;
+        for (dev, ip) in self.now.proxies.difference(&desired.proxies).cloned().collect::<Vec<_>>() {
+            self.push(Step::DelProxy { dev, ip });
+        }
+        let mut rules: Vec<Rule> = self.now.rules.difference(&desired.rules).cloned().collect();
+        rules.sort_by_key(|rule| (rule.table.is_none(), looseness(rule)));
+        for rule in rules {
+            self.delete_rule(&rule);
+        }
+        let kept = |route: &Route| desired.routes.iter().any(|other| same_place(other, route));
+        let mut routes: Vec<Route> = self.now.routes.iter().filter(|route| !kept(route)).cloned().collect();
+        routes.sort_by_key(|route| route.via == Via::Unreachable);
+        for route in routes {
+            self.push(Step::DelRoute(route));
+        }
+        self.remove_nexthops(is_group);
+        self.remove_nexthops(|nexthop| !is_group(nexthop));
+        for (dev, mac) in absent(&self.now.fdb, &desired.fdb) {
+            self.push(Step::DelFdb { dev, mac });
+        }
+        for (dev, ip) in absent(&self.now.neighbours, &desired.neighbours) {
+            self.push(Step::DelNeighbour { dev, ip });
+        }
+        for address in self.now.addresses.difference(&desired.addresses).cloned().collect::<Vec<_>>() {
+            self.push(Step::DelAddress(address));
+        }
+        for name in absent(&self.now.links, &desired.links) {
+            if self.now.links.contains_key(&name) {
+                self.push(Step::DelLink(name));
+            }
+        }
+    }
+
+    fn remove_nexthops(&mut self, which: impl Fn(&Nexthop) -> bool) {
+        for id in absent(&self.now.nexthops, &self.desired.nexthops) {
+            if self.now.nexthops.get(&id).is_some_and(&which) {
+                self.push(Step::DelNexthop(id));
+            }
+        }
+    }
+
+    /// Deletes one rule for sure.
+    ///
+    /// The kernel deletes the *first* rule that fits the fields given, where "mark 0" means any mark and `not` is not looked
+    /// at: so it may take one that shall stay. Each such one is first added once more, at the end of its priority, and
+    /// as many rules are deleted as then fit before those copies. What shall stay stands at every moment.
+    fn delete_rule(&mut self, rule: &Rule) {
+        let stay: Vec<Rule> = self
+            .now
+            .rules
+            .intersection(&self.desired.rules)
+            .filter(|other| fits(rule, other))
+            .cloned()
+            .collect();
+        let times = 1 + stay.len();
+        for other in &stay {
+            self.push(Step::AddRule(other.clone()));
+        }
+        for _ in 0..times {
+            self.push(Step::DelRule(rule.clone()));
+        }
+        self.now.rules.extend(stay);
+    }
+
+    /// The host's own settings, once nobody wants ours any more.
+    fn restore(&mut self, saved: &Saved) {
+        for (path, value) in saved {
+            if !self.desired.sysctls.contains_key(path) {
+                self.push(Step::RestoreSysctl { path: path.clone(), value: value.clone() });
+            }
+        }
+    }
+}
+
+fn absent<K: Ord + Clone, V>(
+    have: &std::collections::BTreeMap<K, V>,
+    want: &std::collections::BTreeMap<K, V>,
+) -> Vec<K> {
+    have.keys().filter(|key| !want.contains_key(key)).cloned().collect()
+}
+
+fn is_group(nexthop: &Nexthop) -> bool {
+    matches!(nexthop, Nexthop::Group { .. })
+}
+
+/// What cannot be changed about a nexthop under its id: single or group, discarding or not, and the family.
+fn kind_of(nexthop: &Nexthop) -> (u8, Family) {
+    match nexthop {
+        Nexthop::Via { gateway, .. } => (0, Family::of(*gateway)),
+        Nexthop::Group { family, .. } => (1, *family),
+        Nexthop::Blackhole { family } => (2, *family),
+    }
+}
+
+/// Whether one device can be changed into the other in place; the MAC of a veth's other end can.
+fn same_kind(have: &LinkKind, want: &LinkKind) -> bool {
+    match (have, want) {
+        (LinkKind::Veth { peer: have, .. }, LinkKind::Veth { peer: want, .. }) => have == want,
+        (have, want) => have == want,
+    }
+}
+
+fn names_of<'a>(name: &'a str, link: &'a Link) -> impl Iterator<Item = &'a str> {
+    let other = match &link.kind {
+        LinkKind::Veth { peer, .. } => Some(peer.as_str()),
+        LinkKind::Vxlan { .. } | LinkKind::VethPeer => None,
+    };
+    std::iter::once(name).chain(other)
+}
+
+fn tunnel_of(link: &Link) -> Option<(u32, u16)> {
+    match link.kind {
+        LinkKind::Vxlan { vni, port, .. } => Some((vni, port)),
+        LinkKind::Veth { .. } | LinkKind::VethPeer => None,
+    }
+}
+
+/// Whether the kernel, asked to delete `given`, would also be content with `other`.
+fn fits(given: &Rule, other: &Rule) -> bool {
+    if (given.family, given.priority, given.table) != (other.family, other.priority, other.table) {
+        return false;
+    }
+    match (&given.matches, &other.matches) {
+        (Match::Input(given), Match::Input(other)) => given == other,
+        (Match::From(given), Match::From(other)) => given == other,
+        (Match::Input(_) | Match::From(_), _) => false,
+        (Match::Mark { value: 0, mask: 0 } | Match::NotMark { value: 0, mask: 0 }, _) => true,
+        (given, other) => match (bits(given), bits(other)) {
+            (Some((value, mask)), Some((others, other_mask))) => {
+                (value == 0 || value == others) && (mask == 0 || mask == other_mask)
+            }
+            _ => false,
+        },
+    }
+}
+
+fn bits(matches: &Match) -> Option<(u32, u32)> {
+    match matches {
+        Match::Mark { value, mask } | Match::NotMark { value, mask } => Some((*value, *mask)),
+        Match::Input(_) | Match::From(_) => None,
+    }
+}
+
+/// The stricter rule is deleted first, so that the looser one is not content with it.
+fn looseness(rule: &Rule) -> u8 {
+    bits(&rule.matches).map_or(0, |(value, mask)| u8::from(value == 0) + u8::from(mask == 0))
+}

@@ -1,0 +1,86 @@
+//! Kernel settings below `/proc/sys`, and the originals of those that are the host's.
+//!
+//! In: paths with slashes (`net/ipv4/conf/eg1/rp_filter`). Out: values with single spaces. The files show the settings of the
+//! namespace of the thread that opens them, so reading and writing happen inside it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::netns::Netns;
+
+/// Path → value before our first change, for settings that outlive our devices. The caller keeps it on disk: what is lost here
+/// cannot be restored.
+pub type Saved = BTreeMap<String, String>;
+
+/// The device a setting belongs to, as in `net/ipv6/conf/DEVICE/…` and `net/ipv4/neigh/DEVICE/…`.
+pub fn device_of(path: &str) -> Option<&str> {
+    let mut parts = path.split('/');
+    match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
+        ("net", "ipv4" | "ipv6", "conf" | "neigh", device) => Some(device),
+        _ => None,
+    }
+}
+
+/// One line, single spaces: the kernel prints some settings with tabs (`ping_group_range`).
+pub fn plain(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Reads settings inside a namespace. One that does not exist is absent from the answer.
+pub fn read<'a>(netns: &Netns, paths: impl Iterator<Item = &'a str>) -> io::Result<BTreeMap<String, String>> {
+    netns.run(|| {
+        let mut found = BTreeMap::new();
+        for path in paths {
+            match std::fs::read_to_string(file(path)) {
+                Ok(value) => found.insert(path.to_owned(), plain(&value)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(io::Error::new(error.kind(), format!("/proc/sys/{path}: {error}"))),
+            };
+        }
+        Ok(found)
+    })?
+}
+
+/// Writes one setting inside a namespace; errors are sentences that name it.
+pub fn write(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
+    let written = netns.run(|| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(file(path))
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+    });
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(match device_of(path) {
+            Some(device) => format!("this kernel has no setting {path} (or there is no device {device})"),
+            None => format!("this kernel has no setting {path}; is its module loaded?"),
+        }),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(format!("cannot write {path}: /proc/sys is mounted read-only here; run privileged"))
+        }
+        Ok(Err(error)) => Err(format!("cannot write `{value}` to {path}: {error}")),
+        Err(error) => Err(format!("cannot enter {netns:?} to write {path}: {error}")),
+    }
+}
+
+fn file(path: &str) -> String {
+    format!("/proc/sys/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_below_a_device_belongs_to_it_also_when_its_name_has_a_dot() {
+        assert_eq!(device_of("net/ipv4/conf/egress.vxlan/rp_filter"), Some("egress.vxlan"));
+        assert_eq!(device_of("net/ipv6/neigh/eth0/proxy_delay"), Some("eth0"));
+        assert_eq!(device_of("net/ipv4/fib_multipath_hash_policy"), None);
+        assert_eq!(device_of("net/ipv4/ip_forward"), None);
+    }
+
+    #[test]
+    fn tabs_and_line_ends_do_not_make_a_difference() {
+        assert_eq!(plain("0\t2147483647\n"), "0 2147483647");
+    }
+}
