@@ -3,6 +3,7 @@
 //! Knows links, routes and nftables; nothing of egress. One verb programs the kernel everywhere: [`reconcile`]. Uninstalling is
 //! reconciling to `State::default()`.
 
+pub mod conntrack;
 pub(crate) mod nfnetlink;
 pub mod nft;
 #[cfg(test)]

@@ -87,6 +87,11 @@ impl Request {
         self
     }
 
+    /// Adds an attribute that holds these attributes, as they were read.
+    pub(crate) fn put_nested(&mut self, kind: u16, attributes: &[u8]) -> &mut Request {
+        self.nest(kind, |request| request.bytes.extend_from_slice(attributes))
+    }
+
     /// Asks for an answer even if the kernel has no complaint.
     pub(crate) fn acknowledged(&mut self) {
         self.bytes[6] |= 0x04;

@@ -41,6 +41,17 @@ pub fn apply(changes: &[ElementChange]) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
+    // The first address of a range alone would open it up to the highest address there is.
+    if let Some(range) =
+        changes.iter().find(|change| change.key.iter().any(|atom| matches!(atom, Atom::Range(..))))
+    {
+        let words = Some("ranges are loaded in a transaction of nft, not one by one".to_owned());
+        return Err(Error::Elements(vec![ElementRefusal {
+            change: Some(range.clone()),
+            errno: libc::EINVAL,
+            words,
+        }]));
+    }
     let mut socket = Netfilter::open().map_err(|error| {
         let errno = error.errno().unwrap_or(libc::EIO);
         Error::Elements(vec![ElementRefusal { change: None, errno, words: None }])
@@ -87,12 +98,10 @@ fn key_bytes(key: &Key) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(NAME + 16);
     for atom in key {
         match atom {
-            Atom::Ip(IpAddr::V4(ip)) | Atom::Range(IpAddr::V4(ip), _) => {
-                bytes.extend_from_slice(&ip.octets())
-            }
-            Atom::Ip(IpAddr::V6(ip)) | Atom::Range(IpAddr::V6(ip), _) => {
-                bytes.extend_from_slice(&ip.octets())
-            }
+            Atom::Ip(ip) | Atom::Range(ip, _) => match ip {
+                IpAddr::V4(ip) => bytes.extend_from_slice(&ip.octets()),
+                IpAddr::V6(ip) => bytes.extend_from_slice(&ip.octets()),
+            },
             Atom::Mark(mark) => bytes.extend_from_slice(&mark.to_ne_bytes()),
             Atom::Mac(mac) => bytes.extend_from_slice(&mac.0),
             Atom::Dev(name) => {

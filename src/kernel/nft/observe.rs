@@ -100,13 +100,10 @@ impl Kernel {
         self.list("chains", request, |reply| {
             let chain = reply.attributes;
             let anonymous = chain.u32(10).unwrap_or(0) & BINDING != 0;
-            if let (Some(found), Some(name)) = (chain.text(1), chain.text(3)) {
-                if found == table && reply.family == family.number() && !anonymous {
-                    chains.insert(
-                        name.to_owned(),
-                        Chain { hook: hook(family, chain, dormant), rules: Vec::new() },
-                    );
-                }
+            let ours = chain.text(1) == Some(table) && reply.family == family.number() && !anonymous;
+            if let Some(name) = chain.text(3).filter(|_| ours) {
+                let hook = hook(family, chain, dormant);
+                chains.insert(name.to_owned(), Chain { hook, rules: Vec::new() });
             }
         })?;
         Ok(chains)
