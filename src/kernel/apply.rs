@@ -71,6 +71,10 @@ impl Hands<'_> {
             Step::SetSysctl { path, value } | Step::RestoreSysctl { path, value } => {
                 sysctl::write(self.place.here, path, value).map_err(Failure::Said)
             }
+            Step::Nft(change) => match self.place.here.run(|| change.apply()) {
+                Ok(applied) => applied.map_err(|e| Failure::Said(e.to_string())),
+                Err(error) => Err(Failure::Said(error.to_string())),
+            },
             Step::DelAddress(_)
             | Step::DelNeighbour { .. }
             | Step::DelFdb { .. }

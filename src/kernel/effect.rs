@@ -16,6 +16,8 @@ const MAIN: u32 = 254;
 /// Carries out a step on the copy.
 pub(super) fn carry_out(state: &mut State, step: &Step) {
     match step {
+        // Its outcome is the desired tables, which `steps` sets at once.
+        Step::Nft(_) => {}
         Step::RemoveOdd { removal, .. } => remove_odd(state, removal),
         Step::AddLink { name, link } => {
             state.links.insert(name.clone(), link.clone());

@@ -3,17 +3,16 @@
 //! Knows links, routes and nftables; nothing of egress. One verb programs the kernel everywhere: [`reconcile`]. Uninstalling is
 //! reconciling to `State::default()`.
 
-pub mod conntrack;
-pub(crate) mod nfnetlink;
-pub mod nft;
-#[cfg(test)]
-mod sandbox;
 pub mod apply;
+pub mod conntrack;
 mod effect;
 pub mod netlink;
 pub mod netns;
+pub(crate) mod nfnetlink;
 pub mod nft;
 pub mod observe;
+#[cfg(test)]
+mod sandbox;
 pub mod state;
 pub mod step;
 pub mod steps;

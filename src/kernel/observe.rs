@@ -3,15 +3,13 @@
 //! In: a place and the marks of ownership. Out: a [`State`]. Never: looks at what is not ours further than to see that; changes
 //! anything. What the kernel makes of its own accord (link-local addresses, multicast, local and connected routes) is no part of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
 use super::netlink::{Refusal, Socket, address, link, neighbour, nexthop, route, rule};
-use super::nft::table::Table;
-use super::state::{
-    Address, Fault, Link, LinkKind, Nexthop, NftFamily, Remote, Removal, Route, Scope, State, Via,
-};
+use super::nft;
+use super::state::{Address, Fault, Link, LinkKind, Nexthop, Remote, Removal, Route, Scope, State, Via};
 use super::{Place, sysctl};
 use crate::addr::Family;
 
@@ -37,6 +35,9 @@ pub enum KernelError {
     /// A setting could not be read.
     #[error("cannot read a kernel setting: {0}")]
     Setting(io::Error),
+    /// nftables could not be read.
+    #[error("cannot read nftables: {0}")]
+    Nft(nft::Error),
     /// The kernel is too old.
     #[error("this kernel has no nexthop objects; Egret needs Linux 5.16 or later")]
     NoNexthops,
@@ -49,7 +50,11 @@ pub(super) fn reading(what: &'static str) -> impl Fn(Refusal) -> KernelError {
 
 /// A socket in a namespace, or why not.
 pub(super) fn open(netns: &super::Netns) -> Result<Socket, KernelError> {
-    Socket::open(netns).map_err(|error| KernelError::Enter { netns: netns.path().to_owned(), error })
+    Socket::open(netns).map_err(|error| entering(netns, error))
+}
+
+fn entering(netns: &super::Netns, error: io::Error) -> KernelError {
+    KernelError::Enter { netns: netns.path().to_owned(), error }
 }
 
 /// Reads everything of ours, and the settings named.
@@ -82,16 +87,9 @@ pub fn observe<'a>(
     }
     rules(&mut socket, scope, &mut state)?;
     state.sysctls = sysctl::read(place.here, settings).map_err(KernelError::Setting)?;
-    state.tables = observe_tables(place, scope)?;
+    let tables = place.here.run(|| nft::observe::observe(&scope.tables));
+    state.tables = tables.map_err(|e| entering(place.here, e))?.map_err(KernelError::Nft)?;
     Ok(state)
-}
-
-/// nftables tables of ours; read by their own module once it is joined here.
-fn observe_tables(
-    _place: &Place<'_>,
-    _scope: &Scope,
-) -> Result<BTreeMap<(NftFamily, String), Table>, KernelError> {
-    Ok(BTreeMap::new())
 }
 
 /// How to tell what stands at the other end of a device.

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Removal, Route, Rule, Via};
 use crate::addr::{Family, Mac};
+use crate::kernel::nft::diff::Change;
 
 /// A change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Step {
         /// The old value.
         value: String,
     },
+    /// Changes our nftables tables, in one transaction.
+    Nft(Change),
     /// Puts an address on a device.
     AddAddress(Address),
     /// Takes an address off a device.
@@ -163,6 +166,10 @@ impl fmt::Display for Step {
             Step::RestoreSysctl { path, value } => {
                 write!(f, "sysctl -w {path}=\"{value}\" (as it was before)")
             }
+            Step::Nft(change) => {
+                let lines: Vec<String> = change.commands.iter().map(ToString::to_string).collect();
+                write!(f, "nft {}", lines.join("; "))
+            }
             Step::AddAddress(address) => write!(f, "ip address add {}", address_on(address)),
             Step::DelAddress(address) => write!(f, "ip address del {}", address_on(address)),
             Step::SetNeighbour { dev, ip, mac } => {
@@ -184,6 +191,13 @@ impl fmt::Display for Step {
             Step::AddProxy { dev, ip } => write!(f, "ip neigh add proxy {ip} dev {dev}"),
             Step::DelProxy { dev, ip } => write!(f, "ip neigh del proxy {ip} dev {dev}"),
         }
+    }
+}
+
+impl Step {
+    /// Whether it changes single elements of sets and maps and nothing else, which costs microseconds.
+    pub fn is_elements_only(&self) -> bool {
+        matches!(self, Step::Nft(change) if change.elements_only().is_some())
     }
 }
 

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use super::effect::{carry_out, device_of, same_place};
 use super::netlink::route::IPV6_METRIC;
+use super::nft::{diff, table::Chain};
 use super::state::{Address, Fault, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
 use super::step::Step;
 use super::sysctl::{self, Saved};
@@ -63,6 +64,7 @@ pub fn unchanged(observed: &State, desired: &State) -> usize {
         + desired.routes.intersection(&observed.routes).count()
         + desired.rules.intersection(&observed.rules).count()
         + same(&observed.sysctls, &desired.sysctls)
+        + same(&observed.tables, &desired.tables)
 }
 
 /// Whether a setting outlives our devices, so that its original must be kept.
@@ -270,7 +272,16 @@ impl Plan<'_> {
     /// nftables, in one transaction, between additions and removals: a rule that marks packets is loaded when the routes for
     /// the mark stand, and is gone before they go.
     fn tables(&mut self) {
+        let mut is = self.observed.tables.clone();
+        for step in &self.steps {
+            // The kernel deletes a netdev chain with its device.
+            if let Step::DelLink(name) = step {
+                let on = |chain: &Chain| chain.hook.as_ref().is_some_and(|h| h.device.as_ref() == Some(name));
+                is.values_mut().for_each(|table| table.chains.retain(|_, chain| !on(chain)));
+            }
+        }
         self.now.tables.clone_from(&self.desired.tables);
+        self.steps.extend(diff::change(&is, &self.desired.tables).map(Step::Nft));
     }
 
     /// What is there and not wanted, in the reverse order of additions.
