@@ -2,6 +2,7 @@
 //!
 //! Knows links, routes and nftables; nothing of egress.
 
+pub mod announce;
 pub mod conntrack;
 pub(crate) mod nfnetlink;
 pub mod nft;
