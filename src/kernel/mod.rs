@@ -4,6 +4,7 @@
 //! reconciling to `State::default()`.
 
 pub mod apply;
+pub mod announce;
 pub mod conntrack;
 mod effect;
 pub mod netlink;
