@@ -10,3 +10,4 @@ pub mod egress;
 pub mod kernel;
 pub mod problem;
 pub mod spelling;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The directory datastore.
+
+pub mod objects;
