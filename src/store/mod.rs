@@ -15,6 +15,7 @@ mod dir;
 pub mod endpoints;
 mod lock;
 pub mod nodes;
+pub mod objects;
 pub mod record;
 
 pub(crate) use dir::make_folder;

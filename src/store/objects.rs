@@ -1,0 +1,304 @@
+//! The user's objects: every YAML and JSON file below `objects/`, compiled once and decoded as asked for.
+//!
+//! In: the state directory. Out: objects by name, what is wrong with them, and views for the resolver.
+//! Never: writes below `objects/`, or knows leases, endpoints and node numbers (`Node.number` and `.wire` stay `None`).
+//!
+//! An open looks at every file with one `stat` and parses only what changed since the cache was written. A file that
+//! cannot be read, or not to its end, keeps what it last held in force: a slip of the pen in one file must not send pods
+//! out with their own addresses. A directory that cannot be listed is an error, never an empty one.
+
+mod cache;
+mod compile;
+mod image;
+mod scan;
+mod stamp;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+use serde::de::DeserializeOwned;
+
+use crate::addr::Cidr;
+use crate::api::{self, Kind, Reading};
+use crate::config::Config;
+use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
+use crate::problem::Problem;
+use image::{Image, ObjectRow, slot};
+use stamp::Stamp;
+
+/// Larger files are refused: a List of 10,000 pods as the API server writes it has about 50 MB.
+const LARGEST: u64 = 256 << 20;
+
+/// All objects of a state directory at one moment.
+pub struct Objects {
+    image: Image,
+}
+
+/// Why the objects as a whole are unknown. None of this is the same as "there are none".
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectsError {
+    /// There is no `objects` directory.
+    #[error(
+        "there is no directory {0}; create it, mount what should be there, or set `stateDir` to where it is"
+    )]
+    Missing(PathBuf),
+    /// A directory cannot be listed.
+    #[error(
+        "cannot list {path}: {source}; objects that cannot be seen are not taken as absent, so make it readable"
+    )]
+    Unlisted {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// More than 4 GiB of objects.
+    #[error("{0} holds more than 4 GiB of objects; remove those that have nothing to do with egress")]
+    TooLarge(PathBuf),
+}
+
+impl Objects {
+    /// Opens the objects below `state_dir`, reading only the files that changed since the cache was written.
+    ///
+    /// # Errors
+    /// If `objects/` or a directory in it cannot be listed. Everything else is a problem, see [`Objects::problems`].
+    pub fn open(state_dir: &Path) -> Result<Objects, ObjectsError> {
+        let path = state_dir.join("objects");
+        let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let root = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let root = root.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ObjectsError::Missing(path.clone()),
+            _ => ObjectsError::Unlisted { path: path.clone(), source },
+        })?;
+        let cached = cache::load(state_dir);
+        match cached {
+            Some(image) if scan::is_current(root.as_fd(), &image) => Ok(Objects { image }),
+            cached => renew(state_dir, &path, &root, cached),
+        }
+    }
+
+    /// A pod, if it is there and right.
+    pub fn pod(&self, name: &PodName) -> Option<Pod> {
+        self.decode(Kind::Pod, &name.to_string())
+    }
+
+    /// A namespace, if it is there and right.
+    pub fn namespace(&self, name: &str) -> Option<Namespace> {
+        self.decode(Kind::Namespace, name)
+    }
+
+    /// A node, if it is there and right.
+    pub fn node(&self, name: &str) -> Option<Node> {
+        self.decode(Kind::Node, name)
+    }
+
+    /// A pool of either kind, if it is there, right, and not in the way of another.
+    pub fn pool(&self, name: &str) -> Option<Pool> {
+        self.decode(Kind::EgressPool, name)
+    }
+
+    /// All pods that are right, by namespace and name.
+    pub fn pods(&self) -> impl Iterator<Item = (PodName, Pod)> {
+        self.image.of(slot(Kind::Pod)).filter_map(|row| {
+            let (namespace, name) = row.name.split_once('/')?;
+            Some((PodName::new(namespace, name), parsed(row)?))
+        })
+    }
+
+    /// All namespaces that are right, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = (String, Namespace)> {
+        self.all(Kind::Namespace)
+    }
+
+    /// All nodes that are right, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (String, Node)> {
+        self.all(Kind::Node)
+    }
+
+    /// All pools that are right, of both kinds, by name.
+    pub fn pools(&self) -> impl Iterator<Item = (String, Pool)> {
+        self.all(Kind::EgressPool)
+    }
+
+    /// The ranges of all `ServiceCIDR` objects, sorted, without doubles.
+    pub fn service_cidrs(&self) -> Vec<Cidr> {
+        let found: BTreeSet<Cidr> =
+            self.all::<Vec<Cidr>>(Kind::ServiceCIDR).flat_map(|(_, cidrs)| cidrs).collect();
+        found.into_iter().collect()
+    }
+
+    /// All that is wrong: first within files, by file name, then between them.
+    pub fn problems(&self) -> Vec<Problem> {
+        let lists = self.image.files().map(|file| file.problems).chain([self.image.problems()]);
+        lists.flat_map(json_list::<Problem>).collect()
+    }
+
+    /// Objects that exist but cannot be understood or used, as `Kind name` or `Kind namespace/name`.
+    pub fn broken(&self) -> BTreeSet<String> {
+        json_list(self.image.broken()).into_iter().collect()
+    }
+
+    /// Changes if, and but for chance only if, an object in force or the list of the broken changes.
+    pub fn fingerprint(&self) -> u64 {
+        self.image.fingerprint()
+    }
+
+    /// The file that an object in force came from, relative to `objects/`.
+    pub fn file(&self, kind: Kind, name: &str) -> Option<String> {
+        let number = self.image.find(slot(kind), name)?;
+        Some(self.image.file_of(number)?.path.to_string_lossy().into_owned())
+    }
+
+    /// Everything, for planning.
+    pub fn view(&self, config: &Config, endpoints: Vec<Endpoint>) -> View {
+        let mut view = self.outline(config);
+        view.namespaces = self.namespaces().collect();
+        view.pods = self.pods().collect();
+        view.endpoints = endpoints;
+        view
+    }
+
+    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools and nodes.
+    pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
+        let mut view = self.outline(config);
+        for name in pods.iter().chain(endpoints.iter().map(|e| &e.pod)) {
+            if let Some(pod) = self.pod(name) {
+                view.pods.insert(name.clone(), pod);
+            }
+            if !view.namespaces.contains_key(&name.namespace)
+                && let Some(namespace) = self.namespace(&name.namespace)
+            {
+                view.namespaces.insert(name.namespace.clone(), namespace);
+            }
+        }
+        view.endpoints = endpoints;
+        view
+    }
+
+    fn outline(&self, config: &Config) -> View {
+        View {
+            support: config.egress_ip_support,
+            cluster_cidrs: config.cluster_cidrs.clone(),
+            nodes: self.nodes().collect(),
+            pools: self.pools().collect(),
+            service_cidrs: self.service_cidrs(),
+            broken: self.broken(),
+            ..View::default()
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, kind: Kind, name: &str) -> Option<T> {
+        let number = self.image.find(slot(kind), name)?;
+        parsed(self.image.object(number))
+    }
+
+    fn all<T: DeserializeOwned>(&self, kind: Kind) -> impl Iterator<Item = (String, T)> {
+        self.image.of(slot(kind)).filter_map(|row| Some((row.name.to_owned(), parsed(row)?)))
+    }
+}
+
+/// The body was written by this release and passed its checksum, so it decodes; a test holds the two together.
+fn parsed<T: DeserializeOwned>(row: ObjectRow<'_>) -> Option<T> {
+    serde_json::from_slice(row.body).ok()
+}
+
+fn json_list<T: DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
+    if bytes.is_empty() { Vec::new() } else { serde_json::from_slice(bytes).unwrap_or_default() }
+}
+
+/// Scans, reads what changed, compiles, and writes the cache if that can be done.
+fn renew(state_dir: &Path, path: &Path, root: &File, cached: Option<Image>) -> Result<Objects, ObjectsError> {
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let clock = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
+    // Taken before anything is read: its clock bounds the time of reading from below.
+    let pen = cache::Pen::take(state_dir);
+    let read_at = pen.as_ref().map_or(clock, |pen| clock.min(pen.now));
+    let found = scanned(root.as_fd()).map_err(|unlisted| ObjectsError::Unlisted {
+        path: path.join(unlisted.path.to_string_lossy().as_ref()),
+        source: unlisted.errno.into(),
+    })?;
+    let mut records = Vec::with_capacity(found.files.len());
+    let mut old = cached.iter().flat_map(|image| image.files().map(move |row| (image, row))).peekable();
+    for file in &found.files {
+        while old.next_if(|(_, row)| row.path < file.path.as_c_str()).is_some() {}
+        let before = old.next_if(|(_, row)| row.path == file.path.as_c_str());
+        records.push(match before {
+            Some((image, row)) if row.stamp == file.stamp => compile::unchanged(image, &row),
+            before => {
+                let (stamp, reading) = match file.unfit {
+                    Some(why) => (file.stamp, unread(&file.path, why)),
+                    None => read(root.as_fd(), &file.path),
+                };
+                compile::read(Cow::Borrowed(&file.path), stamp.settled(read_at), reading, before)
+            }
+        });
+    }
+    let dirs = found.dirs.iter().map(|(path, stamp)| (path.as_c_str(), stamp.settled(read_at)));
+    let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
+    let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
+    // Unchanged bytes are the common case while a file is too fresh to be trusted.
+    if cached.as_ref().is_none_or(|cached| cached.bytes() != image.bytes())
+        && let Err(error) = pen.and_then(|pen| pen.write(&image))
+    {
+        tracing::debug!(%error, "object cache not written");
+    }
+    Ok(Objects { image })
+}
+
+/// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.
+fn scanned(root: BorrowedFd<'_>) -> Result<scan::Found, scan::Unlisted> {
+    for _ in 0..3 {
+        match scan::scan(root) {
+            Err(gone) if gone.errno == nix::errno::Errno::ENOENT => {}
+            found => return found,
+        }
+    }
+    scan::scan(root)
+}
+
+/// Reads one file. A stamp that changed while it was read (somebody writes it in place) is read again.
+fn read(root: BorrowedFd<'_>, path: &CStr) -> (Stamp, Reading) {
+    let mut last = (Stamp::NEVER, Vec::new());
+    for _ in 0..3 {
+        match content(root, path) {
+            Ok((stamp, text, true)) => return (stamp, api::read(&path.to_string_lossy(), &text)),
+            Ok((_, text, false)) => last.1 = text,
+            Err(error) => {
+                let why = format!("cannot be read: {error}; make it readable, or delete it");
+                return (Stamp::NEVER, unread(path, &why));
+            }
+        }
+    }
+    (last.0, api::read(&path.to_string_lossy(), &last.1))
+}
+
+/// Stamp and text of a file, and whether it stayed the same while it was read.
+fn content(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(Stamp, Vec<u8>, bool)> {
+    // Not blocking: the file may have become a pipe since the scan.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(root, path, flags, Mode::empty())?);
+    let before = Stamp::of(&fstat(&file)?);
+    if before.size > LARGEST {
+        return Err(io::Error::other(format!("it has {} bytes, more than {LARGEST}", before.size)));
+    }
+    let mut text = Vec::with_capacity(usize::try_from(before.size).unwrap_or_default() + 1);
+    Read::by_ref(&mut file).take(LARGEST).read_to_end(&mut text)?;
+    let after = Stamp::of(&fstat(&file)?);
+    Ok((before, text, before == after))
+}
+
+fn unread(path: &CStr, why: &str) -> Reading {
+    let problem = Problem::new("", "Unreadable", why).file(path.to_string_lossy());
+    Reading { objects: Vec::new(), problems: vec![problem], whole: false }
+}

@@ -1,0 +1,189 @@
+//! Files → image: what each holds, and what follows from all together.
+//!
+//! In: what was read of each file, and what the last image kept of it. Out: records and the verdict. Pure.
+//!
+//! Between files: of two objects with one kind and name the first by file name is in force, even if it is broken; of
+//! two pools that overlap the one with the smaller name. Losing an argument is a problem; only the pool that cannot be
+//! used is broken by it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::image::{Compiled, FileRecord, FileRow, Image, Verdict, slot};
+use super::stamp::Stamp;
+use crate::api::overlap::overlaps;
+use crate::api::{Kind, Object, Reading};
+use crate::egress::model::Pool;
+use crate::problem::Problem;
+
+/// The record of a file that has not changed.
+pub(super) fn unchanged<'a>(image: &'a Image, row: &FileRow<'a>) -> FileRecord<'a> {
+    let path = Cow::Borrowed(row.path);
+    FileRecord { path, stamp: row.stamp, objects: kept(image, row), problems: Cow::Borrowed(row.problems) }
+}
+
+/// The record of a file that was read now. If part of it could not be, what it last held stays in force.
+pub(super) fn read<'a>(
+    path: Cow<'a, CStr>,
+    stamp: Stamp,
+    reading: Reading,
+    before: Option<(&'a Image, FileRow<'a>)>,
+) -> FileRecord<'a> {
+    let mut problems = reading.problems;
+    if !reading.whole
+        && let Some((image, row)) = before
+        && !row.objects.is_empty()
+    {
+        let objects = kept(image, &row);
+        let count =
+            if objects.len() == 1 { "1 object".to_owned() } else { format!("{} objects", objects.len()) };
+        // Problems of the objects that stay are still true; those of what cannot be read are told anew.
+        problems.retain(|p| p.object.is_empty());
+        for problem in &mut problems {
+            problem.message += &format!("; until then the {count} last read from it stay in force");
+        }
+        let old: Vec<Problem> = serde_json::from_slice(row.problems).unwrap_or_default();
+        problems.extend(old.into_iter().filter(|p| !p.object.is_empty()));
+        return FileRecord { path, stamp, objects, problems: json_list(&problems).into() };
+    }
+    let objects = reading.objects.into_iter().map(|written| Compiled {
+        kind: written.kind,
+        name: written.name.into(),
+        body: written.object.as_ref().map(body).unwrap_or_default().into(),
+    });
+    FileRecord { path, stamp, objects: objects.collect(), problems: json_list(&problems).into() }
+}
+
+fn kept<'a>(image: &'a Image, row: &FileRow<'a>) -> Vec<Compiled<'a>> {
+    let compiled = |i| {
+        let object = image.object(i);
+        Compiled { kind: object.kind, name: object.name.into(), body: object.body.into() }
+    };
+    row.objects.clone().map(compiled).collect()
+}
+
+/// JSON, because it can be looked at; an object is decoded alone, in about a microsecond.
+fn body(object: &Object) -> Vec<u8> {
+    let written = match object {
+        Object::Namespace(namespace) => serde_json::to_vec(namespace),
+        Object::Pod(pod) => serde_json::to_vec(pod),
+        Object::Node(node) => serde_json::to_vec(node),
+        Object::Pool(pool) => serde_json::to_vec(pool),
+        Object::ServiceCidr(cidrs) => serde_json::to_vec(cidrs),
+    };
+    // An object that could not be written would count as broken, so what names it is held.
+    written.unwrap_or_default()
+}
+
+fn json_list<T: serde::Serialize>(list: &[T]) -> Vec<u8> {
+    if list.is_empty() { Vec::new() } else { serde_json::to_vec(list).unwrap_or_default() }
+}
+
+/// What follows from all files, in the order of their names.
+pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
+    let mut problems = Vec::new();
+    let mut first: BTreeMap<(u8, &str), Winner<'_>> = BTreeMap::new();
+    let mut number = 0;
+    for file in files {
+        for object in &file.objects {
+            let winner = Winner { number, file: &file.path, object };
+            number += 1;
+            match first.get(&(slot(object.kind), &object.name)) {
+                None => {
+                    first.insert((slot(object.kind), &object.name), winner);
+                }
+                Some(earlier) => problems.push(twice(&winner, earlier)),
+            }
+        }
+    }
+    let mut broken: BTreeSet<String> = BTreeSet::new();
+    first.retain(|_, winner| {
+        let right = !winner.object.body.is_empty();
+        if !right {
+            broken.insert(winner.object.kind.named(&winner.object.name));
+        }
+        right
+    });
+    for lost in settle_pools(&first) {
+        let (loser, problem) = lost;
+        problems.push(problem);
+        if let Some(winner) = first.remove(&(slot(Kind::EgressPool), loser)) {
+            broken.insert(winner.object.kind.named(loser));
+        }
+    }
+    // The standard library's hash may change with the compiler; then each node plans once anew, no more.
+    let mut hash = DefaultHasher::new();
+    for ((slot, name), winner) in &first {
+        (slot, winner.object.kind, name, &winner.object.body).hash(&mut hash);
+    }
+    broken.hash(&mut hash);
+    let broken: Vec<String> = broken.into_iter().collect();
+    Verdict {
+        index: first.values().map(|w| w.number).collect(),
+        problems: json_list(&problems),
+        broken: json_list(&broken),
+        fingerprint: hash.finish(),
+    }
+}
+
+/// The object in force under its name.
+struct Winner<'f> {
+    number: usize,
+    file: &'f CStr,
+    object: &'f Compiled<'f>,
+}
+
+impl Winner<'_> {
+    fn file(&self) -> String {
+        self.file.to_string_lossy().into_owned()
+    }
+
+    fn named(&self) -> String {
+        self.object.kind.named(&self.object.name)
+    }
+}
+
+fn twice(loser: &Winner<'_>, winner: &Winner<'_>) -> Problem {
+    let message = if loser.file == winner.file {
+        format!("{} is written twice in {}; the first is in force, delete one", winner.named(), winner.file())
+    } else {
+        format!(
+            "{} is also written in {}, which comes first by name and is in force; delete one of the two",
+            winner.named(),
+            winner.file()
+        )
+    };
+    Problem::new(loser.named(), "Duplicate", message)
+        .file(loser.file())
+        .at("metadata.name")
+        .value(&*loser.object.name)
+}
+
+/// The pools that lose their addresses to another, each with the problem that says so.
+fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f str, Problem)> {
+    let pools = slot(Kind::EgressPool);
+    let mut ranges = Vec::new();
+    for ((_, name), winner) in objects.range((pools, "")..(pools + 1, "")) {
+        if let Ok(pool) = serde_json::from_slice::<Pool>(&winner.object.body) {
+            ranges.push((*name, pool.cidr));
+        }
+    }
+    let mut lost = Vec::new();
+    for overlap in overlaps(&ranges) {
+        let (loser, winner) = (objects.get(&(pools, overlap.loser)), objects.get(&(pools, overlap.winner)));
+        let (Some(loser), Some(winner)) = (loser, winner) else { continue };
+        let message = format!(
+            "{} overlaps {} of {} ({}), which has the smaller name and keeps the addresses; this pool cannot be used \
+             until one of the two has another cidr",
+            overlap.cidr,
+            overlap.kept,
+            winner.named(),
+            winner.file()
+        );
+        let problem = Problem::new(loser.named(), "PoolOverlap", message).file(loser.file()).at("spec.cidr");
+        lost.push((overlap.loser, problem.value(overlap.cidr.to_string())));
+    }
+    lost
+}

@@ -1,0 +1,394 @@
+//! The image: all objects, compiled, as one run of bytes, the same in memory and in the cache file.
+//!
+//! In: file records and a verdict over them ([`encode`]); or bytes that claim to be an image ([`Image::parse`]).
+//! Out: rows that borrow from the bytes; an object is decoded only when somebody asks for it, so that a call about one
+//! pod pays for one pod. Never: touches files, or judges objects.
+//!
+//! Layout, little-endian: header (88 bytes) · directories · files · objects · index · blob. Rows have a fixed size and
+//! point into the blob. The index lists the objects in force, sorted by slot and name.
+
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::ops::Range;
+
+use super::stamp::Stamp;
+use crate::api::Kind;
+
+/// Raise it when rows, or the JSON of an object, change shape or meaning.
+const FORMAT: u32 = 1;
+const MAGIC: [u8; 8] = *b"EGRETOBJ";
+const HEADER: usize = 88;
+const DIR: usize = 40;
+const FILE: usize = 56;
+const OBJECT: usize = 20;
+const INDEX: usize = 4;
+/// Offset of what the checksum covers.
+const COVERED: usize = 40;
+
+/// One file, as the image keeps it. Borrowed parts come from the image before.
+pub(super) struct FileRecord<'a> {
+    /// Path below `objects/`, ended by a zero byte.
+    pub(super) path: Cow<'a, CStr>,
+    /// What the file looked like when it was read.
+    pub(super) stamp: Stamp,
+    /// In the order written.
+    pub(super) objects: Vec<Compiled<'a>>,
+    /// A JSON list of problems; empty for none.
+    pub(super) problems: Cow<'a, [u8]>,
+}
+
+/// One object of a file.
+pub(super) struct Compiled<'a> {
+    pub(super) kind: Kind,
+    pub(super) name: Cow<'a, str>,
+    /// JSON; empty: the object is broken.
+    pub(super) body: Cow<'a, [u8]>,
+}
+
+/// What follows from all files together.
+#[derive(Default)]
+pub(super) struct Verdict {
+    /// Objects in force, as numbers in file order, sorted by slot and name.
+    pub(super) index: Vec<usize>,
+    /// JSON list of the problems between files.
+    pub(super) problems: Vec<u8>,
+    /// JSON list of broken objects' names.
+    pub(super) broken: Vec<u8>,
+    /// Changes if and only if an object in force, or the list of the broken, changes.
+    pub(super) fingerprint: u64,
+}
+
+/// Where objects of a kind share their names: both kinds of pool are pools.
+pub(super) fn slot(kind: Kind) -> u8 {
+    match kind {
+        Kind::Namespace => 0,
+        Kind::Pod => 1,
+        Kind::Node => 2,
+        Kind::EgressPool | Kind::IPPool => 3,
+        Kind::ServiceCIDR => 4,
+    }
+}
+
+/// Bytes that were checked to be an image.
+#[derive(Clone)]
+pub(super) struct Image {
+    bytes: Vec<u8>,
+    dirs: usize,
+    files: usize,
+    objects: usize,
+    index: usize,
+}
+
+/// A directory that was listed.
+pub(super) struct DirRow<'i> {
+    pub(super) path: &'i CStr,
+    pub(super) stamp: Stamp,
+}
+
+/// A file that was read.
+pub(super) struct FileRow<'i> {
+    pub(super) path: &'i CStr,
+    pub(super) stamp: Stamp,
+    pub(super) objects: Range<usize>,
+    pub(super) problems: &'i [u8],
+}
+
+/// An object of a file.
+#[derive(Clone, Copy)]
+pub(super) struct ObjectRow<'i> {
+    pub(super) kind: Kind,
+    pub(super) name: &'i str,
+    /// JSON; empty: broken.
+    pub(super) body: &'i [u8],
+}
+
+impl Image {
+    /// Takes bytes that are a whole image of this release; `None`: torn, foreign, or of another release.
+    pub(super) fn parse(bytes: Vec<u8>) -> Option<Image> {
+        let word = |at| long(&bytes, at);
+        let right = bytes.len() >= HEADER
+            && bytes.starts_with(&MAGIC)
+            && short(&bytes, 8) == FORMAT as usize
+            && word(16) == release()
+            && word(24) == bytes.len() as u64
+            && word(32) == checksum(&bytes[COVERED..]);
+        if !right {
+            return None;
+        }
+        let count = |at| short(&bytes, at);
+        let (dirs, files, objects, index) = (count(48), count(52), count(56), count(60));
+        let tables = HEADER + dirs * DIR + files * FILE + objects * OBJECT + index * INDEX;
+        (tables <= bytes.len()).then_some(Image { dirs, files, objects, index, bytes })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        long(&self.bytes, 40)
+    }
+
+    /// JSON list of the problems between files.
+    pub(super) fn problems(&self) -> &[u8] {
+        self.blob(64)
+    }
+
+    /// JSON list of the names of broken objects.
+    pub(super) fn broken(&self) -> &[u8] {
+        self.blob(72)
+    }
+
+    pub(super) fn dirs(&self) -> impl Iterator<Item = DirRow<'_>> {
+        (0..self.dirs).map(|i| {
+            let at = HEADER + i * DIR;
+            DirRow { path: self.path(at), stamp: self.stamp(at + 8) }
+        })
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = FileRow<'_>> {
+        (0..self.files).map(|i| self.file(i))
+    }
+
+    fn file(&self, i: usize) -> FileRow<'_> {
+        let at = HEADER + self.dirs * DIR + i * FILE;
+        let first = short(&self.bytes, at + 40);
+        FileRow {
+            path: self.path(at),
+            stamp: self.stamp(at + 8),
+            objects: first..first + short(&self.bytes, at + 44),
+            problems: self.blob(at + 48),
+        }
+    }
+
+    /// The file that holds an object.
+    pub(super) fn file_of(&self, object: usize) -> Option<FileRow<'_>> {
+        let row = partition(self.files, |i| self.file(i).objects.end <= object);
+        (row < self.files).then(|| self.file(row))
+    }
+
+    /// An object by its number in file order.
+    pub(super) fn object(&self, i: usize) -> ObjectRow<'_> {
+        let at = HEADER + self.dirs * DIR + self.files * FILE + i * OBJECT;
+        let kind = Kind::ALL.get(short(&self.bytes, at)).copied().unwrap_or(Kind::Namespace);
+        let name = std::str::from_utf8(self.blob(at + 4)).unwrap_or_default();
+        ObjectRow { kind, name, body: self.blob(at + 12) }
+    }
+
+    /// The number of the object in force with this name.
+    pub(super) fn find(&self, slot: u8, name: &str) -> Option<usize> {
+        let row = partition(self.index, |i| self.key(i) < (slot, name));
+        (row < self.index && self.key(row) == (slot, name)).then(|| self.indexed(row))
+    }
+
+    /// The objects in force of a slot, by name.
+    pub(super) fn of(&self, slot: u8) -> impl Iterator<Item = ObjectRow<'_>> {
+        let first = partition(self.index, |i| self.key(i).0 < slot);
+        let end = partition(self.index, |i| self.key(i).0 <= slot);
+        (first..end).map(|i| self.object(self.indexed(i)))
+    }
+
+    fn indexed(&self, row: usize) -> usize {
+        let tables = HEADER + self.dirs * DIR + self.files * FILE + self.objects * OBJECT;
+        short(&self.bytes, tables + row * INDEX)
+    }
+
+    fn key(&self, row: usize) -> (u8, &str) {
+        let object = self.object(self.indexed(row));
+        (slot(object.kind), object.name)
+    }
+
+    /// What an (offset, length) pair at `at` points to.
+    fn blob(&self, at: usize) -> &[u8] {
+        let start = short(&self.bytes, at);
+        self.bytes.get(start..start + short(&self.bytes, at + 4)).unwrap_or_default()
+    }
+
+    fn path(&self, at: usize) -> &CStr {
+        CStr::from_bytes_with_nul(self.blob(at)).unwrap_or_default()
+    }
+
+    fn stamp(&self, at: usize) -> Stamp {
+        #[allow(clippy::cast_possible_wrap, reason = "times were written as their bits")]
+        let time = |at| long(&self.bytes, at) as i64;
+        Stamp {
+            inode: long(&self.bytes, at),
+            size: long(&self.bytes, at + 8),
+            modified: time(at + 16),
+            changed: time(at + 24),
+        }
+    }
+}
+
+/// The least `i` in `0..len` for which `before(i)` is false; `before` is true, then false.
+fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = low.midpoint(high);
+        if before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// Writes an image. `None`: it would be larger than 4 GiB, which offsets of four bytes cannot say.
+pub(super) fn encode<'d>(
+    dirs: impl ExactSizeIterator<Item = (&'d CStr, Stamp)>,
+    files: &[FileRecord<'_>],
+    verdict: &Verdict,
+) -> Option<Vec<u8>> {
+    let objects: usize = files.iter().map(|f| f.objects.len()).sum();
+    let tables =
+        HEADER + dirs.len() * DIR + files.len() * FILE + objects * OBJECT + verdict.index.len() * INDEX;
+    let mut out = Writer { rows: Vec::with_capacity(tables), blob: Vec::new(), blob_at: tables };
+    out.rows.extend_from_slice(&MAGIC);
+    out.short(FORMAT as usize).short(0).long(release()).long(0).long(0).long(verdict.fingerprint);
+    out.short(dirs.len()).short(files.len()).short(objects).short(verdict.index.len());
+    out.point(&verdict.problems).point(&verdict.broken).long(0);
+    for (path, stamp) in dirs {
+        out.point(path.to_bytes_with_nul()).stamp(stamp);
+    }
+    let mut first = 0;
+    for file in files {
+        out.point(file.path.to_bytes_with_nul()).stamp(file.stamp);
+        out.short(first).short(file.objects.len()).point(&file.problems);
+        first += file.objects.len();
+    }
+    for object in files.iter().flat_map(|f| &f.objects) {
+        let kind = Kind::ALL.iter().position(|k| *k == object.kind).unwrap_or_default();
+        out.short(kind).point(object.name.as_bytes()).point(&object.body);
+    }
+    for object in &verdict.index {
+        out.short(*object);
+    }
+    let Writer { rows: mut bytes, blob, .. } = out;
+    debug_assert_eq!(bytes.len(), tables);
+    bytes.extend_from_slice(&blob);
+    u32::try_from(bytes.len()).ok()?;
+    let len = bytes.len() as u64;
+    bytes[24..32].copy_from_slice(&len.to_le_bytes());
+    let sum = checksum(&bytes[COVERED..]);
+    bytes[32..40].copy_from_slice(&sum.to_le_bytes());
+    Some(bytes)
+}
+
+struct Writer {
+    rows: Vec<u8>,
+    blob: Vec<u8>,
+    blob_at: usize,
+}
+
+impl Writer {
+    /// Four bytes. A number that does not fit belongs to an image that [`encode`] refuses at its end.
+    fn short(&mut self, value: usize) -> &mut Writer {
+        self.rows.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
+        self
+    }
+
+    fn long(&mut self, value: u64) -> &mut Writer {
+        self.rows.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Offset and length of bytes that go to the blob.
+    fn point(&mut self, bytes: &[u8]) -> &mut Writer {
+        let at = self.blob_at + self.blob.len();
+        self.blob.extend_from_slice(bytes);
+        self.short(at).short(bytes.len())
+    }
+
+    fn stamp(&mut self, stamp: Stamp) -> &mut Writer {
+        #[allow(clippy::cast_sign_loss, reason = "times are written as their bits")]
+        let bits = |time: i64| time as u64;
+        self.long(stamp.inode).long(stamp.size).long(bits(stamp.modified)).long(bits(stamp.changed))
+    }
+}
+
+fn short(bytes: &[u8], at: usize) -> usize {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, |b| u32::from_le_bytes(b) as usize)
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// Which release wrote it: objects are compiled by rules that may differ between releases.
+fn release() -> u64 {
+    checksum(env!("CARGO_PKG_VERSION").as_bytes())
+}
+
+/// Finds torn files, not forgers (who may write the cache may write the objects). Four lanes, because one would wait
+/// for its own multiplication: the sum is taken over the whole cache in every call.
+fn checksum(bytes: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |lane: u64, word: u64| (lane.rotate_left(23) ^ word).wrapping_mul(ODD);
+    let mut lanes = [1u64, 2, 3, 4];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = mix(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let sum = lanes.into_iter().fold(bytes.len() as u64, mix);
+    rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Image {
+        let stamp = Stamp { inode: 7, size: 8, modified: -9, changed: 10 };
+        let object = |kind, name: &'static str, body: &'static [u8]| Compiled {
+            kind,
+            name: name.into(),
+            body: body.into(),
+        };
+        let files = [
+            FileRecord {
+                path: c"a.yaml".into(),
+                stamp,
+                objects: vec![object(Kind::Pod, "s/b", b"1"), object(Kind::Namespace, "s", b"2")],
+                problems: b"[]".into(),
+            },
+            FileRecord { path: c"b.yaml".into(), stamp, objects: vec![], problems: b"".into() },
+            FileRecord {
+                path: c"c.yaml".into(),
+                stamp,
+                objects: vec![object(Kind::Pod, "s/a", b"3")],
+                problems: b"".into(),
+            },
+        ];
+        let verdict =
+            Verdict { index: vec![1, 2, 0], problems: vec![], broken: b"x".to_vec(), fingerprint: 5 };
+        Image::parse(encode([(c".", stamp)].into_iter(), &files, &verdict).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_found_again() {
+        let image = image();
+        let body = |slot, name| image.find(slot, name).map(|i| image.object(i).body);
+        assert_eq!(
+            (body(1, "s/a"), body(1, "s/b"), body(0, "s")),
+            (Some(&b"3"[..]), Some(&b"1"[..]), Some(&b"2"[..]))
+        );
+        assert_eq!((body(0, "t"), body(1, "s"), body(4, "s")), (None, None, None));
+        assert_eq!(image.of(1).map(|o| o.name).collect::<Vec<_>>(), ["s/a", "s/b"]);
+        assert_eq!(image.file_of(2).unwrap().path, c"c.yaml");
+        assert_eq!(image.file_of(1).unwrap().path, c"a.yaml");
+        assert_eq!((image.fingerprint(), image.broken(), image.dirs().count()), (5, &b"x"[..], 1));
+        assert_eq!(image.files().next().unwrap().stamp.modified, -9);
+    }
+
+    #[test]
+    fn an_image_with_any_byte_changed_or_missing_is_none() {
+        let bytes = image().bytes;
+        for at in 0..bytes.len() {
+            let mut torn = bytes.clone();
+            torn[at] ^= 0x40;
+            // The four bytes behind the format are not used.
+            assert!(Image::parse(torn).is_none() || (12..16).contains(&at), "byte {at}");
+            assert!(Image::parse(bytes[..at].to_vec()).is_none(), "cut at {at}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Finding the files, and whether anything changed since they were last read.
+//!
+//! In: an open `objects/` directory; the image of last time. Out: every file with its stamp. Never: reads objects.
+//!
+//! The warm path ([`is_current`]) lists nothing: a directory whose own stamp is unchanged has gained, lost and renamed
+//! no entry, so one `stat` per directory and file is all (measured: 0.74 µs each; listing would add 0.28 µs).
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+
+use super::image::Image;
+use super::stamp::Stamp;
+
+/// Directories inside directories: more is a mistake.
+const DEPTH: usize = 32;
+
+/// Whether every directory and file that the image knows is as it was, and so nothing else can be there.
+pub(super) fn is_current(root: BorrowedFd<'_>, image: &Image) -> bool {
+    let now = |path: &CStr| match fstatat(root, path, AtFlags::empty()) {
+        Ok(stat) => Stamp::of(&stat),
+        Err(errno) => Stamp::refused(errno),
+    };
+    image.dirs().all(|dir| now(dir.path) == dir.stamp)
+        && image.files().all(|file| now(file.path) == file.stamp)
+}
+
+/// All directories and files.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) dirs: Vec<(CString, Stamp)>,
+    /// Sorted by path.
+    pub(super) files: Vec<FoundFile>,
+}
+
+/// A name that looks like objects.
+pub(super) struct FoundFile {
+    pub(super) path: CString,
+    pub(super) stamp: Stamp,
+    /// Why it must not be opened, as a sentence without the name.
+    pub(super) unfit: Option<&'static str>,
+}
+
+/// A directory that cannot be listed. Its objects are unknown, which is not the same as none.
+pub(super) struct Unlisted {
+    pub(super) path: CString,
+    pub(super) errno: Errno,
+}
+
+/// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
+pub(super) fn scan(root: BorrowedFd<'_>) -> Result<Found, Unlisted> {
+    let mut found = Found::default();
+    let mut above = Vec::new();
+    walk(root, CString::from(c"."), &mut above, &mut found)?;
+    found.files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn walk(
+    root: BorrowedFd<'_>,
+    path: CString,
+    above: &mut Vec<(u64, u64)>,
+    found: &mut Found,
+) -> Result<(), Unlisted> {
+    let unlisted = |errno| Unlisted { path: path.clone(), errno };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut dir = Dir::openat(root, path.as_c_str(), flags, Mode::empty()).map_err(unlisted)?;
+    // The stamp is taken before the listing, so a change in between is seen next time.
+    let stat = fstat(&dir).map_err(unlisted)?;
+    let mut entries = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry.map_err(unlisted)?;
+        if !entry.file_name().to_bytes().starts_with(b".") {
+            entries.push((entry.file_name().to_owned(), entry.file_type()));
+        }
+    }
+    drop(dir);
+    found.dirs.push((path.clone(), Stamp::of(&stat)));
+    above.push((stat.st_dev, stat.st_ino));
+    for (name, kind) in entries {
+        let named = named_as_objects(&name);
+        if kind == Some(Type::File) && !named {
+            continue;
+        }
+        let path = joined(&path, &name);
+        let stat = match fstatat(root, path.as_c_str(), AtFlags::empty()) {
+            Ok(stat) => stat,
+            Err(errno) => {
+                // Gone since the listing: the directory's stamp has changed with it. A link that leads nowhere stays,
+                // whatever its name: what it should lead to may be a directory that is not mounted yet.
+                if fstatat(root, path.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+                    let unfit = Some(match errno {
+                        Errno::ENOENT => {
+                            "the link leads to nothing; restore what it should lead to, or delete it"
+                        }
+                        Errno::ELOOP => "the link leads back to itself; delete it",
+                        _ => "the system does not say what it is; see the kernel log, or delete it",
+                    });
+                    found.files.push(FoundFile { path, stamp: Stamp::refused(errno), unfit });
+                }
+                continue;
+            }
+        };
+        let stamp = Stamp::of(&stat);
+        match type_of(&stat) {
+            SFlag::S_IFDIR if above.contains(&(stat.st_dev, stat.st_ino)) => {
+                let unfit = Some("the link leads to a directory that holds it; delete it");
+                found.files.push(FoundFile { path, stamp, unfit });
+            }
+            SFlag::S_IFDIR if above.len() >= DEPTH => {
+                let unfit = Some("the directory lies deeper than 32 levels and is not read; move it up");
+                found.files.push(FoundFile { path, stamp, unfit });
+            }
+            SFlag::S_IFDIR => walk(root, path, above, found)?,
+            SFlag::S_IFREG if named => found.files.push(FoundFile { path, stamp, unfit: None }),
+            _ if named => {
+                let unfit = Some("it is no file but a pipe, socket or device; delete it");
+                found.files.push(FoundFile { path, stamp, unfit });
+            }
+            _ => {}
+        }
+    }
+    above.pop();
+    Ok(())
+}
+
+fn type_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn named_as_objects(name: &CStr) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|end| name.to_bytes().ends_with(end.as_bytes()))
+}
+
+fn joined(dir: &CStr, name: &CStr) -> CString {
+    if dir == c"." {
+        return name.to_owned();
+    }
+    let mut path = dir.to_bytes().to_vec();
+    path.push(b'/');
+    path.extend_from_slice(name.to_bytes());
+    CString::new(path).unwrap_or_default()
+}

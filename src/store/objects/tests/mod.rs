@@ -1,0 +1,6 @@
+//! Stories about a directory of objects, on real files.
+
+mod cached;
+mod sequence;
+mod world;
+mod written;
