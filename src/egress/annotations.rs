@@ -276,6 +276,12 @@ fn addresses(found: Found<'_>) -> Result<BTreeMap<Family, IpAddr>, Problem> {
     Ok(addresses)
 }
 
+/// Whether an object has any annotation that could matter here. Most have none, and this is asked of every pod.
+pub fn concern_us(annotations: &Pairs) -> bool {
+    let prefixes = ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"];
+    annotations.keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// Annotations under our prefixes that nobody reads: a slip, or a name from a wrong guide. Nothing is held for them.
 pub fn unread(annotations: &Pairs) -> Vec<Problem> {
     let mut problems = Vec::new();

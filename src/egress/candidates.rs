@@ -5,7 +5,10 @@
 //!
 //! Endpoints are the only gateways: a pod that merely carries the right labels proves nothing, since its tenant wrote them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use crate::addr::Family;
 use crate::egress::annotations::GatewayQuery;
@@ -21,6 +24,7 @@ pub(super) struct Gateways<'a> {
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
     pools: BTreeMap<&'a str, Clients>,
     pods: BTreeSet<&'a PodName>,
+    remedies: RefCell<HashMap<GatewayQuery, String>>,
 }
 
 struct Gateway<'a> {
@@ -29,6 +33,21 @@ struct Gateway<'a> {
     unknown: Option<String>,
     /// By position in `endpoint.addresses`: why the pool does not stand behind the address.
     revoked: Vec<Option<String>>,
+}
+
+/// How many pods a sentence names.
+const SHOWN: usize = 3;
+
+/// Why a client has no gateway, and what would have to change. Prints as one sentence.
+pub(super) struct Lack {
+    pub(super) reason: String,
+    pub(super) change: Vec<String>,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.change.join("; "))
+    }
 }
 
 /// Whose pods may use a pool's gateways.
@@ -40,14 +59,18 @@ enum Clients {
 
 impl<'a> Gateways<'a> {
     pub(super) fn of(view: &'a View) -> Gateways<'a> {
+        // An attachment has one endpoint. Were two records of it read (one being replaced), the later counts; if neither is
+        // later, the one that is further from use.
         let mut endpoints: Vec<&Endpoint> = view.endpoints.iter().collect();
-        endpoints.sort_by_key(|e| (&e.pod, &e.attachment, e.generation));
+        endpoints.sort_by_key(|e| (&e.pod, &e.attachment, Reverse((e.generation, e.state))));
+        endpoints.dedup_by_key(|e| (&e.pod, &e.attachment));
         let mut found = Gateways {
             view,
             all: Vec::with_capacity(endpoints.len()),
             by_namespace: BTreeMap::new(),
             pools: BTreeMap::new(),
             pods: BTreeSet::new(),
+            remedies: RefCell::default(),
         };
         let mut granted = BTreeMap::new();
         for endpoint in endpoints {
@@ -86,6 +109,21 @@ impl<'a> Gateways<'a> {
                 found
             }
         }
+    }
+
+    /// The pools that gave these endpoints their addresses.
+    pub(super) fn pools_of(&self, positions: &[usize]) -> BTreeSet<&'a str> {
+        let addresses = positions.iter().flat_map(|i| &self.all[*i].endpoint.addresses);
+        addresses.map(|address| address.pool.as_str()).collect()
+    }
+
+    /// Whether each of these pools serves clients of this namespace, wherever its gateways are.
+    pub(super) fn admit(&self, pools: &BTreeSet<&'a str>, client: &str) -> bool {
+        let labels = NamespaceLabels::of(self.view, client);
+        pools.iter().all(|pool| match self.pools.get(pool) {
+            Some(Clients::Matching(selector)) => selector.matches(&labels),
+            _ => false,
+        })
     }
 
     /// What a client of this namespace is told of these endpoints for one family.
@@ -141,13 +179,63 @@ impl<'a> Gateways<'a> {
         }
     }
 
-    /// Pods that a query finds and that are no gateways: the first few, and how many more.
-    pub(super) fn near_misses(
+    /// What a client lacks whose query leaves it without a usable gateway: what was sought, what was found instead.
+    pub(super) fn lack(
         &self,
         query: &GatewayQuery,
+        found: &[Candidate],
         client: &str,
-        limit: usize,
-    ) -> (Vec<PodName>, usize) {
+        family: Family,
+    ) -> Lack {
+        let sought = match &query.namespaces {
+            None => format!("{} in namespace `{client}`", query.pods),
+            Some(namespaces) => format!("{} in namespaces {namespaces}", query.pods),
+        };
+        if found.is_empty() {
+            let change = vec![self.how_to_find_one(query, client)];
+            return Lack { reason: format!("no gateway matches {sought}"), change };
+        }
+        let all = match found.len() {
+            1 => "the one gateway that matches".to_owned(),
+            n => format!("each of the {n} gateways that match"),
+        };
+        let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.pod));
+        let mut change: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
+        if found.len() > change.len() {
+            change.push(format!("and {} more", found.len() - change.len()));
+        }
+        Lack { reason: format!("{all} {sought} is out of use for {family}"), change }
+    }
+
+    /// Looks at every pod there is, so the answer is kept: it is the same for every client, unless gateways are sought
+    /// in the client's own namespace, and then the pods are few.
+    fn how_to_find_one(&self, query: &GatewayQuery, client: &str) -> String {
+        if query.namespaces.is_none() {
+            return self.remedy(query, client);
+        }
+        let mut known = self.remedies.borrow_mut();
+        known.entry(query.clone()).or_insert_with(|| self.remedy(query, client)).clone()
+    }
+
+    fn remedy(&self, query: &GatewayQuery, client: &str) -> String {
+        let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools` and restart it";
+        let (pods, more) = self.near_misses(query, client);
+        match (pods.as_slice(), more) {
+            ([], _) => "start a gateway with these labels, or change the selector".to_owned(),
+            ([pod], 0) => format!("pod {pod} matches but is no gateway, since it has no lease; {remedy}"),
+            (pods, more) => {
+                let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                let pods = pods.join(", ");
+                format!(
+                    "pods {pods}{more} match but are no gateways, since they have no lease; where one shall be, {remedy}"
+                )
+            }
+        }
+    }
+
+    /// Pods that a query finds where it finds no gateway: the first few, and how many more.
+    fn near_misses(&self, query: &GatewayQuery, client: &str) -> (Vec<PodName>, usize) {
         let namespaces: Vec<&str> = match &query.namespaces {
             None => vec![client],
             Some(_) => {
@@ -164,10 +252,9 @@ impl<'a> Gateways<'a> {
             let pods = self.view.pods.range(PodName::new(name, "")..);
             pods.take_while(move |(pod, _)| pod.namespace == name)
         });
-        let matching =
-            pods.filter(|(pod, _)| !self.holds(pod) && query.pods.matches(&PodLabels::of(self.view, pod)));
+        let matching = pods.filter(|(pod, _)| query.pods.matches(&PodLabels::of(self.view, pod)));
         let mut found = matching.map(|(pod, _)| pod.clone());
-        let shown: Vec<PodName> = found.by_ref().take(limit).collect();
+        let shown: Vec<PodName> = found.by_ref().take(SHOWN).collect();
         (shown, found.count())
     }
 }

@@ -1,34 +1,164 @@
-//! Destinations that never go to a gateway, and longest-prefix rules as disjoint ranges. Pure.
+//! Destinations that never go to a gateway, and prefixes as ranges.
+//!
+//! In: the view; rules by prefix. Out: the inside prefixes, each with its source, or merged; and [`flatten`], which turns
+//! longest-prefix rules into ranges that do not overlap, because nft's maps know no longest prefix. Never: asks the kernel.
+//!
+//! A Calico `IPPool` is inside even if gateways lease from it: in Calico every pool is a range of the cluster, and who
+//! brings such a manifest brings that meaning. The range of an `EgressPool` is outside, as any address is that others see.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::addr::{Cidr, address_bits, address_from_bits};
+use serde::{Deserialize, Serialize};
 
-/// Longest-prefix rules of one family as disjoint, ascending ranges `(first, last, value)`: nft has no longest-prefix match.
-pub fn flatten<T: Clone + PartialEq>(rules: &BTreeMap<Cidr, T>) -> Vec<(IpAddr, IpAddr, T)> {
-    let mut ranges: Vec<(u128, u128, T)> = Vec::new();
-    let mut by_length: Vec<(&Cidr, &T)> = rules.iter().collect();
-    by_length.sort_by_key(|(net, _)| net.prefix());
-    let Some(family) = by_length.first().map(|(net, _)| net.family()) else { return Vec::new() };
-    for (net, value) in by_length {
-        let (first, last) = (address_bits(net.first()), address_bits(net.last()));
-        let mut next = Vec::with_capacity(ranges.len() + 2);
-        for (a, b, old) in ranges {
-            if a < first {
-                next.push((a, b.min(first - 1), old.clone()));
-            }
-            if b > last {
-                next.push((a.max(last + 1), b, old));
-            }
-        }
-        next.push((first, last, value.clone()));
-        next.retain(|(a, b, _)| a <= b);
-        ranges = next;
-    }
-    ranges.sort_by_key(|(a, _, _)| *a);
-    ranges
-        .into_iter()
-        .map(|(a, b, v)| (address_from_bits(family, a), address_from_bits(family, b), v))
-        .collect()
+use crate::addr::{Cidr, Family, address_bits, address_from_bits};
+use crate::egress::model::{PoolKind, View};
+
+/// What is never redirected anywhere, with its reason. 169.254.0.0/16 holds the metadata services of AWS, Google, Azure,
+/// Oracle and others; the single addresses are what clouds put beside it, each served by the machine's own host.
+const EVERYWHERE: [(&str, &str); 12] = [
+    ("0.0.0.0/8", "this network (RFC 6890)"),
+    ("127.0.0.0/8", "loopback"),
+    ("168.63.129.16/32", "Azure's host"),
+    ("169.254.0.0/16", "link-local and cloud metadata"),
+    ("224.0.0.0/4", "multicast"),
+    ("255.255.255.255/32", "broadcast"),
+    ("::/128", "no address"),
+    ("::1/128", "loopback"),
+    ("fd00:ec2::254/128", "AWS metadata"),
+    ("fd20:ce::254/128", "Google Cloud metadata"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+];
+
+/// One inside prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Inside {
+    /// The prefix.
+    pub cidr: Cidr,
+    /// Where it was said: `clusterCIDRs`, `podCIDRs of Node n1`, `IPPool pods`, `loopback`.
+    pub source: String,
 }
+
+/// Every inside prefix with its source, IPv4 first, by address, then from wide to narrow. Prefixes that two sources name
+/// stand twice.
+pub fn sources(view: &View) -> Vec<Inside> {
+    let inside = |cidr: Cidr, source: String| Inside { cidr, source };
+    let mut all: Vec<Inside> = Vec::new();
+    all.extend(view.cluster_cidrs.iter().map(|cidr| inside(*cidr, "clusterCIDRs".to_owned())));
+    for (name, node) in &view.nodes {
+        all.extend(node.pod_cidrs.iter().map(|cidr| inside(*cidr, format!("podCIDRs of Node {name}"))));
+        let addresses = node.internal_ips.iter().chain(&node.other_ips);
+        all.extend(addresses.map(|ip| inside(Cidr::host(*ip), format!("address of Node {name}"))));
+    }
+    all.extend(view.service_cidrs.iter().map(|cidr| inside(*cidr, "ServiceCIDR".to_owned())));
+    let pools = view.pools.values().filter(|pool| pool.kind == PoolKind::IPPool);
+    all.extend(pools.map(|pool| inside(pool.cidr, format!("IPPool {}", pool.name))));
+    let fixed = EVERYWHERE.iter().filter_map(|(cidr, source)| Some((cidr.parse().ok()?, *source)));
+    all.extend(fixed.map(|(cidr, source)| inside(cidr, source.to_owned())));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The inside prefixes, merged to as few as hold the same addresses; sorted, IPv4 first.
+pub fn inside(view: &View) -> Vec<Cidr> {
+    let rules: BTreeMap<Cidr, ()> = sources(view).into_iter().map(|inside| (inside.cidr, ())).collect();
+    flatten(&rules).into_iter().flat_map(|(first, last, ())| prefixes(first, last)).collect()
+}
+
+/// Why an address is inside: the longest prefix that holds it. `None`: it is outside.
+pub fn because(view: &View, ip: IpAddr) -> Option<Inside> {
+    let holding = sources(view).into_iter().filter(|inside| inside.cidr.contains(ip));
+    // The first of the longest: sources are sorted, so that the answer does not depend on the order of objects.
+    holding.reduce(|best, next| if next.cidr.prefix() > best.cidr.prefix() { next } else { best })
+}
+
+/// Longest-prefix rules as ranges `(first, last, value)`: sorted, IPv4 first, without overlap; neighbours of equal value
+/// are one. What no rule covers is in no range.
+pub fn flatten<T: Clone + PartialEq>(rules: &BTreeMap<Cidr, T>) -> Vec<(IpAddr, IpAddr, T)> {
+    let mut ranges = Vec::new();
+    for family in Family::BOTH {
+        let mut sweep = Sweep { family, next: Some(0), open: Vec::new(), ranges: &mut ranges };
+        // A map of prefixes is sorted by address, then from wide to narrow: what covers comes before what it covers.
+        for (cidr, value) in rules.iter().filter(|(cidr, _)| cidr.family() == family) {
+            let first = address_bits(cidr.first());
+            sweep.close_before(Some(first));
+            sweep.fill_up_to(first);
+            sweep.open.push((address_bits(cidr.last()), value));
+        }
+        sweep.close_before(None);
+    }
+    ranges
+}
+
+/// A walk through a family's addresses, from the lowest.
+struct Sweep<'a, T> {
+    family: Family,
+    /// The first address that no range covers yet; `None` behind the last address there is.
+    next: Option<u128>,
+    /// Prefixes that we are in, the narrowest at the end: last address and value.
+    open: Vec<(u128, &'a T)>,
+    ranges: &'a mut Vec<(IpAddr, IpAddr, T)>,
+}
+
+impl<T: Clone + PartialEq> Sweep<'_, T> {
+    /// Finishes the open prefixes that end before an address; all of them for `None`.
+    fn close_before(&mut self, address: Option<u128>) {
+        while let Some((last, value)) = self.open.last().copied() {
+            if address.is_some_and(|address| last >= address) {
+                return;
+            }
+            self.cover(last, value);
+            self.open.pop();
+        }
+    }
+
+    /// Covers what lies before an address with the narrowest open prefix, and goes on there.
+    fn fill_up_to(&mut self, address: u128) {
+        if let (Some(before), Some((_, value))) = (address.checked_sub(1), self.open.last().copied()) {
+            self.cover(before, value);
+        }
+        self.next = Some(address);
+    }
+
+    fn cover(&mut self, last: u128, value: &T) {
+        let Some(first) = self.next.filter(|first| *first <= last) else { return };
+        self.next = last.checked_add(1);
+        let address = |bits| address_from_bits(self.family, bits);
+        if let Some((_, end, known)) = self.ranges.last_mut()
+            && Family::of(*end) == self.family
+            && address_bits(*end).checked_add(1) == Some(first)
+            && known == value
+        {
+            *end = address(last);
+            return;
+        }
+        self.ranges.push((address(first), address(last), value.clone()));
+    }
+}
+
+/// The fewest prefixes that hold exactly the addresses from the first to the last.
+fn prefixes(first: IpAddr, last: IpAddr) -> Vec<Cidr> {
+    let family = Family::of(first);
+    let (mut next, last) = (address_bits(first), address_bits(last));
+    let mut found = Vec::new();
+    loop {
+        let start = address_from_bits(family, next);
+        // The widest prefix that starts here and ends in time; a single address always does.
+        let fits = |length: &u8| {
+            let cidr = Cidr::covering(start, *length);
+            cidr.first() == start && address_bits(cidr.last()) <= last
+        };
+        let cidr =
+            (0..=family.bits()).find(fits).map_or(Cidr::host(start), |length| Cidr::covering(start, length));
+        found.push(cidr);
+        match address_bits(cidr.last()).checked_add(1) {
+            Some(after) if after <= last => next = after,
+            _ => return found,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

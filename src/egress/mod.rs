@@ -2,6 +2,7 @@
 
 pub mod annotations;
 mod candidates;
+pub mod explain;
 pub mod gateway;
 pub mod gateway_state;
 pub mod inside;

@@ -4,28 +4,40 @@
 //! guesses. What cannot be obeyed is held, never leaked, and one bad object never changes another pod's decision.
 //!
 //! Precedence: host-network pods and gateways are never redirected; then the pod's annotations, else its namespace's;
-//! what none decides goes direct. Policies will enter as further sources of [`Rule`]s: one that selects pods itself, by
-//! tier, and one that an annotation names. Longest prefix and order-freedom are already in `Decision::rules`.
+//! what none decides goes direct. Policies will enter beside [`ClientAnnotations`], as further things that a pod's
+//! rules come from, tier by tier; `rules` then makes one outcome per written prefix instead of one per family.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
 use crate::egress::annotations::{self, ClientAnnotations, GatewayQuery};
-use crate::egress::candidates::Gateways;
+use crate::egress::candidates::{Gateways, Lack};
 use crate::egress::gateway;
 use crate::egress::model::{
-    Action, Candidate, Decision, EgressSupport, Outcome, Pod, PodName, Resolution, Role, Source, View,
+    Action, Decision, EgressSupport, Outcome, Pod, PodName, Resolution, Role, Source, View,
 };
 use crate::problem::Problem;
 
 /// Decides for each of the pods. A pod without an object is one without labels and annotations: its namespace's count.
 pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
-    let mut resolver =
-        Resolver { view, gateways: Gateways::of(view), namespaces: HashMap::new(), said: Said::default() };
+    let mut resolver = Resolver::of(view);
     let decisions: Vec<(PodName, Decision)> =
         pods.into_iter().map(|pod| (pod.clone(), resolver.decide(pod))).collect();
     Resolution { decisions: decisions.into_iter().collect(), problems: resolver.said.problems }
+}
+
+/// What a client lacks that is held for want of a gateway; `None` if it is held for another reason, or not at all.
+pub(super) fn lack(view: &View, pod: &PodName, family: Family) -> Option<Lack> {
+    let mut resolver = Resolver::of(view);
+    let decision = resolver.decide(pod.clone());
+    let outcome = decision.rules.get(&family.everything())?;
+    if decision.role != Role::Client || decision.binding == HELD || !matches!(outcome.action, Action::Held(_))
+    {
+        return None;
+    }
+    let query = resolver.wish(pod, view.pods.get(pod))?.annotations.query().ok()?;
+    Some(resolver.gateways.lack(&query, &outcome.candidates, &pod.namespace, family))
 }
 
 /// The binding of every pod whose traffic is held because its objects cannot be obeyed.
@@ -35,6 +47,7 @@ struct Resolver<'a> {
     view: &'a View,
     gateways: Gateways<'a>,
     namespaces: HashMap<String, ClientNamespace<'a>>,
+    sought: HashMap<ClientAnnotations<'a>, Result<Sought<'a>, Problem>>,
     said: Said,
 }
 
@@ -49,33 +62,45 @@ struct ClientNamespace<'a> {
     answers: HashMap<ClientAnnotations<'a>, Answer>,
 }
 
+/// What a wish finds, as far as it is the same for clients of every namespace.
+struct Sought<'a> {
+    query: GatewayQuery,
+    /// Gateways, and the pools of their addresses; `None` if they are sought in the client's own namespace.
+    everywhere: Option<(Vec<usize>, BTreeSet<&'a str>)>,
+    /// The rules of those whom all these pools admit: thousands of namespaces have the same.
+    admitted: Option<Rules>,
+}
+
+type Rules = Arc<BTreeMap<Cidr, Outcome>>;
+
 /// What a wish comes to.
 #[derive(Clone)]
 struct Answer {
-    rules: Arc<BTreeMap<Cidr, Outcome>>,
+    rules: Rules,
     binding: String,
     problem: Option<Problem>,
 }
 
-/// One destination prefix as written.
-struct Rule {
-    prefix: Cidr,
-    gateways: GatewayQuery,
-}
-
 impl<'a> Resolver<'a> {
+    fn of(view: &'a View) -> Resolver<'a> {
+        let (namespaces, sought) = (HashMap::new(), HashMap::new());
+        Resolver { view, gateways: Gateways::of(view), namespaces, sought, said: Said::default() }
+    }
+
     fn decide(&mut self, pod: PodName) -> Decision {
         let object = self.view.pods.get(&pod);
         if !self.namespaces.contains_key(&pod.namespace) {
             let namespace = self.client_namespace(&pod.namespace);
             self.namespaces.insert(pod.namespace.clone(), namespace);
         }
-        let wish = self.wish(&pod, object);
+        // Whose annotations do not concern us is asked none of the questions about them.
+        let annotated = object.filter(|object| annotations::concern_us(&object.annotations));
+        let wish = self.wish(&pod, annotated);
         if object.is_some_and(|object| object.host_network) {
             let selected_by = wish.map(|wish| wish.source(&pod));
             return self.host_network(pod, selected_by);
         }
-        if self.gateways.holds(&pod) || self.wants_to_be_gateway(&pod, object) {
+        if self.gateways.holds(&pod) || self.wants_to_be_gateway(&pod, annotated) {
             return outside_of_rules(pod, Role::Gateway, None);
         }
         if let Some((object, answer)) = self.unreadable(&pod) {
@@ -173,77 +198,72 @@ impl<'a> Resolver<'a> {
         if let Some(answer) = known {
             return answer.clone();
         }
-        let answer = match annotations.query() {
-            Err(problem) => {
-                let sentence = format!("{} {}", problem.field, problem.message);
-                Answer { rules: held(&sentence), binding: HELD.to_owned(), problem: Some(problem) }
-            }
-            Ok(query) => self.through(namespace, query),
-        };
+        let answer = self.new_answer(namespace, annotations);
         if let Some(shared) = self.namespaces.get_mut(namespace) {
             shared.answers.insert(annotations, answer.clone());
         }
         answer
     }
 
-    /// A selector stands for the whole internet, each family on its own merits.
-    fn through(&self, namespace: &str, query: GatewayQuery) -> Answer {
-        let binding = binding(namespace, &query);
-        let rules = Family::BOTH.map(|family| Rule { prefix: family.everything(), gateways: query.clone() });
-        let found = self.gateways.matching(&query, namespace);
-        let outcomes = rules.iter().map(|rule| (rule.prefix, self.outcome(rule, &found, namespace)));
-        Answer { rules: Arc::new(outcomes.collect()), binding, problem: None }
-    }
-
-    fn outcome(&self, rule: &Rule, found: &[usize], namespace: &str) -> Outcome {
-        let family = rule.prefix.family();
-        let candidates = self.gateways.candidates(found, namespace, family);
-        let usable = candidates.iter().filter(|candidate| candidate.unusable.is_none());
-        let usable: BTreeSet<String> = usable.map(|candidate| candidate.attachment.clone()).collect();
-        let action = if usable.is_empty() {
-            Action::Held(self.why_none(&rule.gateways, &candidates, namespace, family))
-        } else {
-            Action::Through(usable)
+    fn new_answer(&mut self, namespace: &str, annotations: ClientAnnotations<'a>) -> Answer {
+        let gateways = &self.gateways;
+        let sought = self.sought.entry(annotations).or_insert_with(|| {
+            let query = annotations.query()?;
+            let everywhere = query.namespaces.is_some().then(|| gateways.matching(&query, namespace));
+            let everywhere = everywhere.map(|found| {
+                let pools = gateways.pools_of(&found);
+                (found, pools)
+            });
+            Ok(Sought { query, everywhere, admitted: None })
+        });
+        let sought = match sought {
+            Ok(sought) => sought,
+            Err(problem) => {
+                let sentence = format!("{} {}", problem.field, problem.message);
+                return Answer {
+                    rules: held(&sentence),
+                    binding: HELD.into(),
+                    problem: Some(problem.clone()),
+                };
+            }
         };
-        Outcome { action, candidates }
+        let query = &sought.query;
+        let rules = match &sought.everywhere {
+            None => rules(gateways, query, &gateways.matching(query, namespace), namespace),
+            Some((found, pools)) if gateways.admit(pools, namespace) => {
+                let new = || rules(gateways, query, found, namespace);
+                sought.admitted.get_or_insert_with(new).clone()
+            }
+            Some((found, _)) => rules(gateways, query, found, namespace),
+        };
+        Answer { rules, binding: binding(namespace, query), problem: None }
     }
+}
 
-    /// The sentence for a client without a gateway: what was sought, what was found instead, what to do.
-    fn why_none(&self, query: &GatewayQuery, found: &[Candidate], client: &str, family: Family) -> String {
-        const SHOWN: usize = 3;
-        let sought = sought(query, client);
-        if !found.is_empty() {
-            let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.pod));
-            let reasons: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
-            let more = found.len() - reasons.len();
-            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-            let all = match found.len() {
-                1 => "the one gateway that matches".to_owned(),
-                n => format!("each of the {n} gateways that match"),
-            };
-            return format!("{all} {sought} is out of use for {family}: {}{more}", reasons.join("; "));
-        }
-        let (pods, more) = self.gateways.near_misses(query, client, SHOWN);
-        let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
-        let none = format!("no gateway matches {sought}");
-        let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools`";
-        match (pods.as_slice(), more) {
-            ([], _) => format!("{none}: start a gateway with these labels, or change the selector"),
-            ([pod], 0) => {
-                format!(
-                    "{none}: pod {pod} matches but is no gateway, since it has no lease; {remedy} and restart it"
-                )
-            }
-            (pods, more) => {
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                let pods = pods.join(", ");
-                format!(
-                    "{none}: pods {pods}{more} match but are no gateways, since they have no lease; \
-                         for each that shall be one, {remedy} and restart it"
-                )
-            }
-        }
-    }
+/// A selector stands for the whole internet, each family on its own merits.
+fn rules(gateways: &Gateways<'_>, query: &GatewayQuery, found: &[usize], namespace: &str) -> Rules {
+    let prefixes = Family::BOTH.map(Family::everything);
+    let outcomes =
+        prefixes.map(|prefix| (prefix, outcome(gateways, query, found, namespace, prefix.family())));
+    Arc::new(outcomes.into())
+}
+
+fn outcome(
+    gateways: &Gateways<'_>,
+    query: &GatewayQuery,
+    found: &[usize],
+    namespace: &str,
+    family: Family,
+) -> Outcome {
+    let candidates = gateways.candidates(found, namespace, family);
+    let usable = candidates.iter().filter(|candidate| candidate.unusable.is_none());
+    let usable: BTreeSet<String> = usable.map(|candidate| candidate.attachment.clone()).collect();
+    let action = if usable.is_empty() {
+        Action::Held(gateways.lack(query, &candidates, namespace, family).to_string())
+    } else {
+        Action::Through(usable)
+    };
+    Outcome { action, candidates }
 }
 
 /// An object's annotations that make its pods clients.
@@ -276,7 +296,7 @@ fn outside_of_rules(pod: PodName, role: Role, decided_by: Option<Source>) -> Dec
     Decision { pod, role, rules: Arc::default(), decided_by, binding: String::new() }
 }
 
-fn held(sentence: &str) -> Arc<BTreeMap<Cidr, Outcome>> {
+fn held(sentence: &str) -> Rules {
     let outcome = || Outcome { action: Action::Held(sentence.to_owned()), candidates: Vec::new() };
     Arc::new(Family::BOTH.into_iter().map(|family| (family.everything(), outcome())).collect())
 }
@@ -284,14 +304,6 @@ fn held(sentence: &str) -> Arc<BTreeMap<Cidr, Outcome>> {
 fn unreadable_answer(object: &str) -> Answer {
     let sentence = format!("{object} cannot be read, so nobody knows where this pod may send: correct it");
     Answer { rules: held(&sentence), binding: HELD.to_owned(), problem: None }
-}
-
-/// The query in words: `role == "egress" in namespace `shop``.
-fn sought(query: &GatewayQuery, client: &str) -> String {
-    match &query.namespaces {
-        None => format!("{} in namespace `{client}`", query.pods),
-        Some(namespaces) => format!("{} in namespaces {namespaces}", query.pods),
-    }
 }
 
 /// Names the rules as written. The client's namespace is always in it, because pools admit clients by namespace: were it

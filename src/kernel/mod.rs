@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod netns;
 pub(crate) mod nfnetlink;
 pub mod nft;
+pub mod nft;
 pub mod observe;
 #[cfg(test)]
 mod sandbox;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::egress::model::EndpointState;
+use crate::egress::model::{Endpoint, EndpointState};
 use crate::egress::world::{World, pairs, pod_name};
 use crate::problem::Problem;
 
@@ -349,6 +349,16 @@ fn a_gateway_that_does_not_match_is_no_candidate() {
 }
 
 #[test]
+fn of_two_records_of_one_attachment_the_later_counts_whatever_their_order() {
+    let mut view = world().with_gateway("red/gw-0", |gateway| gateway.generation = 7);
+    let earlier = Endpoint { generation: 6, state: EndpointState::Failed, ..view.endpoints[0].clone() };
+    view.endpoints.push(earlier);
+    assert_eq!(why_not(view.clone()), "usable");
+    view.endpoints.reverse();
+    assert_eq!(why_not(view), "usable");
+}
+
+#[test]
 fn a_client_in_the_gateways_own_namespace_needs_no_client_namespaces() {
     let view = world().with_pool("p4", |pool| pool.client_namespaces = None).pod(
         "red/cart",
@@ -356,6 +366,25 @@ fn a_client_in_the_gateways_own_namespace_needs_no_client_namespaces() {
         &[(SELECTOR, "role == 'egress'")],
     );
     assert_eq!(v4(&view, "red/cart"), BOTH_GATEWAYS);
+}
+
+#[test]
+fn one_wish_in_two_namespaces_comes_to_what_the_pools_grant_to_each() {
+    let view = world()
+        .with_pool("p4", |pool| pool.client_namespaces = Some("projectcalico.org/name == 'shop'".into()))
+        .pod("shop/cart", "", &EGRESS)
+        .pod("db/pg", "", &EGRESS);
+    for pods in [["shop/cart", "db/pg"], ["db/pg", "shop/cart"]] {
+        let resolution = resolve(&view, pods.map(pod_name));
+        let through = |pod| {
+            let decision = &resolution.decisions[&pod_name(pod)];
+            Family::BOTH.map(|family| matches!(outcome(decision, family).action, Action::Through(_)))
+        };
+        assert_eq!(through("shop/cart"), [true, true]);
+        assert_eq!(through("db/pg"), [false, true]);
+        let binding = |pod| resolution.decisions[&pod_name(pod)].binding.clone();
+        assert_ne!(binding("shop/cart"), binding("db/pg"), "they do different things");
+    }
 }
 
 // --- bindings --------------------------------------------------------------------------------------------------------
@@ -460,6 +489,7 @@ fn build(lines: &[Line]) -> View {
         .pool("p4", "10.10.10.0/28")
         .pool("p6", "fd00:10::/120")
         .with_pool("p4", |pool| pool.gateway_namespaces = Some("projectcalico.org/name != 'c'".into()))
+        .with_pool("p4", |pool| pool.client_namespaces = Some("projectcalico.org/name != 'b'".into()))
         .with_pool("p6", |pool| pool.client_namespaces = None);
     lines.iter().fold(start, |view, line| line.add(view))
 }

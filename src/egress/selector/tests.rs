@@ -189,6 +189,10 @@ fn deep_nesting_is_an_error_and_no_crash() {
     assert!(Selector::parse(&"!(".repeat(1_000_000)).is_err());
     assert!(matches(&format!("{}has(a)", "!".repeat(1_000_000)), &[("a", "")]), "repeated `!` do not nest");
     assert!(matches(&format!("has(a){}", " && has(a)".repeat(100_000)), &[("a", "")]), "chains do not nest");
+    assert!(
+        matches(&format!("(has(a)){}", " && (has(a))".repeat(200)), &[("a", "")]),
+        "nor do groups side by side"
+    );
 }
 
 #[test]

@@ -1,0 +1,322 @@
+//! What one pod's traffic does and why: the answer to "why does this packet leave like that".
+//!
+//! In: the view, a pod, perhaps a destination. Out: an [`Explanation`], stable JSON for machines and, printed, text for
+//! people. Never: decides anything; it shows what `resolve` and `inside` said, and adds what would have to change.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Cidr, Family};
+use crate::egress::annotations::{self, ClientAnnotations};
+use crate::egress::inside::{self, Inside};
+use crate::egress::model::{
+    Action, Candidate, Decision, EgressSupport, Outcome, PodName, Resolution, Role, Source, View,
+};
+use crate::egress::near::near;
+use crate::egress::resolve::{lack, resolve};
+use crate::problem::Problem;
+
+mod text;
+
+/// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// `egret.dev/v1alpha1`
+    pub api_version: String,
+    /// `Explanation`
+    pub kind: String,
+    /// One per destination: the one asked for, or one per rule.
+    pub items: Vec<Item>,
+    /// What is true of the pod whatever the destination, as sentences.
+    pub notes: Vec<String>,
+    /// What is wrong with the objects that matter here.
+    pub problems: Vec<Problem>,
+}
+
+/// What one pod does with one destination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// The pod.
+    pub pod: PodName,
+    /// Its node, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What it is to us.
+    pub role: Role,
+    /// Which object and annotation decided; absent if nothing selects the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<Source>,
+    /// The address asked for, or a prefix.
+    pub destination: String,
+    /// The rule's prefix that holds it; absent if none does, or none is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Cidr>,
+    /// Why the destination is inside, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
+    /// What is done.
+    pub action: Verdict,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// Source addresses that the outside may see on a new flow; empty unless the action is `gateway`.
+    pub sources: Vec<IpAddr>,
+    /// Gateways that the rule looked at.
+    pub gateways: Vec<GatewayRow>,
+    /// What would have to change for the pod to leave through a gateway, as sentences. Empty if it does.
+    pub change: Vec<String>,
+}
+
+/// What is done with packets for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Leaves through one of the usable gateways.
+    Gateway,
+    /// Leaves as if we were not there.
+    Direct,
+    /// Refused.
+    Held,
+}
+
+/// A gateway that a rule looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRow {
+    /// The gateway pod.
+    pub pod: PodName,
+    /// Its node.
+    pub node: String,
+    /// That node's underlay address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_address: Option<IpAddr>,
+    /// The address that the outside sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_address: Option<IpAddr>,
+    /// Whether new flows use it.
+    pub usable: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What becomes of traffic that we leave alone.
+const AS_PRIMARY: &str = "leaves as the primary network does (usually with the node's address)";
+
+/// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
+/// annotations of its own, and a problem says so.
+pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Explanation {
+    let Resolution { mut decisions, mut problems } = resolve(view, [pod.clone()]);
+    problems.extend(unknown_pod(view, pod));
+    let items = match decisions.remove(pod) {
+        None => Vec::new(),
+        Some(decision) => {
+            let asking = Asking { view, decision: &decision, problems: &problems };
+            match destination {
+                Some(ip) => vec![asking.address(ip)],
+                None => asking.everything(),
+            }
+        }
+    };
+    Explanation {
+        api_version: "egret.dev/v1alpha1".to_owned(),
+        kind: "Explanation".to_owned(),
+        items,
+        notes: notes(view, pod),
+        problems,
+    }
+}
+
+/// A sentence for a name that no object has, with those that may have been meant.
+fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
+    let object = format!("Pod {pod}");
+    if view.pods.contains_key(pod) || view.broken.contains(&object) {
+        return None;
+    }
+    // Another pod of the namespace, or the same name in another namespace, is one slip away in one half of the name.
+    let others = view.pods.keys().filter(|other| other.namespace == pod.namespace || other.name == pod.name);
+    let others: Vec<String> = others.map(ToString::to_string).collect();
+    let close = near(&pod.to_string(), others.iter().map(String::as_str), 3);
+    let meant =
+        if close.is_empty() { String::new() } else { format!("; did you mean {}?", close.join(" or ")) };
+    let message = format!(
+        "there is no such Pod object{meant}{} It is explained as a pod without labels and annotations of its own",
+        if close.is_empty() { "." } else { "" }
+    );
+    Some(Problem::new(object, "UnknownPod", message))
+}
+
+fn notes(view: &View, pod: &PodName) -> Vec<String> {
+    let mut notes = Vec::new();
+    let own = view.pods.get(pod).and_then(|object| ClientAnnotations::on(&object.annotations));
+    let namespaces =
+        view.namespaces.get(&pod.namespace).and_then(|object| ClientAnnotations::on(&object.annotations));
+    match (view.support, own.and_then(|own| own.first()), namespaces) {
+        (EgressSupport::EnabledPerNamespace, Some(found), _) => notes.push(format!(
+            "the pod's `{}` is not read, because egressIPSupport is EnabledPerNamespace",
+            found.name
+        )),
+        (EgressSupport::EnabledPerNamespaceOrPerPod, Some(_), Some(_)) => notes
+            .push(format!("the pod's annotations replace those of Namespace {} as a whole", pod.namespace)),
+        _ => {}
+    }
+    let held = view.endpoints.iter().filter(|endpoint| endpoint.pod == *pod);
+    notes.extend(held.map(|endpoint| {
+        let addresses: Vec<String> =
+            endpoint.addresses.iter().map(|a| format!("{} ({})", a.ip, a.pool)).collect();
+        format!("its clients leave with {}", addresses.join(" and "))
+    }));
+    notes
+}
+
+struct Asking<'a> {
+    view: &'a View,
+    decision: &'a Decision,
+    problems: &'a [Problem],
+}
+
+impl Asking<'_> {
+    fn everything(&self) -> Vec<Item> {
+        if self.decision.rules.is_empty() {
+            return Family::BOTH.map(|family| self.unruled(family.everything().to_string(), family)).into();
+        }
+        let item = |(rule, outcome): (&Cidr, &Outcome)| self.ruled(rule.to_string(), *rule, outcome);
+        self.decision.rules.iter().map(item).collect()
+    }
+
+    fn address(&self, ip: IpAddr) -> Item {
+        if let (Role::Client, Some(inside)) = (self.decision.role, inside::because(self.view, ip)) {
+            let reason =
+                format!("{} is inside ({}), and inside destinations go direct", inside.cidr, inside.source);
+            return Item { inside: Some(inside), ..self.item(ip.to_string(), Verdict::Direct, reason) };
+        }
+        let rules = self.decision.rules.iter().filter(|(rule, _)| rule.contains(ip));
+        match rules.max_by_key(|(rule, _)| rule.prefix()) {
+            Some((rule, outcome)) => self.ruled(ip.to_string(), *rule, outcome),
+            None => self.unruled(ip.to_string(), Family::of(ip)),
+        }
+    }
+
+    fn item(&self, destination: String, action: Verdict, reason: String) -> Item {
+        let pod = self.decision.pod.clone();
+        Item {
+            node: self.view.pods.get(&pod).and_then(|object| object.node.clone()),
+            pod,
+            role: self.decision.role,
+            decided_by: self.decision.decided_by.clone(),
+            destination,
+            rule: None,
+            inside: None,
+            action,
+            reason,
+            sources: Vec::new(),
+            gateways: Vec::new(),
+            change: Vec::new(),
+        }
+    }
+
+    /// A destination that no rule concerns.
+    fn unruled(&self, destination: String, family: Family) -> Item {
+        let (reason, change) = match self.decision.role {
+            Role::Unselected => (format!("nothing selects the pod: it {AS_PRIMARY}"), self.how_to_select()),
+            Role::Gateway => {
+                (format!("it is a gateway, and gateways are never redirected: it {AS_PRIMARY}"), Vec::new())
+            }
+            Role::HostNetwork => (
+                "it shares its node's network and leaves as the node does, with the node's address"
+                    .to_owned(),
+                vec![
+                    "remove spec.hostNetwork: only pods with a network of their own can be redirected"
+                        .to_owned(),
+                ],
+            ),
+            Role::Client => (format!("no rule is for {family}: it {AS_PRIMARY}"), Vec::new()),
+        };
+        Item { change, ..self.item(destination, Verdict::Direct, reason) }
+    }
+
+    fn how_to_select(&self) -> Vec<String> {
+        let PodName { namespace, .. } = &self.decision.pod;
+        let pod = &self.decision.pod;
+        let selector = annotations::SELECTOR.name();
+        let own = self
+            .view
+            .pods
+            .get(pod)
+            .is_some_and(|object| ClientAnnotations::on(&object.annotations).is_some());
+        match self.view.support {
+            EgressSupport::EnabledPerNamespaceOrPerPod => {
+                vec![format!("annotate Pod {pod} or Namespace {namespace} with `{selector}`")]
+            }
+            EgressSupport::EnabledPerNamespace if own => vec![format!(
+                "move the pod's annotations to Namespace {namespace}, or set egressIPSupport to EnabledPerNamespaceOrPerPod"
+            )],
+            EgressSupport::EnabledPerNamespace => {
+                vec![format!("annotate Namespace {namespace} with `{selector}`")]
+            }
+        }
+    }
+
+    fn ruled(&self, destination: String, rule: Cidr, outcome: &Outcome) -> Item {
+        let total = outcome.candidates.len();
+        let (action, reason, change) = match &outcome.action {
+            Action::Direct => {
+                (Verdict::Direct, format!("the rule for {rule} has no gateway: it {AS_PRIMARY}"), Vec::new())
+            }
+            Action::Through(usable) => {
+                let reason = match (usable.len(), total) {
+                    (1, 1) => "the one gateway that matches is usable".to_owned(),
+                    (1, total) => format!("1 of the {total} gateways that match is usable"),
+                    (n, total) if n == total => format!("all {n} gateways that match are usable"),
+                    (n, total) => format!("{n} of the {total} gateways that match are usable"),
+                };
+                (Verdict::Gateway, reason, Vec::new())
+            }
+            Action::Held(why) => {
+                let (reason, change) = self.held(why, rule.family());
+                (Verdict::Held, reason, change)
+            }
+        };
+        let usable = outcome.candidates.iter().filter(|candidate| candidate.unusable.is_none());
+        let sources: BTreeSet<IpAddr> = usable.filter_map(|candidate| candidate.address).collect();
+        let sources = if action == Verdict::Gateway { sources.into_iter().collect() } else { Vec::new() };
+        let gateways = outcome.candidates.iter().map(|candidate| self.gateway(candidate)).collect();
+        Item { rule: Some(rule), sources, gateways, change, ..self.item(destination, action, reason) }
+    }
+
+    /// Why the pod is held, and what would free it: a gateway, or a correction.
+    fn held(&self, why: &str, family: Family) -> (String, Vec<String>) {
+        if let Some(lack) = lack(self.view, &self.decision.pod, family) {
+            return (lack.reason, lack.change);
+        }
+        let source = self.decision.decided_by.as_ref();
+        let of_source = |problem: &&Problem| {
+            source.is_some_and(|source| source.object == problem.object && !source.field.is_empty())
+                && problem.reason != "UnknownAnnotation"
+        };
+        let problem = self.problems.iter().find(of_source);
+        let change = problem.map(|problem| format!("correct {} of {}", problem.field, problem.object));
+        let unreadable = || source.map(|source| format!("correct {}", source.object));
+        (why.to_owned(), change.or_else(unreadable).into_iter().collect())
+    }
+
+    fn gateway(&self, candidate: &Candidate) -> GatewayRow {
+        let of_node = self.view.nodes.get(&candidate.node).and_then(|node| node.internal_ips.first());
+        let of_endpoint =
+            || self.view.endpoints.iter().find(|e| e.attachment == candidate.attachment)?.underlay.first();
+        GatewayRow {
+            pod: candidate.pod.clone(),
+            node: candidate.node.clone(),
+            node_address: of_node.or_else(of_endpoint).copied(),
+            egress_address: candidate.address,
+            usable: candidate.unusable.is_none(),
+            reason: candidate.unusable.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! An explanation as people read it: the pod, who decided, then each destination with its gateways.
+
+use std::fmt::{self, Write};
+
+use super::{Explanation, GatewayRow, Item, Verdict};
+use crate::egress::model::Role;
+use crate::egress::selector::Selector;
+use crate::problem::Problem;
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(item) = self.items.first() {
+            head(f, item)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note: {}", Plain(note))?;
+        }
+        for item in &self.items {
+            writeln!(f)?;
+            destination(f, item)?;
+        }
+        if !self.problems.is_empty() {
+            writeln!(f, "\nproblems:")?;
+        }
+        self.problems.iter().try_for_each(|found| problem(f, found))
+    }
+}
+
+fn head(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
+    let role = match item.role {
+        Role::Unselected => "not selected",
+        Role::Gateway => "a gateway",
+        Role::HostNetwork => "on its node's network",
+        Role::Client => "a client",
+    };
+    let node = item.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
+    writeln!(f, "Pod {}{node} is {role}", item.pod)?;
+    match &item.decided_by {
+        None => Ok(()),
+        Some(source) if source.field.is_empty() => writeln!(f, "  decided by {}", source.object),
+        Some(source) => {
+            writeln!(f, "  decided by {}: {}: {}", source.object, source.field, Plain(&source.value))
+        }
+    }
+}
+
+fn destination(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
+    let action = match item.action {
+        Verdict::Direct => "direct".to_owned(),
+        Verdict::Held => "held, nothing leaves".to_owned(),
+        Verdict::Gateway => {
+            let sources: Vec<String> = item.sources.iter().map(ToString::to_string).collect();
+            format!("through a gateway, seen outside as {}", sources.join(" or "))
+        }
+    };
+    writeln!(f, "to {}: {action}", item.destination)?;
+    writeln!(f, "  why: {}", Plain(&item.reason))?;
+    if !item.gateways.is_empty() {
+        table(f, &item.gateways)?;
+    }
+    for (i, change) in item.change.iter().enumerate() {
+        let lead = if i == 0 { "to change that:" } else { "               " };
+        writeln!(f, "  {lead} {}", Plain(change))?;
+    }
+    Ok(())
+}
+
+fn table(f: &mut fmt::Formatter<'_>, gateways: &[GatewayRow]) -> fmt::Result {
+    let head = ["GATEWAY", "NODE", "NODE ADDRESS", "EGRESS ADDRESS", "USABLE"].map(ToOwned::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(gateways.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; 4] = std::array::from_fn(width);
+    for row in &rows {
+        write!(f, "  ")?;
+        for (cell, width) in row.iter().zip(widths) {
+            write!(f, "{cell:width$}  ")?;
+        }
+        writeln!(f, "{}", row[4])?;
+    }
+    Ok(())
+}
+
+fn row(gateway: &GatewayRow) -> [String; 5] {
+    let address = |ip: Option<std::net::IpAddr>| ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+    let usable =
+        gateway.reason.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {}", Plain(reason)));
+    let (node, egress) = (address(gateway.node_address), address(gateway.egress_address));
+    [gateway.pod.to_string(), gateway.node.clone(), node, egress, usable]
+}
+
+/// One problem; a selector that does not parse is shown with a caret under the character.
+fn problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
+    writeln!(f, "  {}", Plain(&problem.to_string()))?;
+    if problem.reason == "SelectorSyntax"
+        && let Err(error) = Selector::parse(&problem.value)
+    {
+        for line in error.to_string().lines() {
+            writeln!(f, "    {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Text that may hold what a tenant wrote, on one line and without a terminal's control characters.
+struct Plain<'a>(&'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { '·' } else { c }))
+    }
+}
