@@ -19,6 +19,13 @@ pub const POINTS: &[(&str, &str)] = &[
     ("ipam.after-cache-write", "block and summary are written, nobody was told"),
     ("endpoint.after-write", "the endpoint is written, nobody was told"),
     ("endpoint.after-remove", "the endpoint is gone, its lease is not yet"),
+    ("add.after-record", "the attachment is recorded, nothing is leased or wired"),
+    ("add.after-lease", "the gateway's addresses are leased, it is not wired"),
+    ("add.after-wiring", "the gateway is wired, the cluster does not know of it"),
+    ("add.after-endpoint", "the gateway is published, the runtime was not told"),
+    ("del.after-unwiring", "the kernel holds nothing of the attachment, its endpoint is still published"),
+    ("del.after-endpoint", "the endpoint is gone, the lease still has its holder"),
+    ("del.after-release", "the lease is released, the attachment is still recorded"),
     ("node.after-write", "the node's record is written, nobody was told"),
 ];
 

@@ -4,10 +4,10 @@
 
 use std::process::ExitCode;
 
-use egret::node::records::Records;
+use egret::node::verbs::Plugin;
 use egret::{cli, cni};
 
-static NODE: Records = Records;
+static NODE: Plugin = Plugin;
 
 fn main() -> ExitCode {
     // Decided before anything else is set up: this start is on the path of every pod.

@@ -55,6 +55,13 @@ const NEVER_EXISTED: [(&str, &str); 2] = [
     ("cni.projectcalico.org/egress-gateway.namespaceSelector", "egress.projectcalico.org/namespaceSelector"),
 ];
 
+/// Whether Egret reads an annotation, or names it in a problem: by its prefix, so that a misspelt one is kept too.
+pub fn is_ours(name: &str) -> bool {
+    ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
 impl Annotation {
     /// The annotation on an object, under the name that wins.
     pub fn on(self, annotations: &Pairs) -> Option<Found<'_>> {

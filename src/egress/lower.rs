@@ -156,7 +156,10 @@ fn local_veth(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
     state.links.insert(dev.clone(), link);
     state.addresses.insert(Address { dev: dev.clone(), ip: numbers::VETH_ADDRESS.into(), link_scope: true });
     for ip in &gateway.addresses {
-        state.neighbours.insert((dev.clone(), *ip), numbers::egress0_mac(gateway.mac));
+        // The lease for what comes from outside; the next hop for clients. In IPv4 they are one.
+        for ip in [*ip, numbers::gateway_next_hop(gateway.mac, *ip)] {
+            state.neighbours.insert((dev.clone(), ip), numbers::egress0_mac(gateway.mac));
+        }
         let source = source_for(plan, Family::of(*ip));
         let via = Via::Device { dev: dev.clone(), source };
         state.routes.insert(Route { table: numbers::TABLE_MAIN, to: Cidr::host(*ip), metric: 0, via });
@@ -200,7 +203,8 @@ fn reach(number: u32, gateway: &Gateway, state: &mut State) {
                 numbers::TUNNEL.to_owned()
             }
         };
-        state.nexthops.insert(nexthop_id(number, family), Nexthop::Via { gateway: *ip, dev });
+        let next_hop = numbers::gateway_next_hop(gateway.mac, *ip);
+        state.nexthops.insert(nexthop_id(number, family), Nexthop::Via { gateway: next_hop, dev });
     }
 }
 

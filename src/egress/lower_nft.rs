@@ -135,7 +135,8 @@ fn maps(plan: &NodePlan, table: &mut Table) {
         direct.interval = true;
         table.maps.insert(format!("direct{n}"), direct);
 
-        let pins = plan.gateways.iter().filter_map(|(number, g)| g.address(family).map(|ip| (ip, *number)));
+        let hops = plan.gateways.iter().flat_map(|(number, g)| g.next_hops().map(|ip| (ip, *number)));
+        let pins = hops.filter(|(ip, _)| of_family(ip));
         let pins = pins.map(|(ip, number)| (vec![Atom::Ip(ip)], Some(Value::Goto(pin_chain(number)))));
         table.maps.insert(format!("pin{n}"), map(&[kind], Some(ValueType::Verdict), pins));
 

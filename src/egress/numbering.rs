@@ -16,7 +16,7 @@ use crate::kernel::state::{Nexthop, NftFamily, State};
 /// Numbers in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbering {
-    /// Gateway's number by egress address; both addresses of one gateway have one number.
+    /// Gateway's number by next hop; both next hops of one gateway have one number.
     pub gateways: BTreeMap<IpAddr, u32>,
     /// Members of each set by mark number.
     pub sets: BTreeMap<u8, BTreeSet<u32>>,
@@ -29,9 +29,7 @@ impl Numbering {
     pub fn of(plan: &NodePlan) -> Numbering {
         let mut numbering = Numbering { sets: plan.sets.clone(), ..Numbering::default() };
         for (number, gateway) in &plan.gateways {
-            for ip in &gateway.addresses {
-                numbering.gateways.insert(*ip, *number);
-            }
+            numbering.gateways.extend(gateway.next_hops().map(|ip| (ip, *number)));
             if let Place::Local { slot, .. } = gateway.place {
                 numbering.slots.insert(*number, slot);
             }
@@ -75,14 +73,14 @@ impl Numbering {
         numbering
     }
 
-    /// The number of the gateway with these addresses: the one it had, else the lowest free one.
-    pub fn gateway(&mut self, addresses: &[IpAddr]) -> Option<u32> {
-        let known = addresses.iter().find_map(|ip| self.gateways.get(ip).copied());
+    /// The number of the gateway with these next hops: the one it had, else the lowest free one.
+    pub fn gateway(&mut self, next_hops: &[IpAddr]) -> Option<u32> {
+        let known = next_hops.iter().find_map(|ip| self.gateways.get(ip).copied());
         let number = known.or_else(|| {
             let used: BTreeSet<u32> = self.gateways.values().copied().collect();
             (1..=LAST_GATEWAY).find(|n| !used.contains(n))
         })?;
-        for ip in addresses {
+        for ip in next_hops {
             self.gateways.insert(*ip, number);
         }
         Some(number)

@@ -135,6 +135,17 @@ pub fn egress0_mac(gateway: Mac) -> Mac {
     Mac(bytes)
 }
 
+/// The next hop that stands for a gateway on client nodes. IPv4: its egress address, `onlink`. IPv6: `fe80::67:` and the last four
+/// bytes of its MAC, because IPv6 refuses even an `onlink` gateway that `main` reaches by another device ("device mismatch"), and
+/// a lease usually lies in the uplink's own subnet. Link-local next hops are exempt from that check.
+pub fn gateway_next_hop(gateway: Mac, address: IpAddr) -> IpAddr {
+    let [_, _, a, b, c, d] = gateway.0.map(u16::from);
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(_) => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x67, a << 8 | b, c << 8 | d).into(),
+    }
+}
+
 fn mac(kind: u8, wire: Ipv4Addr) -> Mac {
     let [a, b, c, d] = wire.octets();
     Mac([0x02, kind, a, b, c, d])

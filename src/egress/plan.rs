@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family, Mac};
 use crate::egress::model::PodName;
+use crate::egress::numbers;
 
 /// What this node is, found at the door: configuration and the machine, not objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +139,11 @@ impl Gateway {
     /// Its egress address of a family.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+
+    /// The next hops that stand for it, one per address.
+    pub fn next_hops(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|ip| numbers::gateway_next_hop(self.mac, *ip))
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::addr::{Cidr, Family};
 use crate::egress::model::{Action, Announce, Decision, Endpoint, EndpointState, Resolution, Role, View};
 use crate::egress::numbering::Numbering;
-use crate::egress::numbers::mark;
+use crate::egress::numbers::{self, mark};
 use crate::egress::plan::{
     Binding, Client, Gateway, Here, LocalGateway, LocalPod, NodePlan, Peer, Place, Verdict, binding_chain,
     veth_name,
@@ -111,7 +111,7 @@ impl Work<'_> {
             .endpoints
             .iter()
             .filter(|e| matches!(e.state, EndpointState::Ready | EndpointState::Draining))
-            .flat_map(|e| e.addresses.iter().map(|a| a.ip))
+            .flat_map(next_hops)
             .collect();
         self.numbering.gateways.retain(|ip, _| alive.contains(ip));
         let numbers: BTreeSet<u32> = self.numbering.gateways.values().copied().collect();
@@ -184,7 +184,7 @@ impl Work<'_> {
     fn gateway(&mut self, attachment: &str) -> Option<u32> {
         let endpoint = *self.endpoints.get(attachment)?;
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|a| a.ip).collect();
-        let number = self.numbering.gateway(&addresses)?;
+        let number = self.numbering.gateway(&next_hops(endpoint).collect::<Vec<_>>())?;
         if !self.plan.gateways.contains_key(&number) {
             let place = self.place(endpoint, number)?;
             let takes_new_flows = endpoint.state == EndpointState::Ready;
@@ -238,7 +238,7 @@ impl Work<'_> {
     /// Gateways that drain keep the flows they have, as long as this node knew them.
     fn draining(&mut self) {
         for endpoint in &self.inputs.view.endpoints {
-            let known = endpoint.addresses.iter().any(|a| self.numbering.gateways.contains_key(&a.ip));
+            let known = next_hops(endpoint).any(|ip| self.numbering.gateways.contains_key(&ip));
             if endpoint.state == EndpointState::Draining && known {
                 self.gateway(&endpoint.attachment);
             }
@@ -253,6 +253,11 @@ impl Here {
             |uplink: &&crate::egress::plan::Uplink| uplink.addresses.iter().any(|(_, net)| net.contains(ip));
         self.uplinks.iter().filter(holds).map(|uplink| uplink.dev.clone()).collect()
     }
+}
+
+/// The next hops that stand for an endpoint, one per address.
+fn next_hops(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().map(|a| numbers::gateway_next_hop(endpoint.mac, a.ip))
 }
 
 fn nothing_announces(endpoint: &Endpoint, ip: IpAddr, node: &str) -> Problem {

@@ -40,13 +40,13 @@ pub fn release(store: &dyn Store, holder: &Holder, after: After, now: u64) -> Re
     Ok(freed)
 }
 
-/// Clean-up (CNI GC, reconcile): asks `fate` about every holder of this network on this node; `None` means it lives.
+/// Clean-up (CNI GC, reconcile): asks `fate` about every holder of this network (`None`: of all) on this node; `None` means it lives.
 ///
 /// # Errors
 /// If the store does not answer.
 pub fn retain(
     store: &dyn Store,
-    network: &str,
+    network: Option<&str>,
     node: &str,
     now: u64,
     fate: &dyn Fn(&Holder, &Owner) -> Option<After>,
@@ -55,7 +55,7 @@ pub fn retain(
     for pool in store.pools()? {
         for block in store.summary(&pool)?.held_on(node) {
             freed.extend(part(store, &pool, block, now, |_, holder, owner| {
-                let ours = holder.network == network && holder.node == node;
+                let ours = network.is_none_or(|network| holder.network == network) && holder.node == node;
                 if ours { fate(holder, owner) } else { None }
             })?);
         }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::egress::model::PodName;
+use crate::addr::Cidr;
+use crate::egress::model::{Pairs, PodName};
 use crate::problem::Problem;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
@@ -61,6 +62,18 @@ pub struct Attachment {
     pub uid: Option<String>,
     /// The pod's addresses on this interface, as the previous plugin's result had them.
     pub addresses: Vec<IpAddr>,
+    /// The subnets of those addresses: other pods, so never sent to a gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Cidr>,
+    /// What the runtime passed of the pod's annotations, as far as egress reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Pairs>,
+    /// Fingerprint of the pod object's annotations at ADD: when it changes, the object says something newer than the runtime.
+    #[serde(default)]
+    pub seen: u64,
+    /// When ADD was called, in Unix nanoseconds: of two attachments with one address the later has it.
+    #[serde(default)]
+    pub since: u64,
     /// The node's end of the pod's interface, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_interface: Option<String>,
@@ -279,6 +292,10 @@ mod tests {
             pod: Some(PodName::new("shop", "cart")),
             uid: None,
             addresses: vec!["10.0.0.5".parse().unwrap()],
+            networks: Vec::new(),
+            annotations: None,
+            seen: 0,
+            since: 0,
             host_interface: None,
         }
     }

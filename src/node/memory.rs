@@ -101,7 +101,11 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn remember_announced(&self, announced: &[Announced]) -> io::Result<()> {
-        if announced.is_empty() { self.remove("announced.json") } else { self.write("announced.json", &announced) }
+        if announced.is_empty() {
+            self.remove("announced.json")
+        } else {
+            self.write("announced.json", &announced)
+        }
     }
 
     /// Forgets everything: the node was uninstalled.

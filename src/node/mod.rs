@@ -1,5 +1,15 @@
-//! This node: what is known here and nowhere else, and the outer shell of what is done here.
+//! This node: what is known here and nowhere else, and what is done here at each verb.
 
+pub mod announce;
 pub mod attachment;
+pub mod embedded;
+pub mod facts;
+pub mod flows;
+pub mod lease;
+pub mod memory;
 pub mod netns;
+pub mod reconcile;
 pub mod records;
+pub mod situation;
+pub mod update;
+pub mod verbs;

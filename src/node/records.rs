@@ -66,6 +66,10 @@ impl Node for Records {
             pod: request.pod.clone(),
             uid: request.pod_uid.clone(),
             addresses: request.addresses().addresses.into_iter().map(|(ip, _)| ip).collect(),
+            networks: Vec::new(),
+            annotations: None,
+            seen: 0,
+            since: 0,
             host_interface: None,
         };
         records.write(&attachment).map_err(|error| {

@@ -1,0 +1,157 @@
+//! A node that works on a directory: the embedded mode. What it is made of, and the locks it takes.
+//!
+//! In: the configuration. Out: an [`Embedded`] that the verbs work with. Never: decides or programs anything by itself.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::cni::reply::{CniError, Code};
+use crate::config::Config;
+use crate::kernel::netns::{Netns, NetnsError};
+use crate::node::attachment::Attachments;
+use crate::node::facts::FactsError;
+use crate::node::memory::Memory;
+use crate::node::records::node_name;
+use crate::store::RecordError;
+use crate::store::endpoints::EndpointError;
+use crate::store::nodes::NodeError as NumberError;
+use crate::store::objects::ObjectsError;
+use crate::store::{Dir, DirError};
+use crate::store::{Guard, LockError, lock};
+
+/// A node on a directory.
+pub struct Embedded {
+    /// The configuration.
+    pub config: Config,
+    /// This node's name.
+    pub name: String,
+    /// The directory of objects and records, which other nodes may share.
+    pub dir: Dir,
+    /// What this node remembers on tmpfs.
+    pub memory: Memory,
+    /// What was wired here.
+    pub records: Attachments,
+    /// Print steps, do none.
+    pub dry_run: bool,
+}
+
+/// Why a node could not be brought to its plan.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Another call holds a lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// Its objects cannot be read at all.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    /// A record cannot be read or written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An endpoint cannot be written.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A node has no number.
+    #[error(transparent)]
+    Number(#[from] NumberError),
+    /// Leases cannot be read or written.
+    #[error("{0}")]
+    Ipam(String),
+    /// What this machine is cannot be found out.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The node's own files on tmpfs cannot be written.
+    #[error("cannot write the node's state below {0}: {1}")]
+    Memory(String, std::io::Error),
+    /// The kernel cannot be read.
+    #[error("cannot read this node's kernel: {0}")]
+    Observe(String),
+    /// The kernel lacks something, or somebody else uses what is ours.
+    #[error("{}", .0.join("; "))]
+    Unfit(Vec<String>),
+    /// Some steps failed; the rest was done.
+    #[error("{}", .0.join("; "))]
+    Steps(Vec<String>),
+}
+
+impl From<NodeError> for CniError {
+    fn from(error: NodeError) -> CniError {
+        let code = match &error {
+            NodeError::Lock(LockError::Busy { .. }) => Code::TryAgainLater,
+            NodeError::Lock(_) | NodeError::Dir(_) | NodeError::Objects(_) | NodeError::Memory(..) => {
+                Code::Io
+            }
+            NodeError::Record(_) | NodeError::Endpoint(_) | NodeError::Number(_) | NodeError::Ipam(_) => {
+                Code::Io
+            }
+            NodeError::Netns(_) => Code::NetnsUnusable,
+            NodeError::Facts(_) => Code::InvalidConfig,
+            NodeError::Observe(_) | NodeError::Unfit(_) | NodeError::Steps(_) => Code::WiringFailed,
+        };
+        CniError::new(code, error.to_string())
+    }
+}
+
+impl Embedded {
+    /// The node that the configuration means.
+    ///
+    /// # Errors
+    /// The name is no name, or the state directory cannot be made.
+    pub fn open(config: &Config) -> Result<Embedded, CniError> {
+        let name = node_name(config)?;
+        let dir = Dir::open(&config.state_dir).map_err(NodeError::from)?;
+        Ok(Embedded {
+            memory: Memory::new(&config.run_dir, &name),
+            records: Attachments::of_node(&config.run_dir, &name),
+            config: config.clone(),
+            name,
+            dir,
+            dry_run: false,
+        })
+    }
+
+    /// The lock under which this node's kernel is changed. Taken before the store's.
+    ///
+    /// # Errors
+    /// It cannot be had in time; the error names the holder.
+    pub fn lock(&self, who: &str) -> Result<Guard, NodeError> {
+        let folder = self.memory.dir();
+        std::fs::create_dir_all(folder).map_err(|e| NodeError::Memory(folder.display().to_string(), e))?;
+        Ok(lock(&folder.join("lock"), who, self.patience())?)
+    }
+
+    /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.
+    ///
+    /// # Errors
+    /// It cannot be had in time; the error names the holder.
+    pub fn lock_store(&self, who: &str) -> Result<Guard, NodeError> {
+        Ok(self.dir.lock(&format!("{who} on node {}", self.name), self.patience())?)
+    }
+
+    /// The node's own namespace: the one this process was started in.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn netns(&self) -> Result<Netns, NodeError> {
+        Ok(Netns::current()?)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.config.lock_timeout)
+    }
+}
+
+/// Seconds since 1970. The one place where the node asks for the time.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Nanoseconds since 1970, to put two ADDs in order.
+pub fn now_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

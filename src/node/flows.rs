@@ -1,0 +1,49 @@
+//! Running flows during a change of plans, in the kernel's connection tracking. `egress::transition` decides, this does.
+//!
+//! In: a [`Transition`]. Out: entries deleted or re-marked. Never: touches the low byte of a mark, which is foreign.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::addr::Cidr;
+use crate::egress::numbers::{PIN_DEAD, PIN_MASK, PIN_SHIFT};
+use crate::egress::transition::Transition;
+use crate::kernel::conntrack::{self, MarkFilter};
+
+/// Before the new plan: numbers that begin must not be found on flows of an earlier bearer.
+///
+/// # Errors
+/// The kernel's refusal, as a sentence.
+pub fn begin(transition: &Transition) -> Result<(), String> {
+    for number in &transition.begun {
+        kill(*number, None)?;
+    }
+    Ok(())
+}
+
+/// While addresses are held: their entries towards the outside go.
+///
+/// # Errors
+/// The kernel's refusal, as a sentence.
+pub fn forget(addresses: &BTreeSet<IpAddr>, inside: &[Cidr]) -> Result<(), String> {
+    for ip in addresses {
+        conntrack::forget(*ip, inside).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// When the new plan stands: flows on a gateway that their pod may not use any more get the dead pin.
+///
+/// # Errors
+/// The kernel's refusal, as a sentence.
+pub fn end(transition: &Transition) -> Result<(), String> {
+    for (client, number) in &transition.moved {
+        kill(*number, Some(*client))?;
+    }
+    Ok(())
+}
+
+fn kill(number: u32, client: Option<IpAddr>) -> Result<(), String> {
+    let filter = MarkFilter { value: number << PIN_SHIFT, mask: PIN_MASK };
+    conntrack::remark(filter, client, (PIN_DEAD, PIN_MASK)).map(drop).map_err(|e| e.to_string())
+}

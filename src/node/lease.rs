@@ -1,0 +1,204 @@
+//! A pod becomes a gateway: leases and an endpoint. And stops being one.
+//!
+//! In: a gateway's wish, its attachment. Out: an [`Endpoint`] with leased addresses, written only once the kernel serves it.
+//! Never: touches the kernel.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::addr::Family;
+use crate::cni::reply::{CniError, Code};
+use crate::egress::gateway::GatewayWish;
+use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Pool, View};
+use crate::egress::numbers;
+use crate::fault;
+use crate::ipam::{self, After, Claim, Claimed, DirStore, Holder, IpamError, Owner, Tenant};
+use crate::node::attachment::{Attachment, AttachmentId};
+use crate::node::embedded::{Embedded, NodeError, now};
+use crate::store::Guard;
+use crate::store::{endpoints, nodes};
+
+/// What a gateway got, to be written or given back.
+pub struct Leased {
+    /// The endpoint, not written yet.
+    pub endpoint: Endpoint,
+    claims: Vec<Claimed>,
+}
+
+impl Embedded {
+    /// Leases what a gateway wishes. All or nothing.
+    ///
+    /// # Errors
+    /// 11 when the pools are full or the store is busy, naming how many of how many; 7 for what only the user can mend.
+    pub fn lease(
+        &self,
+        view: &View,
+        attachment: &Attachment,
+        wish: &GatewayWish,
+    ) -> Result<Leased, CniError> {
+        let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
+        let store = DirStore::under(&self.dir, &guard);
+        let mut claims: Vec<Claimed> = Vec::new();
+        for (family, pools) in &wish.pools {
+            let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
+            let claim = Claim {
+                tenant: self.tenant(view, attachment),
+                pools: &pools,
+                known: &view.pools.values().collect::<Vec<_>>(),
+                address: wish.addresses.get(family).copied(),
+                now: now(),
+            };
+            match ipam::claim(&store, &claim) {
+                Ok(claimed) => claims.push(claimed),
+                Err(error) => {
+                    cancel(&store, &claims);
+                    return Err(refused(&error));
+                }
+            }
+        }
+        fault::point("add.after-lease");
+        match self.endpoint(view, attachment, &claims, &guard) {
+            Ok(endpoint) => Ok(Leased { endpoint, claims }),
+            Err(error) => {
+                cancel(&store, &claims);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives everything back, as before the lease: nobody ever used it.
+    pub fn give_back(&self, leased: &Leased, id: &AttachmentId) {
+        let undo = || -> Result<(), NodeError> {
+            let guard = self.lock_store(&format!("undoing ADD {id}"))?;
+            endpoints::remove(&self.dir, &guard, &leased.endpoint.attachment)?;
+            cancel(&DirStore::under(&self.dir, &guard), &leased.claims);
+            Ok(())
+        };
+        if let Err(error) = undo() {
+            tracing::warn!(%error, "leases of a failed ADD are left to GC");
+        }
+    }
+
+    /// Lets the cluster know of the gateway.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn publish(&self, leased: &Leased) -> Result<(), NodeError> {
+        let guard = self.lock_store(&format!("ADD {}", leased.endpoint.attachment))?;
+        endpoints::put(&self.dir, &guard, &leased.endpoint)?;
+        Ok(())
+    }
+
+    /// The endpoint of an attachment goes, so that clients elsewhere stop choosing it. Says whether there was one.
+    ///
+    /// # Errors
+    /// The store cannot be locked or written.
+    pub fn unpublish(&self, id: &AttachmentId) -> Result<bool, NodeError> {
+        let guard = self.lock_store(&format!("DEL {id}"))?;
+        Ok(endpoints::remove(&self.dir, &guard, &id.to_string())?)
+    }
+
+    /// The container is gone: its addresses are free of it, and cool or stay reserved as their owner has it.
+    ///
+    /// # Errors
+    /// The store cannot be locked or written.
+    pub fn release(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
+        let guard = self.lock_store(&format!("DEL {id}"))?;
+        let store = DirStore::under(&self.dir, &guard);
+        ipam::release(&store, &self.holder(id), after, now())
+            .map(drop)
+            .map_err(|e| NodeError::Ipam(e.to_string()))
+    }
+
+    /// The holder that an attachment is.
+    pub fn holder(&self, id: &AttachmentId) -> Holder {
+        Holder {
+            network: id.network.clone(),
+            container: id.container_id.clone(),
+            ifname: id.ifname.clone(),
+            node: self.name.clone(),
+        }
+    }
+
+    /// The owner outlives its container where the workload has a name that does: a StatefulSet's pod by its ordinal, any pod
+    /// by its UID, and only without Kubernetes the container itself.
+    fn tenant(&self, view: &View, attachment: &Attachment) -> Tenant {
+        let holder = self.holder(&attachment.id());
+        let pod = attachment.pod.as_ref().and_then(|name| view.pods.get(name).map(|pod| (name, pod)));
+        let ordinal = pod.and_then(|(name, pod)| {
+            let set = pod.stateful_set.as_ref()?;
+            let ordinal = name.name.strip_prefix(set.as_str())?.strip_prefix('-')?.parse().ok()?;
+            Some(Owner::Ordinal { namespace: name.namespace.clone(), stateful_set: set.clone(), ordinal })
+        });
+        let uid = attachment.uid.clone().or_else(|| pod.and_then(|(_, pod)| pod.uid.clone()));
+        let owner = ordinal.or(uid.map(Owner::PodUid)).unwrap_or_else(|| Owner::container(&holder));
+        Tenant { owner, holder, pod: attachment.pod.clone() }
+    }
+
+    fn endpoint(
+        &self,
+        view: &View,
+        attachment: &Attachment,
+        claims: &[Claimed],
+        guard: &Guard,
+    ) -> Result<Endpoint, NodeError> {
+        let id = attachment.id().to_string();
+        let (known, _) = endpoints::list(&self.dir)?;
+        let taken: BTreeSet<u32> = known.iter().map(|e| e.vni).chain([self.config.underlay.vni]).collect();
+        let vni = match known.iter().find(|e| e.attachment == id) {
+            Some(again) => again.vni,
+            None => nodes::take_vni(&self.dir, guard, &self.name, &taken)?,
+        };
+        let addresses: Vec<EgressAddress> =
+            claims.iter().map(|c| EgressAddress { ip: c.lease.ip, pool: c.lease.pool.clone() }).collect();
+        let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
+            Some(IpAddr::V4(ip)) => Some(ip),
+            _ => self.wire(&id, &addresses, &known)?,
+        };
+        let node = view.nodes.get(&self.name);
+        Ok(Endpoint {
+            pod: attachment.pod.clone().unwrap_or_default(),
+            uid: attachment.uid.clone(),
+            attachment: id,
+            node: self.name.clone(),
+            underlay: node.map(|n| n.internal_ips.clone()).unwrap_or_default(),
+            vni,
+            mac: numbers::gateway_mac(wire.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            addresses,
+            state: EndpointState::Ready,
+            generation: 0,
+            problems: Vec::new(),
+        })
+    }
+
+    /// Wire bytes of a gateway without IPv4: those it had, else new ones.
+    fn wire(
+        &self,
+        id: &str,
+        own: &[EgressAddress],
+        known: &[Endpoint],
+    ) -> Result<Option<Ipv4Addr>, NodeError> {
+        let same = known
+            .iter()
+            .find(|e| e.attachment == id || own.iter().any(|a| e.address(Family::V6) == Some(a.ip)));
+        if let Some(again) = same {
+            let [_, _, bytes @ ..] = again.mac.0;
+            return Ok(Some(bytes.into()));
+        }
+        let (records, _) = nodes::list(&self.dir)?;
+        Ok(nodes::allocate_wire(id, &records, known))
+    }
+}
+
+fn cancel(store: &DirStore<'_>, claims: &[Claimed]) {
+    for claimed in claims {
+        if let Err(error) = ipam::cancel(store, claimed, now()) {
+            tracing::warn!(%error, address = %claimed.lease.ip, "a lease of a failed ADD is left to GC");
+        }
+    }
+}
+
+fn refused(error: &IpamError) -> CniError {
+    let code = if error.try_again() { Code::TryAgainLater } else { Code::InvalidConfig };
+    CniError::new(code, error.to_string())
+}

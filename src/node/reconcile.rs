@@ -1,0 +1,204 @@
+//! `egret reconcile`, `egret uninstall` and CHECK: the node as a whole, once.
+//!
+//! In: the directory and the node. Out: an [`Outcome`] that names every step. Never: touches what is not ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cni::reply::{CniError, Code};
+use crate::egress::gateway_state::gateway_state;
+use crate::egress::lower::{Belts, node_state};
+use crate::egress::model::View;
+use crate::egress::numbers;
+use crate::ipam::{self, After, DirStore, Holder, Owner};
+use crate::kernel::netns::Netns;
+use crate::kernel::state::State;
+use crate::kernel::{self, Place, Step};
+use crate::node::attachment::{Attachment, AttachmentId};
+use crate::node::embedded::{Embedded, NodeError, now};
+use crate::node::update::{Outcome, Thoroughness};
+use crate::store::endpoints;
+use crate::store::objects::Objects;
+
+impl Embedded {
+    /// Forgets what is provably gone, then brings everything to its plan, trusting nothing.
+    ///
+    /// # Errors
+    /// Something cannot be read at all, or a step failed.
+    pub fn reconcile(&self) -> Result<Outcome, NodeError> {
+        let _guard = self.lock("reconcile")?;
+        if !self.dry_run {
+            self.forget_lost()?;
+            self.release_lost_leases(None)?;
+        }
+        let mut outcome = self.update(Thoroughness::Whole, &[])?;
+        self.announce_again(&mut outcome);
+        Ok(outcome)
+    }
+
+    /// Takes everything of ours out of this node: its kernel as before, its gateways out of the cluster.
+    ///
+    /// # Errors
+    /// Something cannot be read at all, or a step failed; then the node's own files stay, for another try.
+    pub fn uninstall(&self) -> Result<Outcome, NodeError> {
+        let guard = self.lock("uninstall")?;
+        let mut outcome = Outcome::default();
+        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        if !self.dry_run {
+            self.withdraw(|_| true)?;
+        }
+        let node_ns = self.netns()?;
+        let nothing = State::default();
+        let gateways = self.memory.applied().map(|a| a.plan.locals).unwrap_or_default();
+        for attachment in attachments.iter().filter(|a| gateways.contains_key(&a.id().to_string())) {
+            if let Ok(here) = Netns::open(&attachment.netns) {
+                let place = Place { here: &here, home: &node_ns };
+                let scope = numbers::gateway_scope();
+                let report = kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), self.dry_run);
+                let report = report.map_err(|e| NodeError::Observe(e.to_string()))?;
+                outcome.reports.push((attachment.id().to_string(), report));
+            }
+        }
+        let mut saved = self.memory.saved_settings();
+        let place = Place { here: &node_ns, home: &node_ns };
+        let report = kernel::reconcile(&place, &numbers::node_scope(), &nothing, &mut saved, self.dry_run)
+            .map_err(|e| NodeError::Observe(e.to_string()))?;
+        outcome.reports.push(("node".to_owned(), report));
+        let outcome = outcome.check()?;
+        if !self.dry_run {
+            let folder = self.memory.dir().display().to_string();
+            self.memory.forget().map_err(|e| NodeError::Memory(folder, e))?;
+        }
+        drop(guard);
+        Ok(outcome)
+    }
+
+    /// CHECK: whether the kernel still holds the plan last applied to this attachment. A newer plan is no difference.
+    ///
+    /// # Errors
+    /// 103 with the steps that would mend it.
+    pub fn compare(&self, id: &AttachmentId) -> Result<(), CniError> {
+        let Some(applied) = self.memory.applied() else { return Ok(()) };
+        let (plan, name) = (&applied.plan, id.to_string());
+        let is_client = plan.clients.values().any(|client| client.attachment == name);
+        let gateway = plan.locals.get(&name);
+        if !is_client && gateway.is_none() {
+            return Ok(());
+        }
+        let node_ns = self.netns()?;
+        let place = Place { here: &node_ns, home: &node_ns };
+        let desired = node_state(plan, Belts::of_this_build());
+        let mut steps = difference(&place, &numbers::node_scope(), &desired)?;
+        if let Some(gateway) = gateway {
+            let record = self.records.read(id).ok().flatten();
+            let path = record.map(|r| r.netns).unwrap_or_default();
+            let here = Netns::open(&path).map_err(NodeError::from)?;
+            let place = Place { here: &here, home: &node_ns };
+            let desired = gateway_state(plan, gateway, Belts::of_this_build());
+            steps.extend(difference(&place, &numbers::gateway_scope(), &desired)?);
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        let msg = format!(
+            "{} steps are missing between this node's kernel and its plan; `egret reconcile` takes them",
+            steps.len()
+        );
+        Err(CniError::new(Code::CheckDifference, msg).details(steps.join("; ")))
+    }
+
+    /// Attachments whose namespace is provably gone, as DEL would.
+    fn forget_lost(&self) -> Result<(), NodeError> {
+        let listing = self
+            .records
+            .list(None)
+            .map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
+        let lost: BTreeSet<String> =
+            listing.attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string()).collect();
+        let known: BTreeSet<String> = listing.attachments.iter().map(|a| a.id().to_string()).collect();
+        // Also endpoints of this node that no record speaks of: after a reboot the records are gone, and so are the pods.
+        self.withdraw(|attachment| lost.contains(attachment) || !known.contains(attachment))?;
+        for attachment in listing.attachments.iter().filter(|a| lost.contains(&a.id().to_string())) {
+            let removed = self.records.remove(&attachment.id());
+            removed.map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
+        }
+        Ok(())
+    }
+
+    /// Takes endpoints of this node out of the cluster.
+    fn withdraw(&self, goes: impl Fn(&str) -> bool) -> Result<(), NodeError> {
+        let (known, _) = endpoints::list(&self.dir)?;
+        let going: Vec<_> = known.iter().filter(|e| e.node == self.name && goes(&e.attachment)).collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        let guard = self.lock_store("withdrawing endpoints")?;
+        for endpoint in going {
+            endpoints::remove(&self.dir, &guard, &endpoint.attachment)?;
+        }
+        Ok(())
+    }
+
+    /// Leases whose holder has no record here any more, for GC.
+    ///
+    /// # Errors
+    /// The store cannot be locked or written.
+    pub fn release_lost(&self, network: &str) -> Result<(), CniError> {
+        self.release_lost_leases(Some(network)).map_err(CniError::from)
+    }
+
+    /// A lost sandbox whose pod lives on keeps its address: the pod will have another sandbox.
+    fn release_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
+        let guard = self.lock_store("looking for leases without a holder")?;
+        let attachments = self.records.list(network).map(|l| l.attachments).unwrap_or_default();
+        let known: BTreeSet<String> = attachments.iter().map(|a: &Attachment| a.id().to_string()).collect();
+        let living = Objects::open(self.dir.path())
+            .map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
+        let fate = |holder: &Holder, owner: &Owner| {
+            if known.contains(&holder.attachment()) {
+                return None;
+            }
+            match (owner, &living) {
+                (Owner::PodUid(uid), Ok(living)) if living.contains(uid) => Some(After::Reserved),
+                // Nobody knows whether the pod lives: never give its address away.
+                (Owner::PodUid(_), Err(_)) => Some(After::Reserved),
+                _ => Some(After::Owner),
+            }
+        };
+        let store = DirStore::under(&self.dir, &guard);
+        ipam::retain(&store, network, &self.name, now(), &fate)
+            .map(drop)
+            .map_err(|e| NodeError::Ipam(e.to_string()))
+    }
+
+    /// The first wiring of a node failed: its kernel as before.
+    pub(crate) fn clear(&self) {
+        let cleared = || -> Result<(), NodeError> {
+            let node_ns = self.netns()?;
+            let place = Place { here: &node_ns, home: &node_ns };
+            let mut saved = self.memory.saved_settings();
+            kernel::reconcile(&place, &numbers::node_scope(), &State::default(), &mut saved, false)
+                .map_err(|e| NodeError::Observe(e.to_string()))?;
+            self.memory
+                .save_settings(&saved)
+                .map_err(|e| NodeError::Memory(self.memory.dir().display().to_string(), e))
+        };
+        if let Err(error) = cleared() {
+            tracing::warn!(%error, "the wiring of a failed ADD is left to reconcile");
+        }
+    }
+}
+
+fn living_uids(view: &View) -> BTreeSet<String> {
+    view.pods.values().filter_map(|pod| pod.uid.clone()).collect()
+}
+
+fn difference(
+    place: &Place<'_>,
+    scope: &kernel::state::Scope,
+    desired: &State,
+) -> Result<Vec<Step>, NodeError> {
+    let keys = desired.sysctls.keys().map(String::as_str);
+    let observed = kernel::observe(place, scope, keys).map_err(|e| NodeError::Observe(e.to_string()))?;
+    Ok(kernel::steps(&observed, desired, &BTreeMap::new()))
+}

@@ -1,0 +1,159 @@
+//! What the store says, put together for one node: objects, endpoints, numbers, and the pods wired here.
+//!
+//! In: the directory and the node's records. Out: a [`Situation`], from which everything pure follows.
+//! Never: changes anything but the numbers that nodes get once.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::addr::Cidr;
+use crate::egress::inside;
+use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
+use crate::egress::plan::LocalPod;
+use crate::egress::resolve::resolve;
+use crate::node::attachment::{Attachment, Listing};
+use crate::node::embedded::{Embedded, NodeError};
+use crate::problem::Problem;
+use crate::store::objects::Objects;
+use crate::store::{endpoints, nodes};
+
+/// Everything that a plan is made from.
+pub struct Situation {
+    /// Fingerprint of all that was read, but for the attachments.
+    pub inputs: u64,
+    /// The cluster, as far as this node's pods need it.
+    pub view: View,
+    /// Attachments of this node, oldest first.
+    pub attachments: Vec<Attachment>,
+    /// Decisions about this node's pods.
+    pub resolution: Resolution,
+    /// Ranges that never go to a gateway.
+    pub inside: Vec<Cidr>,
+    /// What is wrong with objects and records.
+    pub problems: Vec<Problem>,
+}
+
+impl Situation {
+    /// The attachments in the planner's words.
+    pub fn locals(&self) -> Vec<LocalPod> {
+        self.attachments.iter().map(local_pod).collect()
+    }
+}
+
+/// An attachment in the planner's words.
+pub fn local_pod(attachment: &Attachment) -> LocalPod {
+    LocalPod {
+        attachment: attachment.id().to_string(),
+        pod: attachment.pod.clone(),
+        addresses: attachment.addresses.clone(),
+        networks: attachment.networks.clone(),
+    }
+}
+
+impl Embedded {
+    /// Reads everything about this node's pods. Every Node object gets its number on the way.
+    ///
+    /// # Errors
+    /// The directory cannot be read at all; a single bad object is a problem.
+    pub fn situation(&self) -> Result<Situation, NodeError> {
+        let objects = Objects::open(self.dir.path())?;
+        let inputs = self.inputs(&objects);
+        let Listing { mut attachments, torn } = self
+            .records
+            .list(None)
+            .map_err(|error| NodeError::Memory(self.records.folder().display().to_string(), error))?;
+        attachments.sort_by_key(|a| a.since);
+        let pods: Vec<PodName> = attachments.iter().filter_map(|a| a.pod.clone()).collect();
+        let (endpoints, mut problems) = endpoints::list(&self.dir)?;
+        let mut view = objects.view_for(&self.config, &pods, endpoints);
+        for attachment in &attachments {
+            overlay(&mut view, attachment);
+        }
+        problems.extend(self.number_nodes(&mut view)?);
+        problems.extend(objects.problems());
+        problems.extend(torn.into_iter().map(|(_, problem)| problem));
+        let resolution = resolve(&view, pods);
+        problems.extend(resolution.problems.iter().cloned());
+        let inside = inside::inside(&view);
+        Ok(Situation { inputs, view, attachments, resolution, inside, problems })
+    }
+
+    /// A number for everything a plan is made from, cheap enough to ask at every call: the compiled objects' own fingerprint,
+    /// the endpoints' and nodes' files by name, inode and time, and the configuration.
+    pub fn inputs(&self, objects: &Objects) -> u64 {
+        let mut hash = DefaultHasher::new();
+        objects.fingerprint().hash(&mut hash);
+        for folder in [self.dir.endpoints(), self.dir.nodes()] {
+            fingerprint(&folder, &mut hash);
+        }
+        serde_json::to_string(&self.config).unwrap_or_default().hash(&mut hash);
+        hash.finish()
+    }
+
+    /// Gives every Node its number and wire bytes; a single machine without a Node object gets a node of its own.
+    fn number_nodes(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
+        view.nodes.entry(self.name.clone()).or_default();
+        let (records, problems) = nodes::list(&self.dir)?;
+        let mut unnumbered: Vec<String> = view.nodes.keys().cloned().collect();
+        let number = |view: &mut View, record: &nodes::NodeRecord| {
+            if let Some(node) = view.nodes.get_mut(&record.name) {
+                (node.number, node.wire) = (Some(record.number), Some(record.wire));
+            }
+        };
+        for record in &records {
+            number(view, record);
+            unnumbered.retain(|name| *name != record.name);
+        }
+        if !unnumbered.is_empty() {
+            let guard = self.lock_store("numbering nodes")?;
+            for name in unnumbered {
+                let record =
+                    nodes::ensure(&self.dir, &guard, &name, view.nodes.get(&name).and_then(first_ipv4))?;
+                number(view, &record);
+            }
+        }
+        Ok(problems)
+    }
+}
+
+fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {
+    node.internal_ips.iter().find_map(|ip| match ip {
+        std::net::IpAddr::V4(ip) => Some(*ip),
+        std::net::IpAddr::V6(_) => None,
+    })
+}
+
+/// Lays the annotations that the runtime passed at ADD over the pod's, unless its object was annotated anew since.
+pub fn overlay(view: &mut View, attachment: &Attachment) {
+    let (Some(name), Some(passed)) = (&attachment.pod, &attachment.annotations) else { return };
+    let known = view.pods.contains_key(name);
+    let pod = view.pods.entry(name.clone()).or_default();
+    if known && annotations_fingerprint(&pod.annotations) != attachment.seen {
+        return;
+    }
+    pod.annotations.extend(passed.iter().map(|(key, value)| (key.clone(), value.clone())));
+    if pod.uid.is_none() {
+        pod.uid.clone_from(&attachment.uid);
+    }
+}
+
+/// Tells whether a pod's object was annotated anew since ADD.
+pub fn annotations_fingerprint(annotations: &Pairs) -> u64 {
+    let mut hash = DefaultHasher::new();
+    annotations.hash(&mut hash);
+    hash.finish()
+}
+
+fn fingerprint(folder: &Path, hash: &mut DefaultHasher) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some((entry.file_name(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+        })
+        .collect();
+    files.sort_unstable();
+    files.hash(hash);
+}

@@ -1,0 +1,291 @@
+//! Bringing this node's kernel to its plan: the one path that ADD, DEL, GC, reconcile and uninstall share.
+//!
+//! In: the plan last applied and the next one. Out: an [`Outcome`]: steps done, problems, and an error if a step failed.
+//! Never: decides anything; the caller holds the node's lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::egress::gateway_state::gateway_state;
+use crate::egress::lower::{Belts, node_state};
+use crate::egress::numbering::Numbering;
+use crate::egress::numbers;
+use crate::egress::plan::{Here, NodePlan};
+use crate::egress::planning::{Inputs, plan};
+use crate::egress::transition::{Transition, holding, transition};
+use crate::kernel::devices;
+use crate::kernel::netns::Netns;
+use crate::kernel::state::State;
+use crate::kernel::{self, Place, Report};
+use crate::node::attachment::Attachment;
+use crate::node::embedded::{Embedded, NodeError};
+use crate::node::facts::{self, Machine};
+use crate::node::memory::Applied;
+use crate::node::situation::Situation;
+use crate::node::{announce, flows};
+use crate::problem::Problem;
+
+/// How thorough an update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// Trust that the kernel holds the plan last applied; look only when the new one differs by more than map elements.
+    Quick,
+    /// Read the kernel back whatever the plans say.
+    Whole,
+}
+
+/// What an update did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Per namespace (`node`, or a gateway's pod): what was done.
+    pub reports: Vec<(String, Report)>,
+    /// What is wrong in objects, records and around announced addresses.
+    pub problems: Vec<Problem>,
+}
+
+impl Outcome {
+    /// The error of an outcome with failed steps.
+    ///
+    /// # Errors
+    /// Each failed step, with the namespace and the kernel's reason.
+    pub fn check(self) -> Result<Outcome, NodeError> {
+        let failed = self.reports.iter().flat_map(|(place, report)| {
+            report.failed.iter().map(move |(step, why)| format!("{place}: {step}: {why}"))
+        });
+        let failed: Vec<String> = failed.collect();
+        if failed.is_empty() { Ok(self) } else { Err(NodeError::Steps(failed)) }
+    }
+}
+
+impl Embedded {
+    /// What this machine is.
+    ///
+    /// # Errors
+    /// Nothing says which address carries the tunnel.
+    pub fn here(&self, situation: &Situation, node_ns: &Netns) -> Result<Here, NodeError> {
+        let found = devices::list(node_ns).map_err(|e| NodeError::Observe(e.to_string()))?;
+        let source = |family| devices::default_route_source(node_ns, family).ok().flatten();
+        let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+        let machine = Machine { devices: &found, default_source: &source, ipv6 };
+        Ok(facts::here(&self.config, &self.name, situation.view.nodes.get(&self.name), &machine)?)
+    }
+
+    /// Reads everything, plans, and brings the kernel there. `asleep` are attachments whose pod has not started or has ended.
+    ///
+    /// # Errors
+    /// Something could not be read at all; failed steps are in the outcome.
+    pub fn update(&self, how: Thoroughness, asleep: &[String]) -> Result<Outcome, NodeError> {
+        let situation = self.situation()?;
+        self.update_from(&situation, how, asleep)
+    }
+
+    /// The same, from what was read already.
+    ///
+    /// # Errors
+    /// As [`Embedded::update`].
+    pub fn update_from(
+        &self,
+        situation: &Situation,
+        how: Thoroughness,
+        asleep: &[String],
+    ) -> Result<Outcome, NodeError> {
+        let node_ns = self.netns()?;
+        let here = self.here(situation, &node_ns)?;
+        let before = self.memory.applied();
+        let mut numbering = match &before {
+            Some(applied) => Numbering::of(&applied.plan),
+            None => Numbering::read(&self.observed(&node_ns)?),
+        };
+        let locals = situation.locals();
+        let inputs = Inputs {
+            here: &here,
+            view: &situation.view,
+            locals: &locals,
+            resolution: &situation.resolution,
+            inside: &situation.inside,
+        };
+        let (next, problems) = plan(&inputs, &mut numbering);
+        let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
+        outcome.problems.extend(problems);
+        if before.is_none() && next.is_idle() {
+            return Ok(outcome);
+        }
+        let how = if before.is_none() { Thoroughness::Whole } else { how };
+        let before = before.map_or_else(|| NodePlan::empty(here.clone()), |applied| applied.plan);
+        let namespaces = namespaces(&situation.attachments);
+        let change = Change { before: &before, next: &next, how, asleep, namespaces: &namespaces };
+        self.bring(&change, &node_ns, &mut outcome)?;
+        self.remember(situation.inputs, next)?;
+        Ok(outcome)
+    }
+
+    /// Brings the kernel from one plan to the next.
+    ///
+    /// # Errors
+    /// A kernel cannot be read, or lacks something; failed steps are in the outcome.
+    pub fn bring(
+        &self,
+        change: &Change<'_>,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Result<(), NodeError> {
+        if change.how == Thoroughness::Quick && change.before == change.next {
+            return Ok(());
+        }
+        if change.before.is_idle() && !change.next.is_idle() {
+            self.fit(change.next, node_ns)?;
+        }
+        let flows = transition(change.before, change.next);
+        if self.dry_run {
+            self.gateways(change, node_ns, outcome);
+            return self.node(change.before, change.next, change.how, node_ns, outcome);
+        }
+        flows::begin(&flows).map_err(NodeError::Observe)?;
+        self.rebind(change, &flows, node_ns, outcome)?;
+        let questions = announce::ask(&change.next.here, &announce::taken_over(change));
+        self.gateways(change, node_ns, outcome);
+        self.node(change.before, change.next, change.how, node_ns, outcome)?;
+        flows::end(&flows).map_err(NodeError::Observe)?;
+        self.announce(change, questions, outcome);
+        Ok(())
+    }
+
+    /// Pods that become clients or stop being ones: held, their entries deleted, then let on. A pod that sleeps needs no
+    /// holding, only that nothing of its address's past is left.
+    fn rebind(
+        &self,
+        change: &Change<'_>,
+        flows: &Transition,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Result<(), NodeError> {
+        let sleeps = |attachment: &String| change.asleep.contains(attachment);
+        let awake = |ip: &std::net::IpAddr| {
+            let owners = [change.before.clients.get(ip), change.next.clients.get(ip)];
+            owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
+        };
+        let awake: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
+        if !awake.is_empty() {
+            let held = holding(change.before, change.next, &awake);
+            self.node(change.before, &held, Thoroughness::Whole, node_ns, outcome)?;
+        }
+        let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
+        flows::forget(&flows.rebound, &inside).map_err(NodeError::Observe)
+    }
+
+    fn gateways(&self, change: &Change<'_>, node_ns: &Netns, outcome: &mut Outcome) {
+        for (attachment, gateway) in &change.next.locals {
+            let desired = gateway_state(change.next, gateway, Belts::of_this_build());
+            let old = change.before.locals.get(attachment);
+            let unchanged = |old| gateway_state(change.before, old, Belts::of_this_build()) == desired;
+            if change.how == Thoroughness::Quick && old.is_some_and(unchanged) {
+                continue;
+            }
+            let Some(path) = change.namespaces.get(attachment) else { continue };
+            let done = Netns::open(path).map_err(|e| e.to_string()).and_then(|here| {
+                let place = Place { here: &here, home: node_ns };
+                kernel::reconcile(
+                    &place,
+                    &numbers::gateway_scope(),
+                    &desired,
+                    &mut BTreeMap::new(),
+                    self.dry_run,
+                )
+                .map_err(|e| e.to_string())
+            });
+            match done {
+                Ok(report) => outcome.reports.push((attachment.clone(), report)),
+                Err(why) => outcome.problems.push(Problem::new(
+                    format!("Attachment {attachment}"),
+                    "GatewayUnreachable",
+                    format!("the gateway's namespace {} cannot be wired: {why}", path.display()),
+                )),
+            }
+        }
+    }
+
+    fn node(
+        &self,
+        before: &NodePlan,
+        next: &NodePlan,
+        how: Thoroughness,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Result<(), NodeError> {
+        let desired = node_state(next, Belts::of_this_build());
+        let place = Place { here: node_ns, home: node_ns };
+        let mut saved = self.memory.saved_settings();
+        if how == Thoroughness::Quick && !before.is_idle() && !self.dry_run {
+            let assumed = node_state(before, Belts::of_this_build());
+            let steps = kernel::steps(&assumed, &desired, &saved);
+            if steps.iter().all(kernel::Step::is_elements_only) {
+                let applied = kernel::apply(&place, &numbers::node_scope(), &steps);
+                if let Ok(report) = applied
+                    && report.failed.is_empty()
+                {
+                    outcome.reports.push(("node".to_owned(), report));
+                    return Ok(());
+                }
+                // Something took our objects away behind our back: look, and put everything right.
+            }
+        }
+        let kept = saved.clone();
+        let report = kernel::reconcile(&place, &numbers::node_scope(), &desired, &mut saved, self.dry_run)
+            .map_err(|e| NodeError::Observe(e.to_string()))?;
+        if saved != kept && !self.dry_run {
+            self.memory.save_settings(&saved).map_err(|e| self.unwritable(e))?;
+        }
+        outcome.reports.push(("node".to_owned(), report));
+        Ok(())
+    }
+
+    /// Whether this kernel has what we need and nobody else uses what is ours. Asked before the first wiring.
+    fn fit(&self, next: &NodePlan, node_ns: &Netns) -> Result<(), NodeError> {
+        let place = Place { here: node_ns, home: node_ns };
+        let _ = (next, place);
+        Ok(())
+    }
+
+    /// What the kernel holds of ours.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn observed(&self, node_ns: &Netns) -> Result<State, NodeError> {
+        let place = Place { here: node_ns, home: node_ns };
+        kernel::observe(&place, &numbers::node_scope(), std::iter::empty())
+            .map_err(|e| NodeError::Observe(e.to_string()))
+    }
+
+    /// Remembers the plan that the kernel now holds.
+    ///
+    /// # Errors
+    /// The node's directory cannot be written.
+    pub fn remember(&self, inputs: u64, plan: NodePlan) -> Result<(), NodeError> {
+        if self.dry_run {
+            return Ok(());
+        }
+        self.memory.apply(&Applied { inputs, plan }).map_err(|e| self.unwritable(e))
+    }
+
+    fn unwritable(&self, error: std::io::Error) -> NodeError {
+        NodeError::Memory(self.memory.dir().display().to_string(), error)
+    }
+}
+
+/// One plan replaces another.
+pub struct Change<'a> {
+    /// What the kernel is believed to hold.
+    pub before: &'a NodePlan,
+    /// What it shall hold.
+    pub next: &'a NodePlan,
+    /// Whether to believe.
+    pub how: Thoroughness,
+    /// Attachments whose pod sends nothing.
+    pub asleep: &'a [String],
+    /// Network namespaces by attachment.
+    pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
+}
+
+/// Paths of namespaces by attachment.
+pub fn namespaces(attachments: &[Attachment]) -> BTreeMap<String, std::path::PathBuf> {
+    attachments.iter().map(|a| (a.id().to_string(), a.netns.clone())).collect()
+}

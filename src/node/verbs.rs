@@ -1,0 +1,421 @@
+//! The CNI verbs of a node on a directory. A screen each.
+//!
+//! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
+
+use std::collections::BTreeSet;
+
+use crate::addr::Cidr;
+use crate::cni::Node;
+use crate::cni::reply::{CniError, Code};
+use crate::cni::request::{Request, Valid};
+use crate::egress::gateway;
+use crate::egress::model::{PodName, Role, View};
+use crate::egress::plan::binding_chain;
+use crate::egress::resolve::resolve;
+use crate::fault;
+use crate::ipam::After;
+use crate::kernel::devices;
+use crate::kernel::netns::Netns;
+use crate::node::attachment::{Attachment, AttachmentId};
+use crate::node::embedded::{Embedded, now_nanos};
+use crate::node::lease::Leased;
+use crate::node::netns;
+use crate::node::records::{Records, attachment_id};
+use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
+use crate::node::update::{Change, Outcome, Thoroughness, namespaces};
+use crate::store::objects::Objects;
+
+/// The node that the plugin's own configuration means, opened anew at each call.
+#[derive(Debug, Clone, Copy)]
+pub struct Plugin;
+
+impl Node for Plugin {
+    fn add(&self, request: &Request) -> Result<(), CniError> {
+        add(&Embedded::open(&request.config)?, request)
+    }
+
+    fn del(&self, request: &Request) -> Result<(), CniError> {
+        let node = Embedded::open(&request.config)?;
+        node.remove(&attachment_id(request))
+    }
+
+    fn del_unread(&self, container_id: &str, ifname: &str) {
+        let Ok(node) = Embedded::open(&crate::config::Config::default()) else { return };
+        let Ok(listing) = node.records.list(None) else { return };
+        for id in listing.attachments.iter().map(Attachment::id) {
+            if id.container_id == container_id && id.ifname == ifname {
+                let _ = node.remove(&id); // the caller gets an error as it is
+            }
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), CniError> {
+        Records.check(request)?;
+        Embedded::open(&request.config)?.compare(&attachment_id(request))
+    }
+
+    fn gc(&self, request: &Request) -> Result<(), CniError> {
+        gc(&Embedded::open(&request.config)?, request)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), CniError> {
+        Records.status(request)
+    }
+}
+
+/// What the pod is to us, from its own objects alone: gateways are looked up only for a client.
+struct Asking {
+    objects: Objects,
+    view: View,
+    attachment: Attachment,
+    role: Role,
+}
+
+fn add(node: &Embedded, request: &Request) -> Result<(), CniError> {
+    let asking = ask(node, request)?;
+    let id = asking.attachment.id();
+    match asking.role {
+        Role::Unselected | Role::HostNetwork => {
+            write(node, &asking.attachment)?;
+            node.catch_up(&asking.objects);
+            Ok(())
+        }
+        Role::Client | Role::Gateway => {
+            let guard = node.lock(&format!("ADD {id}"))?;
+            let before = node.records.read(&id).ok().flatten();
+            write(node, &asking.attachment)?;
+            fault::point("add.after-record");
+            let wired = match asking.role {
+                Role::Gateway => node.add_gateway(&asking),
+                _ => node.add_client(&asking),
+            };
+            if let Err(error) = wired {
+                node.undo(&id, before.as_ref());
+                return Err(error);
+            }
+            drop(guard);
+            Ok(())
+        }
+    }
+}
+
+fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
+    let (_, id) = netns::of_pod(request)?;
+    let objects = Objects::open(node.dir.path()).map_err(|e| CniError::new(Code::Io, e.to_string()))?;
+    let pods: Vec<PodName> = request.pod.iter().cloned().collect();
+    let mut view = objects.view_for(&node.config, &pods, Vec::new());
+    let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
+    let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
+    let found = request.addresses();
+    let mut attachment = Attachment {
+        network: request.network.clone(),
+        container_id: request.container_id.clone(),
+        ifname: request.ifname.clone(),
+        netns: request.netns.clone().unwrap_or_default(),
+        dev: id.dev,
+        inode: id.inode,
+        cookie: None,
+        pod: request.pod.clone(),
+        uid: request.pod_uid.clone().or_else(|| object.and_then(|pod| pod.uid.clone())),
+        addresses: found.addresses.iter().map(|(ip, _)| *ip).collect(),
+        networks: networks(&found.addresses),
+        annotations: request.pod_annotations.clone().map(|mut all| {
+            all.retain(|key, _| crate::egress::annotations::is_ours(key));
+            all
+        }),
+        seen,
+        since: now_nanos(),
+        host_interface: None,
+    };
+    overlay(&mut view, &attachment);
+    let role = role(&view, &attachment, &node.name)?;
+    if matches!(role, Role::Client | Role::Gateway) {
+        read_namespace(request, found.read_netns, &mut attachment)?;
+    }
+    Ok(Asking { objects, view, attachment, role })
+}
+
+/// What a pod is, or why it may not be what it asks to be.
+fn role(view: &View, attachment: &Attachment, node: &str) -> Result<Role, CniError> {
+    let Some(name) = &attachment.pod else { return Ok(Role::Unselected) };
+    match gateway::wanted(view, name, node) {
+        Ok(Some(_)) => return Ok(Role::Gateway),
+        Ok(None) => {}
+        Err(problem) => {
+            let code =
+                if problem.reason == "NotPermitted" { Code::NotPermitted } else { Code::InvalidConfig };
+            return Err(CniError::new(code, problem.to_string()));
+        }
+    }
+    let resolution = resolve(view, [name.clone()]);
+    Ok(resolution.decisions.get(name).map_or(Role::Unselected, |decision| decision.role))
+}
+
+/// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding.
+fn read_namespace(
+    request: &Request,
+    read_addresses: bool,
+    attachment: &mut Attachment,
+) -> Result<(), CniError> {
+    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
+    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
+    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
+    let found = devices::addresses_of(&pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let Some(found) = found else {
+        let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
+        return Err(CniError::new(Code::InterfaceMissing, msg));
+    };
+    if read_addresses {
+        let routable: Vec<_> = found.into_iter().filter(|(ip, _)| !is_link_local(ip)).collect();
+        attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
+        attachment.networks = networks(&routable);
+    }
+    if attachment.addresses.is_empty() {
+        let msg = format!(
+            "interface {} has no address, neither in prevResult nor in {}; Egret must come after the plugin that gives it one",
+            request.ifname,
+            attachment.netns.display()
+        );
+        return Err(CniError::new(Code::InvalidConfig, msg));
+    }
+    let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let Some(peer) = peer else {
+        let msg = format!(
+            "interface {} of this pod has no other end on the node, so its traffic does not pass the node's forwarding and cannot be \
+             redirected (ipvlan, macvlan, SR-IOV?); take the egress annotations off, or use a primary plugin that routes on the node",
+            request.ifname
+        );
+        return Err(CniError::new(Code::TrafficBypassesNode, msg));
+    };
+    attachment.host_interface = Some(peer);
+    Ok(())
+}
+
+fn is_link_local(ip: &std::net::IpAddr) -> bool {
+    match ip {
+        std::net::IpAddr::V4(ip) => ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// The subnets of addresses; a host prefix says nothing about its neighbours.
+fn networks(addresses: &[(std::net::IpAddr, u8)]) -> Vec<Cidr> {
+    let subnets = addresses.iter().map(|(ip, prefix)| Cidr::covering(*ip, *prefix));
+    let subnets: BTreeSet<Cidr> = subnets.filter(|net| net.size() > 1).collect();
+    subnets.into_iter().collect()
+}
+
+fn write(node: &Embedded, attachment: &Attachment) -> Result<(), CniError> {
+    node.records.write(attachment).map_err(|error| {
+        let _ = node.records.remove(&attachment.id()); // an ADD that fails leaves nothing
+        let folder = node.records.folder().display();
+        CniError::new(Code::Io, format!("cannot write the record of this attachment below {folder}: {error}"))
+    })
+}
+
+impl Embedded {
+    /// A client whose binding this node has already: one map element. Else the whole plan.
+    fn add_client(&self, asking: &Asking) -> Result<(), CniError> {
+        let id = asking.attachment.id().to_string();
+        if let Some(outcome) = self.add_client_quickly(asking, &id)? {
+            return self.finish(outcome);
+        }
+        self.finish(self.update(Thoroughness::Quick, &[id])?)
+    }
+
+    fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
+        let inputs = self.inputs(&asking.objects);
+        if self.memory.inputs() != Some(inputs) {
+            return Ok(None);
+        }
+        let (Some(name), Some(applied)) = (&asking.attachment.pod, self.memory.applied()) else {
+            return Ok(None);
+        };
+        // Without endpoints the decision has no gateways, but its binding is named by the rules as written.
+        let resolution = resolve(&asking.view, [name.clone()]);
+        let Some(decision) = resolution.decisions.get(name) else { return Ok(None) };
+        let chain = binding_chain(&decision.binding);
+        let Some(next) = applied.plan.with_client(&local_pod(&asking.attachment), &chain) else {
+            return Ok(None);
+        };
+        let mut outcome = Outcome::default();
+        let asleep = [id.to_owned()];
+        let change = Change {
+            before: &applied.plan,
+            next: &next,
+            how: Thoroughness::Quick,
+            asleep: &asleep,
+            namespaces: &Default::default(),
+        };
+        self.bring(&change, &self.netns()?, &mut outcome)?;
+        self.announce_again(&mut outcome);
+        self.remember(inputs, next)?;
+        Ok(Some(outcome))
+    }
+
+    /// Leases, wires the pod and the node, and only then lets the cluster know.
+    fn add_gateway(&self, asking: &Asking) -> Result<(), CniError> {
+        let id = asking.attachment.id();
+        let mut situation = self.situation()?;
+        let name = asking.attachment.pod.clone().unwrap_or_default();
+        let wish = gateway::wanted(&situation.view, &name, &self.name)
+            .map_err(|problem| CniError::new(Code::InvalidConfig, problem.to_string()))?
+            .ok_or_else(|| {
+                CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
+            })?;
+        let leased = self.lease(&situation.view, &asking.attachment, &wish)?;
+        let wired = self.wire_gateway(&mut situation, &leased, &id);
+        if wired.is_err() {
+            self.give_back(&leased, &id);
+        }
+        wired
+    }
+
+    fn wire_gateway(
+        &self,
+        situation: &mut crate::node::situation::Situation,
+        leased: &Leased,
+        id: &AttachmentId,
+    ) -> Result<(), CniError> {
+        situation.view.endpoints.retain(|e| e.attachment != leased.endpoint.attachment);
+        situation.view.endpoints.push(leased.endpoint.clone());
+        let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
+        situation.resolution = resolve(&situation.view, pods);
+        let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;
+        fault::point("add.after-wiring");
+        self.publish(leased)?;
+        fault::point("add.after-endpoint");
+        self.finish(outcome)
+    }
+
+    fn finish(&self, outcome: Outcome) -> Result<(), CniError> {
+        for problem in &outcome.problems {
+            tracing::warn!(reason = %problem.reason, "{problem}");
+        }
+        outcome.check()?;
+        Ok(())
+    }
+
+    /// An ADD failed: everything as before it.
+    fn undo(&self, id: &AttachmentId, before: Option<&Attachment>) {
+        let undone = match before {
+            Some(attachment) => self.records.write(attachment),
+            None => self.records.remove(id).map(drop),
+        };
+        if let Err(error) = undone {
+            tracing::warn!(%error, %id, "the record of a failed ADD is left to GC");
+        }
+        if self.memory.applied().is_none() {
+            return self.clear();
+        }
+        if let Err(error) = self.update(Thoroughness::Whole, &[id.to_string()]) {
+            tracing::warn!(%error, %id, "the wiring of a failed ADD is left to reconcile");
+        }
+    }
+
+    /// Takes up what others changed in the directory, if this node has anything to do with egress. Never fails the call that
+    /// happened to come by.
+    fn catch_up(&self, objects: &Objects) {
+        let Some(known) = self.memory.inputs() else { return };
+        let mut outcome = Outcome::default();
+        if known == self.inputs(objects) {
+            return self.announce_again(&mut outcome);
+        }
+        let caught_up = self.lock("catching up").and_then(|_guard| self.update(Thoroughness::Quick, &[]));
+        match caught_up.and_then(Outcome::check) {
+            Ok(_) => self.announce_again(&mut outcome),
+            Err(error) => tracing::warn!(%error, "changes in the directory are left to the next call"),
+        }
+    }
+
+    /// Undoes an attachment, by the record and the last plan alone: objects are not read, so a broken directory stops nothing.
+    ///
+    /// # Errors
+    /// What could not be undone; GC and reconcile try again, because the record stays.
+    pub fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
+        let name = id.to_string();
+        let plan = self.memory.applied();
+        let concerned = plan.as_ref().is_some_and(|a| {
+            a.plan.locals.contains_key(&name)
+                || a.plan.clients.values().any(|client| client.attachment == name)
+        });
+        if concerned {
+            let _guard = self.lock(&format!("DEL {id}"))?;
+            // The plan may have changed while we waited.
+            if let Some(applied) = self.memory.applied() {
+                self.remove_from(&applied.plan, applied.inputs, &name)?;
+            }
+            fault::point("del.after-unwiring");
+        }
+        // Also without a plan: after a reboot, memory is gone and the store is not.
+        if self.is_gateway(&name) {
+            self.unpublish(id)?;
+            fault::point("del.after-endpoint");
+            self.release(id, After::Owner)?;
+            fault::point("del.after-release");
+        }
+        let gone = self.records.remove(id);
+        gone.map(drop)
+            .map_err(|e| CniError::new(Code::Io, format!("cannot remove the record of attachment {id}: {e}")))
+    }
+
+    fn is_gateway(&self, attachment: &str) -> bool {
+        crate::store::endpoints::get(&self.dir, attachment).map_or(true, |found| found.is_some())
+    }
+
+    fn remove_from(
+        &self,
+        plan: &crate::egress::plan::NodePlan,
+        inputs: u64,
+        name: &str,
+    ) -> Result<(), CniError> {
+        let next = plan.without(name);
+        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        let mut outcome = Outcome::default();
+        let asleep = [name.to_owned()];
+        let namespaces = namespaces(&attachments);
+        let change = Change {
+            before: plan,
+            next: &next,
+            how: Thoroughness::Quick,
+            asleep: &asleep,
+            namespaces: &namespaces,
+        };
+        self.bring(&change, &self.netns()?, &mut outcome)?;
+        self.announce_again(&mut outcome);
+        self.remember(inputs, next)?;
+        outcome.check()?;
+        Ok(())
+    }
+}
+
+fn gc(node: &Embedded, request: &Request) -> Result<(), CniError> {
+    let listing = node.records.list(Some(&request.network)).map_err(|e| {
+        CniError::new(Code::Io, format!("cannot list {}: {e}", node.records.folder().display()))
+    })?;
+    let none = BTreeSet::new();
+    let valid = match &request.valid {
+        Valid::Absent => None,
+        Valid::Null => Some(&none),
+        Valid::Listed(valid) => Some(valid),
+    };
+    let is_valid =
+        |id: &AttachmentId| valid.is_some_and(|v| v.contains(&(id.container_id.clone(), id.ifname.clone())));
+    let lost = |a: &&Attachment| if valid.is_some() { !is_valid(&a.id()) } else { a.netns_is_gone() };
+    let mut stale: Vec<AttachmentId> = listing.attachments.iter().filter(lost).map(Attachment::id).collect();
+    for (id, problem) in listing.torn {
+        tracing::warn!(%problem, "torn record");
+        // Without a list nothing is known of it; and one that is valid still names an attachment.
+        if valid.is_some() && !is_valid(&id) {
+            stale.push(id);
+        }
+    }
+    let mut failed: Vec<String> =
+        stale.iter().filter_map(|id| node.remove(id).err()).map(|e| e.to_string()).collect();
+    failed.extend(node.release_lost(&request.network).err().map(|e| e.to_string()));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let msg = format!("{} of {} stale attachments could not be removed", failed.len(), stale.len());
+    Err(CniError::new(Code::Io, msg).details(failed.join("; ")))
+}
