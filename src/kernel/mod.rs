@@ -3,14 +3,13 @@
 //! Knows links, routes and nftables; nothing of egress. One verb programs the kernel everywhere: [`reconcile`]. Uninstalling is
 //! reconciling to `State::default()`.
 
-pub mod apply;
 pub mod announce;
+pub mod apply;
 pub mod conntrack;
 mod effect;
 pub mod netlink;
 pub mod netns;
 pub(crate) mod nfnetlink;
-pub mod nft;
 pub mod nft;
 pub mod observe;
 #[cfg(test)]
