@@ -10,9 +10,9 @@ use std::ops::Bound::{Included, Unbounded};
 
 use crate::addr::{Cidr, Family};
 use crate::egress::model::Pairs;
-use crate::egress::near::near;
 use crate::egress::selector::Selector;
 use crate::problem::Problem;
+use crate::spelling::nearest;
 
 /// One annotation under all its names; the first that an object has counts, so ours stands first and wins.
 #[derive(Debug, Clone, Copy)]
@@ -299,14 +299,14 @@ pub fn unread(annotations: &Pairs) -> Vec<Problem> {
         };
         Problem::new("", "UnknownAnnotation", message).at(field(name)).value(value)
     };
-    let known = || ALL.iter().flat_map(|annotation| annotation.0.iter().copied());
+    let known: Vec<&str> = ALL.iter().flat_map(|annotation| annotation.0.iter().copied()).collect();
     for prefix in ["egret.dev/", "egress.projectcalico.org/"] {
         let ours = annotations
             .range::<str, _>((Included(prefix), Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix));
         for (name, value) in ours {
-            if known().chain(CALICOS_OWN).all(|known| known != name) {
-                problems.push(problem(name, value, near(name, known(), 1).first().copied()));
+            if !known.contains(&name.as_str()) && !CALICOS_OWN.contains(&name.as_str()) {
+                problems.push(problem(name, value, nearest(name, &known)));
             }
         }
     }

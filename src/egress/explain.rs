@@ -14,9 +14,9 @@ use crate::egress::inside::{self, Inside};
 use crate::egress::model::{
     Action, Candidate, Decision, EgressSupport, Outcome, PodName, Resolution, Role, Source, View,
 };
-use crate::egress::near::near;
 use crate::egress::resolve::{lack, resolve};
 use crate::problem::Problem;
+use crate::spelling::nearest;
 
 mod text;
 
@@ -130,7 +130,7 @@ pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Expla
     }
 }
 
-/// A sentence for a name that no object has, with those that may have been meant.
+/// A sentence for a name that no object has, with the one that may have been meant.
 fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
     let object = format!("Pod {pod}");
     if view.pods.contains_key(pod) || view.broken.contains(&object) {
@@ -139,12 +139,13 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
     // Another pod of the namespace, or the same name in another namespace, is one slip away in one half of the name.
     let others = view.pods.keys().filter(|other| other.namespace == pod.namespace || other.name == pod.name);
     let others: Vec<String> = others.map(ToString::to_string).collect();
-    let close = near(&pod.to_string(), others.iter().map(String::as_str), 3);
-    let meant =
-        if close.is_empty() { String::new() } else { format!("; did you mean {}?", close.join(" or ")) };
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let meant = match nearest(&pod.to_string(), &others) {
+        Some(other) => format!("; did you mean {other}?"),
+        None => ".".to_owned(),
+    };
     let message = format!(
-        "there is no such Pod object{meant}{} It is explained as a pod without labels and annotations of its own",
-        if close.is_empty() { "." } else { "" }
+        "there is no such Pod object{meant} It is explained as a pod without labels and annotations of its own"
     );
     Some(Problem::new(object, "UnknownPod", message))
 }

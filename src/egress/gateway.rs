@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use crate::addr::Family;
 use crate::egress::annotations::{self, Found, GatewayRequest, PoolRef};
 use crate::egress::model::{Pod, PodName, Pool, PoolKind, PoolSource, View};
-use crate::egress::near::near;
 use crate::egress::selector::{NamespaceLabels, Selector};
 use crate::problem::Problem;
+use crate::spelling;
 
 /// What a pod that becomes a gateway is to lease.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,8 +21,8 @@ pub struct GatewayWish {
     pub pools: BTreeMap<Family, Vec<String>>,
     /// Certain addresses asked for; each lies in the one pool of its family.
     pub addresses: BTreeMap<Family, IpAddr>,
-    /// Pools that were named and are passed over, while others remain.
-    pub skipped: Vec<Problem>,
+    /// Named pools that give no new leases. They stay in `pools`: an owner that has or had an address there keeps it.
+    pub problems: Vec<Problem>,
 }
 
 /// Whether the pod is to be a gateway. `node` is where it runs; a pool's `nodeSelector` is asked only where the pod names
@@ -54,7 +54,7 @@ fn grant(asking: &Asking<'_>, request: &GatewayRequest<'_>) -> Result<GatewayWis
         let asked =
             request.addresses.as_ref().and_then(|(found, ips)| ips.get(&family).map(|ip| (*found, *ip)));
         let mut pools = match request.pools.get(&family) {
-            Some((found, refs)) => asking.named(family, *found, refs, &mut wish.skipped)?,
+            Some((found, refs)) => asking.named(family, *found, refs, &mut wish.problems)?,
             None if request.any.is_some() && asked.is_none() => asking.unrequested(family),
             None => Vec::new(),
         };
@@ -93,38 +93,38 @@ impl<'a> Asking<'a> {
         Ok(())
     }
 
-    /// The pools that the pod names. All must exist and take it; one without new leases is passed over while another
-    /// remains.
+    /// The pools that the pod names. All must exist and take it.
     fn named(
         &self,
         family: Family,
         found: Found<'_>,
         refs: &[PoolRef],
-        skipped: &mut Vec<Problem>,
+        problems: &mut Vec<Problem>,
     ) -> Result<Vec<&'a Pool>, Problem> {
         let mut pools: Vec<&Pool> = Vec::new();
-        let mut disabled = None;
         for reference in refs {
             let pool = self.find(found, reference)?;
             if pool.cidr.family() != family {
                 let message = format!("pool `{}` ({}) has no {family} addresses", pool.name, pool.cidr);
                 return Err(problem(found, "WrongFamily", message));
             }
-            match self.refusal(pool) {
-                Some(("PoolDisabled", message)) => {
-                    let passed = problem(found, "PoolDisabled", message);
-                    disabled.get_or_insert_with(|| passed.clone());
-                    skipped.push(Problem { object: format!("Pod {}", self.pod), ..passed });
-                }
-                Some((reason, message)) => return Err(problem(found, reason, message)),
-                None if pools.iter().any(|known| known.name == pool.name) => {}
-                None => pools.push(pool),
+            if let Some((reason, message)) = self.refusal(pool) {
+                return Err(problem(found, reason, message));
             }
+            if pools.iter().any(|known| known.name == pool.name) {
+                continue;
+            }
+            if pool.disabled {
+                let message = format!(
+                    "pool `{}` is disabled and gives no new leases: enable it or name another",
+                    pool.name
+                );
+                let disabled = problem(found, "PoolDisabled", message);
+                problems.push(Problem { object: format!("Pod {}", self.pod), ..disabled });
+            }
+            pools.push(pool);
         }
-        match disabled {
-            Some(disabled) if pools.is_empty() => Err(disabled),
-            _ => Ok(pools),
-        }
+        Ok(pools)
     }
 
     fn find(&self, found: Found<'_>, reference: &PoolRef) -> Result<&'a Pool, Problem> {
@@ -145,7 +145,8 @@ impl<'a> Asking<'a> {
                 return format!("{kind} `{name}` cannot be read: correct it");
             }
         }
-        match near(name, self.view.pools.keys().map(String::as_str), 1).first() {
+        let names: Vec<&str> = self.view.pools.keys().map(String::as_str).collect();
+        match spelling::nearest(name, &names) {
             Some(near) => format!("there is no pool `{name}`; did you mean `{near}`?"),
             None => format!("there is no pool `{name}`: create it, or name one that exists"),
         }
@@ -156,7 +157,8 @@ impl<'a> Asking<'a> {
         let mut pools: Vec<&Pool> =
             self.view.pools.values().filter(|pool| pool.cidr.family() == family).collect();
         pools.retain(|pool| self.refusal(pool).is_none() && self.node_refusal(pool).is_none());
-        pools.sort_by_key(|pool| pool.kind == PoolKind::IPPool);
+        // A disabled one still serves owners that have an address of it.
+        pools.sort_by_key(|pool| (pool.disabled, pool.kind == PoolKind::IPPool));
         pools
     }
 
@@ -185,7 +187,7 @@ impl<'a> Asking<'a> {
     fn refusal(&self, pool: &Pool) -> Option<(&'static str, String)> {
         let name = &pool.name;
         if let Some(sentence) = gateway_namespace_refusal(self.view, pool, &self.pod.namespace) {
-            return Some(("NamespaceNotAllowed", sentence));
+            return Some(("NotPermitted", sentence));
         }
         if pool.source == PoolSource::PodAddress {
             let message =
@@ -196,11 +198,6 @@ impl<'a> Asking<'a> {
             let message =
                 format!("pool `{name}`: natOutgoing is not served yet; use a pool with natOutgoing false");
             return Some(("NotServedYet", message));
-        }
-        if pool.disabled {
-            let message =
-                format!("pool `{name}` is disabled and gives no new leases: enable it or name another");
-            return Some(("PoolDisabled", message));
         }
         None
     }

@@ -9,7 +9,6 @@ pub mod inside;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;
-mod near;
 pub mod numbering;
 pub mod numbers;
 pub mod plan;

@@ -170,7 +170,7 @@ impl<'a> Resolver<'a> {
         match gateway::wanted(self.view, pod, object.node.as_deref().unwrap_or_default()) {
             Ok(None) => false,
             Ok(Some(wish)) => {
-                wish.skipped.iter().for_each(|problem| self.said.say(problem, &problem.object));
+                wish.problems.iter().for_each(|problem| self.said.say(problem, &problem.object));
                 true
             }
             Err(problem) => {

@@ -282,7 +282,8 @@ fn owned(
                 Ok(None) | Err(StoreError::Record(_)) => return Ok(Err(seen.pool.name.clone())),
                 Err(error) => return Err(error.into()),
             };
-            let Some(allocation) = block.allocations.get(&ip) else {
+            let Some(allocation) = block.allocations.get(&ip).filter(|a| a.owner == claim.tenant.owner)
+            else {
                 if believe {
                     continue;
                 }
@@ -292,7 +293,7 @@ fn owned(
             // A new lease in all but name, so the rules for new leases hold.
             let lost = state == State::Free && seen.refuses.is_some();
             let given_away = state <= State::Cooling && seen.taken.contains(&ip);
-            if allocation.owner == claim.tenant.owner && seen.pool.cidr.contains(ip) && !lost && !given_away {
+            if seen.pool.cidr.contains(ip) && !lost && !given_away {
                 found.push(Own { ip, block, version, state });
             }
         }

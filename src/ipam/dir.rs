@@ -88,7 +88,7 @@ impl<'a> DirStore<'a> {
         // Only writers leave temporary files, and they hold the lock that we hold now.
         record::sweep(&folder).map_err(failed("sweep", &folder))?;
         let before = look(&folder).map_err(failed("read", &folder))?;
-        let (blocks, problems) = list_pool(self.dir, pool)?;
+        let (blocks, problems) = blocks_in(self.dir, pool)?;
         for problem in &problems {
             tracing::warn!(%problem, "a block cannot be used");
         }
@@ -163,7 +163,7 @@ impl<'a> DirStore<'a> {
 
 impl Store for DirStore<'_> {
     fn pools(&self) -> Result<Vec<String>, StoreError> {
-        pools(self.dir)
+        pools_in(self.dir)
     }
 
     fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
@@ -194,7 +194,7 @@ impl Store for DirStore<'_> {
 ///
 /// # Errors
 /// If the folder of folders cannot be read.
-pub(crate) fn pools(dir: &Dir) -> Result<Vec<String>, StoreError> {
+pub fn pools_in(dir: &Dir) -> Result<Vec<String>, StoreError> {
     let paths = record::files(&dir.ipam())?;
     let names = paths.iter().filter(|p| p.is_dir()).filter_map(|p| p.file_name()?.to_str());
     Ok(names.map(unescape).collect())
@@ -204,7 +204,7 @@ pub(crate) fn pools(dir: &Dir) -> Result<Vec<String>, StoreError> {
 ///
 /// # Errors
 /// If the pool's folder cannot be read.
-pub(crate) fn list_pool(dir: &Dir, pool: &str) -> Result<(Vec<Block>, Vec<Problem>), StoreError> {
+pub fn blocks_in(dir: &Dir, pool: &str) -> Result<(Vec<Block>, Vec<Problem>), StoreError> {
     let folder = pool_folder(dir, pool);
     let (records, mut problems) = record::list::<Block>(dir.path(), &folder, KIND)?;
     let mut blocks = Vec::with_capacity(records.len());
@@ -220,8 +220,8 @@ pub(crate) fn list_pool(dir: &Dir, pool: &str) -> Result<(Vec<Block>, Vec<Proble
     Ok((blocks, problems))
 }
 
-/// What a file in a pool's folder is called, for a block.
-pub(crate) fn block_name(cidr: Cidr) -> String {
+/// What a block's record is called: `10-10-10-0-31`.
+pub fn block_name(cidr: Cidr) -> String {
     cidr.to_string().replace(['.', ':', '/'], "-")
 }
 

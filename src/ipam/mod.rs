@@ -23,7 +23,7 @@ mod summary;
 
 pub use block::{After, Allocation, Block, State};
 pub use claim::{Claim, Claimed, How, IpamError, Refused, claim};
-pub use dir::DirStore;
+pub use dir::{DirStore, block_name, blocks_in, pools_in};
 pub use lease::{Holder, Lease, Owner, Tenant};
 pub use memory::MemoryStore;
 pub use pool::{Choice, Source, choose};

@@ -244,7 +244,7 @@ problems:
 }
 
 #[test]
-fn an_unknown_pod_is_asked_back_with_the_names_that_may_be_meant() {
+fn an_unknown_pod_is_asked_back_with_the_name_that_may_be_meant() {
     let said = |pod: &str| {
         let explanation = explain(&world(), &pod_name(pod), None);
         let unknown = explanation.problems.iter().find(|problem| problem.reason == "UnknownPod");

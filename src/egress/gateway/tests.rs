@@ -80,14 +80,14 @@ fn permission_is_the_pools_and_not_the_pods() {
     let nobody = named.clone().with_pool("named", |pool| pool.gateway_namespaces = None);
     assert_eq!(
         refused(&nobody),
-        "NamespaceNotAllowed: pool `named` lets no namespace's pods be gateways: set its gatewayNamespaces, \
+        "NotPermitted: pool `named` lets no namespace's pods be gateways: set its gatewayNamespaces, \
          for example projectcalico.org/name == 'red'"
     );
     let others =
         named.clone().with_pool("named", |pool| pool.gateway_namespaces = Some("team == 'db'".into()));
     assert_eq!(
         refused(&others),
-        "NamespaceNotAllowed: pool `named`: its gatewayNamespaces team == \"db\" does not take namespace `red`"
+        "NotPermitted: pool `named`: its gatewayNamespaces team == \"db\" does not take namespace `red`"
     );
     let ours = named.with_pool("named", |pool| pool.gateway_namespaces = Some("team == 'net'".into()));
     assert_eq!(names(&wish(&ours), Family::V4), ["named"]);
@@ -122,21 +122,21 @@ fn what_a_pool_cannot_serve_is_said() {
     );
     let nat = named().with_pool("named", |pool| pool.nat_outgoing = true);
     assert!(refused(&nat).starts_with("NotServedYet: pool `named`: natOutgoing"), "{}", refused(&nat));
-    let disabled = named().with_pool("named", |pool| pool.disabled = true);
-    assert!(
-        refused(&disabled).starts_with("PoolDisabled: pool `named` is disabled"),
-        "{}",
-        refused(&disabled)
-    );
 }
 
 #[test]
-fn a_disabled_pool_is_passed_over_while_another_remains() {
+fn a_disabled_pool_stays_for_those_who_have_an_address_of_it_and_is_said() {
     let view = world(&[(V4, r#"["named", "open4"]"#)]).with_pool("named", |pool| pool.disabled = true);
-    let wish = wish(&view);
-    assert_eq!(names(&wish, Family::V4), ["open4"]);
-    assert_eq!(wish.skipped.len(), 1);
-    assert_eq!(wish.skipped[0].object, "Pod red/gw");
+    let named = wish(&view);
+    assert_eq!(names(&named, Family::V4), ["named", "open4"]);
+    let said: Vec<String> = named.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["Pod red/gw: metadata.annotations[\"cni.projectcalico.org/ipv4pools\"]: \
+          pool `named` is disabled and gives no new leases: enable it or name another"]
+    );
+    let view = world(&[ANY]).pool("zz", "10.10.30.0/28").with_pool("open4", |pool| pool.disabled = true);
+    assert_eq!(names(&wish(&view), Family::V4), ["zz", "open4"], "and comes last where nobody named it");
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn a_pod_that_asks_in_vain_to_be_a_gateway_is_redirected_like_any_other() {
         .pod("shop/sly", "", &[("egret.dev/ipv4pools", "p4")]);
     assert_eq!(v4(&view, "shop/sly"), BOTH_GATEWAYS);
     let said = resolve(&view, [pod_name("shop/sly")]).problems;
-    assert_eq!((said.len(), said[0].reason.as_str()), (1, "NamespaceNotAllowed"));
+    assert_eq!((said.len(), said[0].reason.as_str()), (1, "NotPermitted"));
 }
 
 #[test]

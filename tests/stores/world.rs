@@ -1,0 +1,134 @@
+//! Three-line builders: pools, owners, containers, and a state directory that is gone afterwards.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use egret::egress::model::{Announce, Pool, PoolKind, PoolSource};
+use egret::ipam::{
+    Allocation, Claim, Claimed, DirStore, Holder, IpamError, MemoryStore, Owner, Store, Tenant, claim,
+};
+use egret::store::Dir;
+
+/// A pool with the defaults of an `EgressPool`.
+pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
+    Pool {
+        name: name.to_owned(),
+        kind: PoolKind::EgressPool,
+        cidr: cidr.parse().unwrap(),
+        block_size,
+        node_selector: "all()".to_owned(),
+        gateway_namespaces: None,
+        client_namespaces: None,
+        source: PoolSource::Pool,
+        nat_outgoing: false,
+        strict_affinity: false,
+        announce: Announce::Auto,
+        cooldown_seconds: 60,
+        disabled: false,
+    }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn owner(text: &str) -> Owner {
+    let Ok(owner) = text.parse();
+    owner
+}
+
+pub(crate) fn holder(node: &str, container: &str) -> Holder {
+    Holder {
+        network: "net".to_owned(),
+        container: container.to_owned(),
+        ifname: "eth0".to_owned(),
+        node: node.to_owned(),
+    }
+}
+
+pub(crate) fn tenant(of: &str, node: &str, container: &str) -> Tenant {
+    Tenant { owner: owner(of), holder: holder(node, container), pod: None }
+}
+
+/// Claims from these pools, which are all there are.
+pub(crate) fn ask(
+    store: &dyn Store,
+    pools: &[&Pool],
+    tenant: Tenant,
+    now: u64,
+) -> Result<Claimed, IpamError> {
+    claim(store, &Claim { tenant, pools, known: pools, address: None, now })
+}
+
+/// Claims one certain address.
+pub(crate) fn ask_for(
+    store: &dyn Store,
+    pools: &[&Pool],
+    tenant: Tenant,
+    address: &str,
+    now: u64,
+) -> Result<Claimed, IpamError> {
+    claim(store, &Claim { tenant, pools, known: pools, address: Some(ip(address)), now })
+}
+
+/// The address that a claim gives.
+pub(crate) fn given(store: &dyn Store, pools: &[&Pool], tenant: Tenant, now: u64) -> String {
+    ask(store, pools, tenant, now).unwrap().lease.ip.to_string()
+}
+
+/// Every allocation of a pool whose blocks all have the pool's block size.
+pub(crate) fn books(store: &dyn Store, pools: &[&Pool]) -> BTreeMap<(String, IpAddr), Allocation> {
+    let mut all = BTreeMap::new();
+    for pool in pools {
+        for n in 0..pool.cidr.size() {
+            let address = pool.cidr.nth(n).unwrap();
+            let cidr = egret::addr::Cidr::covering(address, pool.block_size);
+            if let Some((block, _)) = store.read(&pool.name, cidr).unwrap()
+                && let Some(allocation) = block.allocations.get(&address)
+            {
+                all.insert((pool.name.clone(), address), allocation.clone());
+            }
+        }
+    }
+    all
+}
+
+/// A state directory of this test alone.
+pub(crate) struct Scratch {
+    pub(crate) path: PathBuf,
+    pub(crate) dir: Dir,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("egret-stores-{}-{n}", std::process::id()));
+        let dir = Dir::open(&path).unwrap();
+        Scratch { path, dir }
+    }
+
+    /// A store whose every call takes the lock for itself.
+    pub(crate) fn store(&self) -> DirStore<'_> {
+        DirStore::alone(&self.dir, "test", Duration::from_secs(20))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Runs a story in each kind of store.
+pub(crate) fn in_each_store(story: impl Fn(&dyn Store)) {
+    story(&MemoryStore::new());
+    let alone = Scratch::new();
+    story(&alone.store());
+    let under = Scratch::new();
+    let guard = under.dir.lock("test", Duration::ZERO).unwrap();
+    story(&DirStore::under(&under.dir, &guard));
+}
