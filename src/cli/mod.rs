@@ -3,6 +3,9 @@
 //! In: arguments. Out: text or JSON on standard output, an exit status (0 done, 1 failed, 2 misused). Never: the CNI
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
+mod explain;
+mod node;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,12 +24,20 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
     after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so."
 )]
 struct Line {
+    #[command(flatten)]
+    common: Common,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring this node's kernel to its plan, once
+    Reconcile(node::NodeArgs),
+    /// Take everything of Egret out of this node's kernel
+    Uninstall(node::NodeArgs),
+    /// Say where a pod's traffic leaves, and why
+    Explain(explain::ExplainArgs),
     /// Print a script that completes Egret's arguments in a shell
     #[command(long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
                       For bash: egret completions bash > /etc/bash_completion.d/egret")]
@@ -107,7 +118,12 @@ pub fn run() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    match Line::parse().command {
+    let line = Line::parse();
+    let common = &line.common;
+    match line.command {
+        Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
+        Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
+        Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);
@@ -116,6 +132,20 @@ pub fn run() -> ExitCode {
         None => {
             let _ = write!(std::io::stderr(), "{}", Line::command().render_help());
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints an answer: 0 if all is well, 1 if it says that something is not, 1 with a sentence if there is none.
+fn answer(answer: Result<(String, bool), String>) -> ExitCode {
+    match answer {
+        Ok((text, well)) => match (print(text.as_bytes()), well) {
+            (printed, true) => printed,
+            (_, false) => ExitCode::FAILURE,
+        },
+        Err(sentence) => {
+            let _ = writeln!(std::io::stderr(), "egret: {sentence}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -114,6 +114,23 @@ impl Embedded {
         })
     }
 
+    /// The same for those who only read: nothing is made.
+    ///
+    /// # Errors
+    /// The name is no name, or there is no state directory.
+    pub fn look(config: &Config) -> Result<Embedded, CniError> {
+        let name = node_name(config)?;
+        let dir = Dir::at(&config.state_dir).map_err(NodeError::from)?;
+        Ok(Embedded {
+            memory: Memory::new(&config.run_dir, &name),
+            records: Attachments::of_node(&config.run_dir, &name),
+            config: config.clone(),
+            name,
+            dir,
+            dry_run: true,
+        })
+    }
+
     /// The lock under which this node's kernel is changed. Taken before the store's.
     ///
     /// # Errors

@@ -79,6 +79,21 @@ impl Embedded {
         Ok(Situation { inputs, view, attachments, resolution, inside, problems })
     }
 
+    /// Everything in the directory, for those who only ask. Pods wired here have the annotations that the runtime passed.
+    ///
+    /// # Errors
+    /// The directory cannot be read at all.
+    pub fn whole_view(&self) -> Result<(View, Vec<Problem>), NodeError> {
+        let objects = Objects::open(self.dir.path())?;
+        let (endpoints, mut problems) = endpoints::list(&self.dir)?;
+        let mut view = objects.view(&self.config, endpoints);
+        for attachment in self.records.list(None).map(|l| l.attachments).unwrap_or_default() {
+            overlay(&mut view, &attachment);
+        }
+        problems.extend(objects.problems());
+        Ok((view, problems))
+    }
+
     /// A number for everything a plan is made from, cheap enough to ask at every call: the compiled objects' own fingerprint,
     /// the endpoints' and nodes' files by name, inode and time, and the configuration.
     pub fn inputs(&self, objects: &Objects) -> u64 {

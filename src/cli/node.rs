@@ -1,0 +1,120 @@
+//! `egret reconcile` and `egret uninstall`: one node, once.
+//!
+//! In: the common flags. Out: every step that was taken, or would be. Never: decides; `node` does.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Common;
+use crate::kernel::{Report, Step};
+use crate::node::embedded::{Embedded, NodeError};
+use crate::node::update::Outcome;
+use crate::problem::Problem;
+
+/// Flags of both.
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// Print the steps, take none
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was done to a node, as one JSON document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReconcileReport<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    node: &'a str,
+    items: Vec<Item<'a>>,
+    problems: &'a [Problem],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    /// `node`, or a gateway's attachment.
+    place: &'a str,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Brings this node to its plan.
+///
+/// # Errors
+/// A sentence; then nothing was printed.
+pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), String> {
+    act(common, args, Embedded::reconcile)
+}
+
+/// Takes everything of ours out of this node.
+///
+/// # Errors
+/// As [`reconcile`].
+pub fn uninstall(common: &Common, args: &NodeArgs) -> Result<(String, bool), String> {
+    act(common, args, Embedded::uninstall)
+}
+
+type Verb = fn(&Embedded) -> Result<Outcome, NodeError>;
+
+fn act(common: &Common, args: &NodeArgs, verb: Verb) -> Result<(String, bool), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(
+            "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()
+        );
+    }
+    let mut node = Embedded::open(&common.config()?).map_err(|e| e.to_string())?;
+    node.dry_run = args.dry_run;
+    let outcome = verb(&node).map_err(|e| e.to_string())?;
+    let well = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
+    let text = match common.output {
+        super::Output::Json => json(&node.name, &outcome)?,
+        super::Output::Text => text(&node.name, &outcome),
+    };
+    Ok((text, well))
+}
+
+fn json(node: &str, outcome: &Outcome) -> Result<String, String> {
+    let items = outcome.reports.iter().map(|(place, report)| Item { place, report }).collect();
+    let report = ReconcileReport {
+        api_version: "egret.dev/v1alpha1",
+        kind: "ReconcileReport",
+        node,
+        items,
+        problems: &outcome.problems,
+    };
+    serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(|e| e.to_string())
+}
+
+fn text(node: &str, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for (place, report) in &outcome.reports {
+        let place = if place == "node" { format!("node {node}") } else { format!("gateway {place}") };
+        let counts =
+            [(report.done.len(), "done"), (report.pending.len(), "to do"), (report.failed.len(), "failed")];
+        let counts: Vec<String> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+        let counts = if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") };
+        let _ = writeln!(text, "{place}: {counts}, {} unchanged", report.unchanged);
+        steps(&mut text, "+", &report.done);
+        steps(&mut text, "~", &report.pending);
+        for (step, why) in &report.failed {
+            let _ = writeln!(text, "  ! {step}: {why}");
+        }
+    }
+    if outcome.reports.is_empty() {
+        let _ = writeln!(text, "node {node}: nothing to do: no pod here is a client or a gateway");
+    }
+    for problem in &outcome.problems {
+        let _ = writeln!(text, "problem: {problem}");
+    }
+    text
+}
+
+fn steps(text: &mut String, sign: &str, steps: &[Step]) {
+    for step in steps {
+        let _ = writeln!(text, "  {sign} {step}");
+    }
+}
