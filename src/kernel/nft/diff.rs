@@ -232,6 +232,11 @@ fn table_verbs(is: &Table, should: &Table) -> Vec<Verb> {
     for (name, new) in &should.chains {
         if is.chains.get(name).is_none_or(|old| old.hook != new.hook) {
             verbs.push(Verb::AddChain(name.clone(), new.hook.clone()));
+            // A chain at a device goes with the device in some kernels and outlives it in others (6.18): a caller that
+            // has just deleted the device cannot know, and must not add rules to what is still there.
+            if new.hook.as_ref().is_some_and(|hook| hook.device.is_some()) {
+                verbs.push(Verb::FlushChain(name.clone()));
+            }
         }
     }
     for (name, new) in &should.maps {

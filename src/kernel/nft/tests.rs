@@ -107,6 +107,17 @@ fn the_egress_chain_works_again_after_its_device_was_deleted_and_made_anew() {
 }
 
 #[test]
+fn a_chain_thought_gone_with_its_device_may_still_be_there() {
+    let machine = loaded();
+    machine.run(|| {
+        let mut thought = node();
+        thought.get_mut(&ours()[1]).unwrap().chains.clear();
+        change(&thought, &node()).unwrap().apply().unwrap();
+        assert_eq!(observe(&ours()).unwrap(), node());
+    });
+}
+
+#[test]
 fn a_repair_touches_nothing_but_what_differs() {
     let machine = loaded();
     machine.sh("nft delete element inet egret binding4 '{ 10.60.1.10 }'; nft flush chain inet egret held");
