@@ -100,7 +100,10 @@ impl<'a> Resolver<'a> {
             let selected_by = wish.map(|wish| wish.source(&pod));
             return self.host_network(pod, selected_by);
         }
-        if self.gateways.holds(&pod) || self.wants_to_be_gateway(&pod, annotated) {
+        // Only who holds an endpoint is exempt. Asking alone would let a running client annotate its way past its namespace's
+        // rules; a pod that may become a gateway gets its endpoint within its own ADD.
+        self.say_what_a_gateway_lacks(&pod, annotated);
+        if self.gateways.holds(&pod) {
             return outside_of_rules(pod, Role::Gateway, None);
         }
         if let Some((object, answer)) = self.unreadable(&pod) {
@@ -163,20 +166,15 @@ impl<'a> Resolver<'a> {
         outside_of_rules(pod, Role::HostNetwork, selected_by)
     }
 
-    /// A pod that asks to be a gateway and may. One that asks in vain is a pod like any other: otherwise the annotation
-    /// would be a way out of the namespace's rules.
-    fn wants_to_be_gateway(&mut self, pod: &PodName, object: Option<&Pod>) -> bool {
-        let Some(object) = object else { return false };
+    /// What is wrong with a pod's wish to be a gateway.
+    fn say_what_a_gateway_lacks(&mut self, pod: &PodName, object: Option<&Pod>) {
+        let Some(object) = object else { return };
         match gateway::wanted(self.view, pod, object.node.as_deref().unwrap_or_default()) {
-            Ok(None) => false,
-            Ok(Some(wish)) => {
-                wish.problems.iter().for_each(|problem| self.said.say(problem, &problem.object));
-                true
+            Ok(wish) => {
+                let problems = wish.iter().flat_map(|wish| &wish.problems);
+                problems.for_each(|problem| self.said.say(problem, &problem.object));
             }
-            Err(problem) => {
-                self.said.say(&problem, &problem.object);
-                false
-            }
+            Err(problem) => self.said.say(&problem, &problem.object),
         }
     }
 

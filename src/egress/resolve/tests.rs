@@ -159,13 +159,13 @@ fn host_network_pods_are_never_redirected_and_a_problem_if_selected() {
 }
 
 #[test]
-fn gateways_are_never_redirected_whether_by_endpoint_or_by_wish() {
+fn a_gateway_is_never_redirected_and_a_wish_alone_makes_none() {
     let view = world()
         .namespace("red", "team=net", &EGRESS)
         .pod("red/new", "", &[("cni.projectcalico.org/ipv4pools", "[\"p4\"]")])
         .pod("red/plain", "", &[]);
     assert_eq!(decide(&view, "red/gw-0").role, Role::Gateway);
-    assert_eq!(decide(&view, "red/new").role, Role::Gateway);
+    assert_eq!(decide(&view, "red/new").role, Role::Client, "else a running pod could annotate its way out");
     assert_eq!(decide(&view, "red/plain").role, Role::Client);
 }
 
