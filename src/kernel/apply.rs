@@ -63,7 +63,7 @@ impl Hands<'_> {
         let result = match step {
             Step::RemoveOdd { removal, .. } => gone(self.remove_odd(removal)),
             Step::AddLink { name, link } => self.add_link(name, link),
-            Step::ChangeLink { name, link } => self.change_link(name, link),
+            Step::ChangeLink { name, from, to } => self.change_link(name, from, to),
             Step::RaiseLink { name, arp } => {
                 self.here.change(link::raise(name, *arp), 0).map_err(Failure::from)
             }
@@ -219,10 +219,10 @@ impl Hands<'_> {
         self.here.change(link::configure(name, link, self.scope.link_group), 0)
     }
 
-    fn change_link(&mut self, name: &str, link: &Link) -> Result<(), Failure> {
-        self.here.change(link::configure(name, link, self.scope.link_group), 0)?;
-        if let LinkKind::Veth { peer, peer_mac } = &link.kind {
-            self.home()?.change(link::set_mac(peer, *peer_mac), 0)?;
+    fn change_link(&mut self, name: &str, from: &Link, to: &Link) -> Result<(), Failure> {
+        self.here.change(link::change(name, from, to), 0)?;
+        if let Some((peer, mac)) = to.new_peer_mac(from) {
+            self.home()?.change(link::set_mac(peer, mac), 0)?;
         }
         Ok(())
     }

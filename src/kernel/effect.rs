@@ -22,7 +22,7 @@ pub(super) fn carry_out(state: &mut State, step: &Step) {
         Step::AddLink { name, link } => {
             state.links.insert(name.clone(), link.clone());
         }
-        Step::ChangeLink { name, link } => change_link(state, name, link),
+        Step::ChangeLink { name, to, .. } => change_link(state, name, to),
         Step::RaiseLink { name, .. } => {
             state.faults.remove(&Fault::Down(name.clone()));
         }

@@ -105,6 +105,18 @@ pub struct Link {
     pub arp: bool,
 }
 
+impl Link {
+    /// Name and MAC of a veth's other end, if that MAC is another than it was.
+    pub fn new_peer_mac(&self, was: &Link) -> Option<(&str, Mac)> {
+        match (&self.kind, &was.kind) {
+            (LinkKind::Veth { peer, peer_mac }, LinkKind::Veth { peer_mac: old, .. }) if peer_mac != old => {
+                Some((peer, *peer_mac))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Kinds of devices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkKind {

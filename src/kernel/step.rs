@@ -29,12 +29,15 @@ pub enum Step {
         /// What it shall be.
         link: Link,
     },
-    /// Changes MAC, MTU or ARP of a device in place.
+    /// Changes MAC, MTU or ARP of a device in place; only what differs, because setting the same MAC once more already makes
+    /// the kernel forget the device's neighbours.
     ChangeLink {
         /// Device name.
         name: String,
+        /// What it is.
+        from: Link,
         /// What it shall be.
-        link: Link,
+        to: Link,
     },
     /// Brings a device up.
     RaiseLink {
@@ -147,19 +150,7 @@ impl fmt::Display for Step {
                 write!(f, "ip link set {name} address {mac} mtu {mtu}{} up", no_arp(*arp))
             }
             Step::AddLink { name, link } => write!(f, "ip link add {name} {}", device(link)),
-            Step::ChangeLink { name, link } => {
-                write!(
-                    f,
-                    "ip link set {name} address {} mtu {} arp {}",
-                    link.mac,
-                    link.mtu,
-                    on_off(link.arp)
-                )?;
-                if let LinkKind::Veth { peer, peer_mac } = &link.kind {
-                    write!(f, "; ip link set {peer} address {peer_mac}")?;
-                }
-                Ok(())
-            }
+            Step::ChangeLink { name, from, to } => f.write_str(&change_line(name, from, to)),
             Step::RaiseLink { name, .. } => write!(f, "ip link set {name} up"),
             Step::DelLink(name) => write!(f, "ip link del {name}"),
             Step::SetSysctl { path, value } => write!(f, "sysctl -w {path}=\"{value}\""),
@@ -219,12 +210,26 @@ fn device(link: &Link) -> String {
     }
 }
 
-fn no_arp(arp: bool) -> &'static str {
-    if arp { "" } else { " arp off" }
+fn change_line(name: &str, from: &Link, to: &Link) -> String {
+    let mut line = format!("ip link set {name}");
+    if from.mac != to.mac {
+        line += &format!(" address {}", to.mac);
+    }
+    if from.mtu != to.mtu {
+        line += &format!(" mtu {}", to.mtu);
+    }
+    if from.arp != to.arp {
+        line += if to.arp { " arp on" } else { " arp off" };
+    }
+    line += " up";
+    match to.new_peer_mac(from) {
+        Some((peer, mac)) => format!("{line}; ip link set {peer} address {mac}"),
+        None => line,
+    }
 }
 
-fn on_off(on: bool) -> &'static str {
-    if on { "on" } else { "off" }
+fn no_arp(arp: bool) -> &'static str {
+    if arp { "" } else { " arp off" }
 }
 
 fn address_on(address: &Address) -> String {

@@ -195,10 +195,13 @@ impl Plan<'_> {
         let desired = self.desired;
         for (name, link) in &desired.links {
             let down = self.now.faults.contains(&Fault::Down(name.clone()));
-            let (name, link) = (name.clone(), link.clone());
+            let name = name.clone();
             match self.now.links.get(&name) {
-                None => self.push(Step::AddLink { name, link }),
-                Some(have) if *have != link => self.push(Step::ChangeLink { name, link }),
+                None => self.push(Step::AddLink { name, link: link.clone() }),
+                Some(have) if have != link => {
+                    let from = have.clone();
+                    self.push(Step::ChangeLink { name, from, to: link.clone() });
+                }
                 Some(_) if down => self.push(Step::RaiseLink { name, arp: link.arp }),
                 Some(_) => {}
             }
@@ -255,7 +258,8 @@ impl Plan<'_> {
             if self.now.routes.contains(route) {
                 continue;
             }
-            let was_ours = self.observed.routes.iter().any(|other| same_place(other, route));
+            let mut stood = self.observed.routes.iter().chain(&self.now.routes);
+            let was_ours = stood.any(|other| same_place(other, route));
             let route = route.clone();
             self.push(if was_ours { Step::ReplaceRoute(route) } else { Step::AddRoute(route) });
         }

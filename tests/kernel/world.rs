@@ -24,8 +24,10 @@ pub fn node() -> Netns {
     enter_fresh();
     ip("link set lo up");
     ip("link add up0 type veth peer name up1");
-    ip("link set up0 up");
-    ip("link set up1 up");
+    for end in ["up0", "up1"] {
+        ip(&format!("link set {end} addrgenmode none"));
+        ip(&format!("link set {end} up"));
+    }
     ip("addr add 172.30.0.1/24 dev up0");
     ip("addr add fd00:172:30::1/64 dev up0 nodad");
     Netns::current().unwrap()
@@ -114,12 +116,24 @@ pub fn listing() -> BTreeSet<String> {
         "ip -4 rule",
         "ip -6 rule",
         "ip nexthop",
-        "ip neigh show nud all",
+        "ip neigh show nud permanent",
         "ip neigh show proxy",
         "bridge fdb",
     ];
-    commands
-        .iter()
-        .flat_map(|c| sh(c).lines().map(|line| format!("{c}: {line}")).collect::<Vec<_>>())
-        .collect()
+    let mut seen = BTreeSet::new();
+    for command in commands {
+        for line in sh(command).lines() {
+            // A device that was made again has another index.
+            let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
+            seen.insert(format!("{command}: {line}"));
+        }
+    }
+    seen
+}
+
+/// Demands that two listings are equal, and shows only what differs.
+pub fn assert_same(now: &BTreeSet<String>, before: &BTreeSet<String>) {
+    let gone: Vec<_> = before.difference(now).collect();
+    let new: Vec<_> = now.difference(before).collect();
+    assert!(gone.is_empty() && new.is_empty(), "gone: {gone:#?}\nnew: {new:#?}");
 }

@@ -216,10 +216,24 @@ pub fn raise(name: &str, arp: bool) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
-/// Everything that can be changed on a living device, and up.
+/// All that can be set on a device that exists already, and up.
 pub fn configure(name: &str, link: &Link, group: u32) -> RouteNetlinkMessage {
     let mut message = base(name, link.mac, link.mtu, Some(group));
     flags(&mut message, link.arp);
+    RouteNetlinkMessage::SetLink(message)
+}
+
+/// What differs on a living device, and up.
+pub fn change(name: &str, from: &Link, to: &Link) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    if from.mac != to.mac {
+        message.attributes.push(LinkAttribute::Address(to.mac.0.to_vec()));
+    }
+    if from.mtu != to.mtu {
+        message.attributes.push(LinkAttribute::Mtu(to.mtu));
+    }
+    flags(&mut message, to.arp);
     RouteNetlinkMessage::SetLink(message)
 }
 

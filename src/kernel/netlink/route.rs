@@ -15,6 +15,7 @@ use crate::kernel::state::{Route, Via};
 /// `struct rtmsg`.
 const HEADER: usize = 12;
 const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTNH_F_ONLINK: u32 = 4;
 /// `RTM_F_CLONED`: a cache entry, not a route.
@@ -82,7 +83,8 @@ pub fn read(payload: &[u8]) -> Option<Known> {
     let shape = match (*payload.get(7)?, nexthop, gateway, index) {
         _ if other => Shape::Other,
         // Beside the id the kernel repeats what the object says, so that old programs can read the route.
-        (RTN_UNICAST, Some(id), ..) if source.is_none() => Shape::Nexthop(id),
+        // (IPv6 also repeats that the object is a blackhole.)
+        (RTN_UNICAST | RTN_BLACKHOLE, Some(id), ..) if source.is_none() => Shape::Nexthop(id),
         _ if several => Shape::Other,
         (RTN_UNREACHABLE, None, None, _) => Shape::Unreachable,
         (RTN_UNICAST, None, None, Some(index)) => Shape::Device(index, source),

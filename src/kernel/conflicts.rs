@@ -1,0 +1,112 @@
+//! Who else uses our numbers here, and what this kernel lacks: asked once, before anything is written.
+//!
+//! In: a place, our marks of ownership, our mark bits and UDP port. Out: sentences that say who and what to do; none if all is
+//! well. Never: changes anything.
+
+use super::netlink::{link, nexthop, rule};
+use super::observe::{KernelError, open, reading};
+use super::probe;
+use super::state::Scope;
+use super::{Netns, Place};
+
+/// Looks for overlaps in a namespace, and for what its kernel cannot do.
+pub fn conflicts(
+    place: &Place<'_>,
+    scope: &Scope,
+    mark_mask: u32,
+    port: u16,
+) -> Result<Vec<String>, KernelError> {
+    let mut found = Vec::new();
+    rules(place.here, scope, mark_mask, &mut found)?;
+    nexthops(place.here, scope, &mut found)?;
+    tunnels(place.here, scope, port, &mut found)?;
+    if !probe::has_netdev_egress(place.here) {
+        found.push(
+            "this kernel cannot filter packets as they leave a device (nftables `netdev` family, hook `egress`); Egret needs \
+             Linux 5.16 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NF_TABLES_NETDEV"
+                .to_owned(),
+        );
+    }
+    Ok(found)
+}
+
+fn rules(here: &Netns, scope: &Scope, mark_mask: u32, found: &mut Vec<String>) -> Result<(), KernelError> {
+    let mut socket = open(here)?;
+    let dump = socket.dump(&rule::list()).map_err(reading("policy rules"))?;
+    for known in dump.iter().filter_map(|message| rule::read(message.payload)) {
+        let at_ours = scope.rule_priorities.contains(&known.priority);
+        if known.protocol == scope.protocol && at_ours {
+            continue;
+        }
+        let (family, priority, owner) = (known.family, known.priority, maker(known.protocol));
+        if at_ours {
+            found.push(format!(
+                "{family} policy rule {priority} ({owner}) stands at one of Egret's priorities; move it to another (`ip rule`)"
+            ));
+        }
+        if let Some((value, mask)) = known.mark.filter(|(_, mask)| mask & mark_mask != 0) {
+            found.push(format!(
+                "{family} policy rule {priority} ({owner}) looks at packet mark {value:#x}/{mask:#x}, which overlaps Egret's bits \
+                 {mark_mask:#x}; set `markMask` to seven adjacent bits that nobody uses"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn nexthops(here: &Netns, scope: &Scope, found: &mut Vec<String>) -> Result<(), KernelError> {
+    let mut socket = open(here)?;
+    let dump = match socket.dump(&nexthop::list()) {
+        Ok(dump) => dump,
+        Err(refusal) if refusal.errno == libc::EOPNOTSUPP => {
+            found.push(KernelError::NoNexthops.to_string());
+            return Ok(());
+        }
+        Err(refusal) => return Err(reading("nexthop objects")(refusal)),
+    };
+    for object in dump.iter().filter_map(|message| nexthop::read(message.payload)) {
+        if object.protocol != scope.protocol && scope.nexthop_ids.contains(&object.id) {
+            found.push(format!(
+                "nexthop object {} ({}) lies among Egret's ids {} to {}; its owner must use others",
+                object.id,
+                maker(object.protocol),
+                scope.nexthop_ids.start(),
+                scope.nexthop_ids.end()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tunnels(here: &Netns, scope: &Scope, port: u16, found: &mut Vec<String>) -> Result<(), KernelError> {
+    let mut socket = open(here)?;
+    let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
+    for device in dump.iter().filter_map(|message| link::read(message.payload)) {
+        let Some(vxlan) = device.vxlan().filter(|vxlan| vxlan.port == port) else { continue };
+        if device.group != scope.link_group {
+            found.push(format!(
+                "VXLAN device {} (VNI {}) uses UDP port {port}, Egret's tunnel port; set `underlay.port` to a free one, equal on \
+                 all nodes",
+                device.name, vxlan.vni
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Who makes objects with a protocol number (`/etc/iproute2/rt_protos`, `linux/rtnetlink.h`).
+fn maker(protocol: u8) -> String {
+    let name = match protocol {
+        0 => return "no protocol number: made by hand, or by a program that gives none".to_owned(),
+        2 => "the kernel",
+        3 => "`ip` by hand or script",
+        4 => "an administrator's `static`",
+        11 => "zebra, as FRR uses it",
+        12 => "bird",
+        16 => "dhcp",
+        186 => "bgp",
+        188 => "ospf",
+        _ => return format!("protocol {protocol}, see /etc/iproute2/rt_protos"),
+    };
+    format!("protocol {protocol}: {name}")
+}

@@ -1,0 +1,88 @@
+//! Whether this kernel has the nftables hook that writes a tunnel packet's MAC address (netdev egress, 5.16).
+//!
+//! The feature is tried, not the version read: distributions switch it off or bring it back. A batch is sent that would make a
+//! table with such a chain, but has no end mark, so the kernel checks every message of it and then takes all of it back.
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+
+use super::Netns;
+use super::netlink::attributes::put;
+
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFPROTO_NETDEV: u8 = 5;
+const NF_NETDEV_EGRESS: u32 = 1;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+/// Sequence number of the message that makes the chain.
+const CHAIN: u32 = 3;
+
+/// Tries it in a namespace. `false` also where nftables itself is missing or may not be used.
+pub fn has_netdev_egress(netns: &Netns) -> bool {
+    netns.run(try_here).is_ok_and(|answer| answer.unwrap_or(false))
+}
+
+fn try_here() -> std::io::Result<bool> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&batch(), 0)?;
+    // One datagram per answer; all of them lie ready when `send` returns, because the kernel handles a batch at once.
+    let mut made = false;
+    let mut answer = Vec::with_capacity(4096);
+    while socket.recv(&mut answer, libc::MSG_DONTWAIT).is_ok() {
+        let word = |at: usize| answer.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
+        let kind = answer.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
+        if kind == Some(NLMSG_ERROR) && word(8) == Some(CHAIN.cast_signed()) {
+            made = word(16) == Some(0);
+        }
+        answer.clear();
+    }
+    Ok(made)
+}
+
+fn batch() -> Vec<u8> {
+    let name = b"egret-probe\0";
+    let mut hook = Vec::new();
+    put(&mut hook, 1, &NF_NETDEV_EGRESS.to_be_bytes());
+    put(&mut hook, 2, &0u32.to_be_bytes());
+    put(&mut hook, 3, b"lo\0");
+    let (mut table, mut chain) = (Vec::new(), Vec::new());
+    put(&mut table, 1, name);
+    put(&mut chain, 1, name);
+    put(&mut chain, 3, name);
+    put(&mut chain, 4 | 0x8000, &hook);
+    put(&mut chain, 7, b"filter\0");
+
+    let nftables = NFNL_SUBSYS_NFTABLES << 8;
+    let mut bytes = Vec::new();
+    message(&mut bytes, NFNL_MSG_BATCH_BEGIN, REQUEST, (1, 0, NFNL_SUBSYS_NFTABLES), &[]);
+    let make = REQUEST | CREATE | ACK;
+    message(&mut bytes, nftables | NFT_MSG_NEWTABLE, make, (2, NFPROTO_NETDEV, 0), &table);
+    message(&mut bytes, nftables | NFT_MSG_NEWCHAIN, make, (CHAIN, NFPROTO_NETDEV, 0), &chain);
+    bytes
+}
+
+/// A message: header, `struct nfgenmsg` (family, version 0, resource), attributes.
+fn message(
+    bytes: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    (sequence, family, resource): (u32, u8, u16),
+    rest: &[u8],
+) {
+    let length = u32::try_from(16 + 4 + rest.len()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&[family, 0]);
+    bytes.extend_from_slice(&resource.to_be_bytes());
+    bytes.extend_from_slice(rest);
+}

@@ -1,0 +1,56 @@
+//! What the plugin must know of a pod and a node before it plans.
+
+use egret::addr::Family;
+use egret::kernel::{addresses_of, default_route_source, link_addresses, peer_of};
+
+use crate::world::*;
+
+#[test]
+fn the_nodes_end_of_a_pods_device_is_found_and_must_point_back() {
+    let (home, pod, stranger) = (node(), another(), another());
+    ip("link add caliX type veth peer name tmp0");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&pod));
+    sh(&format!("ip link set tmp0 netns /proc/{}/fd/{fd}", std::process::id()));
+    pod.run(|| {
+        ip("link set tmp0 name eth0");
+        ip("link add inner type veth peer name inner2");
+        ip("link add eth1 link eth0 type macvlan mode bridge || true");
+    })
+    .unwrap();
+    assert_eq!(peer_of(&home, &pod, "eth0").unwrap().as_deref(), Some("caliX"));
+    assert_eq!(peer_of(&home, &pod, "inner").unwrap(), None, "both ends inside");
+    assert_eq!(peer_of(&home, &pod, "lo").unwrap(), None);
+    assert_eq!(peer_of(&stranger, &pod, "eth0").unwrap(), None, "the other end is in another namespace");
+    assert_eq!(peer_of(&home, &home, "caliX").unwrap(), None);
+    let error = peer_of(&home, &pod, "eth7").unwrap_err().to_string();
+    assert_eq!(error, "cannot read the pod's device from the kernel: No such device (ENODEV)");
+}
+
+#[test]
+fn devices_are_listed_with_their_global_addresses() {
+    let node = node();
+    ip("addr add 169.254.1.1/32 dev up0 scope link");
+    ip("addr add fe80::1/64 dev up0 nodad");
+    let expected = vec![(addr("172.30.0.1"), 24), (addr("fd00:172:30::1"), 64)];
+    assert_eq!(addresses_of(&node, "up0").unwrap(), expected);
+    let all = link_addresses(&node).unwrap();
+    let uplink = all.iter().find(|interface| interface.name == "up0").unwrap();
+    assert_eq!((uplink.addresses.clone(), uplink.mtu, uplink.up), (expected, 1500, true));
+    assert!(uplink.mac.is_some());
+    let loopback = all.iter().find(|interface| interface.name == "lo").unwrap();
+    assert_eq!(loopback.addresses, vec![]);
+}
+
+#[test]
+fn the_source_of_the_default_route_is_what_the_kernel_would_choose() {
+    let node = node();
+    for family in Family::BOTH {
+        assert_eq!(default_route_source(&node, family).unwrap(), None);
+    }
+    ip("addr add 172.30.0.50/24 dev up0");
+    ip("route add default via 172.30.0.254 src 172.30.0.50");
+    ip("route add default via fd00:172:30::fe");
+    let found = |family| default_route_source(&node, family).unwrap().unwrap();
+    assert_eq!(found(Family::V4), (addr("172.30.0.50"), "up0".to_owned()));
+    assert_eq!(found(Family::V6), (addr("fd00:172:30::1"), "up0".to_owned()));
+}
