@@ -4,7 +4,9 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 mod explain;
+pub mod ipam;
 mod node;
+pub mod table;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,6 +40,8 @@ enum Command {
     Uninstall(node::NodeArgs),
     /// Say where a pod's traffic leaves, and why
     Explain(explain::ExplainArgs),
+    /// Show who has which egress address, check the books, give an address back
+    Ipam(ipam::IpamArgs),
     /// Print a script that completes Egret's arguments in a shell
     #[command(long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
                       For bash: egret completions bash > /etc/bash_completion.d/egret")]
@@ -124,6 +128,7 @@ pub fn run() -> ExitCode {
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
+        Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);

@@ -10,6 +10,7 @@
 //! read. That one *owner* does not get two addresses from two blocks at once is the caller's part: it holds the store's lock
 //! while it claims ([`DirStore::under`]), or is the only one to serve that owner (the agent of the pod's node).
 
+mod audit;
 mod block;
 mod cache;
 mod claim;
@@ -21,6 +22,7 @@ mod release;
 mod store;
 mod summary;
 
+pub use audit::{Books, audit};
 pub use block::{After, Allocation, Block, State};
 pub use claim::{Claim, Claimed, How, IpamError, Refused, claim};
 pub use dir::{DirStore, block_name, blocks_in, pools_in};

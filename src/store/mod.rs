@@ -11,7 +11,7 @@
 //! Reading needs no lock: a record is always whole, because a new one is renamed over it. Writing needs the [`Guard`]
 //! of the directory's lock, and every record has a version that a writer must have seen.
 
-mod dir;
+pub(crate) mod dir;
 pub mod endpoints;
 mod lock;
 pub mod nodes;

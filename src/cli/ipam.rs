@@ -1,0 +1,408 @@
+//! `egret ipam show | check | release`: who has which address, what is wrong with the books, and giving an address back.
+//!
+//! In: a state directory. Out: a report, as text or JSON, and whether all is well. Only `release` writes.
+
+mod report;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+
+pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow};
+
+use super::{Common, Output};
+use crate::config::Config;
+use crate::egress::model::Pool;
+use crate::ipam::{
+    Block, Books, DirStore, Freed, Owner, audit, blocks_in, pools_in, release_address, release_owner,
+};
+use crate::node::attachment::Attachments;
+use crate::node::records::node_name;
+use crate::problem::Problem;
+use crate::store::objects::{Objects, ObjectsError};
+use crate::store::{Dir, endpoints, nodes, record};
+
+/// Show leases, check them, give one back.
+#[derive(Debug, Clone, Args)]
+pub struct IpamArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do with leases.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    /// Show pools, blocks and leases: who has which address, and how full it is
+    Show {
+        /// Only this pool
+        #[arg(value_name = "POOL")]
+        pool: Option<String>,
+    },
+    /// Look for leaks, doubles, orphans and damaged files; exit 1 if there are any
+    #[command(
+        long_about = "Look for leaks (an address held by a container that is gone), doubles (an address given twice, an \
+                      owner with two), orphans (blocks of pools or nodes that do not exist) and damaged files. \
+                      Exit 1 if there are any; nothing is changed."
+    )]
+    Check {
+        /// Do not call a lease younger than this a leak: its ADD may still be at work
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        grace: u64,
+    },
+    /// Give an address back that is reserved or cooling, or that a dead container still holds
+    #[command(
+        long_about = "Give an address back. One that is reserved for a StatefulSet's pod, or cooling, is free at once; one \
+                      that a container holds only with --force, and then it cools first."
+    )]
+    Release {
+        /// The addresses
+        #[arg(value_name = "ADDRESS", required_unless_present = "owner")]
+        addresses: Vec<IpAddr>,
+        /// All addresses of an owner, named as `ipam show` does: ordinal:shop/gw/0
+        #[arg(long, value_name = "OWNER", conflicts_with = "addresses")]
+        owner: Option<String>,
+        /// Also what a container holds
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Does what the arguments say: what is printed, and whether all is well. Errors are sentences.
+///
+/// # Errors
+/// If there is no state directory, it cannot be read, or an address cannot be released.
+pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
+    let config = common.config()?;
+    let dir = Dir::at(&config.state_dir).map_err(|e| e.to_string())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match &args.verb {
+        Verb::Show { pool } => {
+            let report = show(&dir, pool.as_deref(), now)?;
+            Ok((written(&report, common.output, IpamReport::text)?, true))
+        }
+        Verb::Check { grace } => {
+            let report = check(&dir, &config, *grace, now)?;
+            let well = report.problems.is_empty();
+            Ok((written(&report, common.output, verdict)?, well))
+        }
+        Verb::Release { addresses, owner, force } => {
+            let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
+            let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
+            Ok((given_back(&freed, common.output)?, true))
+        }
+    }
+}
+
+fn written(report: &IpamReport, output: Output, text: fn(&IpamReport) -> String) -> Result<String, String> {
+    match output {
+        Output::Text => Ok(text(report)),
+        Output::Json => json(report),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| format!("cannot write JSON: {e}"))?;
+    Ok(text + "\n")
+}
+
+fn verdict(report: &IpamReport) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let seen = format!(
+        "{}, {}, {}",
+        count(report.pools.len(), "pool"),
+        count(report.blocks.len(), "block"),
+        count(report.items.len(), "lease"),
+    );
+    match report.problems.len() {
+        0 => format!("{seen}: nothing wrong\n"),
+        n => {
+            let lines: String = report.problems.iter().map(|problem| format!("{problem}\n")).collect();
+            format!("{lines}\n{seen}: {}\n", count(n, "problem"))
+        }
+    }
+}
+
+/// Everything that the state directory says of leases, at one moment.
+struct Seen {
+    pools: Vec<Pool>,
+    blocks: Vec<Block>,
+    problems: Vec<Problem>,
+}
+
+fn look(dir: &Dir) -> Result<Seen, String> {
+    let mut seen = Seen {
+        pools: objects(dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default(),
+        blocks: Vec::new(),
+        problems: Vec::new(),
+    };
+    for path in record::files(&dir.ipam()).map_err(|e| e.to_string())? {
+        if !path.is_dir() {
+            let file = path.strip_prefix(dir.path()).unwrap_or(&path).display().to_string();
+            seen.problems
+                .push(Problem::new("", "Foreign", "this file belongs to no pool: move it away").file(file));
+        }
+    }
+    for pool in pools_in(dir).map_err(|e| e.to_string())? {
+        let (blocks, problems) = blocks_in(dir, &pool).map_err(|e| e.to_string())?;
+        seen.blocks.extend(blocks);
+        seen.problems.extend(problems);
+    }
+    Ok(seen)
+}
+
+/// The user's objects; a state directory without a folder for them has none.
+fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
+    match Objects::open(dir.path()) {
+        Ok(objects) => Ok(Some(objects)),
+        Err(ObjectsError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Pools, blocks and leases, of one pool or of all. Needs no lock.
+///
+/// # Errors
+/// If the directory cannot be read, or has no such pool.
+pub fn show(dir: &Dir, pool: Option<&str>, now: u64) -> Result<IpamReport, String> {
+    let mut seen = look(dir)?;
+    if let Some(wanted) = pool {
+        seen.pools.retain(|pool| pool.name == wanted);
+        seen.blocks.retain(|block| block.pool == wanted);
+        let folder = Path::new("ipam").join(record::file_name(wanted));
+        seen.problems.retain(|problem| Path::new(&problem.file).starts_with(&folder));
+        if seen.pools.is_empty() && seen.blocks.is_empty() && seen.problems.is_empty() {
+            return Err(format!("there is no pool {wanted} in {}", dir.path().display()));
+        }
+    }
+    Ok(IpamReport::new(&seen.pools, &seen.blocks, seen.problems, now))
+}
+
+/// As [`show`], with everything that is wrong. Takes the store's lock, so that it sees no ADD half done.
+///
+/// # Errors
+/// If the lock is not had, or the directory cannot be read.
+pub fn check(dir: &Dir, config: &Config, grace: u64, now: u64) -> Result<IpamReport, String> {
+    let timeout = Duration::from_millis(config.lock_timeout);
+    let _guard = dir.lock("egret ipam check", timeout).map_err(|e| e.to_string())?;
+    let mut seen = look(dir)?;
+    let (endpoints, torn) = endpoints::list(dir).map_err(|e| e.to_string())?;
+    seen.problems.extend(torn);
+    let (_, torn) = nodes::list(dir).map_err(|e| e.to_string())?;
+    seen.problems.extend(torn);
+
+    // Single machines have no Node objects: then nobody says which nodes exist.
+    let known: BTreeSet<String> =
+        objects(dir)?.map(|o| o.nodes().map(|(name, _)| name).collect()).unwrap_or_default();
+    let node = node_name(config).map_err(|e| e.to_string())?;
+    let attachments = attachments(config, &node)?;
+    let books = Books {
+        blocks: &seen.blocks,
+        pools: &seen.pools,
+        endpoints: &endpoints,
+        nodes: Some(&known).filter(|known| !known.is_empty()),
+        attachments: attachments.as_ref().map(|all| (node.as_str(), all)),
+        now,
+        grace,
+    };
+    seen.problems.extend(audit(&books));
+    Ok(IpamReport::new(&seen.pools, &seen.blocks, seen.problems, now))
+}
+
+/// This node's attachments; `None` if no plugin ever ran here.
+fn attachments(config: &Config, node: &str) -> Result<Option<BTreeSet<String>>, String> {
+    let records = Attachments::of_node(&config.run_dir, node);
+    if !records.folder().is_dir() {
+        return Ok(None);
+    }
+    let list = records.list(None).map_err(|e| format!("cannot read {}: {e}", records.folder().display()))?;
+    let whole = list.attachments.iter().map(|a| a.id().to_string());
+    // A torn record still says by its name that there is an attachment.
+    Ok(Some(whole.chain(list.torn.iter().map(|(id, _)| id.to_string())).collect()))
+}
+
+/// Gives addresses back, or all of an owner.
+///
+/// # Errors
+/// If the lock is not had, there is nothing to give back, or a container holds it and `force` is not said. What was given
+/// back before that stays given back.
+pub fn release(
+    dir: &Dir,
+    addresses: &[IpAddr],
+    owner: Option<&Owner>,
+    force: bool,
+    config: &Config,
+    now: u64,
+) -> Result<Vec<Freed>, String> {
+    let timeout = Duration::from_millis(config.lock_timeout);
+    let guard = dir.lock("egret ipam release", timeout).map_err(|e| e.to_string())?;
+    let store = DirStore::under(dir, &guard);
+    let mut freed = Vec::new();
+    if let Some(owner) = owner {
+        freed.extend(release_owner(&store, owner, force, now).map_err(|e| e.to_string())?);
+    }
+    for address in addresses {
+        freed.push(release_address(&store, *address, force, now).map_err(|e| e.to_string())?);
+    }
+    Ok(freed)
+}
+
+fn given_back(freed: &[Freed], output: Output) -> Result<String, String> {
+    match output {
+        Output::Text => Ok(freed
+            .iter()
+            .map(|f| format!("{} of pool {} is no longer kept for {}\n", f.ip, f.pool, f.owner))
+            .collect()),
+        Output::Json => json(&serde_json::json!({
+            "apiVersion": record::API_VERSION,
+            "kind": "IpamReport",
+            "items": freed.iter().map(|f| serde_json::json!({
+                "address": f.ip, "pool": f.pool, "owner": f.owner, "state": "free",
+            })).collect::<Vec<_>>(),
+            "problems": [],
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::model::PodName;
+    use crate::ipam::{After, Claim, Holder, Tenant, claim, release as let_go};
+    use crate::store::dir::tests::scratch;
+    use crate::store::endpoints::tests::endpoint;
+
+    const NOW: u64 = 1_000_000;
+
+    fn holder(container: &str) -> Holder {
+        let [network, ifname, node] = ["net", "eth0", "one"].map(str::to_owned);
+        Holder { network, container: container.to_owned(), ifname, node }
+    }
+
+    /// Two gateways in a pool of four: one runs, one is a StatefulSet's pod that is away.
+    fn world(root: &Path) -> (Dir, Config) {
+        let dir = Dir::open(root.join("state")).unwrap();
+        let pool = "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {name: egress}\nspec: {cidr: 10.10.10.0/30}\n";
+        std::fs::write(dir.objects().join("pool.yaml"), pool).unwrap();
+        let config = Config {
+            state_dir: dir.path().to_owned(),
+            run_dir: root.join("run"),
+            node_name: Some("one".to_owned()),
+            ..Config::default()
+        };
+        let pool = objects(&dir).unwrap().unwrap().pool("egress").unwrap();
+        let guard = dir.lock("test", Duration::ZERO).unwrap();
+        let store = DirStore::under(&dir, &guard);
+        let owners = [
+            ("pod:8a6e", "0a".repeat(32)),
+            ("ordinal:shop/gw/0", "c2".to_owned()),
+            ("pod:77", "c3".to_owned()),
+        ];
+        for (n, (owner, container)) in owners.iter().enumerate() {
+            let Ok(owner) = owner.parse();
+            let pod = Some(PodName::new("shop", format!("gw-{n}")));
+            let tenant = Tenant { owner, holder: holder(container), pod };
+            let pools = [&pool];
+            claim(&store, &Claim { tenant, pools: &pools, known: &pools, address: None, now: NOW - 7200 })
+                .unwrap();
+        }
+        let_go(&store, &holder("c2"), After::Owner, NOW - 300).unwrap();
+        let_go(&store, &holder("c3"), After::Owner, NOW - 20).unwrap();
+        let mut gateway = endpoint(&holder(&"0a".repeat(32)).attachment(), "one", &["10.10.10.2"]);
+        gateway.pod = PodName::new("shop", "gw-0");
+        endpoints::put(&dir, &guard, &gateway).unwrap();
+        drop(guard);
+        (dir, config)
+    }
+
+    #[test]
+    fn show_says_who_has_what_and_how_full_it_is() {
+        let (root, _clean) = scratch();
+        let (dir, _) = world(&root);
+        let report = show(&dir, None, NOW).unwrap();
+        assert_eq!(
+            report.text(),
+            "\
+POOL    CIDR           BLOCKS  FILL
+egress  10.10.10.0/30       2  1 of 4 leased, 1 cooling, 1 reserved
+
+BLOCK          POOL    NODE  FILL
+10.10.10.0/31  egress  one   0 of 2 leased, 1 cooling, 0 reserved
+10.10.10.2/31  egress  one   1 of 2 leased, 0 cooling, 1 reserved
+
+ADDRESS     POOL    STATE     SINCE  OWNER              POD        NODE  HOLDER                 SEQ
+10.10.10.0  egress  cooling   20s    pod:77             shop/gw-2  -     -                        1
+10.10.10.2  egress  leased    2h     pod:8a6e           shop/gw-0  one   net/0a0a0a0a0a0a/eth0    1
+10.10.10.3  egress  reserved  5m     ordinal:shop/gw/0  shop/gw-1  -     -                        2
+"
+        );
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
+        assert_eq!(
+            (json["kind"].as_str(), json["apiVersion"].as_str()),
+            (Some("IpamReport"), Some("egret.dev/v1alpha1"))
+        );
+        assert_eq!(
+            json["items"][1],
+            serde_json::json!({
+                "address": "10.10.10.2", "pool": "egress", "block": "10.10.10.2/31", "state": "leased", "owner": "pod:8a6e",
+                "pod": "shop/gw-0",
+                "holder": {"network": "net", "container": "0a".repeat(32), "ifname": "eth0", "node": "one"},
+                "since": 992_800, "age": 7200, "sequence": 1
+            })
+        );
+        assert_eq!(json["pools"][0]["size"], 4);
+        assert!(show(&dir, Some("other"), NOW).unwrap_err().contains("there is no pool other"));
+        assert_eq!(show(&dir, Some("egress"), NOW + 60).unwrap().items.len(), 2, "what has cooled is free");
+    }
+
+    #[test]
+    fn check_is_content_with_a_world_in_order_and_names_each_wrong() {
+        let (root, _clean) = scratch();
+        let (dir, config) = world(&root);
+        let report = check(&dir, &config, 10, NOW).unwrap();
+        assert_eq!(verdict(&report), "1 pool, 2 blocks, 3 leases: nothing wrong\n");
+
+        std::fs::write(dir.ipam().join("egress/10-10-10-0-31.json"), "{").unwrap();
+        std::fs::write(dir.ipam().join("notes"), "x").unwrap();
+        std::fs::write(dir.nodes().join("two.json"), "").unwrap();
+        std::fs::create_dir_all(root.join("run/one/attachments")).unwrap();
+        let report = check(&dir, &config, 10, NOW).unwrap();
+        let said: Vec<(&str, &str)> =
+            report.problems.iter().map(|p| (p.reason.as_str(), p.file.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                ("Foreign", "ipam/notes"),
+                ("Damaged", "ipam/egress/10-10-10-0-31.json"),
+                ("Damaged", "nodes/two.json"),
+                ("Leak", ""),
+            ]
+        );
+        assert!(verdict(&report).ends_with("1 pool, 1 block, 2 leases: 4 problems\n"));
+    }
+
+    #[test]
+    fn release_gives_back_what_is_kept_and_wants_force_for_what_is_held() {
+        let (root, _clean) = scratch();
+        let (dir, config) = world(&root);
+        let release = |addresses: &[&str], owner: Option<&str>, force| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            let Ok(owner) = owner.map(str::parse::<Owner>).transpose();
+            release(&dir, &addresses, owner.as_ref(), force, &config, NOW)
+        };
+        let freed = release(&[], Some("ordinal:shop/gw/0"), false).unwrap();
+        assert_eq!(
+            given_back(&freed, Output::Text).unwrap(),
+            "10.10.10.3 of pool egress is no longer kept for ordinal:shop/gw/0\n"
+        );
+        let error = release(&["10.10.10.2"], None, false).unwrap_err();
+        assert!(error.starts_with("10.10.10.2 is held by net/0a0a"), "{error}");
+        release(&["10.10.10.2", "10.10.10.0"], None, true).unwrap();
+        let report = show(&dir, None, NOW).unwrap();
+        assert_eq!(report.pools[0].cooling, 1, "what was held cools, what was cooling is free");
+        assert!(release(&["192.0.2.1"], None, true).unwrap_err().contains("192.0.2.1 is not leased"));
+    }
+}
