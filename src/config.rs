@@ -1,7 +1,13 @@
 //! The configuration: one type for the plugin's entry in a conflist, the command line and later the agent.
 //!
-//! In: JSON keys as users write them. Out: values that are right, with defaults. Errors name key and value.
-//! Never: looks at the machine; what depends on it (host name, uplink) is filled in by `node::Facts`.
+//! In: JSON keys as users write them ([`Config::from_json`]), or a file that holds them ([`Config::from_file`]). Out:
+//! values that are right, with defaults. Errors name key and value. Never: looks at the machine; what depends on it
+//! (host name, uplink) is filled in by `node::Facts`.
+
+mod file;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,15 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Cidr;
 use crate::egress::model::EgressSupport;
+pub use read::ConfigError;
 
 /// Which body does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The plugin does it all, on a directory.
+    /// The plugin does it all, on a directory (`stateDir`), and leaves nothing running.
     #[default]
     Embedded,
-    /// The plugin asks the agent. Not served yet.
+    /// The plugin asks the agent. Not served yet: an error that says so.
     Cluster,
 }
 
@@ -33,19 +40,21 @@ pub enum MultipathHash {
     Leave,
 }
 
-/// The underlay that carries the tunnel.
+/// The underlay that carries the tunnel. Unknown keys in it are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Underlay {
-    /// Device whose address is used; default: the one that holds `address`.
+    /// `device`: name of the device whose address is used; default: the one that holds `address`.
     pub device: Option<String>,
-    /// Underlay address; default: this Node's InternalIP, else the source of the default route.
+    /// `address`: this node's address on the underlay, IPv4 or IPv6; default: the Node object's first InternalIP, else
+    /// the source of the default route.
     pub address: Option<IpAddr>,
-    /// UDP port of the tunnel, equal on all nodes.
+    /// `port`: UDP port of the tunnel, 1 to 65535, equal on all nodes; default 4790.
     pub port: u16,
-    /// VNI of the node's own device, equal on all nodes.
+    /// `vni`: network identifier of the node's own device, 1 to 16777215, equal on all nodes; default 4097. Gateways
+    /// take the numbers above it.
     pub vni: u32,
-    /// MTU of the underlay; default: the device's.
+    /// `mtu`: bytes an underlay packet may have, 576 to 65535; default: the MTU of the device.
     pub mtu: Option<u32>,
 }
 
@@ -55,43 +64,52 @@ impl Default for Underlay {
     }
 }
 
-/// Where leases are announced.
+/// Where leases are announced. Unknown keys in it are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AnnounceOn {
-    /// Device names; empty: every device whose subnet holds the lease.
+    /// `interfaces`: device names; default and empty: every device whose subnet holds the lease.
     pub interfaces: Vec<String>,
 }
 
-/// The keys of Egret's entry in a CNI list. Unknown keys at this level are the CNI library's and are ignored.
+/// The keys of Egret's entry in a CNI list. Unknown keys at this level are the CNI library's and are ignored, but see
+/// [`Config::misspelled`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Embedded or cluster.
+    /// `mode`: `embedded` (the default) or `cluster` (not served yet).
     pub mode: Mode,
-    /// Directory of objects and records.
+    /// `stateDir`: directory of objects and records, an absolute path; default `/var/lib/egret`. Nodes that share it
+    /// are one cluster.
     pub state_dir: PathBuf,
-    /// Directory of node-local state on tmpfs.
+    /// `runDir`: directory of this machine's state, an absolute path on a tmpfs (it must go with a reboot, as the pods
+    /// do); default `/run/egret`.
     pub run_dir: PathBuf,
-    /// This node's name; default: the host name.
+    /// `nodeName`: this node's name, as its Node object has it; default: the host name.
     pub node_name: Option<String>,
-    /// Whose annotations count.
+    /// `egressIPSupport`: whose annotations count, `EnabledPerNamespaceOrPerPod` (the default) or
+    /// `EnabledPerNamespace`.
     #[serde(rename = "egressIPSupport")]
     pub egress_ip_support: EgressSupport,
-    /// Ranges that are never sent to a gateway, beside those of the objects.
+    /// `clusterCIDRs`: a list of ranges that are never sent to a gateway (pods, services, nodes), beside those of the
+    /// Node, ServiceCIDR and IPPool objects; default none.
     #[serde(rename = "clusterCIDRs")]
     pub cluster_cidrs: Vec<Cidr>,
-    /// The tunnel's underlay.
+    /// `underlay`: a map, see [`Underlay`].
     pub underlay: Underlay,
-    /// Where leases are announced.
+    /// `announce`: a map, see [`AnnounceOn`].
     pub announce: AnnounceOn,
-    /// How flows spread over gateways.
+    /// `multipathHash`: `l4` (the default: flows spread over several gateways by addresses and ports; sets
+    /// `fib_multipath_hash_policy=1` for the whole host, and puts it back at uninstall) or `leave` (as the host has it;
+    /// with the kernel's default one pod's flows to one destination all take one gateway).
     pub multipath_hash: MultipathHash,
-    /// Bits of the packet mark that are ours: seven adjacent bits.
+    /// `markMask`: bits of the packet mark that are Egret's, a number or a text such as `"0x7f"`: seven adjacent bits
+    /// that nobody else uses; default 0x7f.
     pub mark_mask: u32,
-    /// Milliseconds to wait for another call's lock.
+    /// `lockTimeout`: milliseconds to wait for another call's lock, 0 to 120000; default 10000.
     pub lock_timeout: u64,
-    /// Log filter for standard error (`warn`, `info`, `egret=debug`).
+    /// `log`: what goes to standard error: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or several of
+    /// `TARGET=LEVEL`, separated by commas; default `warn`.
     pub log: String,
 }
 

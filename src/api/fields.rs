@@ -13,23 +13,23 @@ use crate::problem::Problem;
 use crate::spelling;
 
 /// What was found wrong in one object.
-pub(super) struct Findings<'a> {
+pub(crate) struct Findings<'a> {
     file: &'a str,
     /// `Kind name`, as far as known.
-    pub(super) object: String,
+    pub(crate) object: String,
     /// In the order found.
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Whether any of them makes the object unusable.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn of(file: &'a str, object: String) -> Findings<'a> {
+    pub(crate) fn of(file: &'a str, object: String) -> Findings<'a> {
         Findings { file, object, problems: Vec::new(), broken: false }
     }
 
     /// Notes something that makes the object unusable.
-    pub(super) fn wrong(
+    pub(crate) fn wrong(
         &mut self,
         field: &str,
         value: impl Display,
@@ -41,7 +41,7 @@ impl<'a> Findings<'a> {
     }
 
     /// Notes something that the object survives.
-    pub(super) fn doubt(
+    pub(crate) fn doubt(
         &mut self,
         field: &str,
         value: impl Display,
@@ -59,7 +59,7 @@ impl<'a> Findings<'a> {
 }
 
 /// A value as a person would see it in the file: texts bare, the rest as JSON, cut at 80 characters.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -68,7 +68,7 @@ pub(super) fn shown(value: &Value) -> String {
 }
 
 /// `the number 5`, `the text "x"`, `a list`.
-pub(super) fn described(value: &Value) -> String {
+pub(crate) fn described(value: &Value) -> String {
     match value {
         Value::Null => "empty".to_owned(),
         Value::Bool(v) => format!("`{v}`, a boolean"),
@@ -81,26 +81,26 @@ pub(super) fn described(value: &Value) -> String {
 
 /// A map inside a document, with its path for messages. A map that is not there has no fields.
 #[derive(Clone)]
-pub(super) struct Section<'v> {
+pub(crate) struct Section<'v> {
     path: String,
     map: Option<&'v Map<String, Value>>,
 }
 
 impl<'v> Section<'v> {
-    pub(super) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
+    pub(crate) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
         Section { path: path.into(), map: Some(map) }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'v Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'v Value> {
         self.map?.get(key).filter(|v| !v.is_null())
     }
 
     /// The path of a field of this map.
-    pub(super) fn path(&self, key: &str) -> String {
+    pub(crate) fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    pub(super) fn section(&self, key: &str, findings: &mut Findings<'_>) -> Section<'v> {
+    pub(crate) fn section(&self, key: &str, findings: &mut Findings<'_>) -> Section<'v> {
         let path = self.path(key);
         let map = match self.get(key) {
             None => None,
@@ -113,7 +113,7 @@ impl<'v> Section<'v> {
         Section { path, map }
     }
 
-    pub(super) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
+    pub(crate) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
         match self.get(key)? {
             Value::String(text) => Some(text),
             other => {
@@ -124,7 +124,7 @@ impl<'v> Section<'v> {
     }
 
     /// Not there, or wrong: false.
-    pub(super) fn flag(&self, key: &str, findings: &mut Findings<'_>) -> bool {
+    pub(crate) fn flag(&self, key: &str, findings: &mut Findings<'_>) -> bool {
         match self.get(key) {
             None => false,
             Some(Value::Bool(flag)) => *flag,
@@ -135,7 +135,7 @@ impl<'v> Section<'v> {
         }
     }
 
-    pub(super) fn number(
+    pub(crate) fn number(
         &self,
         key: &str,
         range: RangeInclusive<u32>,
@@ -150,7 +150,7 @@ impl<'v> Section<'v> {
         number
     }
 
-    pub(super) fn list(&self, key: &str, findings: &mut Findings<'_>) -> &'v [Value] {
+    pub(crate) fn list(&self, key: &str, findings: &mut Findings<'_>) -> &'v [Value] {
         match self.get(key) {
             None => &[],
             Some(Value::Array(list)) => list,
@@ -162,7 +162,7 @@ impl<'v> Section<'v> {
     }
 
     /// Texts of a list, each with its path; what is no text is noted.
-    pub(super) fn texts(&self, key: &str, findings: &mut Findings<'_>) -> Vec<(String, &'v str)> {
+    pub(crate) fn texts(&self, key: &str, findings: &mut Findings<'_>) -> Vec<(String, &'v str)> {
         let mut texts = Vec::new();
         for (i, value) in self.list(key, findings).iter().enumerate() {
             let path = format!("{}[{i}]", self.path(key));
@@ -175,7 +175,7 @@ impl<'v> Section<'v> {
     }
 
     /// Labels or annotations.
-    pub(super) fn pairs(&self, key: &str, findings: &mut Findings<'_>) -> Pairs {
+    pub(crate) fn pairs(&self, key: &str, findings: &mut Findings<'_>) -> Pairs {
         let mut pairs = Pairs::new();
         let section = self.section(key, findings);
         for (name, value) in section.map.into_iter().flatten() {
@@ -195,7 +195,7 @@ impl<'v> Section<'v> {
     }
 
     /// One of some words.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &self,
         key: &str,
         words: &[(&str, T)],
@@ -213,7 +213,7 @@ impl<'v> Section<'v> {
     }
 
     /// Notes fields that are not among the known ones; they are ignored.
-    pub(super) fn only(&self, known: &[&str], findings: &mut Findings<'_>) {
+    pub(crate) fn only(&self, known: &[&str], findings: &mut Findings<'_>) {
         for (key, value) in self.map.into_iter().flatten() {
             if !known.contains(&key.as_str()) {
                 let path = self.path(key);

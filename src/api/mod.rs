@@ -7,10 +7,10 @@
 
 pub mod document;
 mod egress_pool;
-mod fields;
+pub(crate) mod fields;
 mod ip_pool;
 mod kind;
-mod metadata;
+pub(crate) mod metadata;
 mod namespace;
 mod node;
 pub mod overlap;

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
 use crate::problem::Problem;
 use image::{Image, ObjectRow, slot};
+use scan::Survey;
 use stamp::Stamp;
 
 /// Larger files are refused: a List of 10,000 pods as the API server writes it has about 50 MB.
@@ -81,11 +82,12 @@ impl Objects {
             io::ErrorKind::NotFound => ObjectsError::Missing(path.clone()),
             _ => ObjectsError::Unlisted { path: path.clone(), source },
         })?;
-        let cached = cache::load(state_dir);
-        match cached {
-            Some(image) if scan::is_current(root.as_fd(), &image) => Ok(Objects { image }),
-            cached => renew(state_dir, &path, &root, cached),
+        let Some(image) = cache::load(state_dir) else { return renew(state_dir, &path, &root, None) };
+        let survey = scan::survey(root.as_fd(), &image);
+        if survey.is_current(&image) {
+            return Ok(Objects { image });
         }
+        renew(state_dir, &path, &root, Some((image, survey)))
     }
 
     /// A pod, if it is there and right.
@@ -218,18 +220,28 @@ fn json_list<T: DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
 }
 
 /// Scans, reads what changed, compiles, and writes the cache if that can be done.
-fn renew(state_dir: &Path, path: &Path, root: &File, cached: Option<Image>) -> Result<Objects, ObjectsError> {
+fn renew(
+    state_dir: &Path,
+    path: &Path,
+    root: &File,
+    cached: Option<(Image, Survey)>,
+) -> Result<Objects, ObjectsError> {
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
     // Taken before anything is read: its clock bounds the time of reading from below.
     let pen = cache::Pen::take(state_dir);
     let read_at = pen.as_ref().map_or(clock, |pen| clock.min(pen.now));
-    let found = scanned(root.as_fd()).map_err(|unlisted| ObjectsError::Unlisted {
+    let same_names = cached.as_ref().and_then(|(image, survey)| survey.same_names(image));
+    let found = match same_names {
+        Some(found) => Ok(found),
+        None => scanned(root.as_fd(), cached.as_ref()),
+    };
+    let found = found.map_err(|unlisted| ObjectsError::Unlisted {
         path: path.join(unlisted.path.to_string_lossy().as_ref()),
         source: unlisted.errno.into(),
     })?;
     let mut records = Vec::with_capacity(found.files.len());
-    let mut old = cached.iter().flat_map(|image| image.files().map(move |row| (image, row))).peekable();
+    let mut old = cached.iter().flat_map(|(image, _)| image.files().map(move |row| (image, row))).peekable();
     for file in &found.files {
         while old.next_if(|(_, row)| row.path < file.path.as_c_str()).is_some() {}
         let before = old.next_if(|(_, row)| row.path == file.path.as_c_str());
@@ -248,7 +260,7 @@ fn renew(state_dir: &Path, path: &Path, root: &File, cached: Option<Image>) -> R
     let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
     let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
-    if cached.as_ref().is_none_or(|cached| cached.bytes() != image.bytes())
+    if cached.as_ref().is_none_or(|(cached, _)| cached.bytes() != image.bytes())
         && let Err(error) = pen.and_then(|pen| pen.write(&image))
     {
         tracing::debug!(%error, "object cache not written");
@@ -257,14 +269,14 @@ fn renew(state_dir: &Path, path: &Path, root: &File, cached: Option<Image>) -> R
 }
 
 /// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.
-fn scanned(root: BorrowedFd<'_>) -> Result<scan::Found, scan::Unlisted> {
+fn scanned(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<scan::Found, scan::Unlisted> {
     for _ in 0..3 {
-        match scan::scan(root) {
+        match scan::scan(root, last) {
             Err(gone) if gone.errno == nix::errno::Errno::ENOENT => {}
             found => return found,
         }
     }
-    scan::scan(root)
+    scan::scan(root, last)
 }
 
 /// Reads one file. A stamp that changed while it was read (somebody writes it in place) is read again.

@@ -150,7 +150,7 @@ impl Image {
         (0..self.files).map(|i| self.file(i))
     }
 
-    fn file(&self, i: usize) -> FileRow<'_> {
+    pub(super) fn file(&self, i: usize) -> FileRow<'_> {
         let at = HEADER + self.dirs * DIR + i * FILE;
         let first = short(&self.bytes, at + 40);
         FileRow {
@@ -159,6 +159,12 @@ impl Image {
             objects: first..first + short(&self.bytes, at + 44),
             problems: self.blob(at + 48),
         }
+    }
+
+    /// The number of the file with this path.
+    pub(super) fn file_at(&self, path: &CStr) -> Option<usize> {
+        let row = partition(self.files, |i| self.file(i).path < path);
+        (row < self.files && self.file(row).path == path).then_some(row)
     }
 
     /// The file that holds an object.

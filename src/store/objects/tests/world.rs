@@ -62,8 +62,8 @@ impl World {
     /// Whether the next open parses nothing.
     pub(super) fn is_cached(&self) -> bool {
         let root = std::fs::File::open(self.state.join("objects")).unwrap();
-        cache::load(&self.state)
-            .is_some_and(|image| scan::is_current(std::os::fd::AsFd::as_fd(&root), &image))
+        let root = std::os::fd::AsFd::as_fd(&root);
+        cache::load(&self.state).is_some_and(|image| scan::survey(root, &image).is_current(&image))
     }
 
     pub(super) fn cache(&self) -> PathBuf {
