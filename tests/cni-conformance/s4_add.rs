@@ -1,0 +1,219 @@
+//! Section 4, second part: the pod, its namespace, and ADD again.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::world::{bind, for_an_unselected_pod, for_every_pod, identity, ip, result};
+
+#[test]
+fn row_4_14_unknown_arguments_are_ignored() {
+    for_every_pod(|world| {
+        world.call("ADD").env("CNI_ARGS", "IgnoreUnknown=1;FOO=bar;K8S_POD_NAME=p1").run().succeeds();
+    });
+}
+
+#[test]
+fn row_4_15_and_without_the_word_for_that_too() {
+    for_every_pod(|world| {
+        world.call("ADD").env("CNI_ARGS", "FOO=bar;IgnoreUnknown=0").run().succeeds();
+    });
+}
+
+#[test]
+fn row_4_16_malformed_arguments_are_tolerated() {
+    for_every_pod(|world| {
+        for args in ["FOO", "A=b=c", ";;=;", "=x", "K8S_POD_NAME", "K8S_POD_NAME=;K8S_POD_NAMESPACE="] {
+            world.call("ADD").env("CNI_ARGS", args).run().succeeds();
+        }
+    });
+}
+
+#[test]
+fn row_4_17_a_pod_without_a_name_passes() {
+    for_every_pod(|world| {
+        assert_eq!(world.call("ADD").without("CNI_ARGS").run().succeeds(), result("1.1.0"));
+        let named = json!({"cni": {"egret": {"namespace": "ns1", "name": "p1"}}});
+        world.call("ADD").without("CNI_ARGS").with("args", named).run().succeeds();
+        let record = fs::read_to_string(format!("{}/net/c1:eth0.json", crate::world::RECORDS)).unwrap();
+        assert!(record.contains(r#""pod":"ns1/p1""#), "{record}");
+        let half = json!({"cni": {"egret": {"name": "p1"}}});
+        world
+            .call("ADD")
+            .without("CNI_ARGS")
+            .with("args", half)
+            .run()
+            .fails(7, &["args.cni.egret", "namespace"]);
+    });
+}
+
+#[test]
+fn row_4_18_a_namespace_that_does_not_exist_is_said_and_not_made() {
+    for_every_pod(|world| {
+        let before = world.dump();
+        for path in ["/run/netns/nowhere", "/run/nowhere/x", "/proc/1048577/ns/net"] {
+            world.call("ADD").env("CNI_NETNS", path).run().fails(100, &[path]);
+            assert!(!Path::new(path).exists());
+        }
+        assert_eq!(world.dump(), before);
+    });
+}
+
+#[test]
+fn row_4_19_the_plugins_own_namespace_is_refused_before_anything_is_touched() {
+    for_every_pod(|world| {
+        let before = world.dump();
+        for own in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
+            world.call("ADD").env("CNI_NETNS", own).run().fails(8, &["own network namespace"]);
+            world.call("ADD").env("CNI_NETNS", own).env("CNI_NETNS_OVERRIDE", "0").run().fails(8, &[]);
+        }
+        assert_eq!(world.dump(), before);
+    });
+    for_an_unselected_pod(|world| {
+        for yes in ["1", "TRUE", "true", "True"] {
+            let call = world.call("ADD").env("CNI_NETNS", "/proc/self/ns/net");
+            call.env("CNI_NETNS_OVERRIDE", yes).run().succeeds();
+        }
+    });
+}
+
+#[test]
+fn row_4_20_what_is_no_network_namespace_is_refused() {
+    for_every_pod(|world| {
+        // Not in /run/netns: `ip` opens whatever lies there, and would wait for ever at a pipe.
+        let folder = Path::new(crate::world::SCRATCH);
+        fs::write(folder.join("file"), "not a namespace").unwrap();
+        nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(folder.join("uts"), "").unwrap();
+        bind("/proc/thread-self/ns/uts", &folder.join("uts"));
+        fs::create_dir(folder.join("folder")).unwrap();
+        let before = world.dump();
+        for name in ["file", "pipe", "uts", "folder"] {
+            let path = folder.join(name).display().to_string();
+            world.call("ADD").env("CNI_NETNS", &path).run().fails(100, &[&path]);
+        }
+        world.call("ADD").env("CNI_NETNS", "/dev/null").run().fails(100, &["/dev/null"]);
+        assert_eq!(world.dump(), before);
+    });
+}
+
+#[test]
+fn row_4_21_an_interface_that_is_missing_matters_to_check_and_to_pods_with_egress() {
+    // A pod without egress must not fail for what nobody needs, nor is its namespace entered (row 4.24).
+    for_an_unselected_pod(|world| {
+        world.call("ADD").env("CNI_IFNAME", "eth7").run().succeeds();
+        world.call("CHECK").env("CNI_IFNAME", "eth7").run().fails(101, &["eth7", "/run/netns/a"]);
+    });
+}
+
+#[test]
+fn row_4_22_add_again_changes_nothing() {
+    for_every_pod(|world| {
+        let first = world.add("c1");
+        let (records, before) = (world.records(), kernel_part(&world.dump()));
+        for _ in 0..3 {
+            assert_eq!(world.add("c1"), first);
+        }
+        assert_eq!((world.records(), kernel_part(&world.dump())), (records, before));
+        world.call("CHECK").run().succeeds();
+    });
+}
+
+#[test]
+fn row_4_22_add_again_with_another_namespace_takes_over() {
+    for_every_pod(|world| {
+        world.add("c1");
+        world.netns("b");
+        ip(&["link", "set", "vetha", "down"]);
+        ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
+        let mut prev = result("1.1.0");
+        prev["interfaces"][1]["sandbox"] = json!("/run/netns/b");
+        let add = world.call("ADD").env("CNI_NETNS", "/run/netns/b").with("prevResult", prev.clone());
+        add.run().succeeds();
+        world.call("CHECK").env("CNI_NETNS", "/run/netns/b").with("prevResult", prev).run().succeeds();
+        world.call("CHECK").run().fails(100, &["/run/netns/b", "another"]);
+    });
+}
+
+#[test]
+fn row_4_23_an_add_that_fails_leaves_nothing() {
+    for_every_pod(|world| {
+        fs::create_dir_all("/run/egret/n1").unwrap();
+        fs::write("/run/egret/n1/attachments", "a file where a folder should be").unwrap();
+        let before = world.dump();
+        world.call("ADD").run().fails(5, &["record", "/run/egret/n1/attachments"]);
+        assert_eq!(world.dump(), before);
+    });
+}
+
+#[test]
+fn row_4_24_a_pod_without_egress_costs_one_record() {
+    for_an_unselected_pod(|world| {
+        let before = kernel_part(&world.dump());
+        assert_eq!(world.add("c1"), result("1.1.0"));
+        assert_eq!(kernel_part(&world.dump()), before);
+        assert_eq!(world.records(), ["net/c1:eth0.json"]);
+        let calls = strace(&["setns", "unshare", "socket", "execve", "clone", "clone3", "vfork", "fsync"]);
+        assert_eq!(calls, ["execve"], "no namespace entered, no netlink, no child, no fsync");
+    });
+}
+
+/// The names of those of these system calls that an ADD makes, in order.
+fn strace(names: &[&str]) -> Vec<String> {
+    let stdin = fs::File::from(memory(&crate::world::entry("1.1.0").to_string()));
+    let run = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-e", &format!("trace={}", names.join(",")), "-e", "signal=none"])
+        .arg(crate::world::egret())
+        .envs([
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c2"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/run/netns/a"),
+        ])
+        .stdin(stdin)
+        .output()
+        .expect("needs `strace`; `scripts/tools` installs it");
+    assert!(run.status.success());
+    let trace = String::from_utf8(run.stderr).unwrap();
+    trace.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// A file that holds this text, to be read from its beginning.
+fn memory(text: &str) -> std::os::fd::OwnedFd {
+    let path = format!("{}/stdin", crate::world::SCRATCH);
+    fs::write(&path, text).unwrap();
+    fs::File::open(path).unwrap().into()
+}
+
+/// A dump without the files below /run/egret.
+fn kernel_part(dump: &str) -> String {
+    dump.lines().filter(|line| !line.starts_with("/run/egret")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn row_4_31_annotations_are_read_where_the_runtime_passes_them() {
+    for_every_pod(|world| {
+        let key = "io.kubernetes.cri.pod-annotations";
+        world.call("ADD").with("runtimeConfig", json!({key: {"a": "b"}})).run().succeeds();
+        world.call("ADD").with("runtimeConfig", json!({key: {}})).run().succeeds();
+        world.call("ADD").with("runtimeConfig", json!({})).run().succeeds();
+        world.call("ADD").with("runtimeConfig", json!({key: {"a": 7}})).run().fails(7, &[key]);
+    });
+}
+
+#[test]
+fn general_rule_g4_a_reply_that_nobody_can_read_is_no_panic() {
+    for_every_pod(|world| {
+        for version in ["0.3.1", "1.1.0"] {
+            let broken = world.call("ADD").version(version).nobody_reads_stdout().run();
+            assert_eq!((broken.exit, broken.stderr.as_str()), (1, ""), "the runtime must call DEL");
+            let closed = world.call("ADD").version(version).stdout_closed().run();
+            assert_eq!((closed.exit, closed.stderr.as_str()), (0, ""));
+            let error = world.call("ADD").version(version).lacking("name").nobody_reads_stdout().run();
+            assert_eq!((error.exit, error.stderr.as_str()), (1, ""));
+            assert_eq!(world.call("DEL").version(version).nobody_reads_stdout().run().exit, 0);
+        }
+        assert!(identity("/run/netns/a").1 > 0);
+    });
+}

@@ -1,0 +1,100 @@
+//! Section 6: CHECK compares and changes nothing.
+
+use std::fs;
+
+use crate::world::{RECORDS, for_every_pod, ip};
+
+#[test]
+fn row_6_1_check_came_with_0_4_0() {
+    for_every_pod(|world| {
+        for version in ["0.3.0", "0.3.1"] {
+            world.call("ADD").version(version).run().succeeds();
+            world.call("CHECK").version(version).run().fails(1, &["config version does not allow CHECK"]);
+        }
+    });
+}
+
+#[test]
+fn row_6_2_right_after_add_all_is_well() {
+    for_every_pod(|world| {
+        for version in ["0.4.0", "1.0.0", "1.1.0"] {
+            world.call("ADD").version(version).run().succeeds();
+            world.call("CHECK").version(version).run().succeeds();
+        }
+    });
+}
+
+#[test]
+fn row_6_3_what_of_ours_is_missing_is_named() {
+    for_every_pod(|world| {
+        world.call("CHECK").env("CNI_CONTAINERID", "c9").run().fails(103, &["net/c9/eth0", "record"]);
+        world.add("c1");
+        fs::write(format!("{RECORDS}/net/c1:eth0.json"), "{\"network\":\"net\"").unwrap();
+        world.call("CHECK").run().fails(103, &["c1:eth0.json"]);
+    });
+}
+
+#[test]
+fn row_6_4_routes_of_others_are_their_own_affair() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let inside = |args: &[&str]| {
+            crate::world::output(&[&["nsenter", "--net=/run/netns/a", "ip"], args].concat());
+        };
+        inside(&["link", "set", "eth0", "up"]);
+        inside(&["route", "add", "10.99.0.0/16", "dev", "eth0"]);
+        inside(&["rule", "add", "from", "10.1.2.3", "table", "100"]);
+        ip(&["rule", "add", "from", "10.1.2.3", "table", "100"]);
+        world.call("CHECK").run().succeeds();
+    });
+}
+
+#[test]
+fn row_6_5_check_needs_the_previous_result() {
+    for_every_pod(|world| {
+        world.add("c1");
+        world.call("CHECK").lacking("prevResult").run().fails(7, &["prevResult"]);
+        world.call("CHECK").with("prevResult", "x").run().fails(6, &["prevResult"]);
+    });
+}
+
+#[test]
+fn row_6_7_a_pod_whose_namespace_is_gone_is_broken() {
+    for_every_pod(|world| {
+        world.add("c1");
+        world.remove_netns("a");
+        world.call("CHECK").run().fails(100, &["/run/netns/a"]);
+        world.netns("b"); // so that the kernel does not give the old number to the new one
+        world.netns("a");
+        let outcome = world.call("CHECK").run();
+        assert!(matches!(outcome.json()["code"].as_u64(), Some(100 | 101)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn row_6_7_a_pod_whose_interface_is_gone_is_broken() {
+    for_every_pod(|world| {
+        world.add("c1");
+        ip(&["link", "del", "vetha"]);
+        world.call("CHECK").run().fails(101, &["eth0", "/run/netns/a"]);
+    });
+}
+
+#[test]
+fn row_6_8_a_pod_without_egress_is_well() {
+    crate::world::for_an_unselected_pod(|world| {
+        world.add("c1");
+        world.call("CHECK").run().succeeds();
+    });
+}
+
+#[test]
+fn row_6_9_check_changes_nothing() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let before = world.dump();
+        world.call("CHECK").run().succeeds();
+        world.call("CHECK").env("CNI_CONTAINERID", "c9").run().fails(103, &[]);
+        assert_eq!(world.dump(), before);
+    });
+}

@@ -1,0 +1,60 @@
+//! Section 8: STATUS is quick, and an error only when not even a pod without egress could start.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::world::{Call, World, for_an_unselected_pod, for_every_pod};
+
+/// STATUS as libcni calls it.
+fn status(world: &World) -> Call {
+    let empty = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
+    empty.iter().fold(world.call("STATUS").lacking("prevResult"), |call, name| call.env(name, ""))
+}
+
+#[test]
+fn row_8_1_a_node_that_can_start_pods_is_ready() {
+    for_every_pod(|world| {
+        let before = world.dump();
+        status(world).run().succeeds();
+        assert_eq!(world.dump(), before);
+        world.add("c1");
+        status(world).run().succeeds();
+    });
+}
+
+#[test]
+fn row_8_2_a_node_that_cannot_start_any_pod_says_50() {
+    for_an_unselected_pod(|world| {
+        fs::write("/run/file", "").unwrap();
+        let call = status(world).with("runDir", "/run/file/egret");
+        call.run().fails(50, &["runDir", "/run/file"]);
+    });
+}
+
+#[test]
+fn row_8_4_status_came_with_1_1_0() {
+    for_an_unselected_pod(|world| {
+        for version in ["0.3.1", "0.4.0", "1.0.0"] {
+            world.call("STATUS").version(version).run().fails(1, &["config version does not allow STATUS"]);
+        }
+    });
+}
+
+#[test]
+fn row_8_5_within_a_second_there_is_an_answer() {
+    for_an_unselected_pod(|world| {
+        let start = Instant::now();
+        status(world).stdin_stays_open().run().fails(50, &["1000 ms"]);
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        let start = Instant::now();
+        status(world).run().succeeds();
+        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn row_8_6_a_path_is_not_needed() {
+    for_an_unselected_pod(|world| {
+        status(world).without("CNI_PATH").run().succeeds();
+    });
+}
