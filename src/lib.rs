@@ -8,3 +8,5 @@ pub mod config;
 pub mod egress;
 pub mod kernel;
 pub mod problem;
+#[cfg(feature = "testbed")]
+pub mod testbed;
