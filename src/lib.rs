@@ -18,3 +18,5 @@ pub mod node;
 pub mod problem;
 pub mod spelling;
 pub mod store;
+#[cfg(feature = "testbed")]
+pub mod testbed;
