@@ -3,9 +3,9 @@
 //! In: arguments. Out: text or JSON on standard output, an exit status (0 done, 1 failed, 2 misused). Never: the CNI
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
-mod explain;
+pub mod explain;
 pub mod ipam;
-mod node;
+pub mod node;
 pub mod table;
 
 use std::io::Write;

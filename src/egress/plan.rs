@@ -292,7 +292,7 @@ pub fn binding_chain(key: &str) -> String {
 
 /// Name of the node's end of a gateway's veth.
 pub fn veth_name(attachment: &str) -> String {
-    format!("{}{:09x}", crate::egress::numbers::VETH_PREFIX, fnv64(attachment) & 0xf_ffff_ffff)
+    format!("{}{:09x}", numbers::VETH_PREFIX, fnv64(attachment) & 0xf_ffff_ffff)
 }
 
 /// 64-bit FNV-1a: stable between builds, which Rust's own hasher is not.

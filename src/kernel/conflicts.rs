@@ -44,7 +44,7 @@ fn rules(here: &Netns, scope: &Scope, mark_mask: u32, found: &mut Vec<String>) -
                 "{family} policy rule {priority} ({owner}) stands at one of Egret's priorities; move it to another (`ip rule`)"
             ));
         }
-        if let Some((value, mask)) = known.mark.filter(|(_, mask)| mask & mark_mask != 0) {
+        if let Some((value, mask)) = known.mark.filter(|(value, mask)| value & mask & mark_mask != 0) {
             found.push(format!(
                 "{family} policy rule {priority} ({owner}) looks at packet mark {value:#x}/{mask:#x}, which overlaps Egret's bits \
                  {mark_mask:#x}; set `markMask` to seven adjacent bits that nobody uses"

@@ -5,18 +5,17 @@
 
 pub mod announce;
 pub mod apply;
-pub mod conntrack;
-pub mod devices;
 pub mod conflicts;
+pub mod conntrack;
 mod effect;
 pub mod netlink;
 pub mod netns;
 pub(crate) mod nfnetlink;
 pub mod nft;
 pub mod observe;
+pub mod probe;
 #[cfg(test)]
 mod sandbox;
-pub mod probe;
 pub mod state;
 pub mod step;
 pub mod steps;

@@ -10,7 +10,7 @@ use crate::config::{Config, MultipathHash};
 use crate::egress::model::Node;
 use crate::egress::numbers::LINK_GROUP;
 use crate::egress::plan::{Here, Uplink};
-use crate::kernel::devices::Device;
+use crate::kernel::survey::Interface;
 
 /// Bytes that VXLAN adds over IPv4: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 §4).
 const OVERHEAD_V4: u32 = 50;
@@ -41,7 +41,7 @@ pub enum FactsError {
 /// What the machine offers, beside its objects.
 pub struct Machine<'a> {
     /// Its devices with their addresses.
-    pub devices: &'a [Device],
+    pub devices: &'a [Interface],
     /// Source address of the default route of a family, if there is one.
     pub default_source: &'a dyn Fn(Family) -> Option<IpAddr>,
     /// Whether this kernel has IPv6.
@@ -105,15 +105,15 @@ fn is_routable(ip: &IpAddr) -> bool {
 }
 
 /// Devices on which a lease may be announced: those configured, else all that are up, not ours and have a subnet.
-fn uplinks(config: &Config, devices: &[Device]) -> Vec<Uplink> {
+fn uplinks(config: &Config, devices: &[Interface]) -> Vec<Uplink> {
     let named = &config.announce.interfaces;
-    let serves = |device: &&Device| {
+    let serves = |device: &&Interface| {
         device.group != LINK_GROUP
             && device.name != "lo"
             && device.up
             && (named.is_empty() || named.contains(&device.name))
     };
-    let subnets = |device: &Device| {
+    let subnets = |device: &Interface| {
         let subnet = |(ip, prefix): &(IpAddr, u8)| (*ip, Cidr::covering(*ip, *prefix));
         let addresses: Vec<_> =
             device.addresses.iter().filter(|(ip, _)| is_routable(ip)).map(subnet).collect();
@@ -126,9 +126,9 @@ fn uplinks(config: &Config, devices: &[Device]) -> Vec<Uplink> {
 mod tests {
     use super::*;
 
-    fn eth0() -> Device {
+    fn eth0() -> Interface {
         let addresses = [("172.30.0.1", 24), ("10.10.10.101", 24), ("fe80::1", 64), ("fd00:172:30::1", 64)];
-        Device {
+        Interface {
             name: "eth0".into(),
             index: 2,
             mtu: 1500,

@@ -14,8 +14,9 @@ use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
 use crate::ipam::After;
-use crate::kernel::devices;
+use crate::kernel::KernelError;
 use crate::kernel::netns::Netns;
+use crate::kernel::survey;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, now_nanos};
 use crate::node::lease::Leased;
@@ -160,15 +161,16 @@ fn read_namespace(
     let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
     let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
     let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
-    let found = devices::addresses_of(&pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
-    let Some(found) = found else {
-        let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
-        return Err(CniError::new(Code::InterfaceMissing, msg));
-    };
+    let found = survey::addresses_of(&pod, &request.ifname).map_err(|error| match error {
+        KernelError::Read { refusal, .. } if refusal.is_absence() => {
+            let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
+            CniError::new(Code::InterfaceMissing, msg)
+        }
+        other => unusable(other.to_string()),
+    })?;
     if read_addresses {
-        let routable: Vec<_> = found.into_iter().filter(|(ip, _)| !is_link_local(ip)).collect();
-        attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
-        attachment.networks = networks(&routable);
+        attachment.addresses = found.iter().map(|(ip, _)| *ip).collect();
+        attachment.networks = networks(&found);
     }
     if attachment.addresses.is_empty() {
         let msg = format!(
@@ -178,7 +180,7 @@ fn read_namespace(
         );
         return Err(CniError::new(Code::InvalidConfig, msg));
     }
-    let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let peer = survey::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
     let Some(peer) = peer else {
         let msg = format!(
             "interface {} of this pod has no other end on the node, so its traffic does not pass the node's forwarding and cannot be \
@@ -189,13 +191,6 @@ fn read_namespace(
     };
     attachment.host_interface = Some(peer);
     Ok(())
-}
-
-fn is_link_local(ip: &std::net::IpAddr) -> bool {
-    match ip {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 /// The subnets of addresses; a host prefix says nothing about its neighbours.
