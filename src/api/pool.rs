@@ -2,10 +2,9 @@
 //!
 //! A pool is right by construction: masked, its block inside it, no address in it that could never be a source.
 
-use std::fmt::Display;
-
 use super::fields::{Findings, Section};
 use crate::addr::{Cidr, CidrError, Family};
+use crate::egress::selector::Selector;
 
 /// What a pool without `blockSize` is cut into.
 #[derive(Clone, Copy)]
@@ -125,12 +124,12 @@ pub(super) fn refuse_cidr(path: &str, text: &str, error: &CidrError, findings: &
     findings.wrong(path, text, reason, error.to_string());
 }
 
-/// Notes a selector that does not parse.
+/// A selector; one that does not parse is noted.
 pub(super) fn selector(path: &str, text: &str, findings: &mut Findings<'_>) -> Option<String> {
-    match check_selector(text) {
-        Ok(()) => Some(text.to_owned()),
+    match Selector::parse(text) {
+        Ok(_) => Some(text.to_owned()),
         Err(error) => {
-            refuse_selector(path, text, error, findings);
+            findings.wrong(path, text, "SelectorSyntax", error.sentence());
             None
         }
     }
@@ -145,13 +144,4 @@ pub(super) fn permission(path: &str, text: &str, findings: &mut Findings<'_>) ->
         return None;
     }
     selector(path, text, findings)
-}
-
-fn refuse_selector(path: &str, text: &str, error: impl Display, findings: &mut Findings<'_>) {
-    findings.wrong(path, text, "SelectorSyntax", format!("the selector `{text}` does not parse: {error}"));
-}
-
-/// Whether a text is a selector; if not, why not.
-fn check_selector(_text: &str) -> Result<(), String> {
-    Ok(())
 }

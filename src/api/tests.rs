@@ -289,6 +289,10 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
             "spec.gatewayNamespaces: the selector is empty; write `all()` for every namespace, or leave the field out",
         ),
         (
+            pool("cidr: 10.0.0.0/24, clientNamespaces: 'team = \"net\"'"),
+            "spec.clientNamespaces: the selector does not parse at character 6: a single `=` is no operator; write `==`",
+        ),
+        (
             pool("cidr: 10.0.0.0/24, source: PodAddress"),
             "spec.source: source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`",
         ),
@@ -305,6 +309,15 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
         assert_eq!(names(&reading), ["!EgressPool blue"], "{text}");
         assert_eq!(told(&text), [format!("{name}{want}")], "{text}");
     }
+    let narrowed = "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: green, annotations: \
+                    {egret.dev/client-namespaces: all}}, spec: {cidr: 10.244.0.0/16, nodeSelector: '!!'}}";
+    assert_eq!(
+        told(narrowed),
+        [
+            "IPPool green: spec.nodeSelector: the selector does not parse at character 3: expected a label, `has(…)`, `all()`, `global()` or `(`",
+            "IPPool green: metadata.annotations[\"egret.dev/client-namespaces\"]: the selector does not parse at character 1: `all` alone says nothing; write `has(all)` or compare it",
+        ]
+    );
     assert_eq!(
         told(&ip_pool("cidr: 10.10.10.0/31")),
         [

@@ -7,6 +7,7 @@ pub mod announce;
 pub mod apply;
 pub mod conflicts;
 pub mod conntrack;
+pub mod devices;
 mod effect;
 pub mod netlink;
 pub mod netns;
