@@ -15,7 +15,7 @@ use super::environment::{Environment, Verb, is_identifier};
 use super::prev_result::{PodAddresses, PrevResult};
 use super::reply::{CniError, Code};
 use super::version::Version;
-use crate::config::{Config, Mode};
+use crate::config::{Config, ConfigError};
 use crate::egress::model::{Pairs, PodName};
 
 /// One call of the plugin.
@@ -163,38 +163,27 @@ fn is_ours(key: &str) -> bool {
         && !key.starts_with("cni.dev/")
 }
 
-/// The configuration in an entry of a CNI list. Errors: 7, naming the key and its value; 2 for a mode not served yet.
-pub fn our_keys(entry: &Value) -> Result<Config, CniError> {
-    let Some(entry) = entry.as_object() else {
-        return Err(CniError::new(Code::InvalidConfig, format!("not an object but {entry}")));
-    };
-    config(entry.iter().filter(|(key, _)| is_ours(key)).map(|(k, v)| (k.clone(), v.clone())).collect(), false)
-}
-
-/// Our keys. A wrong one is named with its value; patience leaves it at its default, so that DEL still finds the record
-/// that an ADD left in the configured directory.
+/// Our keys. Patience leaves a wrong one at its default, so that DEL still finds the record that an ADD left in the configured
+/// directory.
 fn config(mut keys: serde_json::Map<String, Value>, patient: bool) -> Result<Config, CniError> {
-    let read = |keys: serde_json::Map<String, Value>| Config::deserialize(Value::from(keys));
-    let one = |key: &str, value: &Value| read([(key.to_owned(), value.clone())].into_iter().collect());
-    let config = match read(keys.clone()) {
-        Ok(config) => config,
-        Err(_) if patient => {
-            keys.retain(|key, value| one(key, value).is_ok());
-            read(keys).unwrap_or_default()
+    loop {
+        let entry = Value::Object(keys);
+        let error = match Config::from_json(&entry) {
+            Ok(config) => return Ok(config),
+            Err(error) => error,
+        };
+        let (code, key) = match &error {
+            ConfigError::Unsupported { key, .. } => (Code::UnsupportedField, key),
+            ConfigError::Wrong { key, .. } => (Code::InvalidConfig, key),
+            _ => (Code::InvalidConfig, &String::new()),
+        };
+        let first = key.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let Value::Object(mut rest) = entry else { return Ok(Config::default()) };
+        if !patient || rest.remove(&first).is_none() {
+            return Err(CniError::new(code, format!("network configuration: {error}")));
         }
-        Err(error) => {
-            let found = keys.iter().find_map(|(key, value)| {
-                one(key, value).err().map(|why| format!("network configuration: `{key}` = {value}: {why}"))
-            });
-            let msg = found.unwrap_or_else(|| format!("network configuration: {error}"));
-            return Err(CniError::new(Code::InvalidConfig, msg));
-        }
-    };
-    if config.mode == Mode::Cluster && !patient {
-        let msg = "network configuration: `mode` = \"cluster\" is not served yet; use \"embedded\"";
-        return Err(CniError::new(Code::UnsupportedField, msg));
+        keys = rest;
     }
-    Ok(config)
 }
 
 fn keys_of(document: &Document<'_>) -> Result<serde_json::Map<String, Value>, CniError> {
@@ -320,10 +309,10 @@ mod tests {
             (json!({"cniVersion": null}), 1, "0.1.0"),
             (json!({"prevResult": null}), 7, "chained"),
             (json!({"prevResult": {"ips": "x"}}), 6, "prevResult.ips"),
-            (json!({"stateDir": 7}), 7, "`stateDir` = 7"),
-            (json!({"egressIPSupport": "Sometimes"}), 7, "`egressIPSupport` = \"Sometimes\""),
-            (json!({"underlay": {"prot": 1}}), 7, "prot"),
-            (json!({"mode": "cluster"}), 2, "`mode` = \"cluster\""),
+            (json!({"stateDir": 7}), 7, "stateDir"),
+            (json!({"egressIPSupport": "Sometimes"}), 2, "Sometimes"),
+            (json!({"underlay": {"prot": 1}}), 2, "prot"),
+            (json!({"mode": "cluster"}), 2, "cluster"),
             (json!({"args": {"cni": {"egret": {"name": "p"}}}}), 7, "args.cni.egret"),
             (json!({"runtimeConfig": {ANNOTATIONS: {"a": 1}}}), 7, ANNOTATIONS),
         ] {

@@ -7,7 +7,6 @@ pub mod announce;
 pub mod apply;
 pub mod conflicts;
 pub mod conntrack;
-pub mod devices;
 mod effect;
 pub mod netlink;
 pub mod netns;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::egress::plan::NodePlan;
 
 /// The node's own directory, `/run/egret/NODE`.
@@ -76,6 +77,19 @@ impl Memory {
             return self.remove("inputs");
         }
         self.replace("inputs", format!("{:016x}\n", applied.inputs).as_bytes())
+    }
+
+    /// The configuration that the plugin was last called with here, so that a person need not repeat it.
+    pub fn config(&self) -> Option<Config> {
+        self.read("config.json")
+    }
+
+    /// Remembers the configuration, if it is another one.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn remember_config(&self, config: &Config) -> io::Result<()> {
+        if self.config().as_ref() == Some(config) { Ok(()) } else { self.write("config.json", config) }
     }
 
     /// Settings to give back at uninstall.

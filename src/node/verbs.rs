@@ -83,6 +83,9 @@ fn add(node: &Embedded, request: &Request) -> Result<(), CniError> {
         }
         Role::Client | Role::Gateway => {
             let guard = node.lock(&format!("ADD {id}"))?;
+            if let Err(error) = node.memory.remember_config(&node.config) {
+                tracing::warn!(%error, "the command line will not know this configuration");
+            }
             let before = node.records.read(&id).ok().flatten();
             write(node, &asking.attachment)?;
             fault::point("add.after-record");
