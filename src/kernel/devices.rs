@@ -87,12 +87,18 @@ pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<String>
         Err(refusal) => return Err(reading("the other end of the pod's interface")(refusal)),
     };
     let points_back = |device: &link::Device<'_>| device.peer == Some(index) && device.peer_netns.is_some();
-    // The pod's side must lead to another namespace, and that must be this node's: indexes alone may meet by chance.
-    let here = outside.ask(link::netns_id(pod)).map_err(reading("the pod namespace's id"))?;
-    let pod_id = here.iter().find_map(|message| link::read_netns_id(message.payload));
+    // Both sides must name the other's namespace: indexes alone meet by chance, every namespace counts them from 1.
+    let node_id = id_of(&mut inside, node)?;
+    let pod_id = id_of(&mut outside, pod)?;
     let found = answer.iter().filter_map(|message| link::read(message.payload)).find(points_back);
-    let ours = found.filter(|device| in_netns.is_some() && device.peer_netns == pod_id);
+    let ours =
+        found.filter(|device| in_netns.is_some() && in_netns == node_id && device.peer_netns == pod_id);
     Ok(ours.map(|device| device.name.to_owned()))
+}
+
+fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError> {
+    let answer = socket.ask(link::netns_id(other)).map_err(reading("a namespace's id"))?;
+    Ok(answer.iter().find_map(|message| link::read_netns_id(message.payload)))
 }
 
 /// Source address that a packet to the outside would get in a family; `None` without a default route.
