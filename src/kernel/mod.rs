@@ -7,6 +7,7 @@ pub mod announce;
 pub mod apply;
 pub mod conflicts;
 pub mod conntrack;
+pub mod devices;
 mod effect;
 pub mod netlink;
 pub mod netns;
@@ -19,7 +20,6 @@ mod sandbox;
 pub mod state;
 pub mod step;
 pub mod steps;
-pub mod survey;
 pub mod sysctl;
 
 pub use apply::apply;
@@ -28,7 +28,6 @@ pub use netns::{Netns, NetnsError};
 pub use observe::{KernelError, observe};
 pub use step::Step;
 pub use steps::steps;
-pub use survey::{Interface, addresses_of, default_route_source, link_addresses, peer_of};
 pub use sysctl::Saved;
 
 use serde::Serialize;

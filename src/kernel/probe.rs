@@ -24,14 +24,14 @@ const CHAIN: u32 = 3;
 
 /// Tries it in a namespace. `false` also where nftables itself is missing or may not be used.
 pub fn has_netdev_egress(netns: &Netns) -> bool {
-    netns.run(try_here).is_ok_and(|answer| answer.unwrap_or(false))
+    netns.run(|| try_here(NF_NETDEV_EGRESS)).is_ok_and(|answer| answer.unwrap_or(false))
 }
 
-fn try_here() -> std::io::Result<bool> {
+fn try_here(hook: u32) -> std::io::Result<bool> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&batch(), 0)?;
+    socket.send(&batch(hook), 0)?;
     // One datagram per answer; all of them lie ready when `send` returns, because the kernel handles a batch at once.
     let mut made = false;
     let mut answer = Vec::with_capacity(4096);
@@ -46,10 +46,10 @@ fn try_here() -> std::io::Result<bool> {
     Ok(made)
 }
 
-fn batch() -> Vec<u8> {
+fn batch(number: u32) -> Vec<u8> {
     let name = b"egret-probe\0";
     let mut hook = Vec::new();
-    put(&mut hook, 1, &NF_NETDEV_EGRESS.to_be_bytes());
+    put(&mut hook, 1, &number.to_be_bytes());
     put(&mut hook, 2, &0u32.to_be_bytes());
     put(&mut hook, 3, b"lo\0");
     let (mut table, mut chain) = (Vec::new(), Vec::new());
@@ -85,4 +85,24 @@ fn message(
     bytes.extend_from_slice(&[family, 0]);
     bytes.extend_from_slice(&resource.to_be_bytes());
     bytes.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_the_kernel_does_not_have_is_told_from_one_that_it_has() {
+        let (egress, unknown) = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
+            (try_here(NF_NETDEV_EGRESS).unwrap(), try_here(9).unwrap())
+        })
+        .join()
+        .unwrap();
+        assert!(
+            egress,
+            "this kernel has no netdev egress hook: Linux 5.16 with CONFIG_NETFILTER_EGRESS is needed"
+        );
+        assert!(!unknown);
+    }
 }

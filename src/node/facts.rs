@@ -10,7 +10,7 @@ use crate::config::{Config, MultipathHash};
 use crate::egress::model::Node;
 use crate::egress::numbers::LINK_GROUP;
 use crate::egress::plan::{Here, Uplink};
-use crate::kernel::survey::Interface;
+use crate::kernel::devices::Device;
 
 /// Bytes that VXLAN adds over IPv4: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 §4).
 const OVERHEAD_V4: u32 = 50;
@@ -41,7 +41,7 @@ pub enum FactsError {
 /// What the machine offers, beside its objects.
 pub struct Machine<'a> {
     /// Its devices with their addresses.
-    pub devices: &'a [Interface],
+    pub devices: &'a [Device],
     /// Source address of the default route of a family, if there is one.
     pub default_source: &'a dyn Fn(Family) -> Option<IpAddr>,
     /// Whether this kernel has IPv6.
@@ -97,7 +97,8 @@ fn underlay(
     of_node.or_else(of_route).ok_or_else(|| FactsError::NoUnderlay(name.to_owned()))
 }
 
-fn is_routable(ip: &IpAddr) -> bool {
+/// Whether an address can be reached from elsewhere, by its kind.
+pub(crate) fn is_routable(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_loopback(),
         IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_loopback(),
@@ -105,15 +106,15 @@ fn is_routable(ip: &IpAddr) -> bool {
 }
 
 /// Devices on which a lease may be announced: those configured, else all that are up, not ours and have a subnet.
-fn uplinks(config: &Config, devices: &[Interface]) -> Vec<Uplink> {
+fn uplinks(config: &Config, devices: &[Device]) -> Vec<Uplink> {
     let named = &config.announce.interfaces;
-    let serves = |device: &&Interface| {
+    let serves = |device: &&Device| {
         device.group != LINK_GROUP
             && device.name != "lo"
             && device.up
             && (named.is_empty() || named.contains(&device.name))
     };
-    let subnets = |device: &Interface| {
+    let subnets = |device: &Device| {
         let subnet = |(ip, prefix): &(IpAddr, u8)| (*ip, Cidr::covering(*ip, *prefix));
         let addresses: Vec<_> =
             device.addresses.iter().filter(|(ip, _)| is_routable(ip)).map(subnet).collect();
@@ -126,9 +127,9 @@ fn uplinks(config: &Config, devices: &[Interface]) -> Vec<Uplink> {
 mod tests {
     use super::*;
 
-    fn eth0() -> Interface {
+    fn eth0() -> Device {
         let addresses = [("172.30.0.1", 24), ("10.10.10.101", 24), ("fe80::1", 64), ("fd00:172:30::1", 64)];
-        Interface {
+        Device {
             name: "eth0".into(),
             index: 2,
             mtu: 1500,

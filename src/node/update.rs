@@ -12,9 +12,9 @@ use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
 use crate::egress::transition::{Transition, holding, transition};
+use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
-use crate::kernel::survey;
 use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError};
@@ -62,8 +62,8 @@ impl Embedded {
     /// # Errors
     /// Nothing says which address carries the tunnel.
     pub fn here(&self, situation: &Situation, node_ns: &Netns) -> Result<Here, NodeError> {
-        let found = survey::link_addresses(node_ns).map_err(|e| NodeError::Observe(e.to_string()))?;
-        let source = |family| survey::default_route_source(node_ns, family).ok().flatten().map(|(ip, _)| ip);
+        let found = devices::list(node_ns).map_err(|e| NodeError::Observe(e.to_string()))?;
+        let source = |family| devices::default_route_source(node_ns, family).ok().flatten();
         let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
         let machine = Machine { devices: &found, default_source: &source, ipv6 };
         Ok(facts::here(&self.config, &self.name, situation.view.nodes.get(&self.name), &machine)?)

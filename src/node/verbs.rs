@@ -14,9 +14,8 @@ use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
 use crate::ipam::After;
-use crate::kernel::KernelError;
+use crate::kernel::devices;
 use crate::kernel::netns::Netns;
-use crate::kernel::survey;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, now_nanos};
 use crate::node::lease::Leased;
@@ -164,16 +163,16 @@ fn read_namespace(
     let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
     let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
     let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
-    let found = survey::addresses_of(&pod, &request.ifname).map_err(|error| match error {
-        KernelError::Read { refusal, .. } if refusal.is_absence() => {
-            let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
-            CniError::new(Code::InterfaceMissing, msg)
-        }
-        other => unusable(other.to_string()),
-    })?;
+    let found = devices::addresses_of(&pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let Some(found) = found else {
+        let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
+        return Err(CniError::new(Code::InterfaceMissing, msg));
+    };
     if read_addresses {
-        attachment.addresses = found.iter().map(|(ip, _)| *ip).collect();
-        attachment.networks = networks(&found);
+        let routable: Vec<_> =
+            found.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
+        attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
+        attachment.networks = networks(&routable);
     }
     if attachment.addresses.is_empty() {
         let msg = format!(
@@ -183,7 +182,7 @@ fn read_namespace(
         );
         return Err(CniError::new(Code::InvalidConfig, msg));
     }
-    let peer = survey::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
     let Some(peer) = peer else {
         let msg = format!(
             "interface {} of this pod has no other end on the node, so its traffic does not pass the node's forwarding and cannot be \

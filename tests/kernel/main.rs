@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 mod conflicts;
+mod devices;
 mod foreign;
 mod places;
 mod property;
 mod repair;
 mod roundtrip;
 mod settings;
-mod survey;
 mod world;

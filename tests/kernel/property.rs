@@ -260,20 +260,32 @@ fn sources(state: &State, family: Family) -> Vec<std::net::IpAddr> {
 #[test]
 fn from_any_state_to_any_other_in_one_reconcile() {
     let node = node();
-    let place = Place::node(&node);
-    let before = listing();
+    any_to_any(&Place::node(&node), 48);
+}
+
+#[test]
+fn from_any_state_to_any_other_in_a_gateways_namespace() {
+    let (pod, home) = (node(), another());
+    any_to_any(&Place { here: &pod, home: &home }, 24);
+}
+
+fn any_to_any(place: &Place<'_>, cases: u32) {
+    let both = || (listing(), place.home.run(listing).unwrap());
+    let before = both();
     let saved = RefCell::new(Saved::new());
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let result = TestRunner::new(config).run(&(state(), state()), |(first, second)| {
         let saved = &mut *saved.borrow_mut();
-        settle(&place, &State::default(), saved);
+        settle(place, &State::default(), saved);
         prop_assert!(saved.is_empty());
-        assert_same(&listing(), &before);
-        settle(&place, &first, saved);
-        let report = settle(&place, &second, saved);
+        let left = both();
+        assert_same(&left.0, &before.0);
+        assert_same(&left.1, &before.1);
+        settle(place, &first, saved);
+        let report = settle(place, &second, saved);
         let keys = second.sysctls.keys().map(String::as_str);
-        let observed = observe(&place, &scope(), keys).unwrap();
+        let observed = observe(place, &scope(), keys).unwrap();
         prop_assert_eq!(observed.links, second.links, "after:\n{}", lines(&report.done));
         Ok(())
     });

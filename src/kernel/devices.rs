@@ -1,0 +1,130 @@
+//! Devices that are not ours: what carries the tunnel, what leads outside, what stands at the other end of a pod's interface.
+//!
+//! In: a namespace. Out: devices with their addresses. Never: changes anything.
+
+use std::net::IpAddr;
+
+use crate::addr::{Family, Mac};
+use crate::kernel::netlink::{Socket, address, link, route};
+use crate::kernel::netns::Netns;
+use crate::kernel::observe::{KernelError, open, reading};
+
+/// A device with its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// Bytes.
+    pub mtu: u32,
+    /// Link group.
+    pub group: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Link-layer address, where it has one of six bytes.
+    pub mac: Option<Mac>,
+    /// Addresses with the prefix lengths of their subnets, in the kernel's order.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// Every device of a namespace.
+///
+/// # Errors
+/// The namespace cannot be entered or read.
+pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
+    let mut socket = open(netns)?;
+    let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
+    let found = dump.iter().filter_map(|message| link::read(message.payload));
+    let mut devices: Vec<Device> = found.map(|device| plain(&device)).collect();
+    let dump = socket.dump(&address::list(None)).map_err(reading("addresses"))?;
+    for found in dump.iter().filter_map(|message| address::read(message.payload)) {
+        if let Some(device) = devices.iter_mut().find(|device| device.index == found.index) {
+            device.addresses.push((found.ip, found.prefix));
+        }
+    }
+    Ok(devices)
+}
+
+fn plain(device: &link::Device<'_>) -> Device {
+    Device {
+        name: device.name.to_owned(),
+        index: device.index,
+        mtu: device.mtu,
+        group: device.group,
+        up: device.up,
+        mac: device.mac,
+        addresses: Vec::new(),
+    }
+}
+
+/// The addresses of one device; `None` if there is no such device.
+///
+/// # Errors
+/// The namespace cannot be entered or read.
+pub fn addresses_of(netns: &Netns, name: &str) -> Result<Option<Vec<(IpAddr, u8)>>, KernelError> {
+    let mut socket = open(netns)?;
+    let Some(index) = index_of(&mut socket, name)?.map(|(index, _, _)| index) else { return Ok(None) };
+    let dump = socket.dump(&address::list(Some(index))).map_err(reading("addresses"))?;
+    let found = dump.iter().filter_map(|message| address::read(message.payload));
+    Ok(Some(found.filter(|a| a.index == index).map(|a| (a.ip, a.prefix)).collect()))
+}
+
+/// The node's end of a pod's interface, if it has one that points back.
+///
+/// Asked of every kind of device, not of veth alone: netkit pairs have two ends too. A device without a peer (ipvlan's and
+/// macvlan's `IFLA_LINK` is the node's uplink, which does not point back) has none.
+///
+/// # Errors
+/// A namespace cannot be entered or read.
+pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<String>, KernelError> {
+    let mut inside = open(pod)?;
+    let Some((index, Some(peer), in_netns)) = index_of(&mut inside, ifname)? else { return Ok(None) };
+    let mut outside = open(node)?;
+    let answer = match outside.ask(link::by_index(peer)) {
+        Ok(answer) => answer,
+        Err(refusal) if refusal.is_absence() => return Ok(None),
+        Err(refusal) => return Err(reading("the other end of the pod's interface")(refusal)),
+    };
+    let points_back = |device: &link::Device<'_>| device.peer == Some(index) && device.peer_netns.is_some();
+    // Both sides must name the other's namespace: indexes alone meet by chance, every namespace counts them from 1.
+    let node_id = id_of(&mut inside, node)?;
+    let pod_id = id_of(&mut outside, pod)?;
+    let found = answer.iter().filter_map(|message| link::read(message.payload)).find(points_back);
+    let ours =
+        found.filter(|device| in_netns.is_some() && in_netns == node_id && device.peer_netns == pod_id);
+    Ok(ours.map(|device| device.name.to_owned()))
+}
+
+fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError> {
+    let answer = socket.ask(link::netns_id(other)).map_err(reading("a namespace's id"))?;
+    Ok(answer.iter().find_map(|message| link::read_netns_id(message.payload)))
+}
+
+/// Source address that a packet to the outside would get in a family; `None` without a default route.
+///
+/// # Errors
+/// The namespace cannot be entered.
+pub fn default_route_source(netns: &Netns, family: Family) -> Result<Option<IpAddr>, KernelError> {
+    // Documentation addresses (RFC 5737, RFC 3849): nobody routes them but by the default route.
+    let outside: IpAddr = match family {
+        Family::V4 => [192, 0, 2, 1].into(),
+        Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+    };
+    let answer = open(netns)?.ask(route::lookup(outside));
+    Ok(answer
+        .ok()
+        .and_then(|a| a.iter().find_map(|m| route::read_lookup(m.payload)).map(|(source, _)| source)))
+}
+
+type Found = (u32, Option<u32>, Option<i32>);
+
+fn index_of(socket: &mut Socket, name: &str) -> Result<Option<Found>, KernelError> {
+    match socket.ask(link::by_name(name)) {
+        Ok(answer) => Ok(answer
+            .iter()
+            .find_map(|message| link::read(message.payload).map(|d| (d.index, d.peer, d.peer_netns)))),
+        Err(refusal) if refusal.is_absence() => Ok(None),
+        Err(refusal) => Err(reading("the pod's interface")(refusal)),
+    }
+}
