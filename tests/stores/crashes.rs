@@ -92,7 +92,7 @@ fn carries_on(scratch: &Scratch, fault: &str) {
     // Clean-up: nobody lives. What is held goes, the ordinal's stays for it, and all the rest can be given again.
     let guard = dir.lock("GC", Duration::ZERO).unwrap();
     let store = DirStore::under(dir, &guard);
-    retain(&store, "net", "one", 100, &|_, _| Some(After::Owner)).unwrap();
+    retain(&store, Some("net"), "one", 100, &|_, _| Some(After::Owner)).unwrap();
     let (blocks, _) = blocks_in(dir, "p").unwrap();
     let states = |now| {
         let mut states: Vec<State> =

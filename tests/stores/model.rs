@@ -208,7 +208,7 @@ impl World<'_> {
                 let node = node_name(*node);
                 let fate =
                     |h: &Holder, _: &Owner| (h.container != format!("c{live}")).then_some(After::Owner);
-                let _ = retain(&unkind, "net", &node, now, &fate);
+                let _ = retain(&unkind, Some("net"), &node, now, &fate);
                 let after = books(inner, &self.pools());
                 if race.is_none() {
                     let dead = |h: &Holder| h.node == node && h.container != format!("c{live}");

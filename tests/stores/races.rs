@@ -176,7 +176,7 @@ fn processes_that_are_killed_lose_and_double_nothing() {
     }
     // Clean-up with nobody alive leaves no holder.
     for n in 0..4 {
-        retain(&store, "net", &format!("node{n}"), 1000, &|_, _| Some(After::Owner)).unwrap();
+        retain(&store, Some("net"), &format!("node{n}"), 1000, &|_, _| Some(After::Owner)).unwrap();
     }
     assert!(crate::world::books(&store, &[&pool]).values().all(|a| a.holder.is_none()));
 }

@@ -270,9 +270,9 @@ fn clean_up_takes_from_the_dead_of_this_network_and_node_only() {
         given(store, &[&pool], foreign, 0);
         let fate =
             |h: &egret::ipam::Holder, _: &egret::ipam::Owner| (h.container != "live").then_some(After::Owner);
-        let freed = retain(store, "net", "one", 10, &fate).unwrap();
+        let freed = retain(store, Some("net"), "one", 10, &fate).unwrap();
         assert_eq!(freed.iter().map(|f| f.owner.to_string()).collect::<Vec<_>>(), ["pod:1"]);
-        assert_eq!(retain(store, "net", "one", 10, &fate).unwrap(), []);
+        assert_eq!(retain(store, Some("net"), "one", 10, &fate).unwrap(), []);
         assert_eq!(books(store, &[&pool]).values().filter(|a| a.holder.is_some()).count(), 3);
     });
 }
