@@ -155,11 +155,13 @@ impl World<'_> {
         let before = books(inner, &self.pools());
         let pools = self.pools.clone();
         let now = self.now;
+        let rivals = RefCell::new(None);
         let mut unkind = Unkind { inner, dies_at: Cell::new(crash), rival: RefCell::new(None) };
         if let Some((owner, container, node)) = race {
+            let rivals = &rivals;
             unkind.rival = RefCell::new(Some(Box::new(move |store: &dyn Store| {
-                let tenant = tenant(&owner_name(owner), &node_name(node), &format!("c{container}"));
-                let _ = ask(store, &[&pools[0], &pools[1]], tenant, now);
+                let tenant = tenant(&owner_name(owner), &node_name(node), &format!("r{container}"));
+                *rivals.borrow_mut() = ask(store, &[&pools[0], &pools[1]], tenant, now).ok();
             })));
         }
         let undisturbed = race.is_none() && crash.is_none();
@@ -229,7 +231,16 @@ impl World<'_> {
             Event::Restart => (self.restart)(),
             Event::Crash { .. } | Event::Race { .. } => {}
         }
-        self.an_owner_has_one(&books(inner, &self.pools()));
+        let after = books(inner, &self.pools());
+        self.an_owner_has_one(&after);
+        // Whoever was faster has what it was given; unless it was its node that was cleaned up just then.
+        if let (Some(rival), false) = (rivals.take(), matches!(event, Event::CleanUp { .. })) {
+            let a = &after[&(rival.lease.pool, rival.lease.ip)];
+            assert_eq!(
+                (&a.owner, a.holder.as_ref()),
+                (&rival.lease.tenant.owner, Some(&rival.lease.tenant.holder))
+            );
+        }
     }
 
     /// Nobody lost an address that was in use or kept: whoever had one has it still, or took it over itself.

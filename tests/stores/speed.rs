@@ -62,7 +62,7 @@ fn disk(scratch: &Scratch) -> Duration {
     let mut took: Vec<Duration> = (0..21)
         .map(|n| {
             let begun = Instant::now();
-            record::replace(&path, ("Probe", "probe"), Version(n), &"0".repeat(200), true).unwrap();
+            record::replace(&path, ("Probe", "probe"), Version(n), &"x".repeat(400), true).unwrap();
             begun.elapsed()
         })
         .collect();
