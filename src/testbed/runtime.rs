@@ -11,14 +11,13 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::netns::Netns;
 use super::place::{Place, run_to_end};
 use super::pod::{CnitoolError, Pod, addresses};
 use super::private::NETNS_DIR;
 use super::topology::{NETWORK, Outside};
 use super::verdict::{POD_PORTS, PORTS_PER_POD};
 use super::world::{PATIENCE, World, new_uid, pod_name, records_dir, store};
-use super::{LINES_PORT, Trouble, wire};
+use super::{LINES_PORT, Trouble, netns, wire};
 use crate::egress::model::PodName;
 
 /// A pod as other processes (the lab) find it.
@@ -42,7 +41,7 @@ impl World {
             (book.sandboxes, book.objects.get(&name).cloned())
         };
         let sandbox = self.sandbox_name(&name);
-        Netns::create(&Path::new(NETNS_DIR).join(&sandbox))?;
+        netns::create(&Path::new(NETNS_DIR).join(&sandbox))?;
         let place = Place::named(sandbox);
         wire::prepare(&place, self.topology())?;
         let annotations = written.as_ref().map(|w| w.annotations.clone()).unwrap_or_default();
@@ -146,7 +145,7 @@ impl World {
     pub fn lose_pod(&self, pod: &Pod) -> Result<(), Trouble> {
         let _ = fs::remove_file(records_dir().join(pod.place.name()));
         let path = pod.place.path();
-        Netns::delete(&path).map_err(|e| Trouble::new(format!("cannot delete {}: {e}", path.display())))
+        netns::delete(&path).map_err(|e| Trouble::new(format!("cannot delete {}: {e}", path.display())))
     }
 
     /// Pods that are wired now, in any process that joined.
