@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
@@ -182,17 +182,22 @@ impl World {
 
     /// Any verb of cnitool for a pod, on its node; gives its standard output.
     pub fn cnitool(&self, verb: &str, pod: &Pod) -> Result<String, CnitoolError> {
-        let run = || -> Result<Output, Trouble> {
-            let mut command = self.node(pod.node).command(self.programs.join("cnitool"))?;
-            command.args([verb, NETWORK]).arg(pod.place.path()).env("CNI_ARGS", cni_args(pod));
-            command.env("CAP_ARGS", Value::from(pod.capabilities.clone()).to_string());
+        let output = self.cnitool_command(verb, pod).and_then(|command| {
             run_to_end(command, b"").map_err(|e| Trouble::new(format!("cannot run cnitool: {e}")))
-        };
-        let output = run().map_err(|e| error(verb, pod, e.to_string()))?;
+        });
+        let output = output.map_err(|e| error(verb, pod, e.to_string()))?;
         if !output.status.success() {
             return Err(error(verb, pod, String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The command that [`World::cnitool`] runs, for a story that adds to its environment or ends it half-way.
+    pub fn cnitool_command(&self, verb: &str, pod: &Pod) -> Result<Command, Trouble> {
+        let mut command = self.node(pod.node).command(self.programs.join("cnitool"))?;
+        command.args([verb, NETWORK]).arg(pod.place.path()).env("CNI_ARGS", cni_args(pod));
+        command.env("CAP_ARGS", Value::from(pod.capabilities.clone()).to_string());
+        Ok(command)
     }
 
     /// Runs one plugin directly, as libcni would: verb in capitals, this configuration on standard input.

@@ -246,7 +246,9 @@ impl World {
             let path = self.conflist_path(node).display().to_string();
             let output = self.egret(node, &["reconcile", "--config", &path])?;
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
+                // What failed stands in the report, why there is none on standard error.
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said);
                 return Err(Trouble::new(format!("node{node}: egret reconcile failed: {}", said.trim())));
             }
         }
