@@ -16,11 +16,11 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Trouble;
-use super::netns::Netns;
 use super::packet::{Fragments, Packet, Spot, read};
 use super::pod::Pod;
 use super::verdict::{Clean, Leak, judge};
 use crate::addr::Cidr;
+use crate::kernel::netns::Netns;
 
 /// Enough of a packet for its headers and those it quotes, bytes.
 const SNAP: usize = 256;

@@ -211,4 +211,25 @@ mod tests {
         talk.hear(b"GET /bytes/70000 HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(everything(&mut talk).ends_with(&".".repeat(70000)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn how_the_words_are_cut_does_not_change_the_answer(cuts in proptest::collection::vec(0usize..60, 0..8)) {
+            let said = b"one\nsend 7\ntake 9\n123456789two\nsend 70000\nlast\n";
+            let whole = {
+                let mut talk = Conversation::new(Tongue::Lines, "10.0.0.1".parse().unwrap());
+                talk.hear(said);
+                everything(&mut talk)
+            };
+            let mut talk = Conversation::new(Tongue::Lines, "10.0.0.1".parse().unwrap());
+            let mut at = 0;
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(said.len())).collect();
+            cuts.sort_unstable();
+            for cut in cuts.into_iter().chain([said.len()]) {
+                talk.hear(&said[at..cut]);
+                at = cut;
+            }
+            proptest::prop_assert_eq!(everything(&mut talk), whole);
+        }
+    }
 }

@@ -26,7 +26,6 @@ mod world;
 
 pub use capture::Capture;
 pub use flow::{Answer, Flow};
-pub use netns::Netns;
 pub use objects::Words;
 pub use packet::{Packet, Spot};
 pub use place::Place;

@@ -224,4 +224,17 @@ mod tests {
             assert_eq!(read(Spot::Outside, bytes, &mut Fragments::new()), None);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_stumble(version in 4u8..7, bytes in proptest::collection::vec(0u8.., 0..256)) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = version << 4 | (*first & 0xf);
+            }
+            if let Some(packet) = read(Spot::Far, &bytes, &mut Fragments::new()) {
+                let _ = packet.to_string();
+            }
+        }
+    }
 }

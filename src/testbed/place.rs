@@ -5,14 +5,14 @@
 
 use std::ffi::{CString, OsStr};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::Trouble;
-use super::netns::Netns;
 use super::private::{CNI_DIR, NETNS_DIR};
+use crate::kernel::netns::Netns;
 
 /// A network namespace with a name and an environment.
 #[derive(Debug, Clone)]
@@ -52,8 +52,7 @@ impl Place {
 
     /// Its network namespace, opened.
     pub fn netns(&self) -> Result<Netns, Trouble> {
-        Netns::open(&self.path())
-            .map_err(|e| Trouble::new(format!("no network namespace {}: {e}", self.name)))
+        Netns::open(self.path()).map_err(|e| Trouble::new(e.to_string()))
     }
 
     /// Its own copy of `/var/lib/cni`, where it has one.
@@ -76,7 +75,7 @@ impl Place {
 
     /// A command that will run here and outlive the caller: for `exec`.
     pub fn stepping_in(&self, program: impl AsRef<OsStr>) -> Result<Command, Trouble> {
-        let network = self.netns()?.into_file();
+        let network = self.netns()?;
         let records = match &self.cni_dir {
             Some(dir) => Some((c_path(dir)?, c_path(Path::new(CNI_DIR))?)),
             None => None,
@@ -86,7 +85,7 @@ impl Place {
         // SAFETY: between fork and exec only system calls are made, on memory prepared before the fork.
         unsafe {
             command.pre_exec(move || {
-                done(libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET))?;
+                done(libc::setns(network.as_fd().as_raw_fd(), libc::CLONE_NEWNET))?;
                 done(libc::unshare(libc::CLONE_NEWNS))?;
                 let none: *const libc::c_char = std::ptr::null();
                 // A /sys that shows this namespace's devices, as `ip netns exec` does.

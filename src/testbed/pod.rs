@@ -12,14 +12,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::flow::Flow;
-use super::netns::Netns;
 use super::place::Place;
 use super::service::Service;
 use super::topology::Outside;
 use super::verdict::{PORTS_PER_POD, Suspect};
-use super::{Trouble, probe};
+use super::{Trouble, netns, probe};
 use crate::addr::Family;
 use crate::egress::model::PodName;
+use crate::kernel::netns::Netns;
 
 /// What cnitool said when it failed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +157,7 @@ impl Pod {
     }
 
     fn netns(&self) -> io::Result<Netns> {
-        Netns::open(&self.place.path())
+        netns::open(&self.place.path())
     }
 }
 

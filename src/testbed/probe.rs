@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket};
 
-use super::netns::Netns;
 use crate::addr::Family;
+use crate::kernel::netns::Netns;
 
 /// Opens a TCP connection. The socket is made inside; the waiting is done outside.
 pub(super) fn tcp_connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {

@@ -5,20 +5,19 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::netns::Netns;
 use super::place::{Place, run_to_end};
 use super::pod::{CnitoolError, Pod, addresses};
 use super::private::NETNS_DIR;
 use super::topology::{NETWORK, Outside};
 use super::verdict::{POD_PORTS, PORTS_PER_POD};
 use super::world::{PATIENCE, World, new_uid, pod_name, records_dir, store};
-use super::{LINES_PORT, Trouble, wire};
+use super::{LINES_PORT, Trouble, netns, wire};
 use crate::egress::model::PodName;
 
 /// A pod as other processes (the lab) find it.
@@ -42,7 +41,7 @@ impl World {
             (book.sandboxes, book.objects.get(&name).cloned())
         };
         let sandbox = self.sandbox_name(&name);
-        Netns::create(&Path::new(NETNS_DIR).join(&sandbox))?;
+        netns::create(&Path::new(NETNS_DIR).join(&sandbox))?;
         let place = Place::named(sandbox);
         wire::prepare(&place, self.topology())?;
         let annotations = written.as_ref().map(|w| w.annotations.clone()).unwrap_or_default();
@@ -146,7 +145,7 @@ impl World {
     pub fn lose_pod(&self, pod: &Pod) -> Result<(), Trouble> {
         let _ = fs::remove_file(records_dir().join(pod.place.name()));
         let path = pod.place.path();
-        Netns::delete(&path).map_err(|e| Trouble::new(format!("cannot delete {}: {e}", path.display())))
+        netns::delete(&path).map_err(|e| Trouble::new(format!("cannot delete {}: {e}", path.display())))
     }
 
     /// Pods that are wired now, in any process that joined.
@@ -183,17 +182,22 @@ impl World {
 
     /// Any verb of cnitool for a pod, on its node; gives its standard output.
     pub fn cnitool(&self, verb: &str, pod: &Pod) -> Result<String, CnitoolError> {
-        let run = || -> Result<Output, Trouble> {
-            let mut command = self.node(pod.node).command(self.programs.join("cnitool"))?;
-            command.args([verb, NETWORK]).arg(pod.place.path()).env("CNI_ARGS", cni_args(pod));
-            command.env("CAP_ARGS", Value::from(pod.capabilities.clone()).to_string());
+        let output = self.cnitool_command(verb, pod).and_then(|command| {
             run_to_end(command, b"").map_err(|e| Trouble::new(format!("cannot run cnitool: {e}")))
-        };
-        let output = run().map_err(|e| error(verb, pod, e.to_string()))?;
+        });
+        let output = output.map_err(|e| error(verb, pod, e.to_string()))?;
         if !output.status.success() {
             return Err(error(verb, pod, String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The command that [`World::cnitool`] runs, for a story that adds to its environment or ends it half-way.
+    pub fn cnitool_command(&self, verb: &str, pod: &Pod) -> Result<Command, Trouble> {
+        let mut command = self.node(pod.node).command(self.programs.join("cnitool"))?;
+        command.args([verb, NETWORK]).arg(pod.place.path()).env("CNI_ARGS", cni_args(pod));
+        command.env("CAP_ARGS", Value::from(pod.capabilities.clone()).to_string());
+        Ok(command)
     }
 
     /// Runs one plugin directly, as libcni would: verb in capitals, this configuration on standard input.

@@ -18,7 +18,7 @@ use nix::sys::socket::{
 
 use super::Trouble;
 use super::conversation::{Conversation, Tongue};
-use super::netns::Netns;
+use crate::kernel::netns::Netns;
 
 /// Port that always speaks lines and UDP.
 pub const LINES_PORT: u16 = 7777;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::addr::{Cidr, Family};
 
 /// The plugin that gives pods their interface. All of them with host-local addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Primary {
     /// Reference `bridge`: pods behind the Linux bridge `cni0`.
     Bridge,
@@ -25,7 +25,7 @@ pub enum Primary {
 }
 
 /// Who hides pods behind their node's address when they leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Masquerade {
     /// Nobody: the outside sees pod addresses.
     None,

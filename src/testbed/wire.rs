@@ -11,13 +11,12 @@
 
 use std::fmt::Write;
 
-use super::Trouble;
-use super::netns::Netns;
 use super::place::Place;
 use super::topology::{
     FAR_MTU, Masquerade, Outside, Topology, fabric, host, lease_network, node_address, node_lease_address,
     pod_network, pod_networks, router_address,
 };
+use super::{Trouble, netns};
 use crate::addr::{Cidr, Family};
 
 /// Name of the router's namespace.
@@ -29,7 +28,7 @@ const FABRIC: &str = "fabric";
 pub(super) fn wire(topology: &Topology) -> Result<(), Trouble> {
     for name in names(topology) {
         let place = Place::named(name);
-        Netns::create(&place.path())?;
+        netns::create(&place.path())?;
         prepare(&place, topology)?;
     }
     let forward = [("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")];

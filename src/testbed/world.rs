@@ -17,7 +17,6 @@ use serde_json::{Map, Value, json};
 use super::capture::Capture;
 use super::conflist::conflist;
 use super::flow::Flow;
-use super::netns::Netns;
 use super::objects::{self, Words};
 use super::packet::Spot;
 use super::place::{Place, run_to_end};
@@ -26,7 +25,7 @@ use super::private::{Private, WORLD_DIR};
 use super::service::Service;
 use super::topology::{Outside, Topology, fabric, lease_network, pod_networks};
 use super::verdict::INBOUND_PORTS;
-use super::{HTTP_PORT, LINES_PORT, Trouble, probe, wire};
+use super::{HTTP_PORT, LINES_PORT, Trouble, netns, probe, wire};
 use crate::addr::{Cidr, Family};
 use crate::egress::model::PodName;
 
@@ -158,7 +157,7 @@ impl World {
             book.inbound = (book.inbound + 1) % INBOUND_PORTS.len() as u16;
             INBOUND_PORTS.start + book.inbound
         };
-        let netns = Netns::open(&self.outside(at).path())?;
+        let netns = netns::open(&self.outside(at).path())?;
         Flow::tcp(probe::tcp_connect_from(&netns, port, to, PATIENCE)?)
     }
 
@@ -245,9 +244,11 @@ impl World {
         }
         for node in self.topology.node_numbers() {
             let path = self.conflist_path(node).display().to_string();
-            let output = self.egret(node, &["reconcile", "--conflist", &path])?;
+            let output = self.egret(node, &["reconcile", "--config", &path])?;
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
+                // What failed stands in the report, why there is none on standard error.
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said);
                 return Err(Trouble::new(format!("node{node}: egret reconcile failed: {}", said.trim())));
             }
         }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use egret::addr::Family;
-use egret::testbed::{Netns, Outside, Topology, World};
+use egret::kernel::Netns;
+use egret::testbed::{Outside, Topology, World};
 
 /// Set in the process that is to be killed.
 const VICTIM: &str = "EGRET_TESTBED_VICTIM";
@@ -15,7 +16,7 @@ const VICTIM: &str = "EGRET_TESTBED_VICTIM";
 /// `net:[INODE]` of every namespace of a world.
 fn namespaces() -> Vec<String> {
     let entries = fs::read_dir("/run/netns").unwrap().flatten();
-    let inode = |e: fs::DirEntry| Netns::open(&e.path()).unwrap().inode().unwrap();
+    let inode = |e: fs::DirEntry| Netns::open(e.path()).unwrap().id().1;
     entries.map(|e| format!("net:[{}]", inode(e))).collect()
 }
 
@@ -84,7 +85,7 @@ fn a_killed_process_leaves_nothing() {
 
 #[test]
 fn a_dropped_world_leaves_nothing_and_its_thread_is_home() {
-    let home = Netns::here().unwrap().inode().unwrap();
+    let home = Netns::current().unwrap().id();
     let (mounts, directory) = (mounts(), std::env::current_dir().unwrap());
     for _ in 0..2 {
         let world = World::raise(Topology { nodes: 2, ..Topology::default() }).unwrap();
@@ -96,7 +97,7 @@ fn a_dropped_world_leaves_nothing_and_its_thread_is_home() {
         drop(capture);
         drop(world);
         wait_until_free(&namespaces);
-        assert_eq!(Netns::here().unwrap().inode().unwrap(), home);
+        assert_eq!(Netns::current().unwrap().id(), home);
         assert_eq!((self::mounts(), std::env::current_dir().unwrap()), (mounts.clone(), directory.clone()));
     }
 }

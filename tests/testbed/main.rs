@@ -3,8 +3,10 @@
 
 mod capture;
 mod end;
+mod lab;
 mod paths;
 mod variants;
+mod whole;
 
 use std::net::IpAddr;
 

@@ -83,6 +83,8 @@ fn a_held_flow_is_the_same_flow_later_and_says_how_it_ends() {
         let reject = "flush chain inet t c; add rule inet t c meta l4proto tcp reject with tcp reset;\n\
                       add rule inet t c reject with icmpx admin-prohibited";
         world.node(1).feed("nft", &["-f", "-"], reject).unwrap();
+        // After a silence TCP speaks again when its retransmission timer says so.
+        tcp.set_patience(Duration::from_secs(5)).unwrap();
         assert_eq!(tcp.ask(), Answer::Reset);
         assert!(matches!(udp.ask(), Answer::Refused(_)));
         assert_eq!(pods[0].tcp(to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
