@@ -83,10 +83,7 @@ impl Common {
     pub fn config(&self) -> Result<Config, String> {
         let mut config = match &self.config {
             None => Config::default(),
-            Some(file) => {
-                let text = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-                from_entry_or_list(&text).map_err(|e| format!("{}: {e}", file.display()))?
-            }
+            Some(file) => Config::from_file(file).map_err(|e| e.to_string())?,
         };
         if let Some(state) = &self.state {
             config.state_dir.clone_from(state);
@@ -96,18 +93,6 @@ impl Common {
         }
         Ok(config)
     }
-}
-
-fn from_entry_or_list(text: &[u8]) -> Result<Config, String> {
-    let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| format!("not JSON: {e}"))?;
-    let entry = match value.get("plugins").and_then(serde_json::Value::as_array) {
-        None => &value,
-        Some(plugins) => plugins
-            .iter()
-            .find(|plugin| plugin["type"] == "egret")
-            .ok_or("none of the list's `plugins` has `\"type\": \"egret\"`")?,
-    };
-    crate::cni::request::our_keys(entry).map_err(|e| e.to_string())
 }
 
 /// Does what the process's arguments say.
@@ -176,23 +161,5 @@ mod tests {
         Line::command().debug_assert();
         let help = Line::command().render_help().to_string();
         assert!(help.lines().count() <= 24 && help.lines().all(|line| line.chars().count() <= 100), "{help}");
-    }
-
-    #[test]
-    fn a_list_and_an_entry_mean_the_same_configuration() {
-        let entry = r#"{"type":"egret","stateDir":"/srv/egret","nodeName":"n1"}"#;
-        let list = format!(r#"{{"name":"net","plugins":[{{"type":"bridge"}},{entry}]}}"#);
-        let config = from_entry_or_list(list.as_bytes()).unwrap();
-        assert_eq!(config, from_entry_or_list(entry.as_bytes()).unwrap());
-        assert_eq!(
-            (config.state_dir.to_str(), config.node_name.as_deref()),
-            (Some("/srv/egret"), Some("n1"))
-        );
-        assert!(from_entry_or_list(br#"{"plugins":[]}"#).unwrap_err().contains("type"));
-        assert!(
-            from_entry_or_list(br#"{"lockTimeout":"soon"}"#)
-                .unwrap_err()
-                .contains("`lockTimeout` = \"soon\"")
-        );
     }
 }

@@ -5,18 +5,18 @@
 
 pub mod announce;
 pub mod apply;
+pub mod conflicts;
 pub mod conntrack;
 pub mod devices;
-pub mod conflicts;
 mod effect;
 pub mod netlink;
 pub mod netns;
 pub(crate) mod nfnetlink;
 pub mod nft;
 pub mod observe;
+pub mod probe;
 #[cfg(test)]
 mod sandbox;
-pub mod probe;
 pub mod state;
 pub mod step;
 pub mod steps;
