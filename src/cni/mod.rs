@@ -108,6 +108,9 @@ fn serve(environment: Environment, stdin: impl FnOnce() -> io::Result<Vec<u8>>, 
         }
     };
     crate::log::to_stderr(&request.config.log);
+    for problem in &request.misspelled {
+        tracing::warn!("network configuration: {problem}");
+    }
     let outcome = match verb {
         Verb::Add => node.add(&request),
         Verb::Del => node.del(&request).or_else(|error| {

@@ -17,6 +17,7 @@ use super::reply::{CniError, Code};
 use super::version::Version;
 use crate::config::{Config, ConfigError};
 use crate::egress::model::{Pairs, PodName};
+use crate::problem::Problem;
 
 /// One call of the plugin.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,8 @@ pub struct Request {
     pub pod_annotations: Option<Pairs>,
     /// GC: which attachments are valid.
     pub valid: Valid,
+    /// Keys that look like ours and have no effect.
+    pub misspelled: Vec<Problem>,
 }
 
 /// GC's list.
@@ -71,6 +74,8 @@ impl Request {
         let verb = environment.verb;
         allowed(verb, cni_version)?;
         let patient = verb == Verb::Del;
+        let keys = keys_of(&document)?;
+        let misspelled = Config::misspelled(&Value::from(keys.clone()));
         let args = or_nothing(patient, cni_args(&document))?;
         let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
         let (pod, pod_uid) = match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME")) {
@@ -81,7 +86,8 @@ impl Request {
             verb,
             network,
             cni_version,
-            config: config(keys_of(&document)?, patient)?,
+            misspelled,
+            config: config(keys, patient)?,
             prev_result: prev_result(&document, verb)?,
             pod_annotations: or_nothing(patient, annotations(&document))?,
             valid: if verb == Verb::Gc { valid_attachments(&document)? } else { Valid::Absent },
@@ -163,26 +169,23 @@ fn is_ours(key: &str) -> bool {
         && !key.starts_with("cni.dev/")
 }
 
-/// Our keys. Patience leaves a wrong one at its default, so that DEL still finds the record that an ADD left in the configured
-/// directory.
+/// Our keys. Patience leaves a wrong one at its default, so that DEL still finds the record that an ADD left in the
+/// configured directory.
 fn config(mut keys: serde_json::Map<String, Value>, patient: bool) -> Result<Config, CniError> {
-    loop {
-        let entry = Value::Object(keys);
-        let error = match Config::from_json(&entry) {
-            Ok(config) => return Ok(config),
-            Err(error) => error,
-        };
-        let (code, key) = match &error {
-            ConfigError::Unsupported { key, .. } => (Code::UnsupportedField, key),
-            ConfigError::Wrong { key, .. } => (Code::InvalidConfig, key),
-            _ => (Code::InvalidConfig, &String::new()),
-        };
-        let first = key.split(['.', '[']).next().unwrap_or_default().to_owned();
-        let Value::Object(mut rest) = entry else { return Ok(Config::default()) };
-        if !patient || rest.remove(&first).is_none() {
-            return Err(CniError::new(code, format!("network configuration: {error}")));
+    let read = |keys: serde_json::Map<String, Value>| Config::from_json(&Value::from(keys));
+    match read(keys.clone()) {
+        Ok(config) => Ok(config),
+        Err(_) if patient => {
+            keys.retain(|key, value| read([(key.to_owned(), value.clone())].into_iter().collect()).is_ok());
+            Ok(read(keys).unwrap_or_default())
         }
-        keys = rest;
+        Err(error) => {
+            let code = match error {
+                ConfigError::Unsupported { .. } => Code::UnsupportedField,
+                _ => Code::InvalidConfig,
+            };
+            Err(CniError::new(code, format!("network configuration: {error}")))
+        }
     }
 }
 
@@ -309,10 +312,8 @@ mod tests {
             (json!({"cniVersion": null}), 1, "0.1.0"),
             (json!({"prevResult": null}), 7, "chained"),
             (json!({"prevResult": {"ips": "x"}}), 6, "prevResult.ips"),
-            (json!({"stateDir": 7}), 7, "stateDir"),
-            (json!({"egressIPSupport": "Sometimes"}), 2, "Sometimes"),
-            (json!({"underlay": {"prot": 1}}), 2, "prot"),
-            (json!({"mode": "cluster"}), 2, "cluster"),
+            (json!({"stateDir": 7}), 7, "stateDir is the number 7"),
+            (json!({"mode": "cluster"}), 2, "mode `cluster`"),
             (json!({"args": {"cni": {"egret": {"name": "p"}}}}), 7, "args.cni.egret"),
             (json!({"runtimeConfig": {ANNOTATIONS: {"a": 1}}}), 7, ANNOTATIONS),
         ] {
@@ -321,6 +322,8 @@ mod tests {
             assert!(error.to_string().contains(names), "{error}");
         }
         assert_eq!(code(add(json!({"cni.dev/x": 1, "capabilities": {"a": true}, "mtu": "?"}))), 0);
+        let near = add(json!({"stateDIR": "/srv"})).unwrap().misspelled;
+        assert!(near[0].message.contains("did you mean `stateDir`"), "{near:?}");
         assert_eq!(code(read_bytes(Verb::Add, "", b"")), 6);
         assert_eq!(code(read_bytes(Verb::Add, "", b"[]")), 6);
         assert_eq!(code(read_bytes(Verb::Add, "", b"{} x")), 6);

@@ -95,6 +95,6 @@ fn row_6_9_check_changes_nothing() {
         let before = world.dump();
         world.call("CHECK").run().succeeds();
         world.call("CHECK").env("CNI_CONTAINERID", "c9").run().fails(103, &[]);
-        assert_eq!(world.dump(), before);
+        world.dump().is_as(&before);
     });
 }

@@ -16,7 +16,7 @@ fn row_8_1_a_node_that_can_start_pods_is_ready() {
     for_every_pod(|world| {
         let before = world.dump();
         status(world).run().succeeds();
-        assert_eq!(world.dump(), before);
+        world.dump().is_as(&before);
         world.add("c1");
         status(world).run().succeeds();
     });

@@ -144,9 +144,22 @@ impl World {
         found
     }
 
-    /// Everything an operator could list: to compare before and after.
-    pub(crate) fn dump(&self) -> String {
-        let mut text = String::new();
+    /// Everything an operator could list and every file that means something, to compare before and after: not folders,
+    /// locks and what can be deleted at any time.
+    pub(crate) fn dump(&self) -> Dump {
+        let mut lines = self.kernel().0;
+        for folder in ["/run/egret", "/var/lib/egret", "/run/netns", SCRATCH] {
+            if Path::new(folder).exists() {
+                let files = ["-type", "f", "-not", "-path", "*/cache/*", "-not", "-name", "lock"];
+                let files = output(&[&["find", folder][..], &files, &["-printf", "%p %s %i\\n"]].concat());
+                lines.extend(files.lines().map(ToOwned::to_owned));
+            }
+        }
+        Dump(lines)
+    }
+
+    /// The kernel's part of a dump: the node's namespace and the pod's.
+    pub(crate) fn kernel(&self) -> Dump {
         let listings: [&[&str]; 6] = [
             &["ip", "-d", "addr"],
             &["ip", "rule"],
@@ -155,22 +168,31 @@ impl World {
             &["ip", "-6", "route", "show", "table", "all"],
             &["nft", "-s", "list", "ruleset"],
         ];
+        let mut lines = Vec::new();
         for netns in
             [None, Some("/run/netns/a")].into_iter().filter(|n| n.is_none_or(|n| Path::new(n).exists()))
         {
             for listing in listings {
                 let inside = netns.map(|netns| format!("--net={netns}"));
                 let enter = inside.iter().flat_map(|net| ["nsenter", net.as_str()]);
-                text += &output(&enter.chain(listing.iter().copied()).collect::<Vec<_>>());
+                let text = output(&enter.chain(listing.iter().copied()).collect::<Vec<_>>());
+                lines.extend(text.lines().map(ToOwned::to_owned));
             }
         }
-        for folder in ["/run/egret", "/var/lib/egret", "/run/netns", SCRATCH] {
-            if !Path::new(folder).exists() {
-                continue;
-            }
-            text += &output(&["find", folder, "-printf", "%p %s %i\\n"]);
-        }
-        text
+        Dump(lines)
+    }
+}
+
+/// Lines of listings; compared, it shows what differs and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dump(Vec<String>);
+
+impl Dump {
+    /// It must be as it was.
+    pub(crate) fn is_as(&self, before: &Dump) {
+        let gone: Vec<_> = before.0.iter().filter(|line| !self.0.contains(line)).collect();
+        let new: Vec<_> = self.0.iter().filter(|line| !before.0.contains(line)).collect();
+        assert!(self == before, "gone: {gone:#?}\nnew: {new:#?}");
     }
 }
 
