@@ -15,6 +15,7 @@ mod block;
 mod cache;
 mod claim;
 mod dir;
+mod error;
 mod lease;
 mod memory;
 mod pool;
@@ -24,8 +25,9 @@ mod summary;
 
 pub use audit::{Books, audit};
 pub use block::{After, Allocation, Block, State};
-pub use claim::{Claim, Claimed, How, IpamError, Refused, claim};
+pub use claim::{Claim, Claimed, How, claim};
 pub use dir::{DirStore, block_name, blocks_in, pools_in};
+pub use error::{IpamError, Refused};
 pub use lease::{Holder, Lease, Owner, Tenant};
 pub use memory::MemoryStore;
 pub use pool::{Choice, Source, choose};

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use super::block::{After, Block, State};
-use super::claim::{Claimed, How, IpamError};
+use super::claim::{Claimed, How};
+use super::error::IpamError;
 use super::lease::{Holder, Owner};
 use super::store::{Store, StoreError, edit};
 use crate::addr::Cidr;
@@ -40,7 +41,8 @@ pub fn release(store: &dyn Store, holder: &Holder, after: After, now: u64) -> Re
     Ok(freed)
 }
 
-/// Clean-up (CNI GC, reconcile): asks `fate` about every holder of this network (`None`: of all) on this node; `None` means it lives.
+/// Clean-up (CNI GC, reconcile): asks `fate` about every holder of this network (`None`: of all) on this node; a fate of
+/// `None` means that it lives.
 ///
 /// # Errors
 /// If the store does not answer.

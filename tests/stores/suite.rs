@@ -259,6 +259,18 @@ fn a_pool_under_a_new_name_does_not_give_what_is_in_use_under_the_old_one() {
 }
 
 #[test]
+fn an_address_that_another_pool_gave_meanwhile_is_not_given_back_to_its_old_owner() {
+    in_each_store(|store| {
+        let before = pool("before", "10.10.10.0/31", 31);
+        let meanwhile = pool("meanwhile", "10.10.10.0/31", 31);
+        assert_eq!(given(store, &[&before], tenant("pod:a", "one", "c1"), 0), "10.10.10.0");
+        release(store, &holder("one", "c1"), After::Owner, 0).unwrap();
+        assert_eq!(given(store, &[&meanwhile], tenant("pod:b", "one", "c2"), 100), "10.10.10.0");
+        assert_eq!(given(store, &[&before], tenant("pod:a", "one", "c3"), 100), "10.10.10.1");
+    });
+}
+
+#[test]
 fn clean_up_takes_from_the_dead_of_this_network_and_node_only() {
     in_each_store(|store| {
         let pool = pool("p", "10.10.10.0/28", 30);
