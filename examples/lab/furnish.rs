@@ -56,12 +56,12 @@ fn furnish(world: &World) -> Result<(), Box<dyn std::error::Error>> {
     ];
     world.pod_object("demo/gateway", &[("app", "gateway")], &pools, last)?;
     world.add_pod(last, "demo/gateway")?;
-    for node in [1, last] {
+    let mut nodes = vec![1, last];
+    nodes.dedup();
+    for node in nodes {
         let name = format!("demo/client{node}");
         world.pod_object(&name, &[], &[("egress.projectcalico.org/selector", "app == 'gateway'")], node)?;
-        if !world.pods().iter().any(|p| p.name.to_string() == name) {
-            world.add_pod(node, &name)?;
-        }
+        world.add_pod(node, &name)?;
     }
     Ok(())
 }
