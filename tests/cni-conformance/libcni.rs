@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{SCRATCH, World, egret};
+use crate::world::{ANNOTATIONS, SCRATCH, World, egret};
 
 /// cnitool in a world, with a namespace `pod` that has no interface yet.
 pub(crate) struct Libcni<'w> {
     pub(crate) world: &'w World,
     bin: PathBuf,
     lists: PathBuf,
-    env: Vec<(String, String)>,
+    capabilities: Value,
 }
 
 /// Where `scripts/tools` puts what it builds.
@@ -35,7 +35,8 @@ impl<'w> Libcni<'w> {
             symlink(built, bin.join(tool)).unwrap();
         }
         symlink(egret(), bin.join("egret")).unwrap();
-        let runtime = Libcni { world, bin, lists, env: Vec::new() };
+        let capabilities = json!({ ANNOTATIONS: world.annotations().unwrap_or(json!({})) });
+        let runtime = Libcni { world, bin, lists, capabilities };
         runtime.pod("pod");
         runtime
     }
@@ -59,8 +60,9 @@ impl<'w> Libcni<'w> {
         &self.lists
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
+    /// One more thing that the runtime hands over, beside the pod's annotations.
+    pub(crate) fn capability(mut self, name: &str, value: Value) -> Self {
+        self.capabilities[name] = value;
         self
     }
 
@@ -75,7 +77,8 @@ impl<'w> Libcni<'w> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.args([verb, network, &format!("/run/netns/{pod}")]).env_clear().env("PATH", path);
         command.env("CNI_PATH", &self.bin).env("NETCONFPATH", &self.lists).stdin(Stdio::null());
-        command.envs(self.env.iter().map(|(k, v)| (k, v)));
+        command.env("CAP_ARGS", self.capabilities.to_string());
+        command.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=p1;K8S_POD_UID=u1");
         command
     }
 
@@ -93,7 +96,12 @@ impl<'w> Libcni<'w> {
 
     /// ADD that must succeed; its result.
     pub(crate) fn add(&self) -> Value {
-        serde_json::from_str(&self.run("add").unwrap()).unwrap()
+        self.add_for("pod")
+    }
+
+    /// The same for another pod.
+    pub(crate) fn add_for(&self, pod: &str) -> Value {
+        serde_json::from_str(&self.run_for("add", "net", pod).unwrap()).unwrap()
     }
 
     /// Puts a plugin `witness` in place of Egret: it writes what it gets into files, then lets Egret do it.
@@ -155,5 +163,5 @@ pub(crate) fn portmap() -> Value {
 
 /// Our entry; `kind` is `egret` or `witness`.
 pub(crate) fn ours(kind: &str) -> Value {
-    json!({"type": kind, "nodeName": "n1", "capabilities": {"io.kubernetes.cri.pod-annotations": true}})
+    json!({"type": kind, "nodeName": "n1", "capabilities": {ANNOTATIONS: true}})
 }

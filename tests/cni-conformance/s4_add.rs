@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::world::{bind, for_an_unselected_pod, for_every_pod, identity, ip, result};
+use crate::world::{bind, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until};
 
 #[test]
 fn row_4_14_unknown_arguments_are_ignored() {
@@ -125,15 +125,24 @@ fn row_4_22_add_again_changes_nothing() {
 fn row_4_22_add_again_with_another_namespace_takes_over() {
     for_every_pod(|world| {
         world.add("c1");
+        // A runtime that lost its memory makes the sandbox anew; the old one is gone with everything in it.
+        let named = |name: &str| {
+            let path = format!("/run/netns/{name}");
+            let mut prev = result("1.1.0");
+            prev["interfaces"][1]["sandbox"] = path.as_str().into();
+            (path, prev)
+        };
         world.netns("b");
-        ip(&["link", "set", "vetha", "down"]);
+        world.remove_netns("a");
+        wait_until("the kernel took the old sandbox apart", || !output(&["ip", "link"]).contains("vetha"));
         ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
-        let mut prev = result("1.1.0");
-        prev["interfaces"][1]["sandbox"] = json!("/run/netns/b");
-        let add = world.call("ADD").env("CNI_NETNS", "/run/netns/b").with("prevResult", prev.clone());
-        add.run().succeeds();
-        world.call("CHECK").env("CNI_NETNS", "/run/netns/b").with("prevResult", prev).run().succeeds();
-        world.call("CHECK").run().fails(100, &["/run/netns/b", "another"]);
+        let (path, prev) = named("b");
+        world.call("ADD").env("CNI_NETNS", &path).with("prevResult", prev.clone()).run().succeeds();
+        world.call("CHECK").env("CNI_NETNS", &path).with("prevResult", prev).run().succeeds();
+        let (path, prev) = named("c");
+        world.netns("c");
+        let check = world.call("CHECK").env("CNI_NETNS", &path).with("prevResult", prev);
+        check.run().fails(100, &["another network namespace"]);
     });
 }
 

@@ -27,7 +27,7 @@ fn row_6_2_right_after_add_all_is_well() {
 #[test]
 fn row_6_3_what_of_ours_is_missing_is_named() {
     for_every_pod(|world| {
-        world.call("CHECK").env("CNI_CONTAINERID", "c9").run().fails(103, &["net/c9/eth0", "record"]);
+        world.call("CHECK").container("c9").run().fails(103, &["net/c9/eth0", "record"]);
         world.add("c1");
         fs::write(format!("{RECORDS}/net/c1:eth0.json"), "{\"network\":\"net\"").unwrap();
         world.call("CHECK").run().fails(103, &["c1:eth0.json"]);
@@ -94,7 +94,7 @@ fn row_6_9_check_changes_nothing() {
         world.add("c1");
         let before = world.dump();
         world.call("CHECK").run().succeeds();
-        world.call("CHECK").env("CNI_CONTAINERID", "c9").run().fails(103, &[]);
+        world.call("CHECK").container("c9").run().fails(103, &[]);
         world.dump().is_as(&before);
     });
 }

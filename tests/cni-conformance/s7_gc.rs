@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{Call, RECORDS, World, for_an_unselected_pod, for_every_pod};
+use crate::world::{Call, RECORDS, World, for_an_unselected_pod, for_every_pod, ip};
 
 const VALID: &str = "cni.dev/valid-attachments";
 const OLD: &str = "cni.dev/attachments";
@@ -27,7 +27,7 @@ fn four(world: &World) {
     let mut net1 = crate::world::result("1.1.0");
     net1["ips"] = json!([]);
     world.call("ADD").env("CNI_IFNAME", "net1").with("prevResult", net1).run().succeeds();
-    world.call("ADD").env("CNI_CONTAINERID", "c2").with("name", "other").run().succeeds();
+    world.call("ADD").container("c2").with("name", "other").run().succeeds();
 }
 
 #[test]
@@ -72,8 +72,8 @@ fn row_7_5_without_a_list_only_what_is_provably_gone_goes() {
         let before = world.records();
         world.add("c1");
         world.netns("b");
-        world.netns("keeps-the-old-inode-numbers-apart");
-        world.call("ADD").env("CNI_CONTAINERID", "gone").env("CNI_NETNS", "/run/netns/b").run().succeeds();
+        ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
+        world.call("ADD").container("gone").env("CNI_NETNS", "/run/netns/b").run().succeeds();
         gc(world).run().succeeds();
         assert_eq!(world.records().len(), before.len() + 2, "both namespaces live");
         world.remove_netns("b");

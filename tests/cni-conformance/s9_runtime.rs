@@ -20,34 +20,39 @@ fn whole_life(plugins: &[Value]) {
     others.remove(position);
     for version in VERSIONS {
         for_every_pod(|world| {
-            let mappings = r#"{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}],
-                "io.kubernetes.cri.pod-annotations":{"a":"b"}}"#;
-            let runtime = Libcni::new(world).env("CAP_ARGS", mappings);
-            let runtime = runtime.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=p1");
-            runtime.list(version, &others);
-            let without = runtime.add();
+            let mapping = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+            let runtime = Libcni::new(world).capability("portMappings", mapping);
+            runtime.list(version, plugins);
+            runtime.add(); // the first pod of a node makes what the node needs
             runtime.run("del").unwrap();
+            fs::remove_dir_all("/var/lib/cni/networks/net").unwrap();
+            runtime.pod("other");
+            let (add, del) =
+                (|| runtime.add_for("other"), || runtime.run_for("del", "net", "other").unwrap());
+            runtime.list(version, &others);
+            let without = add();
+            del();
             fs::remove_dir_all("/var/lib/cni/networks/net").unwrap(); // addresses from the first on again
 
             runtime.list(version, plugins);
             let records = world.records();
             let before = crate::world::output(&["nft", "-s", "list", "ruleset"]);
-            let with = runtime.add();
+            let with = add();
             assert_eq!(without_names(&with), without_names(&without), "{version}");
             assert_eq!(with["cniVersion"], version);
             assert_eq!(world.records().len(), records.len() + 1, "{version}");
             if version >= "0.4.0" {
-                runtime.run("check").unwrap();
+                runtime.run_for("check", "net", "other").unwrap();
             }
             if version >= "1.1.0" {
                 runtime.run("status").unwrap();
             }
-            runtime.run("del").unwrap();
+            del();
             assert_eq!(world.records(), records, "{version}");
-            runtime.run("del").unwrap();
+            del();
             assert_eq!(crate::world::output(&["nft", "-s", "list", "ruleset"]), before);
             if version >= "1.1.0" {
-                runtime.add();
+                add();
                 runtime.run("gc").unwrap();
                 assert_eq!(world.records(), records, "cnitool gc deletes what is cached");
             }
@@ -155,7 +160,7 @@ fn row_9_2_the_result_is_cached_as_libcni_expects() {
 #[test]
 fn row_9_3_check_and_del_get_the_final_result_of_the_chain() {
     for_every_pod(|world| {
-        let runtime = Libcni::new(world).env("CAP_ARGS", r#"{"portMappings":[]}"#).with_witness();
+        let runtime = Libcni::new(world).capability("portMappings", json!([])).with_witness();
         runtime.list("1.0.0", &[ptp(), ours("witness"), portmap()]);
         let result = runtime.add();
         runtime.run("check").unwrap();

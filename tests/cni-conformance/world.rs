@@ -25,10 +25,17 @@ pub(crate) fn egret() -> PathBuf {
 pub(crate) enum Kind {
     /// No policy selects it.
     Unselected,
+    /// Its annotation selects gateways. There are none, so its traffic is held, by everything that a client has.
+    Client,
+    /// It is a gateway with an address of the pool `blue`.
+    Gateway,
 }
 
 /// Every kind of pod.
-pub(crate) const KINDS: [Kind; 1] = [Kind::Unselected];
+pub(crate) const KINDS: [Kind; 3] = [Kind::Unselected, Kind::Client, Kind::Gateway];
+
+/// What the runtime passes of a pod's annotations.
+pub(crate) const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// Tells a story in a world of its own, once per kind of pod.
 pub(crate) fn for_every_pod(story: impl Fn(&World) + Sync) {
@@ -76,14 +83,39 @@ impl World {
         let world = World { kind };
         world.netns("a");
         ip(&["link", "add", "vetha", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/a"]);
+        output(&["nsenter", "--net=/run/netns/a", "ip", "addr", "add", "10.1.2.3/24", "dev", "eth0"]);
         world.prepare();
         world
     }
 
-    /// Puts into the state directory what makes the pod be of this kind.
+    /// What the node and the cluster need so that pods of this kind can be wired.
     fn prepare(&self) {
+        if self.kind == Kind::Unselected {
+            return;
+        }
+        ip(&["link", "add", "up0", "type", "veth", "peer", "name", "router0"]);
+        ip(&["addr", "add", "192.0.2.11/24", "dev", "up0"]);
+        ip(&["addr", "add", "10.10.0.200/24", "dev", "up0"]); // a second subnet, of which the pool is a part
+        ip(&["link", "set", "up0", "up"]);
+        ip(&["link", "set", "router0", "up"]);
+        wait_until("the uplink is up", || output(&["ip", "link", "show", "up0"]).contains("state UP"));
+        fs::create_dir_all("/var/lib/egret/objects").unwrap();
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]}},
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns1"}},
+            {"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "blue"},
+             "spec": {"cidr": "10.10.0.0/25", "gatewayNamespaces": "all()", "cooldownSeconds": 0}}
+        ]});
+        fs::write("/var/lib/egret/objects/cluster.json", objects.to_string()).unwrap();
+    }
+
+    /// The annotations that make a pod be of this kind.
+    pub(crate) fn annotations(&self) -> Option<Value> {
         match self.kind {
-            Kind::Unselected => {}
+            Kind::Unselected => None,
+            Kind::Client => Some(json!({"egress.projectcalico.org/selector": "role == 'gateway'"})),
+            Kind::Gateway => Some(json!({"cni.projectcalico.org/ipv4pools": "[\"blue\"]"})),
         }
     }
 
@@ -121,6 +153,7 @@ impl World {
             ),
         ];
         Call {
+            annotations: self.annotations(),
             env: env.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             stdin: Stdin::Json(entry("1.1.0")),
             stdout: Stdout::Pipe,
@@ -129,7 +162,7 @@ impl World {
 
     /// ADD that must succeed.
     pub(crate) fn add(&self, container_id: &str) -> Value {
-        self.call("ADD").env("CNI_CONTAINERID", container_id).run().succeeds()
+        self.call("ADD").container(container_id).run().succeeds()
     }
 
     /// The records, as `NETWORK/FILE`, drafts included.
@@ -160,26 +193,41 @@ impl World {
 
     /// The kernel's part of a dump: the node's namespace and the pod's.
     pub(crate) fn kernel(&self) -> Dump {
-        let listings: [&[&str]; 6] = [
-            &["ip", "-d", "addr"],
-            &["ip", "rule"],
-            &["ip", "-6", "rule"],
-            &["ip", "route", "show", "table", "all"],
-            &["ip", "-6", "route", "show", "table", "all"],
-            &["nft", "-s", "list", "ruleset"],
-        ];
-        let mut lines = Vec::new();
-        for netns in
-            [None, Some("/run/netns/a")].into_iter().filter(|n| n.is_none_or(|n| Path::new(n).exists()))
-        {
-            for listing in listings {
-                let inside = netns.map(|netns| format!("--net={netns}"));
-                let enter = inside.iter().flat_map(|net| ["nsenter", net.as_str()]);
-                let text = output(&enter.chain(listing.iter().copied()).collect::<Vec<_>>());
-                lines.extend(text.lines().map(ToOwned::to_owned));
-            }
-        }
-        Dump(lines)
+        let pod = Some("/run/netns/a").filter(|path| Path::new(path).exists());
+        let pod = pod.map(|path| kernel_of(Some(path))).unwrap_or_default();
+        Dump([kernel_of(None), pod].concat())
+    }
+
+    /// The node's namespace alone. What a gateway has in its own goes with that namespace, not with DEL.
+    pub(crate) fn node_kernel(&self) -> Dump {
+        Dump(kernel_of(None))
+    }
+}
+
+fn kernel_of(netns: Option<&str>) -> Vec<String> {
+    let listings: [&[&str]; 6] = [
+        &["ip", "-d", "addr"],
+        &["ip", "rule"],
+        &["ip", "-6", "rule"],
+        &["ip", "route", "show", "table", "all"],
+        &["ip", "-6", "route", "show", "table", "all"],
+        &["nft", "-s", "list", "ruleset"],
+    ];
+    let inside = netns.map(|netns| format!("--net={netns}"));
+    let enter: Vec<&str> = inside.iter().flat_map(|net| ["nsenter", net.as_str()]).collect();
+    let mut lines = Vec::new();
+    for listing in listings {
+        lines.extend(output(&[&enter[..], listing].concat()).lines().map(ToOwned::to_owned));
+    }
+    lines
+}
+
+/// Waits until something is so; it must come to that within 5 s.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(5), "still not so after 5 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -257,6 +305,8 @@ enum Stdout {
 
 /// One call of the plugin.
 pub(crate) struct Call {
+    /// Added to a JSON standard input that says nothing of annotations.
+    annotations: Option<Value>,
     env: BTreeMap<String, String>,
     stdin: Stdin,
     stdout: Stdout,
@@ -271,6 +321,12 @@ impl Call {
     pub(crate) fn without(mut self, name: &str) -> Call {
         self.env.remove(name);
         self
+    }
+
+    /// Another container, of another pod.
+    pub(crate) fn container(self, id: &str) -> Call {
+        let args = format!("K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=p-{id};K8S_POD_UID=u-{id}");
+        self.env("CNI_CONTAINERID", id).env("CNI_ARGS", &args)
     }
 
     /// Standard input as a whole.
@@ -340,7 +396,13 @@ impl Call {
             drop(child.stdout.take());
         }
         let bytes = match &self.stdin {
-            Stdin::Json(value) => value.to_string().into_bytes(),
+            Stdin::Json(value) => {
+                let mut value = value.clone();
+                if let (Some(annotations), None) = (&self.annotations, value.get("runtimeConfig")) {
+                    value["runtimeConfig"] = json!({ ANNOTATIONS: annotations });
+                }
+                value.to_string().into_bytes()
+            }
             Stdin::Bytes(bytes) => bytes.clone(),
             Stdin::Open => return child,
         };
