@@ -245,7 +245,7 @@ impl World {
         }
         for node in self.topology.node_numbers() {
             let path = self.conflist_path(node).display().to_string();
-            let output = self.egret(node, &["reconcile", "--conflist", &path])?;
+            let output = self.egret(node, &["reconcile", "--config", &path])?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);
                 return Err(Trouble::new(format!("node{node}: egret reconcile failed: {}", said.trim())));
