@@ -125,6 +125,11 @@ pub fn listing() -> BTreeSet<String> {
         for line in sh(command).lines() {
             // A device that was made again has another index.
             let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
+            // The kernel says these two a moment late, and of its own accord.
+            let line = line.replace(" tentative", "").replace("state UNKNOWN", "state UP");
+            if line.contains("fe80::") && !line.contains("proto") || line.starts_with("local fe80::") {
+                continue;
+            }
             seen.insert(format!("{command}: {line}"));
         }
     }
