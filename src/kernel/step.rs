@@ -1,6 +1,6 @@
 //! One change to one object, as a value: printed as the `ip` command line that would do the same.
 //!
-//! In: made by [`steps`](super::steps). Out: carried out by [`apply`](super::apply), shown by `--dry-run` and CHECK.
+//! In: made by [`steps`](fn@super::steps). Out: carried out by [`apply`](fn@super::apply), shown by `--dry-run` and CHECK.
 //! The printed form leaves out what every object of ours has (protocol number, link group).
 
 use std::fmt;

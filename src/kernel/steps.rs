@@ -1,7 +1,7 @@
 //! The steps from what is to what shall be.
 //!
 //! In: observed and desired state, and the saved originals of the host's settings. Out: steps in an order in which nothing leaks
-//! and nothing fails. Pure: each step is carried out on a copy ([`effect`](super::effect)) before the next one is chosen.
+//! and nothing fails. Pure: each step is carried out on a copy (`effect`) before the next one is chosen.
 //!
 //! The order. First what is in the way (shapes we never make, keys that collide). Then additions, each after what it needs:
 //! devices, settings, addresses, neighbours and forwarding, nexthops, groups, routes, rules, proxies. Then nftables, in one
