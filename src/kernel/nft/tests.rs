@@ -289,7 +289,7 @@ fn a_refused_element_is_named_and_a_missing_one_can_be_told() {
 }
 
 #[test]
-fn thousands_of_elements_go_in_and_out_and_are_read_quickly() {
+fn thousands_of_elements_are_all_read_right_after_they_were_written() {
     let machine = loaded();
     let edits: Vec<ElementChange> = (0..5000u32)
         .map(|number| ElementChange {
@@ -301,17 +301,10 @@ fn thousands_of_elements_go_in_and_out_and_are_read_quickly() {
         })
         .collect();
     machine.run(|| {
-        let start = std::time::Instant::now();
         elements::apply(&edits).unwrap();
-        let written = start.elapsed();
         assert_eq!(observe(&ours()).unwrap(), edited(node(), &edits));
-        let start = std::time::Instant::now();
-        observe(&ours()).unwrap();
-        println!("5000 elements written in {written:?}, all read in {:?}", start.elapsed());
         bring(&node());
-        let start = std::time::Instant::now();
-        observe(&ours()).unwrap();
-        println!("the bare tables read in {:?}", start.elapsed());
+        assert_eq!(observe(&ours()).unwrap(), node());
     });
 }
 
