@@ -84,7 +84,7 @@ fn routes(plan: &NodePlan, gateway: &LocalGateway, belts: Belts, state: &mut Sta
             rule(gateway_priority::FROM_LEASE, Match::From(*lease), TABLE_OUTSIDE);
         }
     }
-    if belts.unreachable_routes {
+    if belts.gateway_routes {
         belt_routes(state);
     }
 }
@@ -133,13 +133,10 @@ fn inet(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> Table {
     add("raw", base("filter", "prerouting", priority::RAW, probes_in(gateway)));
     add("raw_output", base("filter", "output", priority::RAW, probes_out()));
     add("prerouting", base("filter", "prerouting", priority::MANGLE, arriving(belts)));
-    add("from_tunnel", chain(from_tunnel()));
+    add("from_tunnel", chain(from_tunnel(belts)));
     add("output", base("route", "output", priority::MANGLE, errors()));
-    add("input", base("filter", "input", priority::FILTER, local(gateway)));
-    let clamp = format!(
-        "oifname \"{GATEWAY_TUNNEL}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
-    );
-    add("forward", base("filter", "forward", priority::MANGLE, vec![rule("MSS of the tunnel", clamp)]));
+    add("input", base("filter", "input", priority::FILTER, local(gateway, belts)));
+    add("forward", base("filter", "forward", priority::MANGLE, passing(belts)));
     add("srcnat", base("nat", "postrouting", priority::SRCNAT, snat(gateway)));
     if belts.source {
         add("postrouting", base("filter", "postrouting", priority::SRCNAT + 200, leaving(gateway)));
@@ -188,7 +185,7 @@ fn probes_out() -> Vec<NftRule> {
 
 fn arriving(belts: Belts) -> Vec<NftRule> {
     let mut rules = Vec::new();
-    if belts.invalid {
+    if belts.gateway_invalid {
         let text =
             format!("iifname {{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }} ct state invalid counter drop");
         rules.push(rule("belt: without an entry there is no NAT", text));
@@ -209,12 +206,30 @@ fn arriving(belts: Belts) -> Vec<NftRule> {
     rules
 }
 
-fn from_tunnel() -> Vec<NftRule> {
-    vec![
-        rule("replies do not come this way", "ct direction reply counter drop"),
-        rule("who sent it", "ct mark set ether saddr map @node"),
-        rule("unknown node", "ct mark 0 counter drop"),
-    ]
+fn from_tunnel(belts: Belts) -> Vec<NftRule> {
+    let mut rules = Vec::new();
+    if belts.gateway_replies {
+        rules.push(rule("belt: replies do not come this way", "ct direction reply counter drop"));
+    }
+    rules.push(rule("who sent it", "ct mark set ether saddr map @node"));
+    rules.push(rule("unknown node", "ct mark 0 counter drop"));
+    rules
+}
+
+/// What passes through. Where our routes are gone, the pod's own default route must not carry clients out by `eth0`, where
+/// nothing gives them the lease.
+fn passing(belts: Belts) -> Vec<NftRule> {
+    let mut rules = Vec::new();
+    if belts.gateway_forward {
+        let ours = format!("{{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }}");
+        let text = format!("iifname {ours} oifname != {ours} counter drop");
+        rules.push(rule("belt: what came by our devices leaves by them", text));
+    }
+    let clamp = format!(
+        "oifname \"{GATEWAY_TUNNEL}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    );
+    rules.push(rule("MSS of the tunnel", clamp));
+    rules
 }
 
 /// ICMP errors made here (packet too big, TTL exceeded) travel the flow's own path, not the pod's default route.
@@ -233,7 +248,7 @@ fn errors() -> Vec<NftRule> {
 
 /// No port of the container is open to the outside or to clients: probes, echo and ICMP errors only. The drop of new flows also
 /// keeps this kernel from answering RST for a flow whose NAT state was lost.
-fn local(gateway: &LocalGateway) -> Vec<NftRule> {
+fn local(gateway: &LocalGateway, belts: Belts) -> Vec<NftRule> {
     let accept = |ip: &IpAddr| {
         let request = echo(*ip, "echo-request");
         let word = word(Family::of(*ip));
@@ -244,9 +259,12 @@ fn local(gateway: &LocalGateway) -> Vec<NftRule> {
     };
     let mut rules: Vec<NftRule> = gateway.addresses.iter().map(accept).collect();
     rules.push(rule("nothing else from clients", format!("iifname \"{GATEWAY_TUNNEL}\" counter drop")));
-    let text =
-        format!("iifname \"{GATEWAY_VETH}\" ct state new meta l4proto != {{ icmp, icmpv6 }} counter drop");
-    rules.push(rule("no port is open", text));
+    if belts.gateway_input {
+        let text = format!(
+            "iifname \"{GATEWAY_VETH}\" ct state new meta l4proto != {{ icmp, icmpv6 }} counter drop"
+        );
+        rules.push(rule("belt: no port is open", text));
+    }
     rules
 }
 

@@ -6,64 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
+pub use crate::egress::belts::Belts;
 use crate::egress::lower_nft;
 use crate::egress::numbers::{self, TABLES, mark};
 use crate::egress::plan::{Gateway, LocalGateway, NodePlan, Place};
 use crate::kernel::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Route, Rule, State, Via};
-
-/// Which seat belts are built in. All of them, except in the test that shows that each is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Belts {
-    /// (a) `unreachable default` at the end of every table.
-    pub unreachable_routes: bool,
-    /// (b) the rule behind all of ours: marked, but no table took it → unreachable.
-    pub last_rule: bool,
-    /// (c) in `forward`: marked, but leaving by a device that is not ours → dropped.
-    pub forward: bool,
-    /// (d) our devices open no flows: replies and the own lease only.
-    pub from_us: bool,
-    /// (e) in the gateway: nothing leaves under another address than the lease.
-    pub source: bool,
-    /// (f) a client's packet that conntrack cannot place → dropped, not sent without NAT.
-    pub invalid: bool,
-    /// (g) a client's source is checked against its interface.
-    pub spoof: bool,
-}
-
-impl Belts {
-    /// Everything.
-    pub const ALL: Belts = Belts {
-        unreachable_routes: true,
-        last_rule: true,
-        forward: true,
-        from_us: true,
-        source: true,
-        invalid: true,
-        spoof: true,
-    };
-
-    /// The belts of this build. A release has all of them; a `weakened` build leaves out those named in the environment.
-    #[cfg(not(feature = "weakened"))]
-    pub fn of_this_build() -> Belts {
-        Belts::ALL
-    }
-
-    /// The belts of this build: all but those in `EGRET_WITHOUT_BELTS`, separated by commas. For one test; never shipped.
-    #[cfg(feature = "weakened")]
-    pub fn of_this_build() -> Belts {
-        let without = std::env::var("EGRET_WITHOUT_BELTS").unwrap_or_default();
-        let has = |belt: &str| !without.split(',').any(|name| name == belt);
-        Belts {
-            unreachable_routes: has("unreachable-routes"),
-            last_rule: has("last-rule"),
-            forward: has("forward"),
-            from_us: has("from-us"),
-            source: has("source"),
-            invalid: has("invalid"),
-            spoof: has("spoof"),
-        }
-    }
-}
 
 /// Everything that a node's namespace must hold for this plan. An idle node still keeps the tunnel and the empty rules that it
 /// has once got; uninstall is reconciling to `State::default()`.

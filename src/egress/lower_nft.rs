@@ -290,10 +290,12 @@ fn pins(plan: &NodePlan, belts: Belts, table: &mut Table) {
     // flow's own way; else they leave by the uplink about an address that nobody knows (datapath facts, hole 2).
     let text = format!("ct state related ct direction original ct mark & {PIN_MASK:#x} vmap @pinned");
     let mut rules = vec![rule("errors go the flow's way", text)];
-    rules.extend(both(
-        "guard: only root speaks the tunnel",
-        &format!("udp dport {} meta skuid != 0 {{ip}} daddr @nodes{{n}} counter drop", plan.here.port),
-    ));
+    if belts.guard {
+        rules.extend(both(
+            "guard: only root speaks the tunnel",
+            &format!("udp dport {} meta skuid != 0 {{ip}} daddr @nodes{{n}} counter drop", plan.here.port),
+        ));
+    }
     table.chains.insert("output".into(), base("route", "output", priority::MANGLE, rules));
 }
 
@@ -311,13 +313,15 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         numbers::TUNNEL
     );
     rules.push(rule("MSS of the tunnel", clamp));
-    rules.push(rule("guard", format!("udp dport {port} goto guard")));
+    if belts.guard {
+        rules.push(rule("guard", format!("udp dport {port} goto guard")));
+        let guard = both("guard: no pod forges tunnel traffic", "{ip} daddr @nodes{n} counter drop");
+        table.chains.insert("guard".into(), chain(guard.to_vec()));
+        let text = format!("udp dport {port} {{ip}} saddr != @nodes{{n}} counter drop");
+        let input = both("guard: only nodes speak the tunnel", &text);
+        table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input.to_vec()));
+    }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));
-    let guard = both("guard: no pod forges tunnel traffic", "{ip} daddr @nodes{n} counter drop");
-    table.chains.insert("guard".into(), chain(guard.to_vec()));
-    let text = format!("udp dport {port} {{ip}} saddr != @nodes{{n}} counter drop");
-    let input = both("guard: only nodes speak the tunnel", &text);
-    table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input.to_vec()));
 }
 
 /// Identity NAT in a chain before every primary's: the flow's source is settled here, so a masquerade behind is skipped,

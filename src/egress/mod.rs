@@ -1,6 +1,7 @@
 //! What a pod's traffic does and what each node must hold for it. Pure: no files, no kernel, no clock.
 
 pub mod annotations;
+pub mod belts;
 mod candidates;
 pub mod explain;
 pub mod gateway;

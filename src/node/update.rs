@@ -164,7 +164,7 @@ impl Embedded {
             owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
         };
         let awake: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
-        if !awake.is_empty() {
+        if !awake.is_empty() && Belts::of_this_build().hold {
             let held = holding(change.before, change.next, &awake);
             self.node(change.before, &held, Thoroughness::Whole, node_ns, outcome)?;
         }
