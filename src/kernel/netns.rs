@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 
 /// The calling thread's namespace. `/proc/self/ns/net` would be the *main* thread's.
 const CURRENT: &str = "/proc/thread-self/ns/net";
 /// `NSFS_MAGIC` of `linux/magic.h`: the file system every namespace descriptor lives on.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 /// `NS_GET_NSTYPE` of `linux/nsfs.h` (4.11): which kind of namespace a descriptor is.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
@@ -123,7 +123,7 @@ impl Drop for Back {
 }
 
 fn is_netns(file: &File) -> bool {
-    if fstatfs(file).map_or(true, |fs| fs.filesystem_type().0 != NSFS_MAGIC) {
+    if fstatfs(file).map_or(true, |fs| fs.filesystem_type() != NSFS_MAGIC) {
         return false;
     }
     // SAFETY: NS_GET_NSTYPE takes no argument and only reads the open descriptor.
