@@ -244,7 +244,9 @@ impl Embedded {
         let conflicts =
             kernel::conflicts(&place, &numbers::node_scope(), next.here.mark_mask, next.here.port)
                 .map_err(|e| NodeError::Observe(e.to_string()))?;
-        if conflicts.is_empty() { Ok(()) } else { Err(NodeError::Unfit(conflicts)) }
+        let nft = kernel::nft::load::require().err().map(|e| e.to_string());
+        let unfit: Vec<String> = conflicts.into_iter().chain(nft).collect();
+        if unfit.is_empty() { Ok(()) } else { Err(NodeError::Unfit(unfit)) }
     }
 
     /// What the kernel holds of ours.
