@@ -15,6 +15,7 @@ const DELETE: u16 = 2;
 
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOCOL_STATE: u16 = 4;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
@@ -76,11 +77,24 @@ impl MarkFilter {
 /// *To* means where its packets really go, after DNAT: a flow to a service address counts by the pod behind it. Flows that others
 /// opened to the address stay. An entry that ends by itself meanwhile is not counted.
 pub fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
+    forget_or_mark(source, keep, None)
+}
+
+/// The same, but established TCP, and whatever leaves with this very address, keep their entries and get these bits (value, mask) in
+/// their marks: without the entry the far end's next packet would look like a flow that the far end opened.
+pub fn forget_or_mark(source: IpAddr, keep: &[Cidr], mark: Option<(u32, u32)>) -> Result<usize, Error> {
     let mut socket = open()?;
-    let mut requests = Vec::new();
+    let (mut requests, mut marks) = (Vec::new(), Vec::new());
     list(&mut socket, MarkFilter::ALL, Some(source), |entry| {
         let real = entry.real_destination();
         if real.is_none_or(|to| !keep.iter().any(|prefix| prefix.contains(to))) {
+            if let Some((value, mask)) = mark
+                && (entry.is_established_tcp() || entry.is_answered_at(source))
+            {
+                let mut request = entry.request(NEW);
+                request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
+                return marks.push(request);
+            }
             let mut request = entry.request(DELETE);
             // The tuple may belong to a new flow by the time the kernel looks; the id tells them apart.
             if let Some(id) = entry.attributes.get(ID) {
@@ -89,7 +103,8 @@ pub fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
             requests.push(request);
         }
     })?;
-    change(&mut socket, "delete", requests)
+    let marked = change(&mut socket, "mark", marks)?;
+    Ok(marked + change(&mut socket, "delete", requests)?)
 }
 
 /// Writes the bits `set.0` under the mask `set.1` into the mark of every entry that the filter and the source (of the flow's first
@@ -142,6 +157,18 @@ impl Entry<'_> {
         source_of(self.attributes.inside(TUPLE_REPLY))
     }
 
+    /// Whether the far end answers to this address: nobody translates it.
+    fn is_answered_at(&self, source: IpAddr) -> bool {
+        destination_of(self.attributes.inside(TUPLE_REPLY)) == Some(source)
+    }
+
+    /// TCP that went through its handshake and is not closed (enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h).
+    fn is_established_tcp(&self) -> bool {
+        const ESTABLISHED_TO_LAST_ACK: std::ops::RangeInclusive<u8> = 3..=6;
+        let state = self.attributes.inside(PROTOCOL_STATE).inside(1).get(1).and_then(<[u8]>::first);
+        state.is_some_and(|state| ESTABLISHED_TO_LAST_ACK.contains(state))
+    }
+
     /// A request about just this entry.
     fn request(&self, message: u16) -> Request {
         let mut request = Request::new(SUBSYSTEM, message, 0, self.family);
@@ -154,9 +181,17 @@ impl Entry<'_> {
 }
 
 fn source_of(tuple: Attributes<'_>) -> Option<IpAddr> {
+    address_of(tuple, 1, 3)
+}
+
+fn destination_of(tuple: Attributes<'_>) -> Option<IpAddr> {
+    address_of(tuple, 2, 4)
+}
+
+fn address_of(tuple: Attributes<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
     let ip = tuple.inside(TUPLE_IP);
-    let v4 = ip.get(1).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    let v6 = ip.get(3).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    let v4 = ip.get(v4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    let v6 = ip.get(v6).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     v4.map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes))).or(v6.map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes))))
 }
 

@@ -21,13 +21,21 @@ pub fn begin(transition: &Transition) -> Result<(), String> {
     Ok(())
 }
 
-/// While addresses are held: their entries towards the outside go.
+/// While addresses are held: their entries towards the outside go. Of running pods that join, established TCP gets the dead pin
+/// instead, so that the pod is told at its next packet, and so does what nobody translates: it is pinned anew. Without its entry
+/// the far end's next packet would make one the wrong way round, and the pod's own would pass as replies, with the pod's address
+/// (measured: a UDP flow whose answer was on its way when its entry was deleted leaked until it ended).
 ///
 /// # Errors
 /// The kernel's refusal, as a sentence.
-pub fn forget(addresses: &BTreeSet<IpAddr>, inside: &[Cidr]) -> Result<(), String> {
+pub fn forget(
+    addresses: &BTreeSet<IpAddr>,
+    joining: &BTreeSet<IpAddr>,
+    inside: &[Cidr],
+) -> Result<(), String> {
     for ip in addresses {
-        conntrack::forget(*ip, inside).map_err(|e| e.to_string())?;
+        let dead = joining.contains(ip).then_some((PIN_DEAD, PIN_MASK));
+        conntrack::forget_or_mark(*ip, inside, dead).map_err(|e| e.to_string())?;
     }
     Ok(())
 }

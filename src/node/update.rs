@@ -169,7 +169,11 @@ impl Embedded {
             self.node(change.before, &held, Thoroughness::Whole, node_ns, outcome)?;
         }
         let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
-        flows::forget(&flows.rebound, &inside).map_err(NodeError::Observe)
+        let joins = |ip: &std::net::IpAddr| {
+            change.next.clients.contains_key(ip) && !change.before.clients.contains_key(ip)
+        };
+        let joining = awake.into_iter().filter(joins).collect();
+        flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)
     }
 
     fn gateways(&self, change: &Change<'_>, node_ns: &Netns, outcome: &mut Outcome) {

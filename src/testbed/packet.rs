@@ -43,6 +43,8 @@ pub struct Packet {
     /// TCP and UDP: destination port. Echo request: its id. ICMP error: the outside port of the packet it quotes.
     /// `None` for anything else.
     pub service: Option<u16>,
+    /// An ICMP error: where the packet it quotes was going.
+    pub about: Option<IpAddr>,
 }
 
 /// Fragments after the first carry no ports; the first of their datagram did.
@@ -76,7 +78,8 @@ pub(super) fn read(spot: Spot, bytes: &[u8], fragments: &mut Fragments) -> Optio
     let later = matches!(header.fragment, Some((_, false)));
     let flags = if header.protocol == TCP && !later { payload.get(13).copied().unwrap_or(0) } else { 0 };
     let (source, destination, protocol) = (header.source, header.destination, header.protocol);
-    Some(Packet { spot, source, destination, protocol, ports, flags, service })
+    let about = quoted(protocol, payload).and_then(read_header).map(|quoted| quoted.destination);
+    Some(Packet { spot, source, destination, protocol, ports, flags, service, about })
 }
 
 fn read_header(bytes: &[u8]) -> Option<Header> {
@@ -130,9 +133,15 @@ fn read_ports(protocol: u8, payload: &[u8]) -> (Option<(u16, u16)>, Option<u16>)
             (ports, ports.map(|(_, to)| to))
         }
         (ICMP, Some(8)) | (ICMP6, Some(128)) => (None, word(4)),
-        // Destination unreachable, time exceeded, parameter problem; in IPv6 also packet too big.
-        (ICMP, Some(3 | 11 | 12)) | (ICMP6, Some(1..=4)) => (None, payload.get(8..).and_then(quoted_service)),
-        _ => (None, None),
+        _ => (None, quoted(protocol, payload).and_then(quoted_service)),
+    }
+}
+
+/// What an error quotes: destination unreachable, time exceeded, parameter problem; in IPv6 also packet too big.
+fn quoted(protocol: u8, payload: &[u8]) -> Option<&[u8]> {
+    match (protocol, payload.first()) {
+        (ICMP, Some(3 | 11 | 12)) | (ICMP6, Some(1..=4)) => payload.get(8..),
+        _ => None,
     }
 }
 

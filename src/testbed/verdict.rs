@@ -67,6 +67,8 @@ fn list(packets: &[Packet]) -> String {
 ///
 /// A packet is a selected pod's when it goes to one of its ports or comes from its own address. A packet that nobody
 /// accounts for (no ports, strange ports) counts against the window when its source is forbidden: it may well be theirs.
+/// A node's ICMP error about a packet to an address that the outside may know, such as a lease that is gone, is a router's
+/// own word; one that quotes an inner address is a leak.
 pub(super) fn judge(
     packets: &[Packet],
     dropped: u64,
@@ -83,6 +85,11 @@ pub(super) fn judge(
         let own = suspects.iter().find(|s| s.addresses.contains(&packet.source));
         let owner = suspects.iter().find(|s| packet.service.is_some_and(|port| s.ports.contains(&port)));
         let accounted = packet.service.is_some_and(is_known_service);
+        // A node or router speaks for itself about an address that the outside may know.
+        let of_a_router = packet.about.is_some_and(|ip| !is_forbidden(ip)) && is_forbidden(packet.source);
+        if own.is_none() && of_a_router {
+            continue;
+        }
         if own.is_some() || (is_forbidden(packet.source) && (owner.is_some() || !accounted)) {
             leaked.push(packet.clone());
         } else if let Some(owner) = owner
@@ -124,6 +131,7 @@ mod tests {
             ports: service.map(|to| (40000, to)),
             flags: 0,
             service,
+            about: None,
         }
     }
 
@@ -170,6 +178,18 @@ mod tests {
                 "{source} {service:?}: {leak:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_node_may_say_that_a_lease_is_gone_but_not_name_a_pod() {
+        let good = packet("10.10.10.0", Some(20001));
+        let error = |about: &str| Packet {
+            about: Some(about.parse().unwrap()),
+            protocol: 1,
+            ..packet("172.30.0.1", Some(20001))
+        };
+        verdict(&[good.clone(), error("10.10.10.1")], 0).unwrap();
+        assert!(verdict(&[good, error("10.60.1.2")], 0).is_err());
     }
 
     #[test]

@@ -2,4 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod basic;
+mod example;
+mod guard;
+mod inside;
 mod lab;
+mod mtu;
+mod running;
+mod selection;
+mod several;
+mod startup;
+mod uninstall;
+mod variants;
+mod way_back;

@@ -1,0 +1,102 @@
+//! D and E: what must not go through a gateway.
+
+use std::net::{IpAddr, SocketAddr};
+
+use egret::addr::Family;
+use egret::testbed::{
+    Answer, LINES_PORT, Masquerade, Outside, Pod, Topology, node_address, node_lease_address,
+};
+
+use crate::lab::{Lab, nodes};
+
+/// D1 D4 D8: pods, node addresses, primary and secondary, are reached with the pod's own address.
+#[test]
+fn d1_d4_d8_pods_and_nodes_see_the_pods_own_address() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(1, "g1");
+    // Only InternalIPs are in a Node object by themselves; a second address is named there too.
+    for node in [1, 2] {
+        let both = [node_address(node, Family::V4), node_address(node, Family::V6)];
+        let second = [node_lease_address(node, Family::V4), node_lease_address(node, Family::V6)];
+        let list = |kind: &str, ips: &[IpAddr]| -> String {
+            ips.iter().map(|ip| format!("{{type: {kind}, address: '{ip}'}}, ")).collect()
+        };
+        lab.object(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: node{node}}}, status: {{addresses: [{}{}]}}}}",
+            list("InternalIP", &both),
+            list("ExternalIP", &second)
+        ))
+        .unwrap();
+    }
+    let clients = [lab.client(1, "c1"), lab.client(2, "c2")];
+    let plains = [lab.plain(1, "p1"), lab.plain(2, "p2")];
+    let plain = &plains[1];
+    let capture = lab.capture().unwrap();
+    let _servers: Vec<_> = clients.iter().chain(&plains).map(|p| p.serve().unwrap()).collect();
+    let _nodes: Vec<_> =
+        lab.nodes().map(|n| egret::testbed::Service::start(&n.netns().unwrap()).unwrap()).collect();
+    for (from, to) in [(0, &clients[1]), (1, &clients[0]), (0, plain), (1, plain)] {
+        for family in Family::BOTH {
+            let own = clients[from].address(family).unwrap();
+            let server = SocketAddr::new(to.address(family).unwrap(), LINES_PORT);
+            assert_eq!(clients[from].tcp_flow_to(server).unwrap().ask(), Answer::From(own));
+            for node in [1, 2] {
+                for ip in [node_address(node, family), node_lease_address(node, family)] {
+                    clients[from].reaches(ip).unwrap();
+                    let mut flow = clients[from].tcp_flow_to(SocketAddr::new(ip, LINES_PORT)).unwrap();
+                    assert_eq!(flow.ask(), before(&plains[from], ip, own), "{} to {ip}", clients[from].name);
+                    let said = lab.explain(&clients[from], ip);
+                    assert!(said.items.iter().all(|i| i.inside.is_some()), "{said}");
+                }
+            }
+        }
+    }
+    clients.iter().for_each(|c| drop(lab.leaves_as_predicted(c)));
+    capture.assert_clean(&[&clients[0], &clients[1]]);
+}
+
+/// What a server sees of a client if Egret does nothing: its own address, or the node's where an unselected neighbour is
+/// hidden too.
+fn before(neighbour: &Pod, server: IpAddr, own: IpAddr) -> Answer {
+    let Answer::From(seen) = neighbour.tcp_flow_to(SocketAddr::new(server, LINES_PORT)).unwrap().ask() else {
+        panic!("{} cannot reach {server}", neighbour.name)
+    };
+    Answer::From(if neighbour.addresses.contains(&seen) { own } else { seen })
+}
+
+/// D3: metadata and link-local addresses are never tunnelled.
+#[test]
+fn d3_metadata_addresses_stay_on_the_node() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(2, "g1");
+    let client = lab.client(1, "c1");
+    lab.node(1).sh("ip addr add 169.254.169.254/32 dev lo; ip addr add fd00:ec2::254/128 dev lo").unwrap();
+    let capture = lab.capture().unwrap();
+    for ip in ["169.254.169.254", "fd00:ec2::254"] {
+        client.reaches(ip.parse().unwrap()).unwrap();
+    }
+    lab.leaves_as_predicted(&client);
+    capture.assert_clean(&[&client]);
+}
+
+/// E1: the outside opens a connection to a client pod; its replies go back directly, while its own flows use the gateway.
+#[test]
+fn e1_replies_to_connections_from_outside_go_back_directly() {
+    let lab = Lab::raise(Topology { masquerade: Masquerade::None, ..nodes(2) });
+    lab.gateway(1, "g1");
+    let clients = [lab.client(1, "c1"), lab.client(2, "c2")];
+    let _servers: Vec<_> = clients.iter().map(|p| p.serve().unwrap()).collect();
+    let capture = lab.capture().unwrap();
+    for client in &clients {
+        for family in Family::BOTH {
+            let to = SocketAddr::new(client.address(family).unwrap(), LINES_PORT);
+            for at in Outside::BOTH {
+                let mut flow = lab.connect_from(at, to).unwrap();
+                assert_eq!(flow.ask(), Answer::From(at.address(family)));
+                flow.download(100_000).unwrap();
+            }
+        }
+        lab.leaves_as_predicted(client);
+    }
+    capture.assert_clean(&[&clients[0], &clients[1]]);
+}

@@ -1,0 +1,65 @@
+//! B7: `egret uninstall` leaves a node as it was, with what others have there.
+
+use egret::testbed::{Place, Topology};
+
+use crate::lab::{Lab, nodes};
+
+/// What others may have on a node: devices, routes, rules, nexthops, neighbours, firewall, settings.
+const FOREIGN: &str = "ip link add dum0 type bridge && ip addr add 192.0.2.1/24 dev dum0 && ip link set dum0 up group 77\n\
+    ip route add 203.0.113.0/24 via 172.30.0.254 table 1234\n\
+    ip rule add pref 650 fwmark 0x100/0xff00 lookup 1234\n\
+    ip nexthop add id 7 via 172.30.0.254 dev eth0\n\
+    ip neigh add proxy 192.0.2.77 dev eth0\n\
+    ip neigh replace 172.30.0.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent\n\
+    nft add table inet theirs && nft 'add chain inet theirs c { type filter hook forward priority 0; }'\n\
+    nft add rule inet theirs c counter meta mark 0x1 accept";
+
+/// Everything a person could list. Counters, ages and learned neighbours are left out.
+fn listing(node: &Place) -> String {
+    node.sh(
+        "ip -d link | sed -E 's/ (gc_timer|tcn_timer|hello_timer|topology_change_timer|hold_timer|message_age_timer|forward_delay_timer) +[0-9.]+//g'; ip addr | sed -E 's/[0-9]+sec/sec/g'
+         for f in -4 -6; do ip $f route show table all | sed -E 's/ expires [0-9]+sec//' | sort; ip $f rule; ip $f neigh show nud permanent; ip $f neigh show proxy; done
+         ip nexthop; bridge fdb show br dum0; nft -s list ruleset | sed -E 's/counter packets [0-9]+ bytes [0-9]+/counter/; s/(# handle|handle) [0-9]+//'
+         iptables-save | grep -v '^[#:]' | sort; ip6tables-save | grep -v '^[#:]' | sort
+         sysctl -a 2>/dev/null | grep '^net\\.' | grep -v 'nf_conntrack_count\\|stable_secret\\|route.flush\\|\\.stat\\.' | sort",
+    )
+    .unwrap()
+}
+
+/// Gateways, clients of both kinds, traffic; then uninstall on every node.
+fn as_before(topology: Topology) {
+    let lab = Lab::raise(topology);
+    // The primary's own devices and settings stand before Egret has anything to do.
+    let pods: Vec<_> = [1, 2].map(|n| lab.plain(n, &format!("p{n}"))).into();
+    let nodes: Vec<_> = lab.nodes().collect();
+    nodes.iter().for_each(|node| drop(node.sh(FOREIGN).unwrap()));
+    let before: Vec<_> = nodes.iter().map(listing).collect();
+    let gateways = [lab.gateway(1, "g1"), lab.gateway(2, "g2")];
+    let clients = [lab.client(1, "c1"), lab.client(2, "c2")];
+    let capture = lab.capture().unwrap();
+    clients.iter().for_each(|c| drop(lab.leaves_as_predicted(c)));
+    capture.assert_clean(&[&clients[0], &clients[1]]);
+    drop(capture);
+    // The primary takes its part back; ours is left to uninstall.
+    for pod in clients.iter().chain(&gateways) {
+        lab.lose_pod(pod).unwrap();
+    }
+    // The end of a namespace is asynchronous: its veths go a little later.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for (number, node) in (1..).zip(&nodes) {
+        let list = lab.conflist_path(number).display().to_string();
+        let output = lab.egret(number, &["uninstall", "--config", &list]).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let after = listing(node);
+        let before = &before[usize::from(number) - 1];
+        let gone: Vec<_> = before.lines().filter(|line| !after.lines().any(|l| l == *line)).collect();
+        let left: Vec<_> = after.lines().filter(|line| !before.lines().any(|l| l == *line)).collect();
+        assert!(gone.is_empty() && left.is_empty(), "node{number}: gone {gone:#?}, left {left:#?}");
+    }
+    pods.iter().for_each(|p| assert!(p.tcp(lab.destinations()[0]).is_ok()));
+}
+
+#[test]
+fn b7_uninstall_leaves_a_node_as_it_was() {
+    as_before(nodes(2));
+}

@@ -1,0 +1,129 @@
+//! How the outside finds a lease: who answers for it, and what is said when it moves.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use egret::testbed::{Place, Pod};
+
+use crate::lab::{Lab, nodes};
+
+/// ARP, and neighbour advertisements with the override flag (RFC 4861 §4.4): without it a stale host does not follow.
+const OVERRIDING: &str = "arp or (icmp6 and ip6[40] = 136 and ip6[44] & 0x20 != 0)";
+
+/// A pod of StatefulSet `gw`, a gateway.
+fn stateful_gateway(lab: &Lab, node: u8) -> Pod {
+    lab.object(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: gw, name: gw-0, labels: {{egress-code: red}},
+          ownerReferences: [{{apiVersion: apps/v1, kind: StatefulSet, name: gw, uid: s, controller: true}}],
+          annotations: {{cni.projectcalico.org/ipv4pools: '[\"red\"]', cni.projectcalico.org/ipv6pools: '[\"red6\"]'}}}},
+          spec: {{nodeName: node{node}}}}}"
+    ))
+    .unwrap();
+    lab.add_pod(node, "gw/gw-0").unwrap()
+}
+
+/// Who has this address, as the router's neighbour table says; asked by a ping where it knows nothing.
+fn owner(lab: &Lab, ip: IpAddr) -> String {
+    let said = lab.router().sh(&format!("ip neigh show to {ip} dev eth0")).unwrap();
+    said.split_whitespace().skip_while(|w| *w != "lladdr").nth(1).unwrap_or_default().to_owned()
+}
+
+fn mac(place: &Place) -> String {
+    place.sh("cat /sys/class/net/eth0/address").unwrap().trim().to_owned()
+}
+
+/// tcpdump at a place, listening when this returns.
+struct Watch(Child);
+
+impl Watch {
+    fn at(place: &Place, filter: &str) -> Watch {
+        let mut command = place.command("tcpdump").unwrap();
+        command
+            .args(["-l", "-e", "-n", "-U", "-i", "eth0", filter])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = Vec::new();
+        let errors = child.stderr.as_mut().unwrap();
+        while !String::from_utf8_lossy(&said).contains("listening on") {
+            let mut byte = [0];
+            assert_eq!(errors.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
+            said.push(byte[0]);
+        }
+        Watch(child)
+    }
+
+    fn end(mut self) -> String {
+        std::thread::sleep(Duration::from_millis(100));
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.0.id() as i32),
+            nix::sys::signal::Signal::SIGINT,
+        )
+        .unwrap();
+        let mut said = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        self.0.wait().unwrap();
+        said
+    }
+}
+
+/// C11 F4 I9: a StatefulSet's pod comes up on another node: same lease, announced in both forms of gratuitous ARP and as an
+/// overriding neighbour advertisement, and the router's neighbour entry moves at once.
+#[test]
+fn c11_f4_i9_a_lease_that_moves_is_announced_and_the_router_follows() {
+    let lab = Lab::raise(nodes(3));
+    let first = stateful_gateway(&lab, 1);
+    let client = lab.client(3, "c");
+    let capture = lab.capture().unwrap();
+    let leases = lab.leases(&first);
+    lab.leaves_as_predicted(&client);
+    leases.iter().for_each(|ip| assert_eq!(owner(&lab, *ip), mac(&lab.node(1))));
+    let watch = Watch::at(&lab.router(), OVERRIDING);
+    lab.stop_sandbox(&first).unwrap();
+    lab.settle().unwrap();
+    let second = stateful_gateway(&lab, 2);
+    assert_eq!(lab.leases(&second), leases, "the ordinal keeps its addresses");
+    let seen = watch.end();
+    let new = mac(&lab.node(2));
+    leases.iter().for_each(|ip| assert_eq!(owner(&lab, *ip), new, "{ip}"));
+    let said =
+        |words: &[&str]| seen.lines().any(|l| l.starts_with_mac(&new) && words.iter().all(|w| l.contains(w)));
+    let (v4, v6) = (leases[0].to_string(), leases[1].to_string());
+    assert!(said(&[&format!("Request who-has {v4}"), &format!("tell {v4}")]), "{seen}");
+    assert!(said(&[&format!("Reply {v4} is-at {new}")]), "{seen}");
+    assert!(said(&["neighbor advertisement", &format!("tgt is {v6}")]), "{seen}");
+    assert_eq!(lab.leaves_as_predicted(&client), leases.into_iter().collect());
+    capture.assert_clean(&[&client]);
+}
+
+trait FromMac {
+    fn starts_with_mac(&self, mac: &str) -> bool;
+}
+
+impl FromMac for str {
+    /// `tcpdump -e` writes the sender's MAC after the time.
+    fn starts_with_mac(&self, mac: &str) -> bool {
+        self.split_whitespace().nth(1) == Some(mac)
+    }
+}
+
+/// I9: another machine on the fabric has the address too: reconcile names it, in both families, and no longer when it is gone.
+#[test]
+fn i9_another_owner_of_a_lease_is_named() {
+    let lab = Lab::raise(nodes(2));
+    let gateway = lab.gateway(1, "g1");
+    assert!(!lab.reasons(1).contains(&"AnotherOwner".to_owned()));
+    let thief = lab.node(2);
+    for ip in lab.leases(&gateway) {
+        thief.sh(&format!("ip addr add {ip} dev eth0 nodad")).unwrap();
+        let report = lab.json(1, &["reconcile"])["problems"].to_string();
+        assert!(report.contains("AnotherOwner") && report.contains(&mac(&thief)), "{ip}: {report}");
+        thief.sh(&format!("ip addr del {ip} dev eth0")).unwrap();
+    }
+    let start = Instant::now();
+    while lab.reasons(1).contains(&"AnotherOwner".to_owned()) {
+        assert!(start.elapsed() < Duration::from_secs(3), "it is gone, yet named");
+    }
+}
