@@ -355,6 +355,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_answered_at_the_source_itself_is_marked_and_what_is_translated_goes() {
+        let machine = machine();
+        machine.sh("nft add chain inet t post '{ type nat hook postrouting priority 100; }'
+             nft add rule inet t post udp dport 1002 ip saddr 10.0.0.1 snat ip to 10.0.0.2");
+        for (from, to) in [
+            ("10.0.0.1", "198.51.100.1:1001"),
+            ("10.0.0.1", "198.51.100.1:1002"),
+            ("10.0.0.1", "10.0.0.9:1001"),
+            ("fd00::1", "[2001:db8::1]:1001"),
+        ] {
+            flow(&machine, from, to);
+        }
+        let (keep, dead) = (["10.0.0.0/8".parse().unwrap()], Some((0x7fff_ff00, 0xffff_ff00)));
+        assert_eq!(machine.run(|| forget_or_mark(ip("10.0.0.1"), &keep, dead)).unwrap(), 2);
+        assert_eq!(machine.run(|| forget_or_mark(ip("fd00::1"), &keep, dead)).unwrap(), 1);
+        assert_eq!(marks(&machine), [0x111, 0x7fff_ff11, 0x7fff_ff11], "inside as before, the others dead");
+        assert_eq!(flows(&machine), ["10.0.0.1 10.0.0.9", "10.0.0.1 198.51.100.1", "fd00::1 2001:db8::1"]);
+    }
+
+    #[test]
     fn only_matching_marks_are_rewritten_and_foreign_bits_stay() {
         let machine = machine();
         for to in ["198.51.100.1:1001", "198.51.100.1:1002", "198.51.100.1:1003", "198.51.100.1:1004"] {
