@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::state::{Address, Fault, Link, LinkKind, Nexthop, Removal, Route, State, Via};
 use super::step::Step;
 use super::sysctl;
+use crate::addr::Cidr;
 
 /// `main`: the only table whose IPv4 routes go with the address that is their preferred source.
 const MAIN: u32 = 254;
@@ -54,7 +55,7 @@ pub(super) fn carry_out(state: &mut State, step: &Step) {
         }
         Step::DelNexthop(id) => lose_nexthop(state, *id),
         Step::AddRoute(route) | Step::ReplaceRoute(route) => {
-            state.routes.retain(|other| !same_place(other, route));
+            state.routes.retain(|other| place_of(other) != place_of(route));
             state.routes.insert(route.clone());
         }
         Step::DelRoute(route) => {
@@ -75,9 +76,9 @@ pub(super) fn carry_out(state: &mut State, step: &Step) {
     }
 }
 
-/// Whether two routes cannot stand beside each other.
-pub(super) fn same_place(one: &Route, other: &Route) -> bool {
-    (one.table, one.to, one.metric) == (other.table, other.to, other.metric)
+/// Where a route stands: two cannot stand in one place.
+pub(super) fn place_of(route: &Route) -> (u32, Cidr, u32) {
+    (route.table, route.to, route.metric)
 }
 
 fn remove_odd(state: &mut State, removal: &Removal) {

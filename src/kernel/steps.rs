@@ -8,14 +8,17 @@
 //! transaction. Then removals the other way round. So a decision never points to a path that is not there yet or no longer.
 //! In a table the `unreachable` belt comes first and goes last; among rules likewise.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::effect::{carry_out, device_of, same_place};
+use super::effect::{carry_out, device_of, place_of};
 use super::netlink::route::IPV6_METRIC;
 use super::nft::{diff, table::Chain};
-use super::state::{Address, Fault, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
+use super::state::{Address, Fault, Link, LinkKind, Match, Nexthop, Removal, Route, Rule, State, Via};
 use super::step::Step;
 use super::sysctl::{self, Saved};
 use crate::addr::Family;
@@ -254,12 +257,13 @@ impl Plan<'_> {
     /// expectation. Where none of ours was, *add*: it refuses to overwrite somebody else's.
     fn add_routes(&mut self, which: impl Fn(&Route) -> bool) {
         let desired = self.desired;
+        let stood = self.observed.routes.iter().chain(&self.now.routes);
+        let places: BTreeSet<_> = stood.map(place_of).collect();
         for route in desired.routes.iter().filter(|route| which(route)) {
             if self.now.routes.contains(route) {
                 continue;
             }
-            let mut stood = self.observed.routes.iter().chain(&self.now.routes);
-            let was_ours = stood.any(|other| same_place(other, route));
+            let was_ours = places.contains(&place_of(route));
             let route = route.clone();
             self.push(if was_ours { Step::ReplaceRoute(route) } else { Step::AddRoute(route) });
         }
@@ -276,16 +280,17 @@ impl Plan<'_> {
     /// nftables, in one transaction, between additions and removals: a rule that marks packets is loaded when the routes for
     /// the mark stand, and is gone before they go.
     fn tables(&mut self) {
-        let mut is = self.observed.tables.clone();
+        let mut is = Cow::Borrowed(&self.observed.tables);
         for step in &self.steps {
             // The kernel deletes a netdev chain with its device.
-            if let Step::DelLink(name) = step {
+            if let Step::DelLink(name) | Step::RemoveOdd { removal: Removal::Link(name), .. } = step {
                 let on = |chain: &Chain| chain.hook.as_ref().is_some_and(|h| h.device.as_ref() == Some(name));
-                is.values_mut().for_each(|table| table.chains.retain(|_, chain| !on(chain)));
+                is.to_mut().values_mut().for_each(|table| table.chains.retain(|_, chain| !on(chain)));
             }
         }
+        let change = diff::change(&is, &self.desired.tables);
         self.now.tables.clone_from(&self.desired.tables);
-        self.steps.extend(diff::change(&is, &self.desired.tables).map(Step::Nft));
+        self.steps.extend(change.map(Step::Nft));
     }
 
     /// What is there and not wanted, in the reverse order of additions.
@@ -299,7 +304,8 @@ impl Plan<'_> {
         for rule in rules {
             self.delete_rule(&rule);
         }
-        let kept = |route: &Route| desired.routes.iter().any(|other| same_place(other, route));
+        let wanted: BTreeSet<_> = desired.routes.iter().map(place_of).collect();
+        let kept = |route: &Route| wanted.contains(&place_of(route));
         let mut routes: Vec<Route> = self.now.routes.iter().filter(|route| !kept(route)).cloned().collect();
         routes.sort_by_key(|route| route.via == Via::Unreachable);
         for route in routes {
@@ -307,13 +313,18 @@ impl Plan<'_> {
         }
         self.remove_nexthops(is_group);
         self.remove_nexthops(|nexthop| !is_group(nexthop));
-        for (dev, mac) in absent(&self.now.fdb, &desired.fdb) {
+        // What stands on a device that goes, goes with it.
+        let stays = |dev: &String| desired.links.contains_key(dev);
+        for (dev, mac) in absent(&self.now.fdb, &desired.fdb).into_iter().filter(|(dev, _)| stays(dev)) {
             self.push(Step::DelFdb { dev, mac });
         }
-        for (dev, ip) in absent(&self.now.neighbours, &desired.neighbours) {
+        for (dev, ip) in
+            absent(&self.now.neighbours, &desired.neighbours).into_iter().filter(|(dev, _)| stays(dev))
+        {
             self.push(Step::DelNeighbour { dev, ip });
         }
-        for address in self.now.addresses.difference(&desired.addresses).cloned().collect::<Vec<_>>() {
+        let addresses: Vec<Address> = self.now.addresses.difference(&desired.addresses).cloned().collect();
+        for address in addresses.into_iter().filter(|address| stays(&address.dev)) {
             self.push(Step::DelAddress(address));
         }
         for name in absent(&self.now.links, &desired.links) {
