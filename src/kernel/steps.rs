@@ -8,6 +8,7 @@
 //! transaction. Then removals the other way round. So a decision never points to a path that is not there yet or no longer.
 //! In a table the `unreachable` belt comes first and goes last; among rules likewise.
 
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -15,10 +16,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use rules::{fits, looseness};
+
 use super::effect::{carry_out, device_of, place_of};
 use super::netlink::route::IPV6_METRIC;
 use super::nft::{diff, table::Chain};
-use super::state::{Address, Fault, Link, LinkKind, Match, Nexthop, Removal, Route, Rule, State, Via};
+use super::state::{Address, Fault, Link, LinkKind, Nexthop, Removal, Route, Rule, State, Via};
 use super::step::Step;
 use super::sysctl::{self, Saved};
 use crate::addr::Family;
@@ -416,35 +419,4 @@ fn tunnel_of(link: &Link) -> Option<(u32, u16)> {
         LinkKind::Vxlan { vni, port, .. } => Some((vni, port)),
         LinkKind::Veth { .. } | LinkKind::VethPeer => None,
     }
-}
-
-/// Whether the kernel, asked to delete `given`, would also be content with `other`.
-fn fits(given: &Rule, other: &Rule) -> bool {
-    if (given.family, given.priority, given.table) != (other.family, other.priority, other.table) {
-        return false;
-    }
-    match (&given.matches, &other.matches) {
-        (Match::Input(given), Match::Input(other)) => given == other,
-        (Match::From(given), Match::From(other)) => given == other,
-        (Match::Input(_) | Match::From(_), _) => false,
-        (Match::Mark { value: 0, mask: 0 } | Match::NotMark { value: 0, mask: 0 }, _) => true,
-        (given, other) => match (bits(given), bits(other)) {
-            (Some((value, mask)), Some((others, other_mask))) => {
-                (value == 0 || value == others) && (mask == 0 || mask == other_mask)
-            }
-            _ => false,
-        },
-    }
-}
-
-fn bits(matches: &Match) -> Option<(u32, u32)> {
-    match matches {
-        Match::Mark { value, mask } | Match::NotMark { value, mask } => Some((*value, *mask)),
-        Match::Input(_) | Match::From(_) => None,
-    }
-}
-
-/// The stricter rule is deleted first, so that the looser one is not content with it.
-fn looseness(rule: &Rule) -> u8 {
-    bits(&rule.matches).map_or(0, |(value, mask)| u8::from(value == 0) + u8::from(mask == 0))
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::{Cidr, Mac};
+use crate::kernel::state::Match;
 use crate::kernel::state::Remote;
 
 const DEVICES: [&str; 3] = ["egress.vxlan", "eg1", "eg2"];
@@ -213,7 +214,7 @@ fn words_that_mean_the_same_to_the_kernel_are_no_difference() {
 fn a_faulty_thing_is_removed_first_and_a_device_that_is_down_is_raised() {
     let want = small();
     let mut have = small();
-    let removal = crate::kernel::state::Removal::Nexthop(101);
+    let removal = Removal::Nexthop(101);
     have.nexthops.remove(&101);
     have.faults.insert(Fault::Odd { what: "nexthop object 101".into(), removal });
     have.faults.insert(Fault::Down("egress.vxlan".into()));
