@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::world::{bind, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until};
+use crate::world::{
+    Kind, bind, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until,
+};
 
 #[test]
 fn row_4_14_unknown_arguments_are_ignored() {
@@ -104,6 +106,18 @@ fn row_4_21_an_interface_that_is_missing_matters_to_check_and_to_pods_with_egres
     for_an_unselected_pod(|world| {
         world.call("ADD").env("CNI_IFNAME", "eth7").run().succeeds();
         world.call("CHECK").env("CNI_IFNAME", "eth7").run().fails(101, &["eth7", "/run/netns/a"]);
+    });
+}
+
+#[test]
+fn row_4_21_a_pod_with_egress_needs_its_interface() {
+    for_every_pod(|world| {
+        if world.kind == Kind::Unselected {
+            return; // the case above
+        }
+        let before = world.dump();
+        world.call("ADD").env("CNI_IFNAME", "eth7").run().fails(101, &["eth7", "/run/netns/a"]);
+        world.dump().is_as(&before);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, entry, for_an_unselected_pod, for_every_pod, result};
+use crate::world::{Kind, World, entry, for_an_unselected_pod, for_every_pod, output, result};
 
 fn add(world: &World, prev: &Value) -> Value {
     let version = prev["cniVersion"].as_str().unwrap().to_owned();
@@ -178,6 +178,26 @@ fn row_4_13_a_pod_without_addresses_and_without_egress_passes() {
             prev["ips"] = ips;
             assert!(recorded(world, &prev).is_empty());
         }
+    });
+}
+
+#[test]
+fn row_4_13_a_pod_with_egress_needs_an_address() {
+    for_every_pod(|world| {
+        if world.kind == Kind::Unselected {
+            return; // the case above
+        }
+        let before = world.dump();
+        output(&["nsenter", "--net=/run/netns/a", "ip", "addr", "flush", "dev", "eth0"]);
+        let call = || world.call("ADD");
+        let mut prev = result("1.1.0");
+        prev["ips"] = json!([]);
+        call().with("prevResult", prev.clone()).run().fails(7, &["eth0", "address"]);
+        // What the namespace has counts where the result says nothing.
+        output(&["nsenter", "--net=/run/netns/a", "ip", "addr", "add", "10.1.2.3/24", "dev", "eth0"]);
+        world.dump().is_as(&before);
+        call().with("prevResult", prev).run().succeeds();
+        assert!(world.is_wired("10.1.2.3"));
     });
 }
 

@@ -16,6 +16,7 @@ fn row_5_1_after_add_nothing_stays() {
         let (before, records) = (world.node_kernel(), world.records());
         world.add("c1");
         assert_eq!(world.records().len(), records.len() + 1);
+        assert!(world.is_wired("10.1.2.3"));
         world.call("DEL").run().succeeds();
         assert_eq!(world.records(), records);
         world.node_kernel().is_as(&before);

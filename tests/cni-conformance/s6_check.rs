@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{RECORDS, for_every_pod, ip};
+use crate::world::{Kind, RECORDS, for_every_pod, ip, output};
 
 #[test]
 fn row_6_1_check_came_with_0_4_0() {
@@ -35,11 +35,29 @@ fn row_6_3_what_of_ours_is_missing_is_named() {
 }
 
 #[test]
+fn row_6_3_a_rule_or_table_that_was_removed_is_named() {
+    for_every_pod(|world| {
+        if world.kind == Kind::Unselected {
+            return; // nothing of it is in the kernel
+        }
+        world.add("c1");
+        world.call("CHECK").run().succeeds();
+        let rules = output(&["ip", "rule"]);
+        let rule = rules.lines().find(|rule| rule.contains("fwmark")).expect("a rule of ours");
+        let (priority, _) = rule.split_once(':').unwrap();
+        ip(&["rule", "del", "priority", priority]);
+        world.call("CHECK").run().fails(103, &[priority]);
+        output(&["nft", "flush", "ruleset"]);
+        world.call("CHECK").run().fails(103, &["egret"]);
+    });
+}
+
+#[test]
 fn row_6_4_routes_of_others_are_their_own_affair() {
     for_every_pod(|world| {
         world.add("c1");
         let inside = |args: &[&str]| {
-            crate::world::output(&[&["nsenter", "--net=/run/netns/a", "ip"], args].concat());
+            output(&[&["nsenter", "--net=/run/netns/a", "ip"], args].concat());
         };
         inside(&["link", "set", "eth0", "up"]);
         inside(&["route", "add", "10.99.0.0/16", "dev", "eth0"]);

@@ -41,6 +41,8 @@ fn whole_life(plugins: &[Value]) {
             assert_eq!(without_names(&with), without_names(&without), "{version}");
             assert_eq!(with["cniVersion"], version);
             assert_eq!(world.records().len(), records.len() + 1, "{version}");
+            let address = with["ips"][0]["address"].as_str().unwrap().split_once('/').unwrap().0;
+            assert!(world.is_wired(address), "{address}");
             if version >= "0.4.0" {
                 runtime.run_for("check", "net", "other").unwrap();
             }
@@ -103,6 +105,7 @@ fn the_shipped_list_works_as_it_is() {
         let network = list["name"].as_str().unwrap();
         let result: Value = serde_json::from_str(&runtime.run_for("add", network, "pod").unwrap()).unwrap();
         assert_eq!(result["ips"].as_array().unwrap().len(), 2, "one address per family");
+        assert!(world.is_wired(result["ips"][0]["address"].as_str().unwrap().split_once('/').unwrap().0));
         for verb in ["check", "status", "del", "del", "gc"] {
             runtime.run_for(verb, network, "pod").unwrap_or_else(|e| panic!("{verb}: {e}"));
         }

@@ -165,6 +165,16 @@ impl World {
         self.call("ADD").container(container_id).run().succeeds()
     }
 
+    /// Whether the node's kernel holds what a pod of this kind with this address must have, so that a story about a pod
+    /// with egress is one.
+    pub(crate) fn is_wired(&self, address: &str) -> bool {
+        match self.kind {
+            Kind::Unselected => !output(&["nft", "list", "ruleset"]).contains("egret"),
+            Kind::Client => output(&["nft", "list", "ruleset"]).contains(&format!("{address} : ")),
+            Kind::Gateway => output(&["ip", "route", "show", "table", "all"]).contains("dev eg"),
+        }
+    }
+
     /// The records, as `NETWORK/FILE`, drafts included.
     pub(crate) fn records(&self) -> Vec<String> {
         let mut found = Vec::new();
