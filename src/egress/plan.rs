@@ -216,6 +216,12 @@ impl NodePlan {
         Some(next)
     }
 
+    /// Whether anything here is of this attachment: a client, or a gateway of this node.
+    pub fn concerns(&self, attachment: &str) -> bool {
+        self.locals.contains_key(attachment)
+            || self.clients.values().any(|client| client.attachment == attachment)
+    }
+
     /// This plan without anything of one attachment: as a client, and as a gateway of this node. A gateway that is gone has
     /// failed: it leaves sets and maps at once, and a set that loses its last member holds its clients.
     #[must_use]

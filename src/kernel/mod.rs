@@ -75,6 +75,22 @@ pub fn reconcile(
     saved: &mut Saved,
     dry_run: bool,
 ) -> Result<Report, KernelError> {
+    reconcile_after(place, scope, desired, saved, dry_run, &mut |_| Ok(()))
+}
+
+/// The same, where `saved` as it will be is handed over before anything is changed: who is killed half-way must not have
+/// changed a setting of the host whose original nobody knows.
+///
+/// # Errors
+/// As [`reconcile`]; or what `before` could not do, and then nothing was changed.
+pub fn reconcile_after<E: From<KernelError>>(
+    place: &Place<'_>,
+    scope: &Scope,
+    desired: &State,
+    saved: &mut Saved,
+    dry_run: bool,
+    before: &mut dyn FnMut(&Saved) -> Result<(), E>,
+) -> Result<Report, E> {
     let settings = desired.sysctls.keys().chain(saved.keys()).map(String::as_str);
     let observed = observe(place, scope, settings)?;
     let steps = steps(&observed, desired, saved);
@@ -82,24 +98,27 @@ pub fn reconcile(
     if dry_run {
         return Ok(Report { unchanged, pending: steps, ..Report::default() });
     }
+    let mut changing = saved.clone();
+    keep_originals(&steps, &observed, desired, &mut changing);
+    before(&changing)?;
     let report = Report { unchanged, ..apply(place, scope, &steps)? };
-    remember(&report, &observed, desired, saved);
+    keep_originals(&report.done, &observed, desired, saved);
+    for step in &report.done {
+        if let Step::RestoreSysctl { path, .. } = step {
+            saved.remove(path);
+        }
+    }
     Ok(report)
 }
 
-/// Keeps the original of a setting from the first change of it until it is restored.
-fn remember(report: &Report, observed: &State, desired: &State, saved: &mut Saved) {
-    for step in &report.done {
-        match step {
-            Step::SetSysctl { path, .. } if steps::is_the_hosts(path, observed, desired) => {
-                if let Some(original) = observed.sysctls.get(path) {
-                    saved.entry(path.clone()).or_insert_with(|| original.clone());
-                }
-            }
-            Step::RestoreSysctl { path, .. } => {
-                saved.remove(path);
-            }
-            _ => {}
+/// Keeps the original of a setting from the first change of it; until it is restored.
+fn keep_originals(steps: &[Step], observed: &State, desired: &State, saved: &mut Saved) {
+    for step in steps {
+        if let Step::SetSysctl { path, .. } = step
+            && steps::is_the_hosts(path, observed, desired)
+            && let Some(original) = observed.sysctls.get(path)
+        {
+            saved.entry(path.clone()).or_insert_with(|| original.clone());
         }
     }
 }

@@ -74,6 +74,9 @@ pub struct Attachment {
     /// When ADD was called, in Unix nanoseconds: of two attachments with one address the later has it.
     #[serde(default)]
     pub since: u64,
+    /// Whether it asked to be a gateway: it may hold leases although no endpoint says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gateway: bool,
     /// The node's end of the pod's interface, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_interface: Option<String>,
@@ -296,6 +299,7 @@ mod tests {
             annotations: None,
             seen: 0,
             since: 0,
+            gateway: false,
             host_interface: None,
         }
     }

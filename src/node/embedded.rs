@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
+use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::Attachments;
 use crate::node::facts::FactsError;
@@ -76,6 +77,12 @@ pub enum NodeError {
     /// Some steps failed; the rest was done.
     #[error("{}", .0.join("; "))]
     Steps(Vec<String>),
+}
+
+impl From<KernelError> for NodeError {
+    fn from(error: KernelError) -> NodeError {
+        NodeError::Observe(error.to_string())
+    }
 }
 
 impl From<NodeError> for CniError {

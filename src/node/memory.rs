@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::egress::plan::NodePlan;
+use crate::fault;
 
 /// The node's own directory, `/run/egret/NODE`.
 #[derive(Debug, Clone)]
@@ -30,6 +31,16 @@ pub struct Applied {
     /// The plan itself.
     pub plan: NodePlan,
 }
+
+/// The same, as it is written.
+#[derive(Serialize)]
+struct Intended<'a> {
+    inputs: u64,
+    plan: &'a NodePlan,
+}
+
+/// Here as long as the kernel may differ from the plan last applied.
+const INTENDED: &str = "intended.json";
 
 /// An address that this node took over a short while ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,16 +78,44 @@ impl Memory {
         u64::from_str_radix(text.trim(), 16).ok()
     }
 
-    /// Remembers a plan. The fingerprint is written last: an old one only costs a needless look.
+    /// A plan that somebody began to apply and did not finish: killed on the way, or a step failed. The kernel may hold any
+    /// part of it.
+    pub fn intended(&self) -> Option<NodePlan> {
+        self.read::<Applied>(INTENDED).map(|intended| intended.plan)
+    }
+
+    /// Says what the kernel will hold, before it is touched.
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub fn apply(&self, applied: &Applied) -> io::Result<()> {
-        self.write("plan.json", applied)?;
-        if applied.plan.is_idle() {
-            return self.remove("inputs");
-        }
-        self.replace("inputs", format!("{:016x}\n", applied.inputs).as_bytes())
+    pub fn intend(&self, inputs: u64, plan: &NodePlan) -> io::Result<()> {
+        self.write(INTENDED, &Intended { inputs, plan })
+    }
+
+    /// The plan intended is now the plan applied. The fingerprint is written last: an old one only costs a needless look.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn applied_as_intended(&self, inputs: u64, idle: bool) -> io::Result<()> {
+        fs::rename(self.dir.join(INTENDED), self.dir.join("plan.json"))?;
+        fault::point("update.after-plan");
+        if idle { self.remove("inputs") } else { self.remember_inputs(inputs) }
+    }
+
+    /// The same plan follows from what is read now.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn remember_inputs(&self, inputs: u64) -> io::Result<()> {
+        self.replace("inputs", format!("{inputs:016x}\n").as_bytes())
+    }
+
+    /// Nothing was done of what was intended, or all of it was undone.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn intend_nothing(&self) -> io::Result<()> {
+        self.remove(INTENDED)
     }
 
     /// The configuration that the plugin was last called with here, so that a person need not repeat it.

@@ -5,6 +5,7 @@ pub mod attachment;
 pub mod embedded;
 pub mod facts;
 pub mod flows;
+pub mod intention;
 pub mod lease;
 pub mod memory;
 pub mod netns;

@@ -9,6 +9,7 @@ use crate::egress::gateway_state::gateway_state;
 use crate::egress::lower::{Belts, node_state};
 use crate::egress::model::View;
 use crate::egress::numbers;
+use crate::fault;
 use crate::ipam::{self, After, DirStore, Holder, Owner};
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
@@ -48,7 +49,8 @@ impl Embedded {
         }
         let node_ns = self.netns()?;
         let nothing = State::default();
-        let gateways = self.memory.applied().map(|a| a.plan.locals).unwrap_or_default();
+        let mut gateways = self.memory.applied().map(|a| a.plan.locals).unwrap_or_default();
+        gateways.extend(self.memory.intended().map(|plan| plan.locals).unwrap_or_default());
         for attachment in attachments.iter().filter(|a| gateways.contains_key(&a.id().to_string())) {
             if let Ok(here) = Netns::open(&attachment.netns) {
                 let place = Place { here: &here, home: &node_ns };
@@ -118,11 +120,28 @@ impl Embedded {
         let known: BTreeSet<String> = listing.attachments.iter().map(|a| a.id().to_string()).collect();
         // Also endpoints of this node that no record speaks of: after a reboot the records are gone, and so are the pods.
         self.withdraw(|attachment| lost.contains(attachment) || !known.contains(attachment))?;
+        fault::point("reconcile.after-withdrawal");
         for attachment in listing.attachments.iter().filter(|a| lost.contains(&a.id().to_string())) {
             let removed = self.records.remove(&attachment.id());
             removed.map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
         }
+        fault::point("reconcile.after-records");
         Ok(())
+    }
+
+    /// Endpoints of this node that no record speaks of, for GC: after a reboot the records are gone, and so are the pods.
+    ///
+    /// # Errors
+    /// The records cannot be listed, or the store cannot be written.
+    pub(super) fn withdraw_unrecorded(&self) -> Result<(), NodeError> {
+        let listing = self
+            .records
+            .list(None)
+            .map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
+        let torn = listing.torn.iter().map(|(id, _)| id.to_string());
+        let known: BTreeSet<String> =
+            listing.attachments.iter().map(|a| a.id().to_string()).chain(torn).collect();
+        self.withdraw(|attachment| !known.contains(attachment))
     }
 
     /// Takes endpoints of this node out of the cluster.
@@ -181,7 +200,8 @@ impl Embedded {
                 .map_err(|e| NodeError::Observe(e.to_string()))?;
             self.memory
                 .save_settings(&saved)
-                .map_err(|e| NodeError::Memory(self.memory.dir().display().to_string(), e))
+                .and_then(|()| self.memory.intend_nothing())
+                .map_err(|e| self.unwritable(e))
         };
         if let Err(error) = cleared() {
             tracing::warn!(%error, "the wiring of a failed ADD is left to reconcile");

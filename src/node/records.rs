@@ -70,6 +70,7 @@ impl Node for Records {
             annotations: None,
             seen: 0,
             since: 0,
+            gateway: false,
             host_interface: None,
         };
         records.write(&attachment).map_err(|error| {

@@ -12,6 +12,7 @@ use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
 use crate::egress::transition::{Transition, holding, transition};
+use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
@@ -19,7 +20,6 @@ use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::memory::Applied;
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
 use crate::problem::Problem;
@@ -91,6 +91,7 @@ impl Embedded {
         let node_ns = self.netns()?;
         let here = self.here(situation, &node_ns)?;
         let before = self.memory.applied();
+        let unfinished = self.memory.intended();
         let mut numbering = match &before {
             Some(applied) => Numbering::of(&applied.plan),
             None => Numbering::read(&self.observed(&node_ns)?),
@@ -106,15 +107,21 @@ impl Embedded {
         let (next, problems) = plan(&inputs, &mut numbering);
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
-        if before.is_none() && next.is_idle() {
+        if before.is_none() && unfinished.is_none() && next.is_idle() && how == Thoroughness::Quick {
             return Ok(outcome);
         }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
         let before = before.map_or_else(|| NodePlan::empty(here.clone()), |applied| applied.plan);
         let namespaces = namespaces(&situation.attachments);
-        let change = Change { before: &before, next: &next, how, asleep, namespaces: &namespaces };
-        self.bring(&change, &node_ns, &mut outcome)?;
-        self.remember(situation.inputs, next)?;
+        let change = Change {
+            before: &before,
+            unfinished: unfinished.as_ref(),
+            next: &next,
+            how,
+            asleep,
+            namespaces: &namespaces,
+        };
+        self.carry_out(&change, situation.inputs, &node_ns, &mut outcome)?;
         Ok(outcome)
     }
 
@@ -128,22 +135,23 @@ impl Embedded {
         node_ns: &Netns,
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
-        if change.how == Thoroughness::Quick && change.before == change.next {
+        if change.is_nothing() {
             return Ok(());
         }
         if change.before.is_idle() && !change.next.is_idle() {
             self.fit(change.next, node_ns)?;
         }
-        let flows = transition(change.before, change.next);
         if self.dry_run {
             self.gateways(change, node_ns, outcome);
-            return self.node(change.before, change.next, change.how, node_ns, outcome);
+            return self.node(change.before, change.next, change.how(), node_ns, outcome);
         }
+        let flows = change.flows();
         flows::begin(&flows).map_err(NodeError::Observe)?;
         self.rebind(change, &flows, node_ns, outcome)?;
         let questions = announce::ask(&change.next.here, &announce::taken_over(change));
         self.gateways(change, node_ns, outcome);
-        self.node(change.before, change.next, change.how, node_ns, outcome)?;
+        fault::point("update.after-gateways");
+        self.node(change.before, change.next, change.how(), node_ns, outcome)?;
         flows::end(&flows).map_err(NodeError::Observe)?;
         self.announce(change, questions, outcome);
         Ok(())
@@ -160,13 +168,15 @@ impl Embedded {
     ) -> Result<(), NodeError> {
         let sleeps = |attachment: &String| change.asleep.contains(attachment);
         let awake = |ip: &std::net::IpAddr| {
-            let owners = [change.before.clients.get(ip), change.next.clients.get(ip)];
+            let unfinished = change.unfinished.and_then(|plan| plan.clients.get(ip));
+            let owners = [change.before.clients.get(ip), unfinished, change.next.clients.get(ip)];
             owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
         };
         let awake: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
         if !awake.is_empty() && Belts::of_this_build().hold {
             let held = holding(change.before, change.next, &awake);
             self.node(change.before, &held, Thoroughness::Whole, node_ns, outcome)?;
+            fault::point("update.while-held");
         }
         let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
         let joins = |ip: &std::net::IpAddr| {
@@ -181,7 +191,7 @@ impl Embedded {
             let desired = gateway_state(change.next, gateway, Belts::of_this_build());
             let old = change.before.locals.get(attachment);
             let unchanged = |old| gateway_state(change.before, old, Belts::of_this_build()) == desired;
-            if change.how == Thoroughness::Quick && old.is_some_and(unchanged) {
+            if change.how() == Thoroughness::Quick && old.is_some_and(unchanged) {
                 continue;
             }
             let Some(path) = change.namespaces.get(attachment) else { continue };
@@ -233,8 +243,15 @@ impl Embedded {
             }
         }
         let kept = saved.clone();
-        let report = kernel::reconcile(&place, &numbers::node_scope(), &desired, &mut saved, self.dry_run)
-            .map_err(|e| NodeError::Observe(e.to_string()))?;
+        let mut save = |changing: &kernel::Saved| -> Result<(), NodeError> {
+            if *changing != kept {
+                self.memory.save_settings(changing).map_err(|e| self.unwritable(e))?;
+                fault::point("update.after-saving");
+            }
+            Ok(())
+        };
+        let scope = numbers::node_scope();
+        let report = kernel::reconcile_after(&place, &scope, &desired, &mut saved, self.dry_run, &mut save)?;
         if saved != kept && !self.dry_run {
             self.memory.save_settings(&saved).map_err(|e| self.unwritable(e))?;
         }
@@ -263,18 +280,7 @@ impl Embedded {
             .map_err(|e| NodeError::Observe(e.to_string()))
     }
 
-    /// Remembers the plan that the kernel now holds.
-    ///
-    /// # Errors
-    /// The node's directory cannot be written.
-    pub fn remember(&self, inputs: u64, plan: NodePlan) -> Result<(), NodeError> {
-        if self.dry_run {
-            return Ok(());
-        }
-        self.memory.apply(&Applied { inputs, plan }).map_err(|e| self.unwritable(e))
-    }
-
-    fn unwritable(&self, error: std::io::Error) -> NodeError {
+    pub(super) fn unwritable(&self, error: std::io::Error) -> NodeError {
         NodeError::Memory(self.memory.dir().display().to_string(), error)
     }
 }
@@ -283,6 +289,8 @@ impl Embedded {
 pub struct Change<'a> {
     /// What the kernel is believed to hold.
     pub before: &'a NodePlan,
+    /// What somebody began to apply and did not finish: then nothing is believed.
+    pub unfinished: Option<&'a NodePlan>,
     /// What it shall hold.
     pub next: &'a NodePlan,
     /// Whether to believe.
@@ -291,6 +299,30 @@ pub struct Change<'a> {
     pub asleep: &'a [String],
     /// Network namespaces by attachment.
     pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
+}
+
+impl Change<'_> {
+    /// How thorough it must be.
+    fn how(&self) -> Thoroughness {
+        if self.unfinished.is_some() { Thoroughness::Whole } else { self.how }
+    }
+
+    /// Whether the kernel holds the next plan already, as far as it is believed.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.how() == Thoroughness::Quick && self.before == self.next
+    }
+
+    /// What must happen to running flows, from wherever they were left.
+    fn flows(&self) -> Transition {
+        let mut flows = transition(self.before, self.next);
+        if let Some(unfinished) = self.unfinished {
+            let more = transition(unfinished, self.next);
+            flows.rebound.extend(more.rebound);
+            flows.moved.extend(more.moved);
+            flows.begun.extend(more.begun);
+        }
+        flows
+    }
 }
 
 /// Paths of namespaces by attachment.

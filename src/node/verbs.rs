@@ -22,7 +22,7 @@ use crate::node::lease::Leased;
 use crate::node::netns;
 use crate::node::records::{Records, attachment_id};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
-use crate::node::update::{Change, Outcome, Thoroughness, namespaces};
+use crate::node::update::{Change, Outcome, Thoroughness};
 use crate::store::objects::Objects;
 
 /// The node that the plugin's own configuration means, opened anew at each call.
@@ -93,7 +93,7 @@ fn add(node: &Embedded, request: &Request) -> Result<(), CniError> {
                 _ => node.add_client(&asking),
             };
             if let Err(error) = wired {
-                node.undo(&id, before.as_ref());
+                node.undo(&asking, before.as_ref());
                 return Err(error);
             }
             drop(guard);
@@ -128,10 +128,12 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
         }),
         seen,
         since: now_nanos(),
+        gateway: false,
         host_interface: None,
     };
     overlay(&mut view, &attachment);
     let role = role(&view, &attachment, &node.name)?;
+    attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
         read_namespace(request, found.read_netns, &mut attachment)?;
     }
@@ -222,7 +224,7 @@ impl Embedded {
 
     fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
         let inputs = self.inputs(&asking.objects);
-        if self.memory.inputs() != Some(inputs) {
+        if self.memory.inputs() != Some(inputs) || self.memory.intended().is_some() {
             return Ok(None);
         }
         let (Some(name), Some(applied)) = (&asking.attachment.pod, self.memory.applied()) else {
@@ -239,14 +241,14 @@ impl Embedded {
         let asleep = [id.to_owned()];
         let change = Change {
             before: &applied.plan,
+            unfinished: None,
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
             namespaces: &Default::default(),
         };
-        self.bring(&change, &self.netns()?, &mut outcome)?;
+        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
         self.announce_again(&mut outcome);
-        self.remember(inputs, next)?;
         Ok(Some(outcome))
     }
 
@@ -294,13 +296,18 @@ impl Embedded {
     }
 
     /// An ADD failed: everything as before it.
-    fn undo(&self, id: &AttachmentId, before: Option<&Attachment>) {
+    fn undo(&self, asking: &Asking, before: Option<&Attachment>) {
+        let id = &asking.attachment.id();
         let undone = match before {
             Some(attachment) => self.records.write(attachment),
             None => self.records.remove(id).map(drop),
         };
         if let Err(error) = undone {
             tracing::warn!(%error, %id, "the record of a failed ADD is left to GC");
+        }
+        fault::point("undo.after-record");
+        if asking.role == Role::Gateway && before.is_none() {
+            self.strip(&asking.attachment);
         }
         if self.memory.applied().is_none() {
             return self.clear();
@@ -313,9 +320,13 @@ impl Embedded {
     /// Takes up what others changed in the directory, if this node has anything to do with egress. Never fails the call that
     /// happened to come by.
     fn catch_up(&self, objects: &Objects) {
-        let Some(known) = self.memory.inputs() else { return };
+        let unfinished = self.memory.intended().is_some();
+        let known = self.memory.inputs();
+        if known.is_none() && !unfinished {
+            return;
+        }
         let mut outcome = Outcome::default();
-        if known == self.inputs(objects) {
+        if !unfinished && known == Some(self.inputs(objects)) {
             return self.announce_again(&mut outcome);
         }
         let caught_up = self.lock("catching up").and_then(|_guard| self.update(Thoroughness::Quick, &[]));
@@ -331,21 +342,15 @@ impl Embedded {
     /// What could not be undone; GC and reconcile try again, because the record stays.
     pub fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
         let name = id.to_string();
-        let plan = self.memory.applied();
-        let concerned = plan.as_ref().is_some_and(|a| {
-            a.plan.locals.contains_key(&name)
-                || a.plan.clients.values().any(|client| client.attachment == name)
-        });
-        if concerned {
+        let concerned = self.memory.applied().is_some_and(|a| a.plan.concerns(&name));
+        if concerned || self.memory.intended().is_some() {
             let _guard = self.lock(&format!("DEL {id}"))?;
             // The plan may have changed while we waited.
-            if let Some(applied) = self.memory.applied() {
-                self.remove_from(&applied.plan, applied.inputs, &name)?;
-            }
+            self.unwire(Some(&name))?;
             fault::point("del.after-unwiring");
         }
         // Also without a plan: after a reboot, memory is gone and the store is not.
-        if self.is_gateway(&name) {
+        if self.is_gateway(id) {
             self.unpublish(id)?;
             fault::point("del.after-endpoint");
             self.release(id, After::Owner)?;
@@ -356,33 +361,11 @@ impl Embedded {
             .map_err(|e| CniError::new(Code::Io, format!("cannot remove the record of attachment {id}: {e}")))
     }
 
-    fn is_gateway(&self, attachment: &str) -> bool {
-        crate::store::endpoints::get(&self.dir, attachment).map_or(true, |found| found.is_some())
-    }
-
-    fn remove_from(
-        &self,
-        plan: &crate::egress::plan::NodePlan,
-        inputs: u64,
-        name: &str,
-    ) -> Result<(), CniError> {
-        let next = plan.without(name);
-        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
-        let mut outcome = Outcome::default();
-        let asleep = [name.to_owned()];
-        let namespaces = namespaces(&attachments);
-        let change = Change {
-            before: plan,
-            next: &next,
-            how: Thoroughness::Quick,
-            asleep: &asleep,
-            namespaces: &namespaces,
-        };
-        self.bring(&change, &self.netns()?, &mut outcome)?;
-        self.announce_again(&mut outcome);
-        self.remember(inputs, next)?;
-        outcome.check()?;
-        Ok(())
+    /// Whether it may have leases or an endpoint. A record that cannot be read may have spoken of a gateway.
+    fn is_gateway(&self, id: &AttachmentId) -> bool {
+        let recorded = self.records.read(id).map_or(true, |found| found.is_some_and(|a| a.gateway));
+        let published = || crate::store::endpoints::get(&self.dir, &id.to_string());
+        recorded || published().map_or(true, |found| found.is_some())
     }
 }
 
@@ -409,6 +392,9 @@ fn gc(node: &Embedded, request: &Request) -> Result<(), CniError> {
     }
     let mut failed: Vec<String> =
         stale.iter().filter_map(|id| node.remove(id).err()).map(|e| e.to_string()).collect();
+    fault::point("gc.after-attachments");
+    failed.extend(node.finish_unfinished().err().map(|e| e.to_string()));
+    failed.extend(node.withdraw_unrecorded().err().map(|e| e.to_string()));
     failed.extend(node.release_lost(&request.network).err().map(|e| e.to_string()));
     if failed.is_empty() {
         return Ok(());

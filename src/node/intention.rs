@@ -1,0 +1,106 @@
+//! What a node is about to do, on file before it does it, so that whoever comes after a crash trusts nothing.
+//!
+//! In: a [`Change`]. Out: kernel and memory both at the next plan, or an intention left for the next call. Never: decides.
+//!
+//! The plan on file names what the kernel holds; calls that believe it change one map element and are done. A process killed
+//! between the two, or a step that fails, would make it a lie: an element of a pod that was never started stays in the kernel,
+//! and the next pod with that address is sent to a gateway. So the next plan lies beside the last one while the kernel is
+//! changed, and as long as it lies there the kernel is read back.
+
+use std::collections::BTreeMap;
+
+use crate::egress::numbers;
+use crate::egress::plan::NodePlan;
+use crate::fault;
+use crate::kernel::netns::Netns;
+use crate::kernel::state::State;
+use crate::kernel::{self, Place};
+use crate::node::attachment::Attachment;
+use crate::node::embedded::{Embedded, NodeError};
+use crate::node::update::{Change, Outcome, Thoroughness, namespaces};
+
+impl Embedded {
+    /// Brings kernel and memory from one plan to the next.
+    ///
+    /// # Errors
+    /// A kernel cannot be read, or lacks something, or memory cannot be written; failed steps are in the outcome.
+    pub fn carry_out(
+        &self,
+        change: &Change<'_>,
+        inputs: u64,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Result<(), NodeError> {
+        if self.dry_run {
+            return self.bring(change, node_ns, outcome);
+        }
+        let unwritable = |e| self.unwritable(e);
+        if change.is_nothing() {
+            let same = self.memory.inputs() == Some(inputs) || change.next.is_idle();
+            return if same { Ok(()) } else { self.memory.remember_inputs(inputs).map_err(unwritable) };
+        }
+        self.memory.intend(inputs, change.next).map_err(unwritable)?;
+        fault::point("update.after-intention");
+        self.bring(change, node_ns, outcome)?;
+        fault::point("update.after-kernel");
+        if outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
+            return Ok(()); // the intention stays: the next call looks
+        }
+        self.memory.applied_as_intended(inputs, change.next.is_idle()).map_err(unwritable)
+    }
+
+    /// Takes an attachment out of the last plan and of the kernel, by memory alone; without one, only finishes what somebody
+    /// left half done. The caller holds the node's lock.
+    ///
+    /// # Errors
+    /// As [`Embedded::carry_out`], and failed steps.
+    pub fn unwire(&self, attachment: Option<&str>) -> Result<(), NodeError> {
+        let unfinished = self.memory.intended();
+        let (inputs, before) = match (self.memory.applied(), &unfinished) {
+            (Some(applied), _) => (applied.inputs, applied.plan),
+            (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
+            (None, None) => return Ok(()),
+        };
+        let next = attachment.map_or_else(|| before.clone(), |name| before.without(name));
+        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        let asleep: Vec<String> = attachment.into_iter().map(str::to_owned).collect();
+        let change = Change {
+            before: &before,
+            unfinished: unfinished.as_ref(),
+            next: &next,
+            how: Thoroughness::Quick,
+            asleep: &asleep,
+            namespaces: &namespaces(&attachments),
+        };
+        let mut outcome = Outcome::default();
+        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
+        self.announce_again(&mut outcome);
+        outcome.check().map(drop)
+    }
+
+    /// Undoes what a killed call left half done, if there is any.
+    ///
+    /// # Errors
+    /// As [`Embedded::unwire`].
+    pub fn finish_unfinished(&self) -> Result<(), NodeError> {
+        if self.memory.intended().is_none() {
+            return Ok(());
+        }
+        let _guard = self.lock("finishing what was left half done")?;
+        self.unwire(None)
+    }
+
+    /// A gateway's ADD failed: its namespace as before. What cannot be undone goes with the namespace.
+    pub(super) fn strip(&self, attachment: &Attachment) {
+        let stripped = || -> Result<(), NodeError> {
+            let (here, home) = (Netns::open(&attachment.netns)?, self.netns()?);
+            let place = Place { here: &here, home: &home };
+            let (scope, nothing) = (numbers::gateway_scope(), State::default());
+            kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), false)?;
+            Ok(())
+        };
+        if let Err(error) = stripped() {
+            tracing::warn!(%error, netns = %attachment.netns.display(), "the wiring of a failed ADD goes with its namespace");
+        }
+    }
+}
