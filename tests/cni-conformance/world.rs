@@ -187,13 +187,15 @@ impl World {
         found
     }
 
-    /// Everything an operator could list and every file that means something, to compare before and after: not folders,
-    /// locks and what can be deleted at any time.
+    /// Everything an operator could list and every file that means something, to compare before and after: not folders, not
+    /// locks, not what can be deleted at any time, nor the configuration that a call leaves for those who have none.
     pub(crate) fn dump(&self) -> Dump {
         let mut lines = self.kernel().0;
         for folder in ["/run/egret", "/var/lib/egret", "/run/netns", SCRATCH] {
             if Path::new(folder).exists() {
-                let files = ["-type", "f", "-not", "-path", "*/cache/*", "-not", "-name", "lock"];
+                let passing =
+                    ["-not", "-path", "*/cache/*", "-not", "-name", "lock", "-not", "-name", "config.json"];
+                let files = [&["-type", "f"][..], &passing].concat();
                 let files = output(&[&["find", folder][..], &files, &["-printf", "%p %s %i\\n"]].concat());
                 lines.extend(files.lines().map(ToOwned::to_owned));
             }
