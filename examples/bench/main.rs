@@ -1,0 +1,84 @@
+//! The benchmark: what `docs/benchmarks.md` promises, measured side by side in one run. Started by `scripts/bench`.
+//!
+//! In: the static release build, the reference plugins, root. Out: every single value, a table of medians with target and
+//! verdict, exit status 1 if a target is missed. Never: touches the machine's own network; all of it lies in namespaces.
+
+#![allow(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
+
+mod by_hand;
+mod calls;
+mod cluster;
+mod paths;
+mod pure;
+mod rows;
+mod spawn;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use egret::testbed::Trouble;
+use rows::Rows;
+
+/// What the caller asked for.
+struct Arguments {
+    egret: PathBuf,
+    scratch: PathBuf,
+    pairs: usize,
+    parts: Vec<String>,
+}
+
+const PARTS: [&str; 3] = ["pure", "calls", "paths"];
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|a| a == spawn::LAUNCH) {
+        return spawn::launch(&arguments.split_off(1));
+    }
+    match arguments_of(arguments).and_then(|arguments| run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(trouble) => {
+            eprintln!("bench: {trouble}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool, Trouble> {
+    let mut rows = Rows::default();
+    for part in &arguments.parts {
+        match part.as_str() {
+            "pure" => pure::measure(arguments, &mut rows)?,
+            "calls" => calls::measure(arguments, &mut rows)?,
+            _ => paths::measure(arguments, &mut rows)?,
+        }
+    }
+    println!("\n{rows}");
+    Ok(rows.all_met())
+}
+
+/// `--egret BINARY --scratch DIRECTORY [--pairs N] [PART…]`, as `scripts/bench` gives them.
+fn arguments_of(words: Vec<String>) -> Result<Arguments, Trouble> {
+    let (mut egret, mut scratch, mut pairs, mut parts) = (None, None, 15, Vec::new());
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| Trouble::new(format!("{word} needs a value")));
+        match word.as_str() {
+            "--egret" => egret = Some(PathBuf::from(value()?)),
+            "--scratch" => scratch = Some(PathBuf::from(value()?)),
+            "--pairs" => {
+                let text = value()?;
+                pairs = text.parse().map_err(|e| Trouble::new(format!("--pairs {text}: {e}")))?;
+            }
+            part if PARTS.contains(&part) => parts.push(word),
+            _ => return Err(Trouble::new(format!("{word} is no part; parts are {}", PARTS.join(", ")))),
+        }
+    }
+    if parts.is_empty() {
+        parts = PARTS.map(str::to_owned).to_vec();
+    }
+    let needed =
+        |value: Option<PathBuf>, name: &str| value.ok_or_else(|| Trouble::new(format!("{name} is missing")));
+    Ok(Arguments { egret: needed(egret, "--egret")?, scratch: needed(scratch, "--scratch")?, pairs, parts })
+}
