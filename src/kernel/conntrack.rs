@@ -84,13 +84,40 @@ pub fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
 /// their marks: without the entry the far end's next packet would look like a flow that the far end opened.
 pub fn forget_or_mark(source: IpAddr, keep: &[Cidr], mark: Option<(u32, u32)>) -> Result<usize, Error> {
     let mut socket = open()?;
+    until_none_is_left(|| forget_once(&mut socket, source, keep, mark))
+}
+
+/// The table is one hash for all namespaces, and a listing that others change meanwhile can skip an entry (seen on a busy
+/// machine). So what found something looks again.
+fn until_none_is_left(mut pass: impl FnMut() -> Result<usize, Error>) -> Result<usize, Error> {
+    const PASSES: usize = 8;
+    let mut all = 0;
+    for _ in 0..PASSES {
+        let found = pass()?;
+        all += found;
+        if found == 0 {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn forget_once(
+    socket: &mut Netfilter,
+    source: IpAddr,
+    keep: &[Cidr],
+    mark: Option<(u32, u32)>,
+) -> Result<usize, Error> {
     let (mut requests, mut marks) = (Vec::new(), Vec::new());
-    list(&mut socket, MarkFilter::ALL, Some(source), |entry| {
+    list(socket, MarkFilter::ALL, Some(source), |entry| {
         let real = entry.real_destination();
         if real.is_none_or(|to| !keep.iter().any(|prefix| prefix.contains(to))) {
             if let Some((value, mask)) = mark
                 && (entry.is_established_tcp() || entry.is_answered_at(source))
             {
+                if (MarkFilter { value, mask }).matches(entry.mark()) {
+                    return;
+                }
                 let mut request = entry.request(NEW);
                 request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
                 return marks.push(request);
@@ -103,22 +130,26 @@ pub fn forget_or_mark(source: IpAddr, keep: &[Cidr], mark: Option<(u32, u32)>) -
             requests.push(request);
         }
     })?;
-    let marked = change(&mut socket, "mark", marks)?;
-    Ok(marked + change(&mut socket, "delete", requests)?)
+    let marked = change(socket, "mark", marks)?;
+    Ok(marked + change(socket, "delete", requests)?)
 }
 
 /// Writes the bits `set.0` under the mask `set.1` into the mark of every entry that the filter and the source (of the flow's first
 /// packet, before NAT) match, and tells how many. Other bits stay, even if somebody writes them meanwhile.
 pub fn remark(filter: MarkFilter, source: Option<IpAddr>, set: (u32, u32)) -> Result<usize, Error> {
     let mut socket = open()?;
-    let mut requests = Vec::new();
     let (value, mask) = set;
-    list(&mut socket, filter, source, |entry| {
-        let mut request = entry.request(NEW);
-        request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
-        requests.push(request);
-    })?;
-    change(&mut socket, "mark", requests)
+    until_none_is_left(|| {
+        let mut requests = Vec::new();
+        list(&mut socket, filter, source, |entry| {
+            if !(MarkFilter { value, mask }).matches(entry.mark()) {
+                let mut request = entry.request(NEW);
+                request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
+                requests.push(request);
+            }
+        })?;
+        change(&mut socket, "mark", requests)
+    })
 }
 
 /// How many entries the filter matches.
@@ -150,6 +181,10 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn source(&self) -> Option<IpAddr> {
         source_of(self.attributes.inside(TUPLE_ORIG))
+    }
+
+    fn mark(&self) -> u32 {
+        self.attributes.u32(MARK).unwrap_or(0)
     }
 
     /// Where the packets go after DNAT is where the answers come from.
@@ -204,7 +239,7 @@ fn list(
     let visit = |reply: Reply<'_>| {
         let entry = Entry { family: reply.family, attributes: reply.attributes };
         // The kernel has filtered already (by mark always, by IPv4 source since 5.8); that is speed, this is the rule.
-        let marked = filter.matches(entry.attributes.u32(MARK).unwrap_or(0));
+        let marked = filter.matches(entry.mark());
         if marked && source.is_none_or(|source| entry.source() == Some(source)) {
             each(entry);
         }
@@ -291,8 +326,28 @@ mod tests {
     }
 
     /// `source destination` of the first packet of each flow, as the conntrack tool lists them.
+    /// Everything that a few listings show: one alone may skip entries while other tests change theirs.
+    fn listing(machine: &Namespace) -> String {
+        let mut seen = std::collections::BTreeMap::new();
+        for _ in 0..5 {
+            for line in machine.sh("conntrack -L 2>/dev/null").lines() {
+                // Without the time that is left, and counters.
+                let same: Vec<&str> =
+                    line.split_whitespace().filter(|word| word.contains(['=', ':'])).collect();
+                let same = same
+                    .iter()
+                    .filter(|word| !word.starts_with("use="))
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                seen.insert(same, line.to_owned());
+            }
+        }
+        seen.into_values().collect::<Vec<_>>().join("\n")
+    }
+
     fn flows(machine: &Namespace) -> Vec<String> {
-        let listed = machine.sh("conntrack -L 2>/dev/null");
+        let listed = listing(machine);
         let field = |line: &str, name: &str| {
             line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap().to_owned()
         };
@@ -304,7 +359,7 @@ mod tests {
     }
 
     fn marks(machine: &Namespace) -> Vec<u32> {
-        let listed = machine.sh("conntrack -L 2>/dev/null");
+        let listed = listing(machine);
         let udp = listed.lines().filter(|line| line.starts_with("udp"));
         let mark =
             |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("mark=")?.parse().ok());
