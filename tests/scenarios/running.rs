@@ -1,7 +1,7 @@
 //! F: policy changes on running pods that send all the time.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use egret::addr::Family;
@@ -9,17 +9,23 @@ use egret::testbed::{Leak, Masquerade, Outside, Packet, Pod, Topology, node_addr
 
 use crate::lab::{Lab, SELECTS_RED, nodes};
 
-/// Sends from new and from old sockets, both families, until told to stop.
-fn chatter(pod: &Pod, stop: &AtomicBool) {
+/// Sends from new and from old sockets, both families, until told to stop. In each round the old ones are begun anew while the pod
+/// is unselected: an answer to the round before that is still under way (the far end is slow on a busy machine) would otherwise
+/// look like a flow that the far end opens, and replies to those rightly pass.
+fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32) {
     let mut pod = pod.clone();
     pod.patience = Duration::from_millis(100);
     let destinations = Family::BOTH.map(|family| Outside::Near.address(family));
-    let mut old: Vec<_> = destinations
-        .iter()
-        .flat_map(|to| [pod.udp_flow(*to), pod.tcp_flow(*to)])
-        .filter_map(Result::ok)
-        .collect();
+    let begin = || -> Vec<_> {
+        let flows = destinations.iter().flat_map(|to| [pod.udp_flow(*to), pod.tcp_flow(*to)]);
+        flows.filter_map(Result::ok).collect()
+    };
+    let (mut old, mut current) = (begin(), round.load(Ordering::Relaxed));
     while !stop.load(Ordering::Relaxed) {
+        let now = round.load(Ordering::Relaxed);
+        if now != current {
+            (old, current) = (begin(), now);
+        }
         for flow in &mut old {
             let _ = flow.set_patience(Duration::from_millis(100));
             let _ = flow.ask();
@@ -57,12 +63,14 @@ fn annotate_under_traffic(masquerade: Masquerade) {
         }
         lab.settle().unwrap();
     };
-    let stop = AtomicBool::new(false);
+    let (stop, round) = (AtomicBool::new(false), AtomicU32::new(0));
     let capture = lab.capture().unwrap();
     std::thread::scope(|scope| {
-        let stop = &stop;
-        pods.iter().for_each(|pod| drop(scope.spawn(move || chatter(pod, stop))));
+        let (stop, round) = (&stop, &round);
+        pods.iter().for_each(|pod| drop(scope.spawn(move || chatter(pod, stop, round))));
         for _ in 0..3 {
+            round.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(500));
             annotate(&SELECTS_RED);
             capture.restart();
             std::thread::sleep(Duration::from_millis(400));
