@@ -283,3 +283,6 @@ impl NftFamily {
         }
     }
 }
+
+/// The metric that IPv6 puts where none is given.
+pub const IPV6_METRIC: u32 = 1024;

@@ -19,9 +19,8 @@ use std::net::IpAddr;
 use rules::{fits, looseness};
 
 use super::effect::{carry_out, device_of, place_of};
-use super::netlink::route::IPV6_METRIC;
 use super::nft::{diff, table::Chain};
-use super::state::{Address, Fault, Link, LinkKind, Nexthop, Removal, Route, Rule, State, Via};
+use super::state::{Address, Fault, IPV6_METRIC, Link, LinkKind, Nexthop, Removal, Route, Rule, State, Via};
 use super::step::Step;
 use super::sysctl::{self, Saved};
 use crate::addr::Family;

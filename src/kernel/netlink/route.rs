@@ -10,7 +10,7 @@ use netlink_packet_route::route::{
 
 use super::attributes::{behind, family_number, family_of, ip_of, u32_of};
 use crate::addr::{Cidr, Family, address_from_bits};
-use crate::kernel::state::{Route, Via};
+use crate::kernel::state::{IPV6_METRIC, Route, Via};
 
 /// `struct rtmsg`.
 const HEADER: usize = 12;
@@ -20,9 +20,6 @@ const RTN_UNREACHABLE: u8 = 7;
 const RTNH_F_ONLINK: u32 = 4;
 /// `RTM_F_CLONED`: a cache entry, not a route.
 const CLONED: u32 = 0x200;
-/// The metric that IPv6 puts where none is given.
-pub const IPV6_METRIC: u32 = 1024;
-
 /// A route as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {

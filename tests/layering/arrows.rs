@@ -1,0 +1,63 @@
+//! Which module may use which. A new module gets its row here, and a new arrow its reason.
+
+use crate::source::{crate_modules, sources};
+
+/// Module, and what it may use beside itself. From the bottom to the top.
+const ARROWS: [(&str, &[&str]); 17] = [
+    ("addr", &[]),
+    ("fault", &[]),
+    ("hash", &[]),
+    ("spelling", &[]),
+    ("problem", &[]),
+    ("log", &[]),
+    ("kernel", &["addr"]),
+    // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
+    ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
+    ("api", &["addr", "egress", "problem", "spelling"]),
+    ("config", &["addr", "api", "egress", "problem", "spelling", "log"]),
+    ("store", &["addr", "api", "config", "egress", "fault", "hash", "problem"]),
+    ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
+    ("cni", &["addr", "config", "egress", "log", "problem"]),
+    ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
+    ("cli", &["addr", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem", "store"]),
+    // The testbed looks at the program from outside.
+    ("testbed", &["addr", "egress", "kernel"]),
+    ("lib", &[]),
+];
+
+#[test]
+fn arrows_point_one_way() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for source in sources() {
+        let module = source.module();
+        if module == "main" {
+            continue;
+        }
+        let Some((_, may)) = ARROWS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!(
+                "src/{}: module `{module}` has no row in tests/layering/arrows.rs",
+                source.path
+            ));
+            continue;
+        };
+        for (number, line) in &source.lines {
+            for used in crate_modules(line) {
+                seen += 1;
+                // Items of the crate's root are no modules: `crate::MACRO`.
+                let is_module = ARROWS.iter().any(|(name, _)| *name == used);
+                if is_module && used != module && !may.contains(&used.as_str()) {
+                    wrong.push(source.at(*number, &format!("`{module}` may not use `{used}`: {line}")));
+                }
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} arrows found: the search is broken");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_search_finds_arrows_in_lists_and_paths() {
+    assert_eq!(crate_modules("use crate::{addr, egress::model::Pool};"), ["addr", "egress"]);
+    assert_eq!(crate_modules("let x: crate::node::Y = crate::cni::z();"), ["node", "cni"]);
+}

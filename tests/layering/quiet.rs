@@ -1,0 +1,110 @@
+//! What pure parts know nothing of, who may write leases, and where numbers live.
+
+use crate::source::{Source, sources};
+
+/// Files whose functions give the same answer whatever the machine does.
+fn is_pure(path: &str) -> bool {
+    let alone = [
+        "addr.rs",
+        "problem.rs",
+        "spelling.rs",
+        "hash.rs",
+        "ipam/pool.rs",
+        "ipam/block.rs",
+        "ipam/lease.rs",
+        "ipam/summary.rs",
+        "ipam/audit.rs",
+        "kernel/state.rs",
+        "kernel/step.rs",
+        "kernel/steps.rs",
+        "kernel/effect.rs",
+        "kernel/nft/table.rs",
+        "kernel/nft/diff.rs",
+        "kernel/nft/render.rs",
+        "kernel/nft/intervals.rs",
+        "cni/request.rs",
+        "cni/prev_result.rs",
+        "cni/version.rs",
+    ];
+    path.starts_with("egress/")
+        || path.starts_with("egress.rs")
+        || path.starts_with("api/")
+        || alone.contains(&path)
+}
+
+/// What reaches out of a process, or differs from run to run.
+const LOUD: [&str; 13] = [
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "std::io",
+    "SystemTime",
+    "Instant::now",
+    "TcpStream",
+    "UdpSocket",
+    "std::os::",
+    "nix::",
+    "libc::",
+    "netlink",
+    "tokio",
+];
+
+/// The one switch that a build for one test reads from the environment.
+const WEAKENED: &str = "EGRET_WITHOUT_BELTS";
+
+fn found<'a>(source: &'a Source, words: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    let names = move |line: &String| words.iter().any(|word| line.contains(word));
+    source.lines.iter().filter(move |(_, line)| names(line)).map(|(number, line)| source.at(*number, line))
+}
+
+#[test]
+fn pure_parts_know_no_files_clock_environment_or_kernel() {
+    let pure: Vec<Source> = sources().into_iter().filter(|s| is_pure(&s.path)).collect();
+    assert!(pure.len() > 40, "only {} pure files found", pure.len());
+    let mut wrong: Vec<String> = pure.iter().flat_map(|s| found(s, &LOUD).collect::<Vec<_>>()).collect();
+    wrong.extend(pure.iter().flat_map(|s| found(s, &["std::env"]).collect::<Vec<_>>()));
+    wrong.retain(|line| !line.contains(WEAKENED));
+    assert!(wrong.is_empty(), "pure parts reach out:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn of_the_commands_only_ipam_release_writes_leases() {
+    let all = sources();
+    let cli: Vec<&Source> = all.iter().filter(|s| s.module() == "cli").collect();
+    let writers =
+        ["DirStore::under", "DirStore::open", "endpoints::put", "endpoints::remove", "nodes::ensure"];
+    let wrong: Vec<String> = cli
+        .iter()
+        .filter(|s| s.path != "cli/ipam.rs")
+        .flat_map(|s| found(s, &writers).collect::<Vec<_>>())
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let ipam = cli.iter().find(|s| s.path == "cli/ipam.rs").unwrap();
+    let body: Vec<String> = found(ipam, &writers).collect();
+    assert_eq!(body.len(), 1, "`ipam release` is the only command that opens the store to write: {body:?}");
+}
+
+/// Values that stand for something of ours in a kernel. Whoever needs one takes its name from `egress/numbers.rs`.
+const NUMBERS: [&str; 8] = [
+    "479_000",
+    "479000",
+    "0x0e00_0000",
+    "0x0f00_0000",
+    "0x7fff_ff00",
+    "169.254.77",
+    "(169, 254, 77",
+    "\"egress.vxlan\"",
+];
+
+#[test]
+fn the_kernels_numbers_stand_in_one_file() {
+    let all = sources();
+    let owner = all.iter().find(|s| s.path == "egress/numbers.rs").unwrap();
+    assert!(
+        found(owner, &NUMBERS).count() >= 5,
+        "numbers.rs no longer holds the numbers that this test looks for"
+    );
+    let others = all.iter().filter(|s| s.path != "egress/numbers.rs" && s.module() != "testbed");
+    let wrong: Vec<String> = others.flat_map(|s| found(s, &NUMBERS).collect::<Vec<_>>()).collect();
+    assert!(wrong.is_empty(), "name these in egress/numbers.rs:\n{}", wrong.join("\n"));
+}
