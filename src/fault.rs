@@ -1,8 +1,8 @@
 //! Places where a test may kill the process, to see what the next one makes of what was left behind.
 //!
 //! In: the environment variable `EGRET_FAULT=NAME` or `EGRET_FAULT=NAME:N` (the Nth time the point is passed), and
-//! `EGRET_FAULT_TRACE=FILE`; read only in builds with the feature `testbed`. Out: `kill -9` of this process; the names of all
-//! points passed, a line each, in that file. Without the feature: nothing at all.
+//! `EGRET_FAULT_TRACE=FILE`; `EGRET_FAULT_AFTER_MICROS=N`; read only in builds with the feature `testbed`. Out: `kill -9` of this
+//! process; the names of all points passed, a line each, in that file. Without the feature: nothing at all.
 
 /// Every point, with what is half done there. A test walks this list; a point that is not in it is a mistake.
 pub const POINTS: &[(&str, &str)] = &[
@@ -39,6 +39,22 @@ pub const POINTS: &[(&str, &str)] = &[
     ("reconcile.after-records", "lost attachments are forgotten, their leases still have a holder"),
     ("node.after-write", "the node's record is written, nobody was told"),
 ];
+
+/// Dies so many microseconds from now, wherever that is, if `EGRET_FAULT_AFTER_MICROS` asks for it.
+#[cfg(not(feature = "testbed"))]
+#[inline(always)]
+pub fn arm() {}
+
+/// Dies so many microseconds from now, wherever that is, if `EGRET_FAULT_AFTER_MICROS` asks for it.
+#[cfg(feature = "testbed")]
+pub fn arm() {
+    let micros = std::env::var("EGRET_FAULT_AFTER_MICROS").ok().and_then(|text| text.parse().ok());
+    let Some(micros) = micros.map(std::time::Duration::from_micros) else { return };
+    std::thread::spawn(move || {
+        std::thread::sleep(micros);
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    });
+}
 
 /// Dies here if the environment asks for it.
 #[cfg(not(feature = "testbed"))]

@@ -43,11 +43,18 @@ fn killed_at_random_moments_of_many_verbs_nothing_is_lost_doubled_or_leaked() {
         let begun = Instant::now();
         let mut call = lab.cnitool_command(verb, &pod).unwrap();
         // The plugin, and not libcni: the primary's own half-done work is not the question here.
-        call.env("EGRET_FAULT_AFTER_MICROS", dice.below(u64::try_from(longest.as_micros()).unwrap()).to_string());
+        call.env(
+            "EGRET_FAULT_AFTER_MICROS",
+            dice.below(u64::try_from(longest.as_micros()).unwrap()).to_string(),
+        );
         let output = call.output().unwrap();
         longest = longest.max(begun.elapsed()).min(Duration::from_millis(60));
         if output.status.success() {
-            if verb == "add" { live.push(pod) } else { lab.lose_pod(&pod).unwrap() }
+            if verb == "add" {
+                live.push(pod)
+            } else {
+                lab.lose_pod(&pod).unwrap()
+            }
             continue;
         }
         assert!(was_killed(&output), "{story}: {verb} of {}: {}", pod.name, said(&output));
@@ -69,7 +76,10 @@ fn killed_at_random_moments_of_many_verbs_nothing_is_lost_doubled_or_leaked() {
         assert!(output.status.success(), "seed {seed}: {}", said(&output));
     }
     assert_in_order(&lab, &all, &format!("seed {seed}, {killed} of {rounds} killed"));
-    println!("{killed} of {rounds} verbs were killed; {} pods live, nothing lost, doubled or leaked", live.len());
+    println!(
+        "{killed} of {rounds} verbs were killed; {} pods live, nothing lost, doubled or leaked",
+        live.len()
+    );
 }
 
 fn sandbox(lab: &Lab, dice: &mut Dice, round: u64) -> Pod {
