@@ -51,9 +51,9 @@ fn killed_at_random_moments_of_many_verbs_nothing_is_lost_doubled_or_leaked() {
         longest = longest.max(begun.elapsed()).min(Duration::from_millis(60));
         if output.status.success() {
             if verb == "add" {
-                live.push(pod)
+                live.push(pod);
             } else {
-                lab.lose_pod(&pod).unwrap()
+                lab.lose_pod(&pod).unwrap();
             }
             continue;
         }

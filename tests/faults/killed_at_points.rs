@@ -217,9 +217,9 @@ impl Stage {
                 lab.lose_pod(pod).unwrap();
                 let live = if adds { rest.clone() } else { done.clone() };
                 if then == Then::Gc {
-                    gc(lab, 1, Some(&live.iter().collect::<Vec<_>>()))
+                    gc(lab, 1, Some(&live.iter().collect::<Vec<_>>()));
                 } else {
-                    self.settle(story)
+                    self.settle(story);
                 }
             }
         }

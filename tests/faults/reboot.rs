@@ -87,9 +87,9 @@ fn a_namespace_that_went_without_del_leaves_nothing_after_reconcile_or_gc() {
         // The next pod's ADD does not suffer from what nobody has tidied up.
         let next = lab.client(1, &name("next"));
         if with_gc {
-            gc(&lab, 1, None)
+            gc(&lab, 1, None);
         } else {
-            reconcile(&lab, 1)
+            reconcile(&lab, 1);
         }
         reconcile(&lab, 1);
         assert_in_order(&lab, &[&stays, &next], &format!("lost, with_gc = {with_gc}"));
