@@ -1,7 +1,8 @@
 //! Places where a test may kill the process, to see what the next one makes of what was left behind.
 //!
-//! In: the environment variable `EGRET_FAULT=NAME` or `EGRET_FAULT=NAME:N` (the Nth time the point is passed), read
-//! only in builds with the feature `testbed`. Out: `kill -9` of this process. Without the feature: nothing at all.
+//! In: the environment variable `EGRET_FAULT=NAME` or `EGRET_FAULT=NAME:N` (the Nth time the point is passed), and
+//! `EGRET_FAULT_TRACE=FILE`; `EGRET_FAULT_AFTER_MICROS=N`; read only in builds with the feature `testbed`. Out: `kill -9` of this
+//! process; the names of all points passed, a line each, in that file. Without the feature: nothing at all.
 
 /// Every point, with what is half done there. A test walks this list; a point that is not in it is a mistake.
 pub const POINTS: &[(&str, &str)] = &[
@@ -39,6 +40,22 @@ pub const POINTS: &[(&str, &str)] = &[
     ("node.after-write", "the node's record is written, nobody was told"),
 ];
 
+/// Dies so many microseconds from now, wherever that is, if `EGRET_FAULT_AFTER_MICROS` asks for it.
+#[cfg(not(feature = "testbed"))]
+#[inline(always)]
+pub fn arm() {}
+
+/// Dies so many microseconds from now, wherever that is, if `EGRET_FAULT_AFTER_MICROS` asks for it.
+#[cfg(feature = "testbed")]
+pub fn arm() {
+    let micros = std::env::var("EGRET_FAULT_AFTER_MICROS").ok().and_then(|text| text.parse().ok());
+    let Some(micros) = micros.map(std::time::Duration::from_micros) else { return };
+    std::thread::spawn(move || {
+        std::thread::sleep(micros);
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    });
+}
+
 /// Dies here if the environment asks for it.
 #[cfg(not(feature = "testbed"))]
 #[inline(always)]
@@ -51,6 +68,11 @@ pub fn point(name: &'static str) {
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
     debug_assert!(POINTS.iter().any(|(known, _)| *known == name), "fault point `{name}` is not in POINTS");
+    if let Some(path) = std::env::var_os("EGRET_FAULT_TRACE") {
+        use std::io::Write;
+        let trace = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let _ = trace.and_then(|mut file| writeln!(file, "{name}"));
+    }
     let Ok(wanted) = std::env::var("EGRET_FAULT") else { return };
     let (wanted, nth) = match wanted.split_once(':') {
         Some((wanted, nth)) => (wanted, nth.parse().unwrap_or(1)),

@@ -5,11 +5,12 @@
 use std::process::ExitCode;
 
 use egret::node::verbs::Plugin;
-use egret::{cli, cni};
+use egret::{cli, cni, fault};
 
 static NODE: Plugin = Plugin;
 
 fn main() -> ExitCode {
+    fault::arm();
     // Decided before anything else is set up: this start is on the path of every pod.
     let called_by_runtime = std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty());
     if called_by_runtime { ExitCode::from(cni::plugin(&NODE)) } else { cli::run() }

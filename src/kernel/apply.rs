@@ -266,9 +266,15 @@ fn silence(socket: &mut Socket, name: &str) -> Result<(), Refusal> {
 
 fn gone(result: Result<(), Failure>) -> Result<(), Failure> {
     match result {
-        Err(Failure::Refused(refusal)) if refusal.is_absence() => Ok(()),
+        Err(Failure::Refused(refusal)) if refusal.is_absence() || lost_nexthop(&refusal) => Ok(()),
         other => other,
     }
+}
+
+/// A route goes with its nexthop, and that with its device: a pod's namespace that ends while we look takes them away before we
+/// do. The kernel's word for it is EINVAL (net/ipv4/fib_semantics.c, `fib_nh_match`), told apart by its sentence alone.
+fn lost_nexthop(refusal: &Refusal) -> bool {
+    refusal.errno == libc::EINVAL && refusal.words.contains("Nexthop id does not exist")
 }
 
 fn why(step: &Step, refusal: &Refusal) -> String {

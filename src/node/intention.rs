@@ -61,9 +61,11 @@ impl Embedded {
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
             (None, None) => return Ok(()),
         };
-        let next = attachment.map_or_else(|| before.clone(), |name| before.without(name));
         let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
-        let asleep: Vec<String> = attachment.into_iter().map(str::to_owned).collect();
+        // A gateway that lost its namespace lost its devices with it: a plan that has it cannot be carried out any more.
+        let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
+        let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
+        let next = asleep.iter().fold(before.clone(), |plan, name| plan.without(name));
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),
@@ -88,6 +90,18 @@ impl Embedded {
         }
         let _guard = self.lock("finishing what was left half done")?;
         self.unwire(None)
+    }
+
+    /// A node that nothing is known of needs nothing; what its kernel holds of ours is of a life that somebody deleted.
+    pub(super) fn take_out_remnants(&self, node_ns: &Netns, outcome: &mut Outcome) -> Result<(), NodeError> {
+        let place = Place { here: node_ns, home: node_ns };
+        let mut saved = self.memory.saved_settings();
+        let (scope, nothing) = (numbers::node_scope(), State::default());
+        let report = kernel::reconcile(&place, &scope, &nothing, &mut saved, self.dry_run)?;
+        if report != kernel::Report::default() {
+            outcome.reports.push(("node".to_owned(), report));
+        }
+        Ok(())
     }
 
     /// A gateway's ADD failed: its namespace as before. What cannot be undone goes with the namespace.

@@ -3,6 +3,7 @@
 //! In: the directory and the node's records. Out: a [`Situation`], from which everything pure follows.
 //! Never: changes anything but the numbers that nodes get once.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -63,9 +64,13 @@ impl Embedded {
             .records
             .list(None)
             .map_err(|error| NodeError::Memory(self.records.folder().display().to_string(), error))?;
+        // Without its namespace a pod is no client and no gateway, whether somebody called DEL or not.
+        attachments.retain(|a| !a.netns_is_gone());
         attachments.sort_by_key(|a| a.since);
         let pods: Vec<PodName> = attachments.iter().filter_map(|a| a.pod.clone()).collect();
-        let (endpoints, mut problems) = endpoints::list(&self.dir)?;
+        let (mut endpoints, mut problems) = endpoints::list(&self.dir)?;
+        let here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
+        endpoints.retain(|e| e.node != self.name || here.contains(&e.attachment));
         let mut view = objects.view_for(&self.config, &pods, endpoints);
         for attachment in &attachments {
             overlay(&mut view, attachment);

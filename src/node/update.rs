@@ -107,7 +107,10 @@ impl Embedded {
         let (next, problems) = plan(&inputs, &mut numbering);
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
-        if before.is_none() && unfinished.is_none() && next.is_idle() && how == Thoroughness::Quick {
+        if before.is_none() && unfinished.is_none() && next.is_idle() {
+            if how == Thoroughness::Whole {
+                self.take_out_remnants(&node_ns, &mut outcome)?;
+            }
             return Ok(outcome);
         }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
