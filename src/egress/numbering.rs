@@ -22,6 +22,9 @@ pub struct Numbering {
     pub sets: BTreeMap<u8, BTreeSet<u32>>,
     /// Mark number of each local gateway by gateway number.
     pub slots: BTreeMap<u32, u8>,
+    /// Numbers of gateways that go with the next plan. They rest during it: until it stands, packets may still carry them,
+    /// and would be found by whoever got one meanwhile.
+    pub resting: BTreeSet<u32>,
 }
 
 impl Numbering {
@@ -73,11 +76,23 @@ impl Numbering {
         numbering
     }
 
+    /// Lets go of every gateway without one of these next hops. Its numbers are free for the plan after the next: an emptied
+    /// set and a slot keep theirs until then too, because rules of the old plan still lead there.
+    pub fn retain(&mut self, alive: &BTreeSet<IpAddr>) {
+        let known: BTreeSet<u32> = self.gateways.values().copied().collect();
+        self.gateways.retain(|ip, _| alive.contains(ip));
+        let numbers: BTreeSet<u32> = self.gateways.values().copied().collect();
+        self.resting.extend(known.difference(&numbers));
+        for members in self.sets.values_mut() {
+            members.retain(|number| numbers.contains(number));
+        }
+    }
+
     /// The number of the gateway with these next hops: the one it had, else the lowest free one.
     pub fn gateway(&mut self, next_hops: &[IpAddr]) -> Option<u32> {
         let known = next_hops.iter().find_map(|ip| self.gateways.get(ip).copied());
         let number = known.or_else(|| {
-            let used: BTreeSet<u32> = self.gateways.values().copied().collect();
+            let used: BTreeSet<u32> = self.gateways.values().chain(&self.resting).copied().collect();
             (1..=LAST_GATEWAY).find(|n| !used.contains(n))
         })?;
         for ip in next_hops {

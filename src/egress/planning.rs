@@ -113,13 +113,7 @@ impl Work<'_> {
             .filter(|e| matches!(e.state, EndpointState::Ready | EndpointState::Draining))
             .flat_map(next_hops)
             .collect();
-        self.numbering.gateways.retain(|ip, _| alive.contains(ip));
-        let numbers: BTreeSet<u32> = self.numbering.gateways.values().copied().collect();
-        self.numbering.slots.retain(|number, _| numbers.contains(number));
-        for members in self.numbering.sets.values_mut() {
-            members.retain(|number| numbers.contains(number));
-        }
-        self.numbering.sets.retain(|_, members| !members.is_empty());
+        self.numbering.retain(&alive);
     }
 
     fn clients(&mut self) {

@@ -48,19 +48,43 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
     transition
 }
 
-/// The plan to apply while entries are deleted: the new one, with every rebound address held. An address that is let go is
-/// still held here, and gone in the new plan itself.
+/// The plan to apply while entries are deleted: the old one, with every rebound address held. Not the new one: its gateways may
+/// not be wired yet, and what is held needs no gateway. Inside destinations of either plan stay reachable meanwhile.
 pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) -> NodePlan {
-    let mut plan = after.clone();
+    let mut plan = before.clone();
+    plan.inside.extend(&after.inside);
+    plan.nodes.clone_from(&after.nodes);
+    hold(
+        &mut plan,
+        rebound.iter().map(|ip| {
+            let owner = after.clients.get(ip).or_else(|| before.clients.get(ip));
+            (*ip, owner.map(|client| client.attachment.clone()).unwrap_or_default())
+        }),
+    );
+    plan
+}
+
+/// Clients of the last plan whose attachment cannot be read any more keep their binding, or are held where nobody else has it:
+/// nobody knows that they are gone, and unbound they would leave with their own address.
+pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str) -> bool) {
+    let lost =
+        |(ip, client): &(&IpAddr, &Client)| unread(&client.attachment) && !after.clients.contains_key(*ip);
+    let lost: Vec<_> = before.clients.iter().filter(lost).map(|(ip, client)| (*ip, client.clone())).collect();
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        lost.into_iter().partition(|(_, client)| after.bindings.contains_key(&client.binding));
+    after.clients.extend(known);
+    if !unknown.is_empty() {
+        hold(after, unknown.into_iter().map(|(ip, client)| (ip, client.attachment)));
+    }
+}
+
+fn hold(plan: &mut NodePlan, addresses: impl Iterator<Item = (IpAddr, String)>) {
     let chain = binding_chain(HELD_KEY);
-    for ip in rebound {
-        let owner = after.clients.get(ip).or_else(|| before.clients.get(ip));
-        let attachment = owner.map(|client| client.attachment.clone()).unwrap_or_default();
-        plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
+    for (ip, attachment) in addresses {
+        plan.clients.insert(ip, Client { attachment, binding: chain.clone() });
     }
     let rules = Family::BOTH.map(|family| (family.everything(), Verdict::Held));
     plan.bindings.insert(chain, Binding { key: HELD_KEY.to_owned(), rules: rules.into() });
-    plan
 }
 
 /// Rules-as-written of the binding that holds everything.

@@ -3,6 +3,7 @@
 //! In: written at ADD, also for pods without egress. Out: read by DEL, GC, CHECK and reconcile, which then need neither
 //! prevResult nor the namespace. Never fsynced: it lies on tmpfs and dies with the pods it speaks of.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -117,6 +118,14 @@ pub struct Listing {
     pub attachments: Vec<Attachment>,
     /// Files whose name says which attachment they speak of, while their content does not: named, never dropped silently.
     pub torn: Vec<(AttachmentId, Problem)>,
+}
+
+impl Listing {
+    /// Names of all attachments, also of those whose record is torn: they may well be running.
+    pub fn names(&self) -> BTreeSet<String> {
+        let torn = self.torn.iter().map(|(id, _)| id.to_string());
+        self.attachments.iter().map(|a| a.id().to_string()).chain(torn).collect()
+    }
 }
 
 /// All records of one node.

@@ -8,7 +8,7 @@ use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
 use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
-use crate::node::attachment::Attachments;
+use crate::node::attachment::{Attachments, Listing};
 use crate::node::facts::FactsError;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
@@ -65,8 +65,8 @@ pub enum NodeError {
     /// A namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// The node's own files on tmpfs cannot be written.
-    #[error("cannot write the node's state below {0}: {1}")]
+    /// The node's own files on tmpfs cannot be read or written.
+    #[error("cannot use the node's own files below {0}: {1}")]
     Memory(String, std::io::Error),
     /// The kernel cannot be read.
     #[error("cannot read this node's kernel: {0}")]
@@ -154,6 +154,15 @@ impl Embedded {
     /// It cannot be had in time; the error names the holder.
     pub fn lock_store(&self, who: &str) -> Result<Guard, NodeError> {
         Ok(self.dir.lock(&format!("{who} on node {}", self.name), self.patience())?)
+    }
+
+    /// The records of one network's attachments, or of all.
+    ///
+    /// # Errors
+    /// A folder cannot be read. Never taken for "there are none": that would empty the node.
+    pub fn listing(&self, network: Option<&str>) -> Result<Listing, NodeError> {
+        let unreadable = |e| NodeError::Memory(self.records.folder().display().to_string(), e);
+        self.records.list(network).map_err(unreadable)
     }
 
     /// The node's own namespace: the one this process was started in.

@@ -61,7 +61,7 @@ impl Embedded {
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
             (None, None) => return Ok(()),
         };
-        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        let attachments = self.listing(None)?.attachments;
         // A gateway that lost its namespace lost its devices with it: a plan that has it cannot be carried out any more.
         let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();

@@ -29,9 +29,12 @@ impl Embedded {
         let _guard = self.lock("reconcile")?;
         if !self.dry_run {
             self.forget_lost()?;
-            self.release_lost_leases(None)?;
         }
         let mut outcome = self.update(Thoroughness::Whole, &[])?;
+        if !self.dry_run {
+            // Only now: while this kernel still answers for an address, nobody else may get it.
+            self.release_lost_leases(None)?;
+        }
         self.announce_again(&mut outcome);
         Ok(outcome)
     }
@@ -43,20 +46,14 @@ impl Embedded {
     pub fn uninstall(&self) -> Result<Outcome, NodeError> {
         let guard = self.lock("uninstall")?;
         let mut outcome = Outcome::default();
-        let attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        let gateways = self.gateways_here()?;
         if !self.dry_run {
             self.withdraw(|_| true)?;
         }
         let node_ns = self.netns()?;
         let nothing = State::default();
-        let mut gateways = self.memory.applied().map(|a| a.plan.locals).unwrap_or_default();
-        gateways.extend(self.memory.intended().map(|plan| plan.locals).unwrap_or_default());
-        for attachment in attachments.iter().filter(|a| gateways.contains_key(&a.id().to_string())) {
-            if let Ok(here) = Netns::open(&attachment.netns) {
-                let place = Place { here: &here, home: &node_ns };
-                let scope = numbers::gateway_scope();
-                let report = kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), self.dry_run);
-                let report = report.map_err(|e| NodeError::Observe(e.to_string()))?;
+        for attachment in gateways {
+            if let Some(report) = self.clear_gateway(&attachment, &node_ns)? {
                 outcome.reports.push((attachment.id().to_string(), report));
             }
         }
@@ -109,15 +106,42 @@ impl Embedded {
         Err(CniError::new(Code::CheckDifference, msg).details(steps.join("; ")))
     }
 
+    /// Attachments of this node's gateways: those in the last plan, and those with an endpoint, should the plan be lost.
+    fn gateways_here(&self) -> Result<Vec<Attachment>, NodeError> {
+        let mut planned = self.memory.applied().map(|a| a.plan.locals).unwrap_or_default();
+        planned.extend(self.memory.intended().map(|plan| plan.locals).unwrap_or_default());
+        let (known, _) = endpoints::list(&self.dir)?;
+        let mut attachments = self.listing(None)?.attachments;
+        attachments.retain(|attachment| {
+            let id = attachment.id().to_string();
+            planned.contains_key(&id) || known.iter().any(|e| e.attachment == id)
+        });
+        Ok(attachments)
+    }
+
+    /// Takes everything of ours out of a gateway's namespace, if that is still the one of its ADD.
+    pub(crate) fn clear_gateway(
+        &self,
+        attachment: &Attachment,
+        node_ns: &Netns,
+    ) -> Result<Option<kernel::Report>, NodeError> {
+        if attachment.netns_is_gone() {
+            return Ok(None);
+        }
+        let Ok(here) = Netns::open(&attachment.netns) else { return Ok(None) };
+        let place = Place { here: &here, home: node_ns };
+        let (scope, nothing) = (numbers::gateway_scope(), State::default());
+        kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), self.dry_run)
+            .map(Some)
+            .map_err(|e| NodeError::Observe(e.to_string()))
+    }
+
     /// Attachments whose namespace is provably gone, as DEL would.
     fn forget_lost(&self) -> Result<(), NodeError> {
-        let listing = self
-            .records
-            .list(None)
-            .map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
+        let listing = self.listing(None)?;
         let lost: BTreeSet<String> =
             listing.attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string()).collect();
-        let known: BTreeSet<String> = listing.attachments.iter().map(|a| a.id().to_string()).collect();
+        let known = listing.names();
         // Also endpoints of this node that no record speaks of: after a reboot the records are gone, and so are the pods.
         self.withdraw(|attachment| lost.contains(attachment) || !known.contains(attachment))?;
         fault::point("reconcile.after-withdrawal");
@@ -134,13 +158,7 @@ impl Embedded {
     /// # Errors
     /// The records cannot be listed, or the store cannot be written.
     pub(super) fn withdraw_unrecorded(&self) -> Result<(), NodeError> {
-        let listing = self
-            .records
-            .list(None)
-            .map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
-        let torn = listing.torn.iter().map(|(id, _)| id.to_string());
-        let known: BTreeSet<String> =
-            listing.attachments.iter().map(|a| a.id().to_string()).chain(torn).collect();
+        let known = self.listing(None)?.names();
         self.withdraw(|attachment| !known.contains(attachment))
     }
 
@@ -168,11 +186,12 @@ impl Embedded {
 
     /// A lost sandbox whose pod lives on keeps its address: the pod will have another sandbox.
     fn release_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
-        let guard = self.lock_store("looking for leases without a holder")?;
-        let attachments = self.records.list(network).map(|l| l.attachments).unwrap_or_default();
-        let known: BTreeSet<String> = attachments.iter().map(|a: &Attachment| a.id().to_string()).collect();
         let living = Objects::open(self.dir.path())
             .map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
+        let guard = self.lock_store("looking for leases without a holder")?;
+        // Under the store's lock: an ADD writes its record first and leases under this lock, so no lease found below can be
+        // younger than this listing. What cannot be listed or read still holds its lease.
+        let known = self.listing(network)?.names();
         let fate = |holder: &Holder, owner: &Owner| {
             if known.contains(&holder.attachment()) {
                 return None;

@@ -27,6 +27,8 @@ pub struct Situation {
     pub view: View,
     /// Attachments of this node, oldest first.
     pub attachments: Vec<Attachment>,
+    /// Attachments of this node whose record is torn. Their pods may be running.
+    pub unread: BTreeSet<String>,
     /// Decisions about this node's pods.
     pub resolution: Resolution,
     /// Ranges that never go to a gateway.
@@ -38,7 +40,14 @@ pub struct Situation {
 impl Situation {
     /// The attachments in the planner's words.
     pub fn locals(&self) -> Vec<LocalPod> {
-        self.attachments.iter().map(local_pod).collect()
+        // A torn record still says that its attachment is here: a gateway stays wired.
+        let unread = self.unread.iter().map(|name| LocalPod {
+            attachment: name.clone(),
+            pod: None,
+            addresses: Vec::new(),
+            networks: Vec::new(),
+        });
+        self.attachments.iter().map(local_pod).chain(unread).collect()
     }
 }
 
@@ -60,16 +69,15 @@ impl Embedded {
     pub fn situation(&self) -> Result<Situation, NodeError> {
         let objects = Objects::open(self.dir.path())?;
         let inputs = self.inputs(&objects);
-        let Listing { mut attachments, torn } = self
-            .records
-            .list(None)
-            .map_err(|error| NodeError::Memory(self.records.folder().display().to_string(), error))?;
+        let Listing { mut attachments, torn } = self.listing(None)?;
         // Without its namespace a pod is no client and no gateway, whether somebody called DEL or not.
         attachments.retain(|a| !a.netns_is_gone());
         attachments.sort_by_key(|a| a.since);
         let pods: Vec<PodName> = attachments.iter().filter_map(|a| a.pod.clone()).collect();
         let (mut endpoints, mut problems) = endpoints::list(&self.dir)?;
-        let here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
+        let unread: BTreeSet<String> = torn.iter().map(|(id, _)| id.to_string()).collect();
+        let mut here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
+        here.extend(unread.iter().cloned());
         endpoints.retain(|e| e.node != self.name || here.contains(&e.attachment));
         let mut view = objects.view_for(&self.config, &pods, endpoints);
         for attachment in &attachments {
@@ -81,7 +89,7 @@ impl Embedded {
         let resolution = resolve(&view, pods);
         problems.extend(resolution.problems.iter().cloned());
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, view, attachments, resolution, inside, problems })
+        Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here have the annotations that the runtime passed.
@@ -128,12 +136,32 @@ impl Embedded {
         if !unnumbered.is_empty() {
             let guard = self.lock_store("numbering nodes")?;
             for name in unnumbered {
-                let record =
-                    nodes::ensure(&self.dir, &guard, &name, view.nodes.get(&name).and_then(first_ipv4))?;
-                number(view, &record);
+                let ipv4 = view.nodes.get(&name).and_then(first_ipv4);
+                match nodes::ensure(&self.dir, &guard, &name, ipv4) {
+                    Ok(record) => number(view, &record),
+                    Err(error) => self.last_known_number(view, &name, error)?,
+                }
             }
         }
         Ok(problems)
+    }
+
+    /// A node whose record is torn keeps the number it had in the last plan: its pods' flows carry it. One that was never
+    /// known here is left out, and the torn record is a problem already; only without an own number there is no plan.
+    fn last_known_number(
+        &self,
+        view: &mut View,
+        name: &str,
+        error: nodes::NodeError,
+    ) -> Result<(), NodeError> {
+        let applied = self.memory.applied();
+        let known = applied.as_ref().and_then(|applied| applied.plan.nodes.get(name));
+        match (known, view.nodes.get_mut(name)) {
+            (Some(peer), Some(node)) => (node.number, node.wire) = (Some(peer.number), Some(peer.wire)),
+            _ if name == self.name => return Err(error.into()),
+            _ => tracing::warn!(%error, node = name, "left out of the plan"),
+        }
+        Ok(())
     }
 }
 

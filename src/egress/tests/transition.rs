@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::worlds::{World, client, ip};
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::plan::Verdict;
-use crate::egress::transition::{holding, transition};
+use crate::egress::transition::{holding, keep_unread, transition};
 
 #[test]
 fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
@@ -18,6 +18,39 @@ fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
     let held = holding(&before, &after, &change.rebound);
     let binding = &held.bindings[&held.clients[&client(10)].binding];
     assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
+    assert_eq!(held.gateways, before.gateways, "what may not be wired yet is not waited for");
+    assert!(held.inside.is_superset(&after.inside), "pods, services and nodes stay reachable");
+}
+
+#[test]
+fn a_client_whose_record_is_torn_stays_bound_or_is_held_but_never_let_go() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]).client(11, &[0]);
+    let before = world.plan();
+    world.locals.retain(|pod| !pod.attachment.contains("c10"));
+    let mut after = world.plan();
+    keep_unread(&before, &mut after, |attachment| attachment.contains("c10"));
+    assert_eq!(after.clients, before.clients);
+    assert_eq!(transition(&before, &after).rebound, BTreeSet::new());
+    // The last one of its binding.
+    world.locals.clear();
+    let mut after = world.plan();
+    keep_unread(&before, &mut after, |attachment| attachment.contains("c10"));
+    let binding = &after.bindings[&after.clients[&client(10)].binding];
+    assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
+    assert!(!after.clients.contains_key(&client(11)));
+}
+
+#[test]
+fn the_number_of_a_gateway_that_went_is_not_given_to_one_that_came_in_the_same_step() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let before = world.plan();
+    world.view.endpoints.clear();
+    let mut world = world.gateway(3, 1);
+    world.decide(&PodName::new("shop", "c10"), &[1]);
+    let after = world.plan();
+    assert!(before.gateways.keys().all(|number| !after.gateways.contains_key(number)));
+    assert!(before.sets.keys().all(|mark| !after.sets.contains_key(mark)));
+    assert_eq!(transition(&before, &after).begun, after.gateways.keys().copied().collect());
 }
 
 #[test]
