@@ -91,7 +91,7 @@ fn a_lock_that_somebody_holds_is_named_in_time() {
 }
 
 #[test]
-fn a_disk_that_is_full_and_a_run_directory_that_is_read_only() {
+fn a_run_directory_or_a_state_directory_that_is_read_only() {
     let lab = lab();
     // The lab's mounts are the calling thread's own: nodes run in copies of them.
     let mount = |arguments: &[&str]| {
