@@ -3,7 +3,7 @@
 //! In: frames. Out: frames. Never: knows what is in them. It belongs to the network namespace of the thread that opened it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use crate::addr::Mac;
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: OwnedFd,
+    socket: Closing,
     dev: String,
     /// The device's own address.
     pub(super) mac: Mac,
@@ -37,12 +37,12 @@ impl Wire {
         bind(&socket, ethertype, index).map_err(failed("listen on"))?;
         let mac = own_mac(&socket).map_err(failed("ask for the address of"))?;
         let mac = mac.ok_or_else(|| Error::NotEthernet { dev: dev.to_owned() })?;
-        Ok(Wire { socket, dev: dev.to_owned(), mac })
+        Ok(Wire { socket: Closing(Some(socket)), dev: dev.to_owned(), mac })
     }
 
     /// Sends one frame.
     pub(super) fn send(&self, frame: &[u8]) -> Result<(), Error> {
-        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty());
+        let sent = send(self.socket.fd(), frame, MsgFlags::empty());
         sent.map(drop).map_err(|errno| self.failed("send on", errno))
     }
 
@@ -53,9 +53,8 @@ impl Wire {
             let flags = if left.is_zero() { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
             // A timeout of 0 would mean for ever.
             let left = TimeVal::microseconds(i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1));
-            setsockopt(&self.socket, sockopt::ReceiveTimeout, &left)
-                .map_err(|errno| self.failed("set a timeout on", errno))?;
-            match recv(self.socket.as_raw_fd(), into, flags) {
+            self.socket.set_timeout(&left).map_err(|errno| self.failed("set a timeout on", errno))?;
+            match recv(self.socket.fd(), into, flags) {
                 Ok(length) => return Ok(into.get(..length)),
                 Err(Errno::EAGAIN) if flags.contains(MsgFlags::MSG_DONTWAIT) => return Ok(None),
                 // The kernel's clock is coarser than ours, and signals come: look at the time again.
@@ -67,6 +66,29 @@ impl Wire {
 
     fn failed(&self, doing: &'static str, errno: Errno) -> Error {
         Error::Socket { dev: self.dev.clone(), doing, source: errno.into() }
+    }
+}
+
+/// A socket that is closed beside the caller's work: closing a packet socket waits until no processor can still be handing it a
+/// frame (an RCU grace period, 15 ms measured on 6.18), and several that wait together wait once.
+#[derive(Debug)]
+struct Closing(Option<OwnedFd>);
+
+impl Closing {
+    fn fd(&self) -> RawFd {
+        self.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    fn set_timeout(&self, left: &TimeVal) -> nix::Result<()> {
+        setsockopt(self.0.as_ref().ok_or(Errno::EBADF)?, sockopt::ReceiveTimeout, left)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let socket = self.0.take();
+        // Where no thread can be had, the closure is dropped right here, and the socket with it.
+        let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(socket));
     }
 }
 
