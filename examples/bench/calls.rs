@@ -18,7 +18,7 @@ use crate::spawn::Call;
 use crate::{Arguments, cluster};
 
 /// Raises a world of two nodes: on the first a client stays, the second has nothing of ours between two calls.
-pub fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
+pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     let bench = Bench::raise(arguments)?;
     bench.binary(rows)?;
     let bare = bench.pod(2, "bare")?;
@@ -32,7 +32,7 @@ pub fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
         Target::AtMost(0.3),
     );
     let gateway = cluster::gateway(cluster::GATEWAYS - 1);
-    let pairs = bench.pairs(&bare, &gateway, arguments.pairs)?;
+    let pairs = bench.first_gateways(&gateway, arguments.pairs)?;
     rows.ratio("ADD + DEL, first gateway pod of a node", &pairs, "ms", "sbr", Target::AtMost(4.0));
     let peak = bench.peak(&bare, &gateway)?;
     rows.figure("peak memory, first gateway pod of a node", &peak, "MB", Target::AtMost(6.0));
@@ -42,7 +42,8 @@ pub fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     let comes = bench.pod(1, "comes")?;
     let pairs = bench.pairs(&comes, &unselected, arguments.pairs)?;
     rows.ratio("ADD + DEL, pod without egress, node with clients", &pairs, "ms", "sbr", Target::AtMost(0.3));
-    let client = cluster::pod(10, 10);
+    // Of the namespace of the client that stays: bindings are per namespace.
+    let client = cluster::pod(0, cluster::NAMESPACES - 1);
     let pairs = bench.pairs(&comes, &client, arguments.pairs)?;
     rows.ratio("ADD + DEL, client pod whose binding exists", &pairs, "ms", "sbr", Target::AtMost(0.6));
     let peak = bench.peak(&comes, &client)?;
@@ -143,16 +144,18 @@ impl Bench {
         })
     }
 
+    /// In turn, after one pair that finds cold caches. What ADD and DEL took apart is printed.
     fn pairs(&self, pod: &Pod, as_pod: &PodName, count: usize) -> Result<Pairs, Trouble> {
         let node = &self.nodes[usize::from(pod.node) - 1];
         let both = |program: &Path| -> Result<f64, Trouble> {
             let add = self.call(program, "ADD", pod, as_pod)?.time(node)?;
             let del = self.call(program, "DEL", pod, as_pod)?.time(node)?;
-            if program == self.egret && std::env::var_os("BENCH_SPLIT").is_some() {
-                println!("  ADD {add:.2} DEL {del:.2}");
+            if program == self.egret {
+                print!("{add:.2} + {del:.2}, ");
             }
             Ok(add + del)
         };
+        print!("egret ADD + DEL as {as_pod} (ms): ");
         let routes = Routes::of(pod)?;
         let mut pairs = Pairs::default();
         for round in 0..=count {
@@ -163,6 +166,34 @@ impl Bench {
             if round > 0 {
                 pairs.push(ours, theirs);
             }
+        }
+        println!();
+        Ok(pairs)
+    }
+
+    /// Each time on a node that has nothing of ours, with a pod that was never a gateway: what DEL leaves in its namespace
+    /// goes with it.
+    fn first_gateways(&self, as_pod: &PodName, count: usize) -> Result<Pairs, Trouble> {
+        let (mut pairs, node) = (Pairs::default(), &self.nodes[1]);
+        for round in 0..=count {
+            let pod = self.pod(2, &format!("first-{round}"))?;
+            let config = stdin(&self.egret, &pod);
+            std::thread::sleep(Duration::from_millis(50));
+            let both = |program: &Path| -> Result<f64, Trouble> {
+                let add = self.call(program, "ADD", &pod, as_pod)?.time(node)?;
+                let del = self.call(program, "DEL", &pod, as_pod)?.time(node)?;
+                if program == self.egret {
+                    println!("  first gateway: ADD {add:.2} ms, DEL {del:.2} ms");
+                }
+                Ok(add + del)
+            };
+            let (ours, theirs) = (both(&self.egret)?, both(&self.sbr)?);
+            if round > 0 {
+                pairs.push(ours, theirs);
+            }
+            let config = config.display().to_string();
+            self.world.node(2).run(&self.egret.display().to_string(), &["uninstall", "--config", &config])?;
+            self.world.stop_sandbox(&pod).map_err(|e| Trouble::new(e.to_string()))?;
         }
         Ok(pairs)
     }

@@ -15,27 +15,27 @@ use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints, nodes};
 use egret::testbed::Trouble;
 
-pub const PODS: usize = 500;
-pub const NAMESPACES: usize = 50;
-pub const GATEWAYS: usize = 20;
+pub(crate) const PODS: usize = 500;
+pub(crate) const NAMESPACES: usize = 50;
+pub(crate) const GATEWAYS: usize = 20;
 const GATEWAY_NODES: usize = 10;
 
 /// Namespaces 0, 10, 20 … are selected.
-pub fn pod(namespace: usize, number: usize) -> PodName {
+pub(crate) fn pod(namespace: usize, number: usize) -> PodName {
     PodName::new(format!("team-{namespace:02}"), format!("pod-{number:03}"))
 }
 
-pub fn uid(pod: &PodName) -> String {
+pub(crate) fn uid(pod: &PodName) -> String {
     format!("uid-{}-{}", pod.namespace, pod.name)
 }
 
 /// The pod that becomes a gateway where that is measured: the last one's namesake.
-pub fn gateway(number: usize) -> PodName {
+pub(crate) fn gateway(number: usize) -> PodName {
     PodName::new("gateways", format!("gw-{number:02}"))
 }
 
 /// Writes everything into an empty directory.
-pub fn write(root: &Path, own: &[(&str, IpAddr)]) -> Result<(), Trouble> {
+pub(crate) fn write(root: &Path, own: &[(&str, IpAddr)]) -> Result<(), Trouble> {
     let trouble = |e: &dyn std::fmt::Display| Trouble::new(format!("{}: {e}", root.display()));
     let objects = root.join("objects");
     for kind in ["pods", "namespaces", "gateways"] {

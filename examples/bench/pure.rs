@@ -25,7 +25,7 @@ use crate::Arguments;
 use crate::rows::{Rows, Series, Target};
 
 /// Both halves.
-pub fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
+pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     decisions(arguments, rows)?;
     claims(arguments, rows).map_err(|e| Trouble::new(e.to_string()))
 }
@@ -186,7 +186,7 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
         )?;
         memory.swap(&block, None)?;
     }
-    let mut warm =
+    let warm =
         |f: &mut dyn FnMut(&dyn Store) -> Result<(), String>| -> Result<f64, Box<dyn std::error::Error>> {
             let begun = Instant::now();
             // As each ADD does it: lock, look, claim, unlock.
@@ -195,7 +195,7 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
             drop(guard);
             Ok(ms(begun))
         };
-    let mut direct =
+    let direct =
         |f: &mut dyn FnMut(&dyn Store) -> Result<(), String>| -> Result<f64, Box<dyn std::error::Error>> {
             let begun = Instant::now();
             f(&memory)?;

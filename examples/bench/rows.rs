@@ -4,11 +4,11 @@ use std::fmt;
 
 /// Values of one thing, in the order measured.
 #[derive(Debug, Clone, Default)]
-pub struct Series(pub Vec<f64>);
+pub(crate) struct Series(pub(crate) Vec<f64>);
 
 impl Series {
     /// The value at this share of the sorted ones: 0.5 is the median.
-    pub fn at(&self, share: f64) -> f64 {
+    pub(crate) fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().saturating_sub(1);
@@ -16,7 +16,7 @@ impl Series {
     }
 
     /// The median.
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         self.at(0.5)
     }
 }
@@ -31,23 +31,23 @@ impl fmt::Display for Series {
 
 /// Two things measured in turn.
 #[derive(Debug, Clone, Default)]
-pub struct Pairs {
-    pub ours: Series,
-    pub theirs: Series,
+pub(crate) struct Pairs {
+    pub(crate) ours: Series,
+    pub(crate) theirs: Series,
 }
 
 impl Pairs {
-    pub fn push(&mut self, ours: f64, theirs: f64) {
+    pub(crate) fn push(&mut self, ours: f64, theirs: f64) {
         self.ours.0.push(ours);
         self.theirs.0.push(theirs);
     }
 
     /// Median of the ratios of the pairs: what both of a pair suffered alike drops out.
-    pub fn ratio(&self) -> Series {
+    pub(crate) fn ratio(&self) -> Series {
         Series(self.ours.0.iter().zip(&self.theirs.0).map(|(a, b)| a / b).collect())
     }
 
-    pub fn print(&self, what: &str, unit: &str, ours: &str, theirs: &str) {
+    pub(crate) fn print(&self, what: &str, unit: &str, ours: &str, theirs: &str) {
         println!(
             "{what} ({unit})\n  {ours:<12} {}\n  {theirs:<12} {}\n  {:<12} {}",
             self.ours,
@@ -60,7 +60,7 @@ impl Pairs {
 
 /// What a figure must be.
 #[derive(Debug, Clone, Copy)]
-pub enum Target {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
     /// Told, not promised.
@@ -87,18 +87,18 @@ impl Row {
 
 /// The table.
 #[derive(Default)]
-pub struct Rows(Vec<Row>);
+pub(crate) struct Rows(Vec<Row>);
 
 impl Rows {
     /// A figure by itself.
-    pub fn figure(&mut self, what: &str, series: &Series, unit: &'static str, target: Target) {
+    pub(crate) fn figure(&mut self, what: &str, series: &Series, unit: &'static str, target: Target) {
         println!("{what} ({unit}): {series}");
         let measured = format!("{:.2} to {:.2} {unit}", series.at(0.25), series.at(0.75));
         self.0.push(Row { what: what.to_owned(), measured, value: series.median(), unit, target });
     }
 
     /// A ratio of two medians measured in turn.
-    pub fn ratio(&mut self, what: &str, pairs: &Pairs, unit: &str, against: &str, target: Target) {
+    pub(crate) fn ratio(&mut self, what: &str, pairs: &Pairs, unit: &str, against: &str, target: Target) {
         pairs.print(what, unit, "egret", against);
         let measured = format!("{:.2} against {:.2} {unit}", pairs.ours.median(), pairs.theirs.median());
         self.0.push(Row {
@@ -111,7 +111,7 @@ impl Rows {
     }
 
     /// Whether no target was missed.
-    pub fn all_met(&self) -> bool {
+    pub(crate) fn all_met(&self) -> bool {
         self.0.iter().all(Row::met)
     }
 }

@@ -12,16 +12,16 @@ use egret::kernel::netns::Netns;
 use egret::testbed::Trouble;
 
 /// First argument of the small process.
-pub const LAUNCH: &str = "--launch";
+pub(crate) const LAUNCH: &str = "--launch";
 
 /// A call of a plugin as a runtime makes it.
-pub struct Call<'a> {
-    pub program: &'a Path,
-    pub verb: &'a str,
-    pub stdin: &'a Path,
-    pub netns: PathBuf,
-    pub args: String,
-    pub container: &'a str,
+pub(crate) struct Call<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) verb: &'a str,
+    pub(crate) stdin: &'a Path,
+    pub(crate) netns: PathBuf,
+    pub(crate) args: String,
+    pub(crate) container: &'a str,
 }
 
 impl Call<'_> {
@@ -44,7 +44,7 @@ impl Call<'_> {
     }
 
     /// Runs it in a node's namespace; milliseconds from spawn to its end. Anything but success is trouble.
-    pub fn time(&self, node: &Netns) -> Result<f64, Trouble> {
+    pub(crate) fn time(&self, node: &Netns) -> Result<f64, Trouble> {
         let reply = Path::new("/run/reply");
         let mut command = self.command(self.program, reply)?;
         let run = || -> std::io::Result<(f64, bool)> {
@@ -57,7 +57,7 @@ impl Call<'_> {
     }
 
     /// Peak resident memory in MB (1,000,000 bytes).
-    pub fn peak(&self, node: &Netns) -> Result<f64, Trouble> {
+    pub(crate) fn peak(&self, node: &Netns) -> Result<f64, Trouble> {
         let own = std::env::current_exe().map_err(|e| self.trouble(&e.to_string()))?;
         let mut command = self.command(&own, Path::new("/run/reply"))?;
         command.arg(LAUNCH).arg(self.program).stdout(Stdio::piped());
@@ -74,7 +74,7 @@ impl Call<'_> {
 }
 
 /// The small process: runs a program with everything it inherited and prints its peak memory in KiB.
-pub fn launch(program: &[String]) -> ExitCode {
+pub(crate) fn launch(program: &[String]) -> ExitCode {
     let status = Command::new(&program[0]).stdout(Stdio::null()).status();
     // SAFETY: all-zero is a valid rusage, and the call writes only into it.
     let used = unsafe {
