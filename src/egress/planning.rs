@@ -93,6 +93,7 @@ impl Work<'_> {
                     continue;
                 }
                 let uplinks = self.inputs.here.uplinks_for(address.ip);
+                self.problems.extend(cannot_serve(endpoint, address.ip, self.inputs));
                 if uplinks.is_empty() {
                     self.problems.push(nothing_announces(endpoint, address.ip, &self.inputs.here.node));
                 }
@@ -252,6 +253,34 @@ impl Here {
 /// The next hops that stand for an endpoint, one per address.
 fn next_hops(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     endpoint.addresses.iter().map(|a| numbers::gateway_next_hop(endpoint.mac, a.ip))
+}
+
+/// An address that no host may answer for, or that a node holds itself. The network's own IPv4 address is fine (Linux ≥ 5.14).
+fn cannot_serve(endpoint: &Endpoint, ip: IpAddr, inputs: &Inputs<'_>) -> Option<Problem> {
+    let nets = inputs.here.uplinks.iter().flat_map(|uplink| &uplink.addresses);
+    let net = nets.map(|(_, net)| *net).filter(|net| net.contains(ip)).max_by_key(|net| net.prefix());
+    // A /31 or /127 has neither (RFC 3021, RFC 6164).
+    let net = net.filter(|net| net.size() > 2);
+    let holder = inputs
+        .view
+        .nodes
+        .iter()
+        .find(|(_, node)| node.internal_ips.contains(&ip) || node.other_ips.contains(&ip));
+    let own = inputs.here.uplinks.iter().any(|uplink| uplink.addresses.iter().any(|(own, _)| *own == ip));
+    let why = match (net, holder) {
+        (_, Some((node, _))) => format!("is an address of node {node} itself"),
+        _ if own => format!("is an address of node {} itself", inputs.here.node),
+        (Some(net), _) if ip.is_ipv4() && net.last() == ip => format!("is the broadcast address of {net}"),
+        (Some(net), _) if ip.is_ipv6() && net.first() == ip => {
+            format!("is the routers' anycast address of {net} (RFC 4291 §2.6.1)")
+        }
+        _ => return None,
+    };
+    let message = format!(
+        "{ip}, leased from pool `{}`, {why}: replies to it do not come back. Take it out of the pool, and start the pod anew",
+        endpoint.addresses.iter().find(|a| a.ip == ip).map(|a| a.pool.as_str()).unwrap_or_default()
+    );
+    Some(Problem::new(format!("Pod {}", endpoint.pod), "UnservableAddress", message))
 }
 
 fn nothing_announces(endpoint: &Endpoint, ip: IpAddr, node: &str) -> Problem {

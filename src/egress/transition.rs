@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::Family;
-use crate::egress::plan::{Binding, Client, NodePlan, Verdict, binding_chain};
+use crate::egress::numbers;
+use crate::egress::plan::{Binding, Client, Gateway, NodePlan, Verdict, binding_chain};
+use crate::kernel::nft::table::{Atom, Value};
+use crate::kernel::state::{NftFamily, State};
 
 /// What happens to running flows when a plan replaces another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +54,9 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
 /// The plan to apply while entries are deleted: the old one, with every rebound address held. Not the new one: its gateways may
 /// not be wired yet, and what is held needs no gateway. Inside destinations of either plan stay reachable meanwhile.
 pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) -> NodePlan {
-    let mut plan = before.clone();
+    // A gateway of this node that goes may have lost its devices already.
+    let gone = before.locals.keys().filter(|attachment| !after.locals.contains_key(*attachment));
+    let mut plan = gone.fold(before.clone(), |plan, attachment| plan.without(attachment));
     plan.inside.extend(&after.inside);
     plan.nodes.clone_from(&after.nodes);
     hold(
@@ -76,6 +81,29 @@ pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str
     if !unknown.is_empty() {
         hold(after, unknown.into_iter().map(|(ip, client)| (ip, client.attachment)));
     }
+}
+
+/// Attachment of clients that the kernel holds and nobody remembers.
+pub const UNKNOWN: &str = "unknown";
+
+/// The last plan, as far as the kernel tells it when the node's own memory is lost: clients with the binding they have, and
+/// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all.
+pub fn believed(observed: &State, numbers: &BTreeMap<IpAddr, u32>, next: &NodePlan) -> NodePlan {
+    let mut plan = NodePlan::empty(next.here.clone());
+    let table = observed.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned()));
+    let maps = ["binding4", "binding6"].into_iter().filter_map(|name| table?.maps.get(name));
+    for (key, value) in maps.flat_map(|map| &map.elements) {
+        if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value) {
+            let known = next.clients.get(ip).filter(|client| client.binding == *chain);
+            let attachment = known.map_or(UNKNOWN, |client| &client.attachment).to_owned();
+            plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
+        }
+    }
+    let still =
+        |number: &u32, gateway: &Gateway| gateway.next_hops().all(|ip| numbers.get(&ip) == Some(number));
+    let gateways = next.gateways.iter().filter(|(number, gateway)| still(number, gateway));
+    plan.gateways = gateways.map(|(number, gateway)| (*number, gateway.clone())).collect();
+    plan
 }
 
 fn hold(plan: &mut NodePlan, addresses: impl Iterator<Item = (IpAddr, String)>) {

@@ -93,6 +93,11 @@ impl Attachment {
         }
     }
 
+    /// Whether the path leads to another namespace than at ADD.
+    pub fn netns_is_another(&self) -> bool {
+        fs::metadata(&self.netns).is_ok_and(|meta| (meta.dev(), meta.ino()) != (self.dev, self.inode))
+    }
+
     /// Whether the namespace is *provably* gone: its path leads nowhere although the folder it lay in is there, or it
     /// leads to something else by now. A folder that is missing proves nothing: one may stand in another mount namespace.
     pub fn netns_is_gone(&self) -> bool {

@@ -33,6 +33,8 @@ pub struct Embedded {
     pub records: Attachments,
     /// Print steps, do none.
     pub dry_run: bool,
+    /// How long to wait for a lock.
+    pub patience: Duration,
 }
 
 /// Why a node could not be brought to its plan.
@@ -118,6 +120,7 @@ impl Embedded {
             name,
             dir,
             dry_run: false,
+            patience: Duration::from_millis(config.lock_timeout),
         })
     }
 
@@ -135,6 +138,7 @@ impl Embedded {
             name,
             dir,
             dry_run: true,
+            patience: Duration::from_millis(config.lock_timeout),
         })
     }
 
@@ -145,7 +149,7 @@ impl Embedded {
     pub fn lock(&self, who: &str) -> Result<Guard, NodeError> {
         let folder = self.memory.dir();
         std::fs::create_dir_all(folder).map_err(|e| NodeError::Memory(folder.display().to_string(), e))?;
-        Ok(lock(&folder.join("lock"), who, self.patience())?)
+        Ok(lock(&folder.join("lock"), who, self.patience)?)
     }
 
     /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.
@@ -153,7 +157,7 @@ impl Embedded {
     /// # Errors
     /// It cannot be had in time; the error names the holder.
     pub fn lock_store(&self, who: &str) -> Result<Guard, NodeError> {
-        Ok(self.dir.lock(&format!("{who} on node {}", self.name), self.patience())?)
+        Ok(self.dir.lock(&format!("{who} on node {}", self.name), self.patience)?)
     }
 
     /// The records of one network's attachments, or of all.
@@ -171,10 +175,6 @@ impl Embedded {
     /// It cannot be opened.
     pub fn netns(&self) -> Result<Netns, NodeError> {
         Ok(Netns::current()?)
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_millis(self.config.lock_timeout)
     }
 }
 

@@ -7,8 +7,6 @@
 //! and the next pod with that address is sent to a gateway. So the next plan lies beside the last one while the kernel is
 //! changed, and as long as it lies there the kernel is read back.
 
-use std::collections::BTreeMap;
-
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
 use crate::fault;
@@ -32,7 +30,7 @@ impl Embedded {
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
         if self.dry_run {
-            return self.bring(change, node_ns, outcome);
+            return self.bring(change, node_ns, outcome).map(drop);
         }
         let unwritable = |e| self.unwritable(e);
         if change.is_nothing() {
@@ -41,12 +39,16 @@ impl Embedded {
         }
         self.memory.intend(inputs, change.next).map_err(unwritable)?;
         fault::point("update.after-intention");
-        self.bring(change, node_ns, outcome)?;
+        let reduced = self.bring(change, node_ns, outcome)?;
         fault::point("update.after-kernel");
         if outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
             return Ok(()); // the intention stays: the next call looks
         }
-        self.memory.applied_as_intended(inputs, change.next.is_idle()).map_err(unwritable)
+        if let Some(reduced) = &reduced {
+            self.memory.intend(inputs, reduced).map_err(unwritable)?;
+        }
+        let next = reduced.as_ref().unwrap_or(change.next);
+        self.memory.applied_as_intended(inputs, next.is_idle()).map_err(unwritable)
     }
 
     /// Takes an attachment out of the last plan and of the kernel, by memory alone; without one, only finishes what somebody
@@ -106,13 +108,7 @@ impl Embedded {
 
     /// A gateway's ADD failed: its namespace as before. What cannot be undone goes with the namespace.
     pub(super) fn strip(&self, attachment: &Attachment) {
-        let stripped = || -> Result<(), NodeError> {
-            let (here, home) = (Netns::open(&attachment.netns)?, self.netns()?);
-            let place = Place { here: &here, home: &home };
-            let (scope, nothing) = (numbers::gateway_scope(), State::default());
-            kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), false)?;
-            Ok(())
-        };
+        let stripped = || self.clear_gateway(attachment, &self.netns()?);
         if let Err(error) = stripped() {
             tracing::warn!(%error, netns = %attachment.netns.display(), "the wiring of a failed ADD goes with its namespace");
         }

@@ -25,6 +25,14 @@ pub struct Leased {
     claims: Vec<Claimed>,
 }
 
+impl Leased {
+    /// Whether another endpoint has an address that was leased here: then it has lost it.
+    pub fn supersedes(&self, other: &Endpoint) -> bool {
+        let ours = |a: &EgressAddress| self.endpoint.addresses.iter().any(|own| own.ip == a.ip);
+        other.attachment != self.endpoint.attachment && other.addresses.iter().any(ours)
+    }
+}
+
 impl Embedded {
     /// Leases what a gateway wishes. All or nothing.
     ///
@@ -86,6 +94,12 @@ impl Embedded {
     pub fn publish(&self, leased: &Leased) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("ADD {}", leased.endpoint.attachment))?;
         endpoints::put(&self.dir, &guard, &leased.endpoint)?;
+        // An earlier sandbox of the same owner, whose lease this one took over: were both known, clients might choose the one
+        // that is gone.
+        let (known, _) = endpoints::list(&self.dir)?;
+        for earlier in known.iter().filter(|e| leased.supersedes(e)) {
+            endpoints::remove(&self.dir, &guard, &earlier.attachment)?;
+        }
         Ok(())
     }
 

@@ -118,6 +118,13 @@ impl Memory {
         self.remove(INTENDED)
     }
 
+    /// Whether an address may be a client's in the plan last applied, without reading all of it: a plan speaks of every
+    /// address in quotes. A plan that cannot be read may say anything.
+    pub fn may_bind(&self, ip: &IpAddr) -> bool {
+        let quoted = format!("\"{ip}\"");
+        fs::read_to_string(self.dir.join("plan.json")).map_or(true, |plan| plan.contains(&quoted))
+    }
+
     /// The configuration that the plugin was last called with here, so that a person need not repeat it.
     pub fn config(&self) -> Option<Config> {
         self.read("config.json")

@@ -76,7 +76,17 @@ impl Embedded {
     /// # Errors
     /// 103 with the steps that would mend it.
     pub fn compare(&self, id: &AttachmentId) -> Result<(), CniError> {
-        let Some(applied) = self.memory.applied() else { return Ok(()) };
+        // Whoever works on the kernel now would be seen half way.
+        let _guard = self.lock(&format!("CHECK {id}"))?;
+        let wired = || self.records.read(id).is_ok_and(|r| r.is_some_and(|r| r.host_interface.is_some()));
+        let applied = match self.memory.applied() {
+            Some(applied) => applied,
+            None if wired() => {
+                let msg = "this node's plan is lost or torn; `egret reconcile` makes it anew";
+                return Err(CniError::new(Code::CheckDifference, msg));
+            }
+            None => return Ok(()),
+        };
         let (plan, name) = (&applied.plan, id.to_string());
         let is_client = plan.clients.values().any(|client| client.attachment == name);
         let gateway = plan.locals.get(&name);
@@ -210,21 +220,19 @@ impl Embedded {
     }
 
     /// The first wiring of a node failed: its kernel as before.
-    pub(crate) fn clear(&self) {
-        let cleared = || -> Result<(), NodeError> {
-            let node_ns = self.netns()?;
-            let place = Place { here: &node_ns, home: &node_ns };
-            let mut saved = self.memory.saved_settings();
-            kernel::reconcile(&place, &numbers::node_scope(), &State::default(), &mut saved, false)
-                .map_err(|e| NodeError::Observe(e.to_string()))?;
-            self.memory
-                .save_settings(&saved)
-                .and_then(|()| self.memory.intend_nothing())
-                .map_err(|e| self.unwritable(e))
-        };
-        if let Err(error) = cleared() {
-            tracing::warn!(%error, "the wiring of a failed ADD is left to reconcile");
-        }
+    ///
+    /// # Errors
+    /// The kernel cannot be read, or the node's directory cannot be written.
+    pub(crate) fn clear(&self) -> Result<(), NodeError> {
+        let node_ns = self.netns()?;
+        let place = Place { here: &node_ns, home: &node_ns };
+        let mut saved = self.memory.saved_settings();
+        kernel::reconcile(&place, &numbers::node_scope(), &State::default(), &mut saved, false)
+            .map_err(|e| NodeError::Observe(e.to_string()))?;
+        self.memory
+            .save_settings(&saved)
+            .and_then(|()| self.memory.intend_nothing())
+            .map_err(|e| self.unwritable(e))
     }
 }
 

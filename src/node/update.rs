@@ -11,7 +11,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
-use crate::egress::transition::{Transition, holding, transition};
+use crate::egress::transition::{Transition, UNKNOWN, believed, holding, keep_unread, transition};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
@@ -90,12 +90,15 @@ impl Embedded {
     ) -> Result<Outcome, NodeError> {
         let node_ns = self.netns()?;
         let here = self.here(situation, &node_ns)?;
-        let before = self.memory.applied();
+        let before = self.memory.applied().map(|applied| applied.plan);
         let unfinished = self.memory.intended();
-        let mut numbering = match &before {
-            Some(applied) => Numbering::of(&applied.plan),
-            None => Numbering::read(&self.observed(&node_ns)?),
+        // Without a memory of the last plan the kernel says what it holds.
+        let observed = if before.is_none() { Some(self.observed(&node_ns)?) } else { None };
+        let mut numbering = match (&before, &observed) {
+            (Some(plan), _) => Numbering::of(plan),
+            (None, observed) => observed.as_ref().map(Numbering::read).unwrap_or_default(),
         };
+        let numbered = numbering.gateways.clone();
         let locals = situation.locals();
         let inputs = Inputs {
             here: &here,
@@ -104,17 +107,30 @@ impl Embedded {
             resolution: &situation.resolution,
             inside: &situation.inside,
         };
-        let (next, problems) = plan(&inputs, &mut numbering);
+        let (mut next, problems) = plan(&inputs, &mut numbering);
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
-        if before.is_none() && unfinished.is_none() && next.is_idle() {
+        // A node without a single pod was emptied, or its memory deleted with its pods.
+        let deserted = situation.attachments.is_empty() && situation.unread.is_empty();
+        if before.is_none() && unfinished.is_none() && deserted {
             if how == Thoroughness::Whole {
                 self.take_out_remnants(&node_ns, &mut outcome)?;
             }
             return Ok(outcome);
         }
+        if next.is_idle() && unfinished.is_none() && observed.as_ref() == Some(&State::default()) {
+            return Ok(outcome);
+        }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
-        let before = before.map_or_else(|| NodePlan::empty(here.clone()), |applied| applied.plan);
+        let before = match (before, observed) {
+            (Some(plan), _) => plan,
+            // A first wiring was cut short: the records know everybody.
+            (None, _) if unfinished.is_some() => NodePlan::empty(here.clone()),
+            (None, observed) => believed(&observed.unwrap_or_default(), &numbered, &next),
+        };
+        keep_unread(&before, &mut next, |attachment| {
+            attachment == UNKNOWN || situation.unread.contains(attachment)
+        });
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,
@@ -128,7 +144,8 @@ impl Embedded {
         Ok(outcome)
     }
 
-    /// Brings the kernel from one plan to the next.
+    /// Brings the kernel from one plan to the next. Returns the plan that it holds then where that is another: without the
+    /// gateways that could not be wired.
     ///
     /// # Errors
     /// A kernel cannot be read, or lacks something; failed steps are in the outcome.
@@ -137,27 +154,32 @@ impl Embedded {
         change: &Change<'_>,
         node_ns: &Netns,
         outcome: &mut Outcome,
-    ) -> Result<(), NodeError> {
+    ) -> Result<Option<NodePlan>, NodeError> {
         if change.is_nothing() {
-            return Ok(());
+            return Ok(None);
         }
         if change.before.is_idle() && !change.next.is_idle() {
             self.fit(change.next, node_ns)?;
         }
         if self.dry_run {
             self.gateways(change, node_ns, outcome);
-            return self.node(change.before, change.next, change.how(), node_ns, outcome);
+            self.node(change.before, change.next, change.how(), node_ns, outcome)?;
+            return Ok(None);
         }
         let flows = change.flows();
         flows::begin(&flows).map_err(NodeError::Observe)?;
-        self.rebind(change, &flows, node_ns, outcome)?;
+        let held = self.rebind(change, &flows, node_ns, outcome)?;
         let questions = announce::ask(&change.next.here, &announce::taken_over(change));
-        self.gateways(change, node_ns, outcome);
+        let unwired = self.gateways(change, node_ns, outcome);
         fault::point("update.after-gateways");
-        self.node(change.before, change.next, change.how(), node_ns, outcome)?;
+        let reduced = unwired.iter().fold(None, |plan: Option<NodePlan>, attachment| {
+            Some(plan.as_ref().unwrap_or(change.next).without(attachment))
+        });
+        let change = Change { next: reduced.as_ref().unwrap_or(change.next), ..*change };
+        self.node(held.as_ref().unwrap_or(change.before), change.next, change.how(), node_ns, outcome)?;
         flows::end(&flows).map_err(NodeError::Observe)?;
-        self.announce(change, questions, outcome);
-        Ok(())
+        self.announce(&change, questions, outcome);
+        Ok(reduced)
     }
 
     /// Pods that become clients or stop being ones: held, their entries deleted, then let on. A pod that sleeps needs no
@@ -168,7 +190,7 @@ impl Embedded {
         flows: &Transition,
         node_ns: &Netns,
         outcome: &mut Outcome,
-    ) -> Result<(), NodeError> {
+    ) -> Result<Option<NodePlan>, NodeError> {
         let sleeps = |attachment: &String| change.asleep.contains(attachment);
         let awake = |ip: &std::net::IpAddr| {
             let unfinished = change.unfinished.and_then(|plan| plan.clients.get(ip));
@@ -176,9 +198,11 @@ impl Embedded {
             owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
         };
         let awake: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
-        if !awake.is_empty() && Belts::of_this_build().hold {
-            let held = holding(change.before, change.next, &awake);
-            self.node(change.before, &held, Thoroughness::Whole, node_ns, outcome)?;
+        let hold = !awake.is_empty() && Belts::of_this_build().hold;
+        let held = hold.then(|| holding(change.before, change.next, &awake));
+        if let Some(held) = &held {
+            self.node(change.before, held, Thoroughness::Whole, node_ns, outcome)?;
+            not_held(outcome)?;
             fault::point("update.while-held");
         }
         let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
@@ -186,10 +210,14 @@ impl Embedded {
             change.next.clients.contains_key(ip) && !change.before.clients.contains_key(ip)
         };
         let joining = awake.into_iter().filter(joins).collect();
-        flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)
+        flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)?;
+        Ok(held)
     }
 
-    fn gateways(&self, change: &Change<'_>, node_ns: &Netns, outcome: &mut Outcome) {
+    /// Wires this node's gateways. Returns those that are not: clients must not choose them. One that served before and only
+    /// cannot be changed is not among them.
+    fn gateways(&self, change: &Change<'_>, node_ns: &Netns, outcome: &mut Outcome) -> Vec<String> {
+        let mut unwired = Vec::new();
         for (attachment, gateway) in &change.next.locals {
             let desired = gateway_state(change.next, gateway, Belts::of_this_build());
             let old = change.before.locals.get(attachment);
@@ -209,15 +237,23 @@ impl Embedded {
                 )
                 .map_err(|e| e.to_string())
             });
+            let failed = match &done {
+                Ok(report) => !report.failed.is_empty(),
+                Err(_) => true,
+            };
+            if failed && (old.is_none() || !path.exists()) {
+                unwired.push(attachment.clone());
+            }
             match done {
                 Ok(report) => outcome.reports.push((attachment.clone(), report)),
                 Err(why) => outcome.problems.push(Problem::new(
                     format!("Attachment {attachment}"),
-                    "GatewayUnreachable",
+                    GATEWAY_UNREACHABLE,
                     format!("the gateway's namespace {} cannot be wired: {why}", path.display()),
                 )),
             }
         }
+        unwired
     }
 
     fn node(
@@ -288,7 +324,20 @@ impl Embedded {
     }
 }
 
+/// Reason of the problem that a gateway's namespace cannot be wired.
+pub const GATEWAY_UNREACHABLE: &str = "GatewayUnreachable";
+
+/// What goes on after pods could not be held would leak: then everything stays as it is.
+fn not_held(outcome: &Outcome) -> Result<(), NodeError> {
+    let failed = outcome.reports.iter().flat_map(|(_, report)| &report.failed);
+    let tables = failed.filter(|(step, _)| matches!(step, kernel::Step::Nft(_)));
+    let tables: Vec<String> =
+        tables.map(|(step, why)| format!("pods could not be held: {step}: {why}")).collect();
+    if tables.is_empty() { Ok(()) } else { Err(NodeError::Steps(tables)) }
+}
+
 /// One plan replaces another.
+#[derive(Clone, Copy)]
 pub struct Change<'a> {
     /// What the kernel is believed to hold.
     pub before: &'a NodePlan,
@@ -328,7 +377,8 @@ impl Change<'_> {
     }
 }
 
-/// Paths of namespaces by attachment.
+/// Paths of namespaces by attachment. One that leads to another namespace by now is left out: it is somebody else's.
 pub fn namespaces(attachments: &[Attachment]) -> BTreeMap<String, std::path::PathBuf> {
-    attachments.iter().map(|a| (a.id().to_string(), a.netns.clone())).collect()
+    let there = attachments.iter().filter(|a| !a.netns_is_another());
+    there.map(|a| (a.id().to_string(), a.netns.clone())).collect()
 }

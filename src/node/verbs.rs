@@ -3,13 +3,15 @@
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::addr::Cidr;
 use crate::cni::Node;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::{Request, Valid};
+use crate::config::Config;
 use crate::egress::gateway;
-use crate::egress::model::{PodName, Role, View};
+use crate::egress::model::{Endpoint, PodName, Role, View};
 use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
@@ -17,13 +19,16 @@ use crate::ipam::After;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::node::attachment::{Attachment, AttachmentId};
-use crate::node::embedded::{Embedded, now_nanos};
+use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::lease::Leased;
 use crate::node::netns;
 use crate::node::records::{Records, attachment_id};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
-use crate::node::update::{Change, Outcome, Thoroughness};
+use crate::node::update::{Change, GATEWAY_UNREACHABLE, Outcome, Thoroughness};
 use crate::store::objects::Objects;
+
+/// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
+const IN_PASSING: Duration = Duration::from_millis(20);
 
 /// The node that the plugin's own configuration means, opened anew at each call.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +36,7 @@ pub struct Plugin;
 
 impl Node for Plugin {
     fn add(&self, request: &Request) -> Result<(), CniError> {
-        add(&Embedded::open(&request.config)?, request)
+        add(Embedded::open(&request.config)?, request)
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {
@@ -40,9 +45,13 @@ impl Node for Plugin {
     }
 
     fn del_unread(&self, container_id: &str, ifname: &str) {
-        let Ok(node) = Embedded::open(&crate::config::Config::default()) else { return };
+        // The node's files lie where the default says, unless `runDir` was moved; there, the last call's configuration.
+        let Ok(node) = Embedded::look(&Config::default()) else { return };
+        let config = node.memory.config().unwrap_or_default();
+        let Ok(node) = Embedded::open(&config) else { return };
         let Ok(listing) = node.records.list(None) else { return };
-        for id in listing.attachments.iter().map(Attachment::id) {
+        let torn = listing.torn.into_iter().map(|(id, _)| id);
+        for id in listing.attachments.iter().map(Attachment::id).chain(torn) {
             if id.container_id == container_id && id.ifname == ifname {
                 let _ = node.remove(&id); // the caller gets an error as it is
             }
@@ -71,22 +80,20 @@ struct Asking {
     role: Role,
 }
 
-fn add(node: &Embedded, request: &Request) -> Result<(), CniError> {
-    let asking = ask(node, request)?;
+fn add(mut node: Embedded, request: &Request) -> Result<(), CniError> {
+    let asking = ask(&node, request)?;
     let id = asking.attachment.id();
     match asking.role {
         Role::Unselected | Role::HostNetwork => {
-            write(node, &asking.attachment)?;
-            node.catch_up(&asking.objects);
-            Ok(())
+            write(&node, &asking.attachment)?;
+            node.catch_up(&asking).inspect_err(|_| {
+                let _ = node.records.remove(&id); // an ADD that fails leaves nothing
+            })
         }
         Role::Client | Role::Gateway => {
             let guard = node.lock(&format!("ADD {id}"))?;
-            if let Err(error) = node.memory.remember_config(&node.config) {
-                tracing::warn!(%error, "the command line will not know this configuration");
-            }
             let before = node.records.read(&id).ok().flatten();
-            write(node, &asking.attachment)?;
+            write(&node, &asking.attachment)?;
             fault::point("add.after-record");
             let wired = match asking.role {
                 Role::Gateway => node.add_gateway(&asking),
@@ -95,6 +102,9 @@ fn add(node: &Embedded, request: &Request) -> Result<(), CniError> {
             if let Err(error) = wired {
                 node.undo(&asking, before.as_ref());
                 return Err(error);
+            }
+            if let Err(error) = node.memory.remember_config(&node.config) {
+                tracing::warn!(%error, "the command line will not know this configuration");
             }
             drop(guard);
             Ok(())
@@ -276,11 +286,18 @@ impl Embedded {
         leased: &Leased,
         id: &AttachmentId,
     ) -> Result<(), CniError> {
-        situation.view.endpoints.retain(|e| e.attachment != leased.endpoint.attachment);
+        let stays = |e: &Endpoint| e.attachment != leased.endpoint.attachment && !leased.supersedes(e);
+        situation.view.endpoints.retain(stays);
         situation.view.endpoints.push(leased.endpoint.clone());
         let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
         situation.resolution = resolve(&situation.view, pods);
         let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;
+        let object = format!("Attachment {id}");
+        if let Some(problem) =
+            outcome.problems.iter().find(|p| p.reason == GATEWAY_UNREACHABLE && p.object == object)
+        {
+            return Err(CniError::new(Code::WiringFailed, problem.to_string()));
+        }
         fault::point("add.after-wiring");
         self.publish(leased)?;
         fault::point("add.after-endpoint");
@@ -309,30 +326,56 @@ impl Embedded {
         if asking.role == Role::Gateway && before.is_none() {
             self.strip(&asking.attachment);
         }
-        if self.memory.applied().is_none() {
-            return self.clear();
-        }
-        if let Err(error) = self.update(Thoroughness::Whole, &[id.to_string()]) {
+        let unwired = || -> Result<(), NodeError> {
+            if self.memory.applied().is_none() && self.nobody_is_wired()? {
+                return self.clear();
+            }
+            self.update(Thoroughness::Whole, &[id.to_string()]).map(drop)
+        };
+        if let Err(error) = unwired() {
             tracing::warn!(%error, %id, "the wiring of a failed ADD is left to reconcile");
         }
     }
 
+    /// Whether no pod here has to do with egress. Without a plan that alone says that a node may be emptied: the plan may be
+    /// lost while its pods run.
+    fn nobody_is_wired(&self) -> Result<bool, NodeError> {
+        let listing = self.listing(None)?;
+        Ok(listing.torn.is_empty() && listing.attachments.iter().all(|a| a.host_interface.is_none()))
+    }
+
     /// Takes up what others changed in the directory, if this node has anything to do with egress. Never fails the call that
-    /// happened to come by.
-    fn catch_up(&self, objects: &Objects) {
-        let unfinished = self.memory.intended().is_some();
-        let known = self.memory.inputs();
+    /// happened to come by, nor makes it wait for others; but where the plan still has another pod's binding for this one's
+    /// address, because that pod's DEL failed or never came, the binding goes now or the ADD fails.
+    fn catch_up(&mut self, asking: &Asking) -> Result<(), CniError> {
+        let (unfinished, known) = (self.memory.intended().is_some(), self.memory.inputs());
         if known.is_none() && !unfinished {
-            return;
+            return Ok(());
         }
-        let mut outcome = Outcome::default();
-        if !unfinished && known == Some(self.inputs(objects)) {
-            return self.announce_again(&mut outcome);
+        let inputs = self.inputs(&asking.objects);
+        let inherits = asking.attachment.addresses.iter().any(|ip| self.memory.may_bind(ip));
+        if known == Some(inputs) && !inherits && !unfinished {
+            self.announce_again(&mut Outcome::default());
+            return Ok(());
         }
-        let caught_up = self.lock("catching up").and_then(|_guard| self.update(Thoroughness::Quick, &[]));
-        match caught_up.and_then(Outcome::check) {
-            Ok(_) => self.announce_again(&mut outcome),
-            Err(error) => tracing::warn!(%error, "changes in the directory are left to the next call"),
+        if !inherits {
+            self.patience = self.patience.min(IN_PASSING);
+        }
+        let caught_up = self.lock("catching up").and_then(|_guard| {
+            if !inherits && self.memory.inputs() == Some(inputs) && self.memory.intended().is_none() {
+                return Ok(()); // somebody else was faster
+            }
+            let mut outcome = self.update(Thoroughness::Quick, &[asking.attachment.id().to_string()])?;
+            self.announce_again(&mut outcome);
+            outcome.check().map(drop)
+        });
+        match caught_up {
+            Err(error) if inherits => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "changes in the directory are left to the next call");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 

@@ -6,6 +6,7 @@ mod example;
 mod guard;
 mod inside;
 mod lab;
+mod lost;
 mod mtu;
 mod running;
 mod selection;

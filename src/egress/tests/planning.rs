@@ -7,6 +7,7 @@ use crate::egress::lower::{Belts, node_state};
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{NodePlan, Place, Verdict};
+use crate::egress::planning::{Inputs, plan};
 
 fn verdicts(plan: &NodePlan, n: u8) -> Vec<Verdict> {
     let binding = &plan.clients[&client(n)].binding;
@@ -102,4 +103,34 @@ fn with_and_without_a_client_are_the_plan_of_that_world() {
     assert_eq!(one.with_client(world.locals.last().unwrap(), binding).as_ref(), Some(&two));
     assert_eq!(two.without("net/c11/eth0"), one);
     assert!(two.without("net/c11/eth0").without("net/c10/eth0").is_idle());
+}
+
+#[test]
+fn a_lease_that_no_host_may_answer_for_is_named() {
+    let reasons = |n: u8, change: fn(&mut World)| {
+        let mut world = World::new().gateway(1, 7);
+        let addresses = &mut world.endpoint(7).addresses;
+        addresses[0].ip = [10, 10, 10, n].into();
+        addresses[1].ip = [0xfd00, 0x10, 0x10, 0, 0, 0, 0, u16::from(n)].into();
+        change(&mut world);
+        let locals = std::mem::take(&mut world.locals);
+        let inputs = Inputs {
+            here: &world.here,
+            view: &world.view,
+            locals: &locals,
+            resolution: &world.resolution,
+            inside: &[],
+        };
+        let (_, problems) = plan(&inputs, &mut world.numbering);
+        let named = problems.into_iter().filter(|p| p.reason == "UnservableAddress");
+        named.count()
+    };
+    assert_eq!(reasons(7, |_| ()), 0);
+    assert_eq!(reasons(255, |_| ()), 1, "10.10.10.255 is the subnet's broadcast");
+    assert_eq!(reasons(0, |_| ()), 1, "10.10.10.0 may be used, fd00:10:10:: is the routers' own");
+    assert_eq!(reasons(101, |_| ()), 1, "this node has 10.10.10.101");
+    let node = |world: &mut World| {
+        world.view.nodes.get_mut("node2").unwrap().internal_ips.push("10.10.10.9".parse().unwrap());
+    };
+    assert_eq!(reasons(9, node), 1, "another node has it");
 }
