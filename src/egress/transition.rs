@@ -54,7 +54,9 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
 /// The plan to apply while entries are deleted: the old one, with every rebound address held. Not the new one: its gateways may
 /// not be wired yet, and what is held needs no gateway. Inside destinations of either plan stay reachable meanwhile.
 pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) -> NodePlan {
-    let mut plan = before.clone();
+    // A gateway of this node that goes may have lost its devices already.
+    let gone = before.locals.keys().filter(|attachment| !after.locals.contains_key(*attachment));
+    let mut plan = gone.fold(before.clone(), |plan, attachment| plan.without(attachment));
     plan.inside.extend(&after.inside);
     plan.nodes.clone_from(&after.nodes);
     hold(
