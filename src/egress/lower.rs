@@ -113,13 +113,12 @@ fn local_veth(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
     }
     for (uplink, ip) in &gateway.announced {
         state.proxies.insert((uplink.clone(), *ip));
-        match Family::of(*ip) {
-            // The kernel would delay each answer by up to 0.8 s (measured).
-            Family::V4 => {
-                state.sysctls.insert(format!("net/ipv4/neigh/{uplink}/proxy_delay"), "0".to_owned())
-            }
-            Family::V6 => state.sysctls.insert(format!("net/ipv6/conf/{uplink}/proxy_ndp"), "1".to_owned()),
-        };
+        // The kernel would delay each answer by up to 0.8 s (measured), in both families.
+        let version = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        state.sysctls.insert(format!("net/{version}/neigh/{uplink}/proxy_delay"), "0".to_owned());
+        if ip.is_ipv6() {
+            state.sysctls.insert(format!("net/ipv6/conf/{uplink}/proxy_ndp"), "1".to_owned());
+        }
     }
     device_sysctls(plan, &dev, true, state);
 }
