@@ -260,13 +260,19 @@ fn row_9_8_an_attachment_whose_del_never_came_is_reclaimed() {
     });
 }
 
+/// Copies the plugin by a program of its own: a child that another test is just starting would inherit our descriptor, open for
+/// writing, and nobody could execute the file as long as it lives.
+fn install(to: &std::path::Path) {
+    assert!(Command::new("cp").arg(egret()).arg(to).status().unwrap().success());
+}
+
 #[test]
 fn row_9_9_the_program_is_replaced_while_it_runs() {
     for_every_pod(|world| {
         let runtime = Libcni::new(world);
         let installed = runtime.bin().join("egret");
         fs::remove_file(&installed).unwrap();
-        fs::copy(egret(), &installed).unwrap();
+        install(&installed);
         let mut running = Command::new(&installed)
             .env("CNI_COMMAND", "GC")
             .stdin(Stdio::piped())
@@ -277,7 +283,7 @@ fn row_9_9_the_program_is_replaced_while_it_runs() {
         // An installer writes beside it and renames; writing into it would be refused ("text file busy").
         assert!(fs::OpenOptions::new().write(true).open(&installed).is_err());
         let fresh = runtime.bin().join(".egret.new");
-        fs::copy(egret(), &fresh).unwrap();
+        install(&fresh);
         fs::rename(&fresh, &installed).unwrap();
         runtime.list("1.0.0", &[ptp(), ours("egret")]);
         runtime.add();
