@@ -262,7 +262,7 @@ fn row_9_8_an_attachment_whose_del_never_came_is_reclaimed() {
 
 /// Copies the plugin by a program of its own: a child that another test is just starting would inherit our descriptor, open for
 /// writing, and nobody could execute the file as long as it lives.
-fn install(to: &std::path::Path) {
+fn install(to: &Path) {
     assert!(Command::new("cp").arg(egret()).arg(to).status().unwrap().success());
 }
 

@@ -91,7 +91,7 @@ fn a_torn_or_foreign_cache_is_rebuilt() {
             if std::fs::read(world.cache()).unwrap() == good {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
             world.open();
         }
         assert_eq!(std::fs::read(world.cache()).unwrap(), good);
