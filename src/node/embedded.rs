@@ -111,17 +111,7 @@ impl Embedded {
     /// # Errors
     /// The name is no name, or the state directory cannot be made.
     pub fn open(config: &Config) -> Result<Embedded, CniError> {
-        let name = node_name(config)?;
-        let dir = Dir::open(&config.state_dir).map_err(NodeError::from)?;
-        Ok(Embedded {
-            memory: Memory::new(&config.run_dir, &name),
-            records: Attachments::of_node(&config.run_dir, &name),
-            config: config.clone(),
-            name,
-            dir,
-            dry_run: false,
-            patience: Duration::from_millis(config.lock_timeout),
-        })
+        Embedded::on(|| Dir::open(&config.state_dir), config, false)
     }
 
     /// The same for those who only read: nothing is made.
@@ -129,15 +119,22 @@ impl Embedded {
     /// # Errors
     /// The name is no name, or there is no state directory.
     pub fn look(config: &Config) -> Result<Embedded, CniError> {
+        Embedded::on(|| Dir::at(&config.state_dir), config, true)
+    }
+
+    fn on(
+        dir: impl FnOnce() -> Result<Dir, DirError>,
+        config: &Config,
+        dry_run: bool,
+    ) -> Result<Embedded, CniError> {
         let name = node_name(config)?;
-        let dir = Dir::at(&config.state_dir).map_err(NodeError::from)?;
         Ok(Embedded {
             memory: Memory::new(&config.run_dir, &name),
             records: Attachments::of_node(&config.run_dir, &name),
             config: config.clone(),
             name,
-            dir,
-            dry_run: true,
+            dir: dir().map_err(NodeError::from)?,
+            dry_run,
             patience: Duration::from_millis(config.lock_timeout),
         })
     }
