@@ -16,6 +16,7 @@ pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>)
         annotations: metadata.pairs("annotations", findings),
         node: spec.text("nodeName", findings).and_then(owned),
         host_network: spec.flag("hostNetwork", findings),
+        ips: Vec::new(),
         stateful_set: stateful_set(metadata.list("ownerReferences", findings)),
     }))
 }

@@ -132,8 +132,8 @@ impl<'a> Gateways<'a> {
             let gateway = &self.all[*i];
             let endpoint = gateway.endpoint;
             Candidate {
-                pod: endpoint.pod.clone(),
-                attachment: endpoint.attachment.clone(),
+                pod: Some(endpoint.pod.clone()),
+                key: endpoint.attachment.clone(),
                 node: endpoint.node.clone(),
                 address: endpoint.address(family),
                 unusable: self.unusable(gateway, client, family),
@@ -199,7 +199,7 @@ impl<'a> Gateways<'a> {
             1 => "the one gateway that matches".to_owned(),
             n => format!("each of the {n} gateways that match"),
         };
-        let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.pod));
+        let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.gateway()));
         let mut change: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
         if found.len() > change.len() {
             change.push(format!("and {} more", found.len() - change.len()));

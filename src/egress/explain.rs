@@ -86,8 +86,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRow {
-    /// The gateway pod.
-    pub pod: PodName,
+    /// The gateway pod; none: the node itself is the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
     /// Its node.
     pub node: String,
     /// That node's underlay address.
@@ -109,7 +110,7 @@ const AS_PRIMARY: &str = "leaves as the primary network does (usually with the n
 /// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
 /// annotations of its own, and a problem says so.
 pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Explanation {
-    let Resolution { mut decisions, mut problems } = resolve(view, [pod.clone()]);
+    let Resolution { mut decisions, mut problems, .. } = resolve(view, [pod.clone()]);
     problems.extend(unknown_pod(view, pod));
     let items = match decisions.remove(pod) {
         None => Vec::new(),
@@ -307,7 +308,7 @@ impl Asking<'_> {
     fn gateway(&self, candidate: &Candidate) -> GatewayRow {
         let of_node = self.view.nodes.get(&candidate.node).and_then(|node| node.internal_ips.first());
         let of_endpoint =
-            || self.view.endpoints.iter().find(|e| e.attachment == candidate.attachment)?.underlay.first();
+            || self.view.endpoints.iter().find(|e| e.attachment == candidate.key)?.underlay.first();
         GatewayRow {
             pod: candidate.pod.clone(),
             node: candidate.node.clone(),

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family, Mac};
+use crate::egress::interfaces::Interfaces;
+use crate::egress::policy::Policy;
 use crate::problem::Problem;
 
 /// A pod by namespace and name; prints as `namespace/name`.
@@ -77,6 +79,12 @@ pub struct View {
     pub nodes: BTreeMap<String, Node>,
     /// Pools by name.
     pub pools: BTreeMap<String, Pool>,
+    /// `EgressGatewayPolicy` objects by name, ours and Calico's: annotations name either.
+    pub policies: BTreeMap<String, Policy>,
+    /// `CiliumEgressGatewayPolicy` objects by name.
+    pub cilium_policies: BTreeMap<String, Policy>,
+    /// Interfaces of nodes, by node; who has not said its own is missing, and cannot be a node gateway.
+    pub interfaces: BTreeMap<String, Interfaces>,
     /// Service ranges (`ServiceCIDR` objects).
     pub service_cidrs: Vec<Cidr>,
     /// Gateways: the only place where resolve learns of them.
@@ -114,6 +122,9 @@ pub struct Pod {
     /// `spec.hostNetwork`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host_network: bool,
+    /// `status.podIPs` (or `status.podIP`) of a pod that has not ended. Only `list` asks: on a node the attachment says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpAddr>,
     /// `StatefulSet` that owns it (`metadata.ownerReferences` with `controller: true`), by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<String>,
@@ -309,8 +320,10 @@ pub struct Source {
 pub struct Outcome {
     /// What is done.
     pub action: Action,
-    /// Every endpoint that was looked at, with the reason if it is out. Empty for `Direct`.
+    /// Every gateway that was looked at, with the reason if it is out. Empty for `Direct`.
     pub candidates: Vec<Candidate>,
+    /// What this prefix was decided by, where tiers and policies differ between prefixes; `None`: the decision's own source.
+    pub decided_by: Option<Arc<Source>>,
 }
 
 /// What is done with a packet.
@@ -320,17 +333,18 @@ pub enum Action {
     Direct,
     /// Refused: TCP reset, the rest admin-prohibited. The sentence says why and what to do.
     Held(String),
-    /// Through one of these: the attachments of the usable endpoints, ascending, never empty.
+    /// Through one of these, ascending, never empty: attachments of usable endpoints (pod gateways), or keys of
+    /// [`Resolution::node_gateways`].
     Through(BTreeSet<String>),
 }
 
-/// An endpoint that a rule considered.
+/// A gateway that a rule considered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The gateway pod.
-    pub pod: PodName,
-    /// Its attachment (the key in `Action::Through`).
-    pub attachment: String,
+    /// The gateway pod; `None`: the node itself is the gateway.
+    pub pod: Option<PodName>,
+    /// The key in `Action::Through`: its attachment, or the node gateway's key.
+    pub key: String,
     /// Its node.
     pub node: String,
     /// Its address of the rule's family.
@@ -339,11 +353,46 @@ pub struct Candidate {
     pub unusable: Option<String>,
 }
 
+impl Candidate {
+    /// `shop/gw-0`, or `node edge1`: how sentences and tables name it.
+    pub fn gateway(&self) -> String {
+        self.pod.as_ref().map_or_else(|| format!("node {}", self.node), ToString::to_string)
+    }
+}
+
 /// Everything resolved: one decision per pod asked for, and the problems met on the way.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resolution {
     /// By pod.
     pub decisions: BTreeMap<PodName, Decision>,
+    /// Node gateways that decisions speak of, by key.
+    pub node_gateways: BTreeMap<String, NodeGateway>,
     /// In the order found, without doubles.
     pub problems: Vec<Problem>,
+}
+
+/// A node that serves as a gateway, and the addresses it leaves by. Who it is follows from all of its fields, so that every node
+/// that resolves the same objects finds the same gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeGateway {
+    /// The node.
+    pub node: String,
+    /// Interface it leaves by.
+    pub interface: String,
+    /// Addresses it leaves with, at most one per family, never empty.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl NodeGateway {
+    /// Its key in `Action::Through`: `node/NODE/INTERFACE/ADDRESS[,ADDRESS]`. No attachment's starts so: attachments have three
+    /// parts and a network of that name would give four.
+    pub fn key(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!("node/{}/{}/{}", self.node, self.interface, addresses.join(","))
+    }
+
+    /// Its egress address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
 }

@@ -24,7 +24,11 @@ pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resoluti
     let mut resolver = Resolver::of(view);
     let decisions: Vec<(PodName, Decision)> =
         pods.into_iter().map(|pod| (pod.clone(), resolver.decide(pod))).collect();
-    Resolution { decisions: decisions.into_iter().collect(), problems: resolver.said.problems }
+    Resolution {
+        decisions: decisions.into_iter().collect(),
+        node_gateways: BTreeMap::new(),
+        problems: resolver.said.problems,
+    }
 }
 
 /// What a client lacks that is held for want of a gateway; `None` if it is held for another reason, or not at all.
@@ -255,13 +259,13 @@ fn outcome(
 ) -> Outcome {
     let candidates = gateways.candidates(found, namespace, family);
     let usable = candidates.iter().filter(|candidate| candidate.unusable.is_none());
-    let usable: BTreeSet<String> = usable.map(|candidate| candidate.attachment.clone()).collect();
+    let usable: BTreeSet<String> = usable.map(|candidate| candidate.key.clone()).collect();
     let action = if usable.is_empty() {
         Action::Held(gateways.lack(query, &candidates, namespace, family).to_string())
     } else {
         Action::Through(usable)
     };
-    Outcome { action, candidates }
+    Outcome { action, candidates, decided_by: None }
 }
 
 /// An object's annotations that make its pods clients.
@@ -295,7 +299,8 @@ fn outside_of_rules(pod: PodName, role: Role, decided_by: Option<Source>) -> Dec
 }
 
 fn held(sentence: &str) -> Rules {
-    let outcome = || Outcome { action: Action::Held(sentence.to_owned()), candidates: Vec::new() };
+    let outcome =
+        || Outcome { action: Action::Held(sentence.to_owned()), candidates: Vec::new(), decided_by: None };
     Arc::new(Family::BOTH.into_iter().map(|family| (family.everything(), outcome())).collect())
 }
 

@@ -85,7 +85,13 @@ fn row(gateway: &GatewayRow) -> [String; 5] {
     let usable =
         gateway.reason.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {}", Plain(reason)));
     let (node, egress) = (address(gateway.node_address), address(gateway.egress_address));
-    [gateway.pod.to_string(), gateway.node.clone(), node, egress, usable]
+    [
+        gateway.pod.as_ref().map_or_else(|| "(the node)".to_owned(), ToString::to_string),
+        gateway.node.clone(),
+        node,
+        egress,
+        usable,
+    ]
 }
 
 /// One problem; a selector that does not parse is shown with a caret under the character.

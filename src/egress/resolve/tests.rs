@@ -279,9 +279,10 @@ fn why_not(view: View) -> String {
     let view = view.pod("shop/cart", "", &EGRESS);
     let decision = decide(&view, "shop/cart");
     let outcome = outcome(&decision, Family::V4);
-    let gateway = outcome.candidates.iter().find(|c| c.pod == pod_name("red/gw-0")).expect("a candidate");
+    let gateway =
+        outcome.candidates.iter().find(|c| c.pod == Some(pod_name("red/gw-0"))).expect("a candidate");
     let used = match &outcome.action {
-        Action::Through(used) => used.contains(&gateway.attachment),
+        Action::Through(used) => used.contains(&gateway.key),
         _ => false,
     };
     assert_eq!(used, gateway.unusable.is_none());
@@ -564,7 +565,7 @@ proptest! {
             prop_assert!(!client || decision.decided_by.is_some());
             for outcome in decision.rules.values() {
                 let usable = outcome.candidates.iter().filter(|c| c.unusable.is_none());
-                let usable: BTreeSet<String> = usable.map(|c| c.attachment.clone()).collect();
+                let usable: BTreeSet<String> = usable.map(|c| c.key.clone()).collect();
                 match &outcome.action {
                     Action::Through(gateways) => prop_assert_eq!(gateways, &usable),
                     Action::Held(why) => prop_assert!(usable.is_empty() && !why.is_empty()),

@@ -110,7 +110,7 @@ impl World {
         } else {
             Action::Through(attachments)
         };
-        let outcome = Outcome { action, candidates: Vec::new() };
+        let outcome = Outcome { action, candidates: Vec::new(), decided_by: None };
         let rules: BTreeMap<_, _> =
             Family::BOTH.iter().map(|family| (family.everything(), outcome.clone())).collect();
         let binding = format!("{}: {gateways:?}", pod.namespace);
