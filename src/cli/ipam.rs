@@ -4,14 +4,14 @@
 
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
-pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow};
+pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow, UnservableRow};
 
 use super::{Common, Output};
 use crate::config::Config;
@@ -20,6 +20,7 @@ use crate::ipam::{
     Block, Books, DirStore, Freed, Owner, audit, blocks_in, pools_in, release_address, release_owner,
 };
 use crate::node::attachment::Attachments;
+use crate::node::embedded::Embedded;
 use crate::node::records::node_name;
 use crate::problem::Problem;
 use crate::store::objects::{Objects, ObjectsError};
@@ -81,7 +82,7 @@ pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match &args.verb {
         Verb::Show { pool } => {
-            let report = show(&dir, pool.as_deref(), now)?;
+            let report = show(&dir, pool.as_deref(), now)?.never_leased(&unservable(&config, &dir)?);
             Ok((written(&report, common.output, IpamReport::text)?, true))
         }
         Verb::Check { grace } => {
@@ -179,6 +180,13 @@ pub fn show(dir: &Dir, pool: Option<&str>, now: u64) -> Result<IpamReport, Strin
         }
     }
     Ok(IpamReport::new(&seen.pools, &seen.blocks, seen.problems, now))
+}
+
+/// What this node knows of addresses that would serve nobody. Who may not look at devices learns of leases all the same.
+fn unservable(config: &Config, dir: &Dir) -> Result<BTreeMap<IpAddr, String>, String> {
+    let nodes = objects(dir)?.map(|objects| objects.nodes().collect()).unwrap_or_default();
+    let node = Embedded::look(config).map_err(|e| e.to_string())?;
+    Ok(node.unservable(&nodes).unwrap_or_default())
 }
 
 /// As [`show`], with everything that is wrong. Takes the store's lock, so that it sees no ADD half done.
@@ -306,8 +314,18 @@ mod tests {
             let pod = Some(PodName::new("shop", format!("gw-{n}")));
             let tenant = Tenant { owner, holder: holder(container), pod };
             let pools = [&pool];
-            claim(&store, &Claim { tenant, pools: &pools, known: &pools, address: None, now: NOW - 7200 })
-                .unwrap();
+            claim(
+                &store,
+                &Claim {
+                    tenant,
+                    pools: &pools,
+                    known: &pools,
+                    address: None,
+                    unservable: &BTreeMap::new(),
+                    now: NOW - 7200,
+                },
+            )
+            .unwrap();
         }
         let_go(&store, &holder("c2"), After::Owner, NOW - 300).unwrap();
         let_go(&store, &holder("c3"), After::Owner, NOW - 20).unwrap();

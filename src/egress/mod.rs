@@ -17,6 +17,7 @@ pub mod planning;
 pub mod resolve;
 pub mod selector;
 pub mod transition;
+pub mod unservable;
 
 #[cfg(test)]
 mod tests;
