@@ -164,17 +164,31 @@ fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
     }
 }
 
+/// What is wrong with pools, and with files that may hold some: who looks for a pool that is not shown finds it here.
+fn unusable_pools(dir: &Dir) -> Result<Vec<Problem>, String> {
+    let mut problems = objects(dir)?.map(|objects| objects.problems()).unwrap_or_default();
+    problems.retain(|problem| matches!(kind_and_name(problem).0, "" | "EgressPool" | "IPPool"));
+    Ok(problems)
+}
+
+fn kind_and_name(problem: &Problem) -> (&str, &str) {
+    problem.object.split_once(' ').unwrap_or((&problem.object, ""))
+}
+
 /// Pools, blocks and leases, of one pool or of all. Needs no lock.
 ///
 /// # Errors
 /// If the directory cannot be read, or has no such pool.
 pub fn show(dir: &Dir, pool: Option<&str>, now: u64) -> Result<IpamReport, String> {
     let mut seen = look(dir)?;
+    seen.problems.extend(unusable_pools(dir)?);
     if let Some(wanted) = pool {
         seen.pools.retain(|pool| pool.name == wanted);
         seen.blocks.retain(|block| block.pool == wanted);
         let folder = Path::new("ipam").join(record::file_name(wanted));
-        seen.problems.retain(|problem| Path::new(&problem.file).starts_with(&folder));
+        seen.problems.retain(|problem| {
+            Path::new(&problem.file).starts_with(&folder) || kind_and_name(problem).1 == wanted
+        });
         if seen.pools.is_empty() && seen.blocks.is_empty() && seen.problems.is_empty() {
             return Err(format!("there is no pool {wanted} in {}", dir.path().display()));
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Common;
+use crate::egress::explain::Shown;
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::Outcome;
@@ -108,7 +109,7 @@ fn text(node: &str, outcome: &Outcome) -> String {
         let _ = writeln!(text, "node {node}: nothing to do: no pod here is a client or a gateway");
     }
     for problem in &outcome.problems {
-        let _ = writeln!(text, "problem: {problem}");
+        let _ = writeln!(text, "problem: {}", Shown(problem));
     }
     text
 }

@@ -87,24 +87,28 @@ impl Embedded {
         problems.extend(objects.problems());
         problems.extend(torn.into_iter().map(|(_, problem)| problem));
         let resolution = resolve(&view, pods);
-        problems.extend(resolution.problems.iter().cloned());
+        problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
         Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
     }
 
-    /// Everything in the directory, for those who only ask. Pods wired here have the annotations that the runtime passed.
+    /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
+    /// have the annotations that the runtime passed.
     ///
     /// # Errors
     /// The directory cannot be read at all.
-    pub fn whole_view(&self) -> Result<(View, Vec<Problem>), NodeError> {
+    pub fn whole_view(&self) -> Result<(View, Objects, Vec<Problem>), NodeError> {
         let objects = Objects::open(self.dir.path())?;
         let (endpoints, mut problems) = endpoints::list(&self.dir)?;
         let mut view = objects.view(&self.config, endpoints);
         for attachment in self.records.list(None).map(|l| l.attachments).unwrap_or_default() {
             overlay(&mut view, &attachment);
+            if let Some(name) = attachment.pod {
+                view.pods.entry(name).or_default().node.get_or_insert_with(|| self.name.clone());
+            }
         }
         problems.extend(objects.problems());
-        Ok((view, problems))
+        Ok((view, objects, problems))
     }
 
     /// A number for everything a plan is made from, cheap enough to ask at every call: the compiled objects' own fingerprint,

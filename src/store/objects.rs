@@ -10,6 +10,7 @@
 mod cache;
 mod compile;
 mod image;
+mod placed;
 mod scan;
 mod stamp;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::addr::Cidr;
 use crate::cli::table::Table;
+use crate::egress::explain::Shown;
 use crate::egress::model::{PodName, Pool};
 use crate::ipam::{Block, Fill, Holder, Owner, State, Summary};
 use crate::problem::Problem;
@@ -242,7 +243,7 @@ impl IpamReport {
         let tables = [pools, blocks, leases, unservable].into_iter().filter(|table| !table.is_empty());
         let mut parts: Vec<String> = tables.map(|table| table.to_string()).collect();
         if !self.problems.is_empty() {
-            parts.push(self.problems.iter().map(|problem| format!("{problem}\n")).collect());
+            parts.push(self.problems.iter().map(|problem| format!("{}\n", Shown(problem))).collect());
         }
         if parts.is_empty() { "no pools, no leases\n".to_owned() } else { parts.join("\n") }
     }
