@@ -157,7 +157,7 @@ fn look(dir: &Dir) -> Result<Seen, String> {
 
 /// The user's objects; a state directory without a folder for them has none.
 fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
-    match Objects::open(dir.path()) {
+    match Objects::look(dir.path()) {
         Ok(objects) => Ok(Some(objects)),
         Err(ObjectsError::Missing(_)) => Ok(None),
         Err(error) => Err(error.to_string()),

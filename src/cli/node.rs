@@ -66,8 +66,9 @@ fn act(common: &Common, args: &NodeArgs, verb: Verb) -> Result<(String, bool), S
             "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()
         );
     }
-    let mut node = Embedded::open(&common.config()?).map_err(|e| e.to_string())?;
-    node.dry_run = args.dry_run;
+    let config = common.config()?;
+    let node = if args.dry_run { Embedded::look(&config) } else { Embedded::open(&config) };
+    let node = node.map_err(|e| e.to_string())?;
     let outcome = verb(&node).map_err(|e| e.to_string())?;
     let well = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
     let text = match common.output {
