@@ -115,7 +115,14 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
             let tenant =
                 Tenant { owner: Owner::PodUid(uid(&name)), holder: holder.clone(), pod: Some(name.clone()) };
             let known: Vec<_> = pools.iter().collect();
-            let claim = Claim { tenant, pools: &[pool], known: &known, address: None, now: 1 };
+            let claim = Claim {
+                tenant,
+                pools: &[pool],
+                known: &known,
+                address: None,
+                unservable: &std::collections::BTreeMap::new(),
+                now: 1,
+            };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;
             addresses.push(EgressAddress { ip: lease.ip, pool: lease.pool });
         }

@@ -205,7 +205,14 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
         let pool = pool.clone();
         move |store: &dyn Store| -> Result<(), String> {
             let tenant = tenant(&format!("{source:?}-{n}"), "node-new");
-            let asked = Claim { tenant, pools: &[&pool], known: &[&pool], address: None, now: 1 };
+            let asked = Claim {
+                tenant,
+                pools: &[&pool],
+                known: &[&pool],
+                address: None,
+                unservable: &BTreeMap::new(),
+                now: 1,
+            };
             let claimed = claim(store, &asked).map_err(|e| e.to_string())?;
             if claimed.how == How::New(source) {
                 Ok(())

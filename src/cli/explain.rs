@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::{Common, Output};
-use crate::egress::explain::{Explanation, explain};
+use crate::egress::explain::{Explanation, UNKNOWN_NAMESPACE, explain};
 use crate::egress::model::PodName;
 use crate::node::embedded::Embedded;
 
@@ -22,18 +22,21 @@ pub struct ExplainArgs {
     destination: Option<IpAddr>,
 }
 
-/// Explains one pod.
+/// Explains one pod; `false` if neither it nor its namespace is known.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), String> {
     let (namespace, name) = args.pod.split_once('/').unwrap_or(("default", &args.pod));
     let node = Embedded::look(&common.config()?).map_err(|e| e.to_string())?;
-    let (view, problems) = node.whole_view().map_err(|e| e.to_string())?;
+    let (view, objects, problems) = node.whole_view().map_err(|e| e.to_string())?;
     let mut explanation = explain(&view, &PodName::new(namespace, name), args.destination);
+    explanation.problems = explanation.problems.into_iter().map(|problem| objects.placed(problem)).collect();
     explanation.problems.extend(problems);
     explanation.problems.dedup();
-    let known = !explanation.items.is_empty();
+    // A name that nothing is known of is a slip of the pen: scripts must not take the answer for one about their pod.
+    let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
+    let known = !explanation.items.is_empty() && !guessed;
     Ok((print(&explanation, common.output)?, known))
 }
 

@@ -4,14 +4,14 @@
 
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
-pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow};
+pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow, UnservableRow};
 
 use super::{Common, Output};
 use crate::config::Config;
@@ -20,6 +20,7 @@ use crate::ipam::{
     Block, Books, DirStore, Freed, Owner, audit, blocks_in, pools_in, release_address, release_owner,
 };
 use crate::node::attachment::Attachments;
+use crate::node::embedded::Embedded;
 use crate::node::records::node_name;
 use crate::problem::Problem;
 use crate::store::objects::{Objects, ObjectsError};
@@ -81,7 +82,7 @@ pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match &args.verb {
         Verb::Show { pool } => {
-            let report = show(&dir, pool.as_deref(), now)?;
+            let report = show(&dir, pool.as_deref(), now)?.never_leased(&unservable(&config, &dir)?);
             Ok((written(&report, common.output, IpamReport::text)?, true))
         }
         Verb::Check { grace } => {
@@ -156,11 +157,22 @@ fn look(dir: &Dir) -> Result<Seen, String> {
 
 /// The user's objects; a state directory without a folder for them has none.
 fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
-    match Objects::open(dir.path()) {
+    match Objects::look(dir.path()) {
         Ok(objects) => Ok(Some(objects)),
         Err(ObjectsError::Missing(_)) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What is wrong with pools, and with files that may hold some: who looks for a pool that is not shown finds it here.
+fn unusable_pools(dir: &Dir) -> Result<Vec<Problem>, String> {
+    let mut problems = objects(dir)?.map(|objects| objects.problems()).unwrap_or_default();
+    problems.retain(|problem| matches!(kind_and_name(problem).0, "" | "EgressPool" | "IPPool"));
+    Ok(problems)
+}
+
+fn kind_and_name(problem: &Problem) -> (&str, &str) {
+    problem.object.split_once(' ').unwrap_or((&problem.object, ""))
 }
 
 /// Pools, blocks and leases, of one pool or of all. Needs no lock.
@@ -169,16 +181,26 @@ fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
 /// If the directory cannot be read, or has no such pool.
 pub fn show(dir: &Dir, pool: Option<&str>, now: u64) -> Result<IpamReport, String> {
     let mut seen = look(dir)?;
+    seen.problems.extend(unusable_pools(dir)?);
     if let Some(wanted) = pool {
         seen.pools.retain(|pool| pool.name == wanted);
         seen.blocks.retain(|block| block.pool == wanted);
         let folder = Path::new("ipam").join(record::file_name(wanted));
-        seen.problems.retain(|problem| Path::new(&problem.file).starts_with(&folder));
+        seen.problems.retain(|problem| {
+            Path::new(&problem.file).starts_with(&folder) || kind_and_name(problem).1 == wanted
+        });
         if seen.pools.is_empty() && seen.blocks.is_empty() && seen.problems.is_empty() {
             return Err(format!("there is no pool {wanted} in {}", dir.path().display()));
         }
     }
     Ok(IpamReport::new(&seen.pools, &seen.blocks, seen.problems, now))
+}
+
+/// What this node knows of addresses that would serve nobody. Who may not look at devices learns of leases all the same.
+fn unservable(config: &Config, dir: &Dir) -> Result<BTreeMap<IpAddr, String>, String> {
+    let nodes = objects(dir)?.map(|objects| objects.nodes().collect()).unwrap_or_default();
+    let node = Embedded::look(config).map_err(|e| e.to_string())?;
+    Ok(node.unservable(&nodes).unwrap_or_default())
 }
 
 /// As [`show`], with everything that is wrong. Takes the store's lock, so that it sees no ADD half done.
@@ -306,8 +328,18 @@ mod tests {
             let pod = Some(PodName::new("shop", format!("gw-{n}")));
             let tenant = Tenant { owner, holder: holder(container), pod };
             let pools = [&pool];
-            claim(&store, &Claim { tenant, pools: &pools, known: &pools, address: None, now: NOW - 7200 })
-                .unwrap();
+            claim(
+                &store,
+                &Claim {
+                    tenant,
+                    pools: &pools,
+                    known: &pools,
+                    address: None,
+                    unservable: &BTreeMap::new(),
+                    now: NOW - 7200,
+                },
+            )
+            .unwrap();
         }
         let_go(&store, &holder("c2"), After::Owner, NOW - 300).unwrap();
         let_go(&store, &holder("c3"), After::Owner, NOW - 20).unwrap();

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Common;
+use crate::egress::explain::Shown;
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::Outcome;
@@ -65,8 +66,9 @@ fn act(common: &Common, args: &NodeArgs, verb: Verb) -> Result<(String, bool), S
             "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()
         );
     }
-    let mut node = Embedded::open(&common.config()?).map_err(|e| e.to_string())?;
-    node.dry_run = args.dry_run;
+    let config = common.config()?;
+    let node = if args.dry_run { Embedded::look(&config) } else { Embedded::open(&config) };
+    let node = node.map_err(|e| e.to_string())?;
     let outcome = verb(&node).map_err(|e| e.to_string())?;
     let well = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
     let text = match common.output {
@@ -108,7 +110,7 @@ fn text(node: &str, outcome: &Outcome) -> String {
         let _ = writeln!(text, "node {node}: nothing to do: no pod here is a client or a gateway");
     }
     for problem in &outcome.problems {
-        let _ = writeln!(text, "problem: {problem}");
+        let _ = writeln!(text, "problem: {}", Shown(problem));
     }
     text
 }

@@ -169,7 +169,8 @@ impl<'a> ClientAnnotations<'a> {
     /// `0` asks for all gateways, as its absence does; so it is obeyed already.
     fn check_max_next_hops(&self, hops: Found<'_>) -> Result<(), Problem> {
         if self.selector.is_none() && self.namespace_selector.is_none() {
-            let message = format!("limits a selector, and this object has none: add `{}`", SELECTOR.name());
+            let message =
+                format!("it limits a selector, and this object has none: add `{}`", SELECTOR.name());
             return Err(hops.problem("MaxNextHopsAlone", message));
         }
         match hops.value.parse::<u32>() {
@@ -178,7 +179,10 @@ impl<'a> ClientAnnotations<'a> {
                 "NotServedYet",
                 "a limit on the number of gateways is not served yet: remove the annotation or write \"0\" for all",
             )),
-            Err(_) => Err(hops.problem("BadValue", "is not a whole number such as \"2\"; \"0\" means all gateways")),
+            Err(_) => {
+                let message = format!("`{}` is not a whole number such as \"2\"; \"0\" means all gateways", hops.value);
+                Err(hops.problem("BadValue", message))
+            },
         }
     }
 }
@@ -214,7 +218,10 @@ impl<'a> GatewayRequest<'a> {
             match gateway.value {
                 "true" => request.any = Some(gateway),
                 "false" => return Ok(None),
-                _ => return Err(gateway.problem("BadValue", "is neither \"true\" nor \"false\"")),
+                other => {
+                    let message = format!("`{other}` is neither \"true\" nor \"false\"");
+                    return Err(gateway.problem("BadValue", message));
+                }
             }
         }
         for (family, annotation) in [(Family::V4, IPV4_POOLS), (Family::V6, IPV6_POOLS)] {
@@ -238,22 +245,22 @@ fn list(found: Found<'_>) -> Result<Vec<String>, Problem> {
     let text = found.value.trim();
     if text.starts_with('[') {
         return serde_json::from_str(text).map_err(|error| {
-            found.problem("BadValue", format!("is not a JSON list of texts such as [\"egress-1\"]: {error}"))
+            found.problem(
+                "BadValue",
+                format!("`{text}` is not a JSON list of texts such as [\"egress-1\"]: {error}"),
+            )
         });
     }
     if text.is_empty() || text.contains([',', ' ', '"', '\'', '{', '\n']) {
-        return Err(
-            found.problem("BadValue", "is neither a JSON list such as [\"egress-1\"] nor one bare name")
-        );
+        let message = format!("`{text}` is neither a JSON list such as [\"egress-1\"] nor one bare name");
+        return Err(found.problem("BadValue", message));
     }
     Ok(vec![text.to_owned()])
 }
 
 fn pool_ref(found: Found<'_>, text: &str) -> Result<PoolRef, Problem> {
     match text {
-        "" => {
-            Err(found.problem("BadValue", "names a pool without a name: remove the empty text from the list"))
-        }
+        "" => Err(found.problem("BadValue", "an empty text names no pool: remove it from the list")),
         _ if !text.contains('/') => Ok(PoolRef::Name(text.to_owned())),
         _ => text.parse().map(PoolRef::Cidr).map_err(|error| found.problem("BadValue", format!("{error}"))),
     }

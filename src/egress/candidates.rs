@@ -287,7 +287,9 @@ fn revoked_by(view: &View, pool: &str, gateway: &str) -> Option<String> {
     }
     let broken = ["EgressPool", "IPPool"].iter().find(|kind| view.broken.contains(&format!("{kind} {pool}")));
     Some(match broken {
-        Some(kind) => format!("{kind} `{pool}` cannot be read, so nobody knows who may use it: correct it"),
+        Some(kind) => {
+            format!("{kind} {pool} cannot be used, so nobody knows who may use its addresses: correct it")
+        }
         None => format!("its pool `{pool}` is gone: create it again, or restart the gateway with another"),
     })
 }

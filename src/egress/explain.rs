@@ -20,6 +20,8 @@ use crate::spelling::nearest;
 
 mod text;
 
+pub use text::Shown;
+
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +109,9 @@ pub struct GatewayRow {
 /// What becomes of traffic that we leave alone.
 const AS_PRIMARY: &str = "leaves as the primary network does (usually with the node's address)";
 
+/// Reason of the problem that neither the pod nor its namespace is known: what is said then holds for any such name.
+pub const UNKNOWN_NAMESPACE: &str = "UnknownNamespace";
+
 /// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
 /// annotations of its own, and a problem says so.
 pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Explanation {
@@ -145,10 +150,18 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
         Some(other) => format!("; did you mean {other}?"),
         None => ".".to_owned(),
     };
+    // A namespace may be without an object of its own where its pods have some.
+    let known = view.namespaces.contains_key(&pod.namespace)
+        || view.broken.contains(&format!("Namespace {}", pod.namespace))
+        || view.pods.keys().any(|other| other.namespace == pod.namespace);
+    let (reason, nor, own) = match known {
+        true => ("UnknownPod", "", " of its own"),
+        false => (UNKNOWN_NAMESPACE, " nor such a namespace", ""),
+    };
     let message = format!(
-        "there is no such Pod object{meant} It is explained as a pod without labels and annotations of its own"
+        "there is no such Pod object{nor}{meant} It is explained as a pod without labels and annotations{own}"
     );
-    Some(Problem::new(object, "UnknownPod", message))
+    Some(Problem::new(object, reason, message))
 }
 
 fn notes(view: &View, pod: &PodName) -> Vec<String> {

@@ -142,7 +142,7 @@ impl<'a> Asking<'a> {
     fn unknown(&self, name: &str) -> String {
         for kind in ["EgressPool", "IPPool"] {
             if self.view.broken.contains(&format!("{kind} {name}")) {
-                return format!("{kind} `{name}` cannot be read: correct it");
+                return format!("{kind} {name} cannot be used: correct it");
             }
         }
         let names: Vec<&str> = self.view.pools.keys().map(String::as_str).collect();

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod resolve;
 pub mod selector;
 pub mod transition;
+pub mod unservable;
 
 #[cfg(test)]
 mod tests;

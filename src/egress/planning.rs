@@ -14,6 +14,7 @@ use crate::egress::plan::{
     Binding, Client, Gateway, Here, LocalGateway, LocalPod, NodePlan, Peer, Place, Verdict, binding_chain,
     veth_name,
 };
+use crate::egress::unservable::unservable;
 use crate::problem::Problem;
 
 /// What the verb looks at.
@@ -255,29 +256,12 @@ fn next_hops(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     endpoint.addresses.iter().map(|a| numbers::gateway_next_hop(endpoint.mac, a.ip))
 }
 
-/// An address that no host may answer for, or that a node holds itself. The network's own IPv4 address is fine (Linux ≥ 5.14).
+/// A lease that was given before its address became one that serves nobody, or on a node that did not know.
 fn cannot_serve(endpoint: &Endpoint, ip: IpAddr, inputs: &Inputs<'_>) -> Option<Problem> {
-    let nets = inputs.here.uplinks.iter().flat_map(|uplink| &uplink.addresses);
-    let net = nets.map(|(_, net)| *net).filter(|net| net.contains(ip)).max_by_key(|net| net.prefix());
-    // A /31 or /127 has neither (RFC 3021, RFC 6164).
-    let net = net.filter(|net| net.size() > 2);
-    let holder = inputs
-        .view
-        .nodes
-        .iter()
-        .find(|(_, node)| node.internal_ips.contains(&ip) || node.other_ips.contains(&ip));
-    let own = inputs.here.uplinks.iter().any(|uplink| uplink.addresses.iter().any(|(own, _)| *own == ip));
-    let why = match (net, holder) {
-        (_, Some((node, _))) => format!("is an address of node {node} itself"),
-        _ if own => format!("is an address of node {} itself", inputs.here.node),
-        (Some(net), _) if ip.is_ipv4() && net.last() == ip => format!("is the broadcast address of {net}"),
-        (Some(net), _) if ip.is_ipv6() && net.first() == ip => {
-            format!("is the routers' anycast address of {net} (RFC 4291 §2.6.1)")
-        }
-        _ => return None,
-    };
+    let own: Vec<(IpAddr, Cidr)> = inputs.here.uplinks.iter().flat_map(|u| u.addresses.clone()).collect();
+    let (_, why) = unservable(&inputs.here.node, &own, &inputs.view.nodes).find(|(bad, _)| *bad == ip)?;
     let message = format!(
-        "{ip}, leased from pool `{}`, {why}: replies to it do not come back. Take it out of the pool, and start the pod anew",
+        "{ip}, leased from pool `{}`, {why}: replies to it do not come back. Start the pod anew: it gets another address",
         endpoint.addresses.iter().find(|a| a.ip == ip).map(|a| a.pool.as_str()).unwrap_or_default()
     );
     Some(Problem::new(format!("Pod {}", endpoint.pod), "UnservableAddress", message))

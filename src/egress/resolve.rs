@@ -221,7 +221,7 @@ impl<'a> Resolver<'a> {
         let sought = match sought {
             Ok(sought) => sought,
             Err(problem) => {
-                let sentence = format!("{} {}", problem.field, problem.message);
+                let sentence = format!("{}: {}", problem.field, problem.message);
                 return Answer {
                     rules: held(&sentence),
                     binding: HELD.into(),

@@ -3,7 +3,7 @@
 //! In: who, from which pools, when. Out: a lease, or a sentence with how many of how many are leased.
 //! Never: where blocks are kept; what the address is used for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct Claim<'a> {
     pub known: &'a [&'a Pool],
     /// A certain address and no other.
     pub address: Option<IpAddr>,
+    /// Addresses that would serve nobody, each with the reason: they are never given, and whoever has one gets another.
+    pub unservable: &'a BTreeMap<IpAddr, String>,
     /// The time, in Unix seconds.
     pub now: u64,
 }
@@ -85,8 +87,10 @@ enum Attempt {
 struct Seen<'a> {
     pool: &'a Pool,
     summary: Arc<Summary>,
-    /// In use according to other pools' books.
+    /// Not to be given: in use according to other pools' books, or of no use.
     taken: BTreeSet<IpAddr>,
+    /// How many of them are of no use.
+    unservable: usize,
     /// Why it gives no new leases.
     refuses: Option<String>,
 }
@@ -103,34 +107,43 @@ fn attempt(store: &dyn Store, claim: &Claim<'_>, believe: bool) -> Result<Attemp
     let mut seen = Vec::with_capacity(claim.pools.len());
     for pool in claim.pools {
         let summary = store.summary(&pool.name)?;
-        let taken = taken_elsewhere(store, pool, claim.now)?;
-        seen.push(Seen { pool, summary, taken, refuses: refusal(pool, claim.known) });
+        let mut taken = taken_elsewhere(store, pool, claim.now)?;
+        let within = claim.unservable.range(pool.cidr.first()..=pool.cidr.last()).map(|(ip, _)| *ip);
+        let unservable: Vec<IpAddr> = within.collect();
+        taken.extend(&unservable);
+        let (unservable, refuses) = (unservable.len(), refusal(pool, claim.known));
+        seen.push(Seen { pool, summary, taken, unservable, refuses });
     }
     let own = match owned(store, claim, &seen, believe)? {
         Ok(own) => own,
         Err(stale) => return Ok(Attempt::Stale(stale)),
     };
-    let Some(address) = claim.address else {
-        return match own.into_iter().next() {
-            Some(own) => keep(store, claim, own),
-            None => anywhere(store, claim, &seen, believe),
-        };
-    };
-    let (wanted, others): (Vec<Own>, Vec<Own>) = own.into_iter().partition(|own| own.ip == address);
-    let attempt = match wanted.into_iter().next() {
-        Some(own) => keep(store, claim, own)?,
-        None => requested(store, claim, &seen, address)?,
+    let serves = |own: &Own| !claim.unservable.contains_key(&own.ip);
+    let (own, useless): (Vec<Own>, Vec<Own>) = own.into_iter().partition(serves);
+    // Goes back before another is given: who is killed in between has lost nothing of use, and has no two.
+    give_back(store, claim, useless)?;
+    let wanted = |own: &Own| claim.address.is_none_or(|wanted| wanted == own.ip);
+    let (own, others): (Vec<Own>, Vec<Own>) = own.into_iter().partition(wanted);
+    let attempt = match (own.into_iter().next(), claim.address) {
+        (Some(own), _) => keep(store, claim, own)?,
+        (None, Some(address)) => requested(store, claim, &seen, address)?,
+        (None, None) => anywhere(store, claim, &seen, believe)?,
     };
     if let Attempt::Done(_) = attempt {
         // The owner asked for this address and no other: what it had before goes back.
-        for other in others {
-            edit(store, &other.block.pool, other.block.cidr, |block| {
-                let still = block.allocations.get(&other.ip).is_some_and(|a| a.owner == claim.tenant.owner);
-                still && block.part(other.ip, After::Freed, claim.now)
-            })?;
-        }
+        give_back(store, claim, others)?;
     }
     Ok(attempt)
+}
+
+fn give_back(store: &dyn Store, claim: &Claim<'_>, lost: Vec<Own>) -> Result<(), IpamError> {
+    for lost in lost {
+        edit(store, &lost.block.pool, lost.block.cidr, |block| {
+            let still = block.allocations.get(&lost.ip).is_some_and(|a| a.owner == claim.tenant.owner);
+            still && block.part(lost.ip, After::Freed, claim.now)
+        })?;
+    }
+    Ok(())
 }
 
 fn refusal(pool: &Pool, known: &[&Pool]) -> Option<String> {
@@ -293,6 +306,9 @@ fn requested(
     if seen.refuses.is_some() {
         return Err(full(claim, std::slice::from_ref(seen)));
     }
+    if let Some(why) = claim.unservable.get(&address) {
+        return Err(IpamError::Unservable { address, tenant: tenant(), why: why.clone() });
+    }
     if seen.taken.contains(&address) {
         return Err(IpamError::TakenElsewhere { address, tenant: tenant() });
     }
@@ -339,7 +355,7 @@ fn full(claim: &Claim<'_>, seen: &[Seen<'_>]) -> IpamError {
         let because = match &seen.refuses {
             Some(why) => Some(why.clone()),
             None if broken > 0 => Some(format!("{broken} blocks cannot be read: see `egret ipam check`")),
-            None if !seen.taken.is_empty() => Some(format!("{} in use from another pool", seen.taken.len())),
+            None if !seen.taken.is_empty() => Some(kept_back(seen)),
             None if fill.free() > 0 && seen.pool.strict_affinity => Some(
                 "the free ones lie in blocks of other nodes, and strictAffinity keeps them there".to_owned(),
             ),
@@ -350,4 +366,12 @@ fn full(claim: &Claim<'_>, seen: &[Seen<'_>]) -> IpamError {
         Refused { pool: seen.pool.name.clone(), cidr: seen.pool.cidr, fill, because }
     });
     IpamError::Full { tenant: claim.tenant.to_string(), pools: refused.collect() }
+}
+
+fn kept_back(seen: &Seen<'_>) -> String {
+    let elsewhere = seen.taken.len() - seen.unservable;
+    let parts =
+        [(elsewhere, "in use from another pool"), (seen.unservable, "of no use: see `egret ipam show`")];
+    let said = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    said.collect::<Vec<_>>().join(", ")
 }

@@ -60,6 +60,18 @@ pub enum IpamError {
         /// Who asked.
         tenant: String,
     },
+    /// The address asked for would serve nobody.
+    #[error(
+        "address {address}, asked for by {tenant}, {why}: replies to it would not come back. Ask for another one"
+    )]
+    Unservable {
+        /// The address.
+        address: IpAddr,
+        /// Who asked.
+        tenant: String,
+        /// What it is instead.
+        why: String,
+    },
     /// The address asked for lies in a block of another node, and the pool does not lend.
     #[error(
         "address {address}, asked for by {tenant}, lies in block {block} of node {node}, and pool `{pool}` has strictAffinity"

@@ -15,9 +15,9 @@ use crate::node::records::node_name;
 use crate::store::RecordError;
 use crate::store::endpoints::EndpointError;
 use crate::store::nodes::NodeError as NumberError;
-use crate::store::objects::ObjectsError;
+use crate::store::objects::{Objects, ObjectsError};
 use crate::store::{Dir, DirError};
-use crate::store::{Guard, LockError, lock};
+use crate::store::{Guard, LockError, lock, wait_for_writers};
 
 /// A node on a directory.
 pub struct Embedded {
@@ -31,7 +31,7 @@ pub struct Embedded {
     pub memory: Memory,
     /// What was wired here.
     pub records: Attachments,
-    /// Print steps, do none.
+    /// Print steps, do none; write nothing at all.
     pub dry_run: bool,
     /// How long to wait for a lock.
     pub patience: Duration,
@@ -147,6 +147,26 @@ impl Embedded {
         let folder = self.memory.dir();
         std::fs::create_dir_all(folder).map_err(|e| NodeError::Memory(folder.display().to_string(), e))?;
         Ok(lock(&folder.join("lock"), who, self.patience)?)
+    }
+
+    /// The same for those who may only look, see `dry_run`: then nothing is written, not even who holds it.
+    ///
+    /// # Errors
+    /// As [`Embedded::lock`].
+    pub fn lock_or_look(&self, who: &str) -> Result<Option<Guard>, NodeError> {
+        if !self.dry_run {
+            return self.lock(who).map(Some);
+        }
+        Ok(wait_for_writers(&self.memory.dir().join("lock"), self.patience)?)
+    }
+
+    /// The user's objects.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn objects(&self) -> Result<Objects, NodeError> {
+        let dir = self.dir.path();
+        Ok(if self.dry_run { Objects::look(dir)? } else { Objects::open(dir)? })
     }
 
     /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.

@@ -3,18 +3,21 @@
 //! In: a gateway's wish, its attachment. Out: an [`Endpoint`] with leased addresses, written only once the kernel serves it.
 //! Never: touches the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::addr::Family;
+use crate::addr::{Cidr, Family};
 use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::GatewayWish;
-use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Pool, View};
+use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Node, Pool, View};
 use crate::egress::numbers;
+use crate::egress::unservable::unservable;
 use crate::fault;
 use crate::ipam::{self, After, Claim, Claimed, DirStore, Holder, IpamError, Owner, Tenant};
+use crate::kernel::devices;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
+use crate::node::facts::is_routable;
 use crate::store::Guard;
 use crate::store::{endpoints, nodes};
 
@@ -46,6 +49,7 @@ impl Embedded {
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
         let store = DirStore::under(&self.dir, &guard);
+        let unservable = self.unservable(&view.nodes)?;
         let mut claims: Vec<Claimed> = Vec::new();
         for (family, pools) in &wish.pools {
             let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
@@ -54,6 +58,7 @@ impl Embedded {
                 pools: &pools,
                 known: &view.pools.values().collect::<Vec<_>>(),
                 address: wish.addresses.get(family).copied(),
+                unservable: &unservable,
                 now: now(),
             };
             match ipam::claim(&store, &claim) {
@@ -72,6 +77,19 @@ impl Embedded {
                 Err(error.into())
             }
         }
+    }
+
+    /// Addresses that would serve nobody, as far as this node knows: of Node objects, and of its own devices' subnets.
+    ///
+    /// # Errors
+    /// The devices cannot be read.
+    pub fn unservable(&self, nodes: &BTreeMap<String, Node>) -> Result<BTreeMap<IpAddr, String>, NodeError> {
+        let devices = devices::list(&self.netns()?)?;
+        let of_hosts = devices.iter().filter(|device| device.group != numbers::LINK_GROUP);
+        let addresses = of_hosts.flat_map(|device| &device.addresses).filter(|(ip, _)| is_routable(ip));
+        let own: Vec<(IpAddr, Cidr)> =
+            addresses.map(|(ip, prefix)| (*ip, Cidr::covering(*ip, *prefix))).collect();
+        Ok(unservable(&self.name, &own, nodes).map(|(ip, why)| (ip, why.to_string())).collect())
     }
 
     /// Gives everything back, as before the lease: nobody ever used it.

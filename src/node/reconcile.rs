@@ -26,7 +26,7 @@ impl Embedded {
     /// # Errors
     /// Something cannot be read at all, or a step failed.
     pub fn reconcile(&self) -> Result<Outcome, NodeError> {
-        let _guard = self.lock("reconcile")?;
+        let _guard = self.lock_or_look("reconcile")?;
         if !self.dry_run {
             self.forget_lost()?;
         }
@@ -44,7 +44,7 @@ impl Embedded {
     /// # Errors
     /// Something cannot be read at all, or a step failed; then the node's own files stay, for another try.
     pub fn uninstall(&self) -> Result<Outcome, NodeError> {
-        let guard = self.lock("uninstall")?;
+        let guard = self.lock_or_look("uninstall")?;
         let mut outcome = Outcome::default();
         let gateways = self.gateways_here()?;
         if !self.dry_run {

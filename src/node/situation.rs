@@ -67,7 +67,7 @@ impl Embedded {
     /// # Errors
     /// The directory cannot be read at all; a single bad object is a problem.
     pub fn situation(&self) -> Result<Situation, NodeError> {
-        let objects = Objects::open(self.dir.path())?;
+        let objects = self.objects()?;
         let inputs = self.inputs(&objects);
         let Listing { mut attachments, torn } = self.listing(None)?;
         // Without its namespace a pod is no client and no gateway, whether somebody called DEL or not.
@@ -87,24 +87,28 @@ impl Embedded {
         problems.extend(objects.problems());
         problems.extend(torn.into_iter().map(|(_, problem)| problem));
         let resolution = resolve(&view, pods);
-        problems.extend(resolution.problems.iter().cloned());
+        problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
         Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
     }
 
-    /// Everything in the directory, for those who only ask. Pods wired here have the annotations that the runtime passed.
+    /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
+    /// have the annotations that the runtime passed.
     ///
     /// # Errors
     /// The directory cannot be read at all.
-    pub fn whole_view(&self) -> Result<(View, Vec<Problem>), NodeError> {
-        let objects = Objects::open(self.dir.path())?;
+    pub fn whole_view(&self) -> Result<(View, Objects, Vec<Problem>), NodeError> {
+        let objects = self.objects()?;
         let (endpoints, mut problems) = endpoints::list(&self.dir)?;
         let mut view = objects.view(&self.config, endpoints);
         for attachment in self.records.list(None).map(|l| l.attachments).unwrap_or_default() {
             overlay(&mut view, &attachment);
+            if let Some(name) = attachment.pod {
+                view.pods.entry(name).or_default().node.get_or_insert_with(|| self.name.clone());
+            }
         }
         problems.extend(objects.problems());
-        Ok((view, problems))
+        Ok((view, objects, problems))
     }
 
     /// A number for everything a plan is made from, cheap enough to ask at every call: the compiled objects' own fingerprint,
@@ -122,7 +126,7 @@ impl Embedded {
     /// Gives every Node its number and wire bytes; a single machine without a Node object gets a node of its own.
     fn number_nodes(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
         view.nodes.entry(self.name.clone()).or_default();
-        let (records, problems) = nodes::list(&self.dir)?;
+        let (mut records, problems) = nodes::list(&self.dir)?;
         let mut unnumbered: Vec<String> = view.nodes.keys().cloned().collect();
         let number = |view: &mut View, record: &nodes::NodeRecord| {
             if let Some(node) = view.nodes.get_mut(&record.name) {
@@ -133,7 +137,9 @@ impl Embedded {
             number(view, record);
             unnumbered.retain(|name| *name != record.name);
         }
-        if !unnumbered.is_empty() {
+        if self.dry_run {
+            number_for_show(view, &mut records, &unnumbered);
+        } else if !unnumbered.is_empty() {
             let guard = self.lock_store("numbering nodes")?;
             for name in unnumbered {
                 let ipv4 = view.nodes.get(&name).and_then(first_ipv4);
@@ -162,6 +168,16 @@ impl Embedded {
             _ => tracing::warn!(%error, node = name, "left out of the plan"),
         }
         Ok(())
+    }
+}
+
+/// The numbers that nodes would get, and nothing written.
+fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumbered: &[String]) {
+    for name in unnumbered {
+        let Some(node) = view.nodes.get_mut(name) else { continue };
+        let Some(record) = nodes::allocate(name, first_ipv4(node), records) else { continue };
+        (node.number, node.wire) = (Some(record.number), Some(record.wire));
+        records.push(record);
     }
 }
 

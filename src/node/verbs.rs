@@ -25,6 +25,7 @@ use crate::node::netns;
 use crate::node::records::{Records, attachment_id};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
 use crate::node::update::{Change, GATEWAY_UNREACHABLE, Outcome, Thoroughness};
+use crate::problem::Problem;
 use crate::store::objects::Objects;
 
 /// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
@@ -142,7 +143,7 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
         host_interface: None,
     };
     overlay(&mut view, &attachment);
-    let role = role(&view, &attachment, &node.name)?;
+    let role = role(&view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
         read_namespace(request, found.read_netns, &mut attachment)?;
@@ -151,19 +152,18 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
 }
 
 /// What a pod is, or why it may not be what it asks to be.
-fn role(view: &View, attachment: &Attachment, node: &str) -> Result<Role, CniError> {
+fn role(view: &View, attachment: &Attachment, node: &str) -> Result<Role, Problem> {
     let Some(name) = &attachment.pod else { return Ok(Role::Unselected) };
-    match gateway::wanted(view, name, node) {
-        Ok(Some(_)) => return Ok(Role::Gateway),
-        Ok(None) => {}
-        Err(problem) => {
-            let code =
-                if problem.reason == "NotPermitted" { Code::NotPermitted } else { Code::InvalidConfig };
-            return Err(CniError::new(code, problem.to_string()));
-        }
+    if gateway::wanted(view, name, node)?.is_some() {
+        return Ok(Role::Gateway);
     }
     let resolution = resolve(view, [name.clone()]);
     Ok(resolution.decisions.get(name).map_or(Role::Unselected, |decision| decision.role))
+}
+
+fn refused(problem: &Problem) -> CniError {
+    let code = if problem.reason == "NotPermitted" { Code::NotPermitted } else { Code::InvalidConfig };
+    CniError::new(code, problem.to_string())
 }
 
 /// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding.
@@ -268,7 +268,7 @@ impl Embedded {
         let mut situation = self.situation()?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
         let wish = gateway::wanted(&situation.view, &name, &self.name)
-            .map_err(|problem| CniError::new(Code::InvalidConfig, problem.to_string()))?
+            .map_err(|problem| refused(&asking.objects.placed(problem)))?
             .ok_or_else(|| {
                 CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
             })?;

@@ -72,9 +72,22 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Emptied first: the next one to wait in vain must not read our name. Closing the file then unlocks it.
+        // Emptied first: the next one to wait in vain must not read our name. Closing the file then unlocks it. A file that
+        // was opened for reading alone stays as it is, and nobody's name is in it.
         let _ = self.file.set_len(0);
     }
+}
+
+/// Takes the lock as [`lock`] does, and writes nothing: for those who only look, and must not see half of what a writer does.
+/// `None`: there is no file, so nobody ever wrote. Who waits for us cannot read who we are.
+///
+/// # Errors
+/// As [`lock`].
+pub fn wait_for_writers(path: &Path, timeout: Duration) -> Result<Option<Guard>, LockError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    wait(path, timeout, || File::open(path), |_| Ok(())).map(Some)
 }
 
 /// Takes the lock at `path`, waiting at most `timeout`. The file is made if it is missing; its folder must exist.
@@ -85,17 +98,26 @@ impl Drop for Guard {
 /// # Errors
 /// [`LockError::Busy`] names the holder.
 pub fn lock(path: &Path, who: &str, timeout: Duration) -> Result<Guard, LockError> {
+    wait(path, timeout, || open(path), |file| say(file, who))
+}
+
+fn wait(
+    path: &Path,
+    timeout: Duration,
+    open: impl Fn() -> io::Result<File>,
+    say: impl Fn(&mut File) -> io::Result<()>,
+) -> Result<Guard, LockError> {
     let io = |source| LockError::Io { path: path.to_owned(), source };
     let begun = Instant::now();
     let mut pause = Duration::from_micros(100);
     let jitter = Duration::from_micros(u64::from(std::process::id() % 97) * 5);
     loop {
-        let mut file = open(path).map_err(io)?;
+        let mut file = open().map_err(io)?;
         match file.try_lock() {
             // Somebody may have deleted the file between open and lock: then our lock is on a file that nobody else
             // can see, and another process may hold the lock on the new one.
             Ok(()) if is_still_at(&file, path) => {
-                say(&mut file, who).map_err(io)?;
+                say(&mut file).map_err(io)?;
                 return Ok(Guard { file, path: path.to_owned() });
             }
             Ok(()) => continue,

@@ -20,5 +20,5 @@ pub mod record;
 
 pub(crate) use dir::make_folder;
 pub use dir::{Dir, DirError};
-pub use lock::{Guard, HeldBy, LockError, lock};
+pub use lock::{Guard, HeldBy, LockError, lock, wait_for_writers};
 pub use record::{RecordError, Swap, Version};

@@ -132,8 +132,8 @@ pub fn allocate_wire(seed: &str, nodes: &[NodeRecord], endpoints: &[Endpoint]) -
     free_wire(seed, &taken)
 }
 
-/// Number and wire bytes for a new node; `None` if there is no number left. Pure.
-fn allocate(name: &str, ipv4: Option<Ipv4Addr>, others: &[NodeRecord]) -> Option<NodeRecord> {
+/// Number and wire bytes for a new node; `None` if there is no number left. Pure: [`ensure`] writes them down.
+pub fn allocate(name: &str, ipv4: Option<Ipv4Addr>, others: &[NodeRecord]) -> Option<NodeRecord> {
     let numbers: BTreeSet<u16> = others.iter().map(|n| n.number).collect();
     let number = (1..=LAST_NUMBER).find(|n| !numbers.contains(n))?;
     let taken: BTreeSet<Ipv4Addr> = others.iter().map(|n| n.wire).collect();

@@ -10,6 +10,7 @@
 mod cache;
 mod compile;
 mod image;
+mod placed;
 mod scan;
 mod stamp;
 #[cfg(test)]
@@ -75,6 +76,18 @@ impl Objects {
     /// # Errors
     /// If `objects/` or a directory in it cannot be listed. Everything else is a problem, see [`Objects::problems`].
     pub fn open(state_dir: &Path) -> Result<Objects, ObjectsError> {
+        Objects::read(state_dir, true)
+    }
+
+    /// The same, and the cache stays as it is.
+    ///
+    /// # Errors
+    /// As [`Objects::open`].
+    pub fn look(state_dir: &Path) -> Result<Objects, ObjectsError> {
+        Objects::read(state_dir, false)
+    }
+
+    fn read(state_dir: &Path, renews_cache: bool) -> Result<Objects, ObjectsError> {
         let path = state_dir.join("objects");
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
@@ -82,12 +95,14 @@ impl Objects {
             io::ErrorKind::NotFound => ObjectsError::Missing(path.clone()),
             _ => ObjectsError::Unlisted { path: path.clone(), source },
         })?;
-        let Some(image) = cache::load(state_dir) else { return renew(state_dir, &path, &root, None) };
+        // Taken before anything is read: its clock bounds the time of reading from below.
+        let pen = || renews_cache.then(|| cache::Pen::take(state_dir)).and_then(Result::ok);
+        let Some(image) = cache::load(state_dir) else { return renew(pen(), &path, &root, None) };
         let survey = scan::survey(root.as_fd(), &image);
         if survey.is_current(&image) {
             return Ok(Objects { image });
         }
-        renew(state_dir, &path, &root, Some((image, survey)))
+        renew(pen(), &path, &root, Some((image, survey)))
     }
 
     /// A pod, if it is there and right.
@@ -219,17 +234,15 @@ fn json_list<T: DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
     if bytes.is_empty() { Vec::new() } else { serde_json::from_slice(bytes).unwrap_or_default() }
 }
 
-/// Scans, reads what changed, compiles, and writes the cache if that can be done.
+/// Scans, reads what changed, compiles, and writes the cache if there is a pen.
 fn renew(
-    state_dir: &Path,
+    pen: Option<cache::Pen>,
     path: &Path,
     root: &File,
     cached: Option<(Image, Survey)>,
 ) -> Result<Objects, ObjectsError> {
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
-    // Taken before anything is read: its clock bounds the time of reading from below.
-    let pen = cache::Pen::take(state_dir);
     let read_at = pen.as_ref().map_or(clock, |pen| clock.min(pen.now));
     let same_names = cached.as_ref().and_then(|(image, survey)| survey.same_names(image));
     let found = match same_names {
@@ -261,7 +274,7 @@ fn renew(
     let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
     if cached.as_ref().is_none_or(|(cached, _)| cached.bytes() != image.bytes())
-        && let Err(error) = pen.and_then(|pen| pen.write(&image))
+        && let Some(Err(error)) = pen.map(|pen| pen.write(&image))
     {
         tracing::debug!(%error, "object cache not written");
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod basic;
+mod dry_run;
 mod example;
 mod guard;
 mod inside;

@@ -37,6 +37,10 @@ enum Event {
     OwnersGo {
         owner: u8,
     },
+    /// A node gets an address of the first pool, or gives it up.
+    NodeMoves {
+        address: u8,
+    },
     Wait {
         seconds: u8,
     },
@@ -62,6 +66,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (0u8..20, 0u8..3).prop_map(|(container, node)| Event::Delete { container, node }),
         1 => (0u8..3, 0u8..20).prop_map(|(node, live)| Event::CleanUp { node, live }),
         1 => (0u8..12).prop_map(|owner| Event::OwnersGo { owner }),
+        1 => (0u8..4).prop_map(|address| Event::NodeMoves { address }),
         2 => (0u8..90).prop_map(|seconds| Event::Wait { seconds }),
         1 => Just(Event::Restart),
         2 => (0u8..2, any::<bool>()).prop_map(|(write, after)| Event::Crash { write, after }),
@@ -125,6 +130,8 @@ type Books = BTreeMap<(String, IpAddr), Allocation>;
 
 struct World<'a> {
     pools: [Pool; 2],
+    /// Addresses that would serve nobody.
+    bad: BTreeMap<IpAddr, String>,
     now: u64,
     restart: &'a dyn Fn(),
 }
@@ -138,9 +145,10 @@ impl World<'_> {
         a.state(self.now, 60)
     }
 
-    /// What the owner has, the best state only.
+    /// What the owner has and may keep, the best state only.
     fn own(&self, books: &Books, owner: &Owner) -> (State, Vec<(String, IpAddr)>) {
-        let mine = || books.iter().filter(|(_, a)| a.owner == *owner);
+        let may_keep = |ip: &IpAddr| !self.bad.contains_key(ip);
+        let mine = || books.iter().filter(|((_, ip), a)| a.owner == *owner && may_keep(ip));
         let best = mine().map(|(_, a)| self.state(a)).max().unwrap_or(State::Free);
         (best, mine().filter(|(_, a)| self.state(a) == best).map(|(k, _)| k.clone()).collect())
     }
@@ -153,7 +161,7 @@ impl World<'_> {
         race: Option<(u8, u8, u8)>,
     ) {
         let before = books(inner, &self.pools());
-        let pools = self.pools.clone();
+        let (pools, bad) = (self.pools.clone(), self.bad.clone());
         let now = self.now;
         let rivals = RefCell::new(None);
         let mut unkind = Unkind { inner, dies_at: Cell::new(crash), rival: RefCell::new(None) };
@@ -161,7 +169,8 @@ impl World<'_> {
             let rivals = &rivals;
             unkind.rival = RefCell::new(Some(Box::new(move |store: &dyn Store| {
                 let tenant = tenant(&owner_name(owner), &node_name(node), &format!("r{container}"));
-                *rivals.borrow_mut() = ask(store, &[&pools[0], &pools[1]], tenant, now).ok();
+                let pools = [&pools[0], &pools[1]];
+                *rivals.borrow_mut() = ask_beside(store, &pools, tenant, None, &bad, now).ok();
             })));
         }
         let undisturbed = race.is_none() && crash.is_none();
@@ -170,7 +179,7 @@ impl World<'_> {
                 let tenant = tenant(&owner_name(*owner), &node_name(*node), &format!("c{container}"));
                 let mut order = self.pools();
                 order[..].rotate_left(usize::from(*second_pool_first));
-                let result = ask(&unkind, &order, tenant.clone(), now);
+                let result = ask_beside(&unkind, &order, tenant.clone(), None, &self.bad, now);
                 let after = books(inner, &self.pools());
                 self.no_address_is_lost(&before, &after);
                 match result {
@@ -180,6 +189,7 @@ impl World<'_> {
                             (&after[&key].owner, after[&key].holder.as_ref()),
                             (&tenant.owner, Some(&tenant.holder))
                         );
+                        assert!(!self.bad.contains_key(&key.1), "{} serves nobody and was given", key.1);
                         if undisturbed {
                             self.a_claim_is_right(&before, &after, &key, &tenant.owner);
                         }
@@ -187,7 +197,9 @@ impl World<'_> {
                     Err(IpamError::Full { .. }) if undisturbed => {
                         let (state, own) = self.own(&before, &tenant.owner);
                         assert!(own.is_empty() || state == State::Free, "refused its own address");
-                        let busy = before.values().filter(|a| self.state(a) != State::Free).count();
+                        let given = before.iter().filter(|(_, a)| self.state(a) != State::Free);
+                        let useful = given.filter(|((_, ip), _)| !self.bad.contains_key(ip));
+                        let busy = useful.count() + self.bad.len();
                         let size: u128 = self.pools.iter().map(|p| p.cidr.size()).sum();
                         assert_eq!(busy as u128, size, "refused although there is room");
                     }
@@ -227,6 +239,12 @@ impl World<'_> {
                     });
                 }
             }
+            Event::NodeMoves { address } => {
+                let ip = self.pools[0].cidr.nth(u128::from(*address)).unwrap();
+                if self.bad.remove(&ip).is_none() {
+                    self.bad.extend(of_node(&[&ip.to_string()]));
+                }
+            }
             Event::Wait { seconds } => self.now += u64::from(*seconds),
             Event::Restart => (self.restart)(),
             Event::Crash { .. } | Event::Race { .. } => {}
@@ -262,9 +280,16 @@ impl World<'_> {
         let others = |books: &Books| {
             let mut books = books.clone();
             books.remove(key);
+            // What the owner may not keep goes back.
+            books.retain(|(_, ip), a| a.owner != *owner || !self.bad.contains_key(ip));
             books
         };
         assert_eq!(others(before), others(after), "a claim changed more than its own address");
+        let lost = after.iter().filter(|((_, ip), a)| a.owner == *owner && self.bad.contains_key(ip));
+        assert!(
+            lost.into_iter().all(|(_, a)| self.state(a) < State::Reserved),
+            "{owner} keeps what is of no use"
+        );
     }
 
     fn only_changed(&self, before: &Books, after: &Books, allowed: impl Fn(&Allocation) -> bool) {
@@ -295,7 +320,7 @@ fn node_name(n: u8) -> String {
 
 fn run(store: &dyn Store, events: &[Event], restart: &dyn Fn(), raced: bool) {
     let pools = [pool("a", "10.0.0.0/30", 31), pool("b", "10.0.1.0/31", 32)];
-    let mut world = World { pools, now: 1000, restart };
+    let mut world = World { pools, bad: BTreeMap::new(), now: 1000, restart };
     let (mut crash, mut race) = (None, None);
     for event in events {
         match event {

@@ -330,3 +330,63 @@ fn a_swap_of_an_old_version_is_refused() {
         given(store, &[&pool], tenant("pod:b", "one", "c2"), 0);
     });
 }
+
+#[test]
+fn an_address_that_would_serve_nobody_is_never_given_in_either_family() {
+    for (cidr, size, bad, rest) in [
+        ("10.10.10.0/30", 31, ["10.10.10.1", "10.10.10.3"], ["10.10.10.0", "10.10.10.2"]),
+        ("fd00:10::/126", 127, ["fd00:10::", "fd00:10::1"], ["fd00:10::2", "fd00:10::3"]),
+    ] {
+        in_each_store(|store| {
+            let (pool, bad) = (pool("p", cidr, size), of_node(&bad));
+            let lease = |n: u32, node: &str| {
+                let tenant = tenant(&format!("pod:{n}"), node, &format!("c{n}"));
+                ask_beside(store, &[&pool], tenant, None, &bad, 0).map(|claimed| claimed.lease.ip)
+            };
+            let given = BTreeSet::from([lease(1, "one").unwrap(), lease(2, "two").unwrap()]);
+            assert_eq!(given, rest.map(ip).into());
+            let full = lease(3, "one").unwrap_err();
+            assert!(full.try_again(), "a Node object may go");
+            assert_eq!(
+                full.to_string(),
+                format!(
+                    "no address for pod:3: pool `p` ({cidr}): 2 of 4 leased, 0 cooling, 0 reserved (2 of no use: see \
+                     `egret ipam show`). Add a pool or a larger range, or see `egret ipam show`"
+                )
+            );
+        });
+    }
+}
+
+#[test]
+fn an_address_asked_for_that_would_serve_nobody_is_refused_for_good() {
+    in_each_store(|store| {
+        let (pool, bad) = (pool("p", "10.10.10.0/30", 31), of_node(&["10.10.10.1"]));
+        let tenant = tenant("pod:a", "one", "c1");
+        let refused = ask_beside(store, &[&pool], tenant, Some(ip("10.10.10.1")), &bad, 0).unwrap_err();
+        assert!(!refused.try_again(), "trying again helps nobody");
+        assert_eq!(
+            refused.to_string(),
+            "address 10.10.10.1, asked for by pod:a, is an address of node n itself: replies to it would not come back. \
+             Ask for another one"
+        );
+        assert_eq!(books(store, &[&pool]).len(), 0);
+    });
+}
+
+#[test]
+fn an_owner_whose_address_a_node_took_gets_another_and_the_old_one_goes_back() {
+    in_each_store(|store| {
+        let pool = pool("p", "10.10.10.0/31", 31);
+        let name = "ordinal:shop/gw/0";
+        let old = ask(store, &[&pool], tenant(name, "one", "c1"), 0).unwrap().lease.ip;
+        release(store, &holder("one", "c1"), After::Owner, 10).unwrap();
+        let bad = of_node(&[&old.to_string()]);
+        let new = ask_beside(store, &[&pool], tenant(name, "one", "c2"), None, &bad, 20).unwrap();
+        assert_ne!(new.lease.ip, old);
+        let again = ask_beside(store, &[&pool], tenant(name, "one", "c2"), None, &bad, 30).unwrap();
+        assert_eq!((again.how, again.lease.ip), (How::Kept, new.lease.ip));
+        assert_eq!(books(store, &[&pool])[&("p".to_owned(), old)].freed_at, Some(20));
+        ask_beside(store, &[&pool], tenant("pod:b", "one", "c3"), None, &bad, 1 << 30).unwrap_err();
+    });
+}

@@ -60,7 +60,7 @@ pub(crate) fn ask(
     tenant: Tenant,
     now: u64,
 ) -> Result<Claimed, IpamError> {
-    claim(store, &Claim { tenant, pools, known: pools, address: None, now })
+    ask_beside(store, pools, tenant, None, &BTreeMap::new(), now)
 }
 
 /// Claims one certain address.
@@ -71,7 +71,24 @@ pub(crate) fn ask_for(
     address: &str,
     now: u64,
 ) -> Result<Claimed, IpamError> {
-    claim(store, &Claim { tenant, pools, known: pools, address: Some(ip(address)), now })
+    ask_beside(store, pools, tenant, Some(ip(address)), &BTreeMap::new(), now)
+}
+
+/// Claims where some addresses would serve nobody.
+pub(crate) fn ask_beside(
+    store: &dyn Store,
+    pools: &[&Pool],
+    tenant: Tenant,
+    address: Option<IpAddr>,
+    unservable: &BTreeMap<IpAddr, String>,
+    now: u64,
+) -> Result<Claimed, IpamError> {
+    claim(store, &Claim { tenant, pools, known: pools, address, unservable, now })
+}
+
+/// Addresses that would serve nobody, because a node has them.
+pub(crate) fn of_node(addresses: &[&str]) -> BTreeMap<IpAddr, String> {
+    addresses.iter().map(|text| (ip(text), "is an address of node n itself".to_owned())).collect()
 }
 
 /// The address that a claim gives.

@@ -2,13 +2,14 @@
 //!
 //! In: pools, blocks, problems, the time. Out: one JSON document, or aligned text. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use crate::addr::Cidr;
 use crate::cli::table::Table;
+use crate::egress::explain::Shown;
 use crate::egress::model::{PodName, Pool};
 use crate::ipam::{Block, Fill, Holder, Owner, State, Summary};
 use crate::problem::Problem;
@@ -26,8 +27,22 @@ pub struct IpamReport {
     pub blocks: Vec<BlockRow>,
     /// Addresses that are not free.
     pub items: Vec<LeaseRow>,
+    /// Addresses of pools that are never leased.
+    pub unservable: Vec<UnservableRow>,
     /// What is wrong.
     pub problems: Vec<Problem>,
+}
+
+/// An address of a pool that is never leased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnservableRow {
+    /// The address.
+    pub address: IpAddr,
+    /// The pool.
+    pub pool: String,
+    /// Why it would serve nobody, as far as this node knows.
+    pub reason: String,
 }
 
 /// A pool.
@@ -116,6 +131,7 @@ impl IpamReport {
             pools: Vec::new(),
             blocks: Vec::new(),
             items: Vec::new(),
+            unservable: Vec::new(),
             problems,
         };
         for name in names {
@@ -177,7 +193,19 @@ impl IpamReport {
         });
     }
 
-    /// For people: three tables and the problems, whatever of them is not empty.
+    /// Those of these addresses, each with its reason, that lie in a pool.
+    pub fn never_leased(mut self, unservable: &BTreeMap<IpAddr, String>) -> IpamReport {
+        for pool in &self.pools {
+            let Some(cidr) = pool.cidr else { continue };
+            for (address, reason) in unservable.range(cidr.first()..=cidr.last()) {
+                let (pool, reason) = (pool.name.clone(), reason.clone());
+                self.unservable.push(UnservableRow { address: *address, pool, reason });
+            }
+        }
+        self
+    }
+
+    /// For people: four tables and the problems, whatever of them is not empty.
     pub fn text(&self) -> String {
         let mut pools = Table::new(&["POOL", "CIDR", "BLOCKS", "FILL"]);
         for pool in &self.pools {
@@ -208,10 +236,14 @@ impl IpamReport {
                 lease.sequence.to_string(),
             ]);
         }
-        let tables = [pools, blocks, leases].into_iter().filter(|table| !table.is_empty());
+        let mut unservable = Table::new(&["NEVER LEASED", "POOL", "WHY"]);
+        for row in &self.unservable {
+            unservable.row([row.address.to_string(), row.pool.clone(), row.reason.clone()]);
+        }
+        let tables = [pools, blocks, leases, unservable].into_iter().filter(|table| !table.is_empty());
         let mut parts: Vec<String> = tables.map(|table| table.to_string()).collect();
         if !self.problems.is_empty() {
-            parts.push(self.problems.iter().map(|problem| format!("{problem}\n")).collect());
+            parts.push(self.problems.iter().map(|problem| format!("{}\n", Shown(problem))).collect());
         }
         if parts.is_empty() { "no pools, no leases\n".to_owned() } else { parts.join("\n") }
     }

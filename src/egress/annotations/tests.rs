@@ -79,12 +79,12 @@ fn what_cannot_be_obeyed_is_said_with_field_and_value() {
         ),
         (
             vec![selector, hops("two")],
-            "BadValue metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=two: is not a whole number \
+            "BadValue metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=two: `two` is not a whole number \
              such as \"2\"; \"0\" means all gateways",
         ),
         (
             vec![hops("0")],
-            "MaxNextHopsAlone metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=0: limits a selector, \
+            "MaxNextHopsAlone metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=0: it limits a selector, \
              and this object has none: add `egret.dev/selector`",
         ),
     ] {
@@ -133,14 +133,18 @@ fn false_is_no_gateway_whatever_pools_it_names() {
 #[test]
 fn a_gateways_values_that_make_no_sense_are_named() {
     for (name, value, expected) in [
-        ("egret.dev/gateway", "yes", "BadValue: is neither \"true\" nor \"false\""),
+        ("egret.dev/gateway", "yes", "BadValue: `yes` is neither \"true\" nor \"false\""),
         (
             "egret.dev/ipv4pools",
             "a,b",
-            "BadValue: is neither a JSON list such as [\"egress-1\"] nor one bare name",
+            "BadValue: `a,b` is neither a JSON list such as [\"egress-1\"] nor one bare name",
         ),
-        ("egret.dev/ipv4pools", "[1]", "BadValue: is not a JSON list of texts such as [\"egress-1\"]: "),
-        ("egret.dev/ipv4pools", "[\"\"]", "BadValue: names a pool without a name"),
+        (
+            "egret.dev/ipv4pools",
+            "[1]",
+            "BadValue: `[1]` is not a JSON list of texts such as [\"egress-1\"]: ",
+        ),
+        ("egret.dev/ipv4pools", "[\"\"]", "BadValue: an empty text names no pool"),
         (
             "egret.dev/ipv4pools",
             "10.10.10.1/31",

@@ -136,7 +136,7 @@ Pod shop/odd on node n1 is a client
   note: the pod's annotations replace those of Namespace shop as a whole
 
 to 1.1.1.1: held, nothing leaves
-  why: metadata.annotations[\"egress.projectcalico.org/selector\"] the selector does not parse at character 6: \
+  why: metadata.annotations[\"egress.projectcalico.org/selector\"]: the selector does not parse at character 6: \
 a single `=` is no operator; write `==`
   to change that: correct metadata.annotations[\"egress.projectcalico.org/selector\"] of Pod shop/odd
 
@@ -247,13 +247,16 @@ problems:
 fn an_unknown_pod_is_asked_back_with_the_name_that_may_be_meant() {
     let said = |pod: &str| {
         let explanation = explain(&world(), &pod_name(pod), None);
-        let unknown = explanation.problems.iter().find(|problem| problem.reason == "UnknownPod");
-        unknown.unwrap_or_else(|| panic!("{pod}")).message.clone()
+        let unknown = explanation.problems.iter().find(|problem| problem.reason.starts_with("Unknown"));
+        let unknown = unknown.unwrap_or_else(|| panic!("{pod}"));
+        format!("{}: {}", unknown.reason, unknown.message)
     };
-    let rest = " It is explained as a pod without labels and annotations of its own";
-    assert_eq!(said("shop/crat"), format!("there is no such Pod object; did you mean shop/cart?{rest}"));
-    assert_eq!(said("shpo/cart"), format!("there is no such Pod object; did you mean shop/cart?{rest}"));
-    assert_eq!(said("db/unheard-of"), format!("there is no such Pod object.{rest}"));
+    let rest = "It is explained as a pod without labels and annotations";
+    let like = "there is no such Pod object; did you mean shop/cart?";
+    assert_eq!(said("shop/crat"), format!("UnknownPod: {like} {rest} of its own"));
+    let neither = "there is no such Pod object nor such a namespace";
+    assert_eq!(said("shpo/cart"), format!("UnknownNamespace: {neither}; did you mean shop/cart? {rest}"));
+    assert_eq!(said("nowhere/unheard-of"), format!("UnknownNamespace: {neither}. {rest}"));
 }
 
 #[test]

@@ -22,7 +22,9 @@ impl fmt::Display for Explanation {
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems:")?;
         }
-        self.problems.iter().try_for_each(|found| problem(f, found))
+        self.problems.iter().try_for_each(|found| {
+            Shown(found).to_string().lines().try_for_each(|line| writeln!(f, "  {line}"))
+        })
     }
 }
 
@@ -94,17 +96,20 @@ fn row(gateway: &GatewayRow) -> [String; 5] {
     ]
 }
 
-/// One problem; a selector that does not parse is shown with a caret under the character.
-fn problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
-    writeln!(f, "  {}", Plain(&problem.to_string()))?;
-    if problem.reason == "SelectorSyntax"
-        && let Err(error) = Selector::parse(&problem.value)
-    {
-        for line in error.to_string().lines() {
-            writeln!(f, "    {line}")?;
+/// One problem for people; a selector that does not parse is shown with a caret under the character.
+#[derive(Debug)]
+pub struct Shown<'a>(pub &'a Problem);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Plain(&self.0.to_string()))?;
+        if self.0.reason == "SelectorSyntax"
+            && let Err(error) = Selector::parse(&self.0.value)
+        {
+            error.to_string().lines().try_for_each(|line| write!(f, "\n  {}", Plain(line)))?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Text that may hold what a tenant wrote, on one line and without a terminal's control characters.

@@ -108,7 +108,7 @@ fn what_a_pod_names_wrongly_is_said() {
         assert_eq!(refused(&world(&[annotations])), expected);
     }
     let broken = world(&[(V4, "gone")]).broken("EgressPool gone");
-    assert_eq!(refused(&broken), "UnknownPool: EgressPool `gone` cannot be read: correct it");
+    assert_eq!(refused(&broken), "UnknownPool: EgressPool gone cannot be used: correct it");
 }
 
 #[test]

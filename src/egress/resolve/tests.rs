@@ -332,7 +332,10 @@ fn every_reason_why_a_gateway_is_out_is_a_sentence() {
              projectcalico.org/name == 'red'",
         ),
         (gone.clone(), "its pool `p4` is gone: create it again, or restart the gateway with another"),
-        (gone.broken("IPPool p4"), "IPPool `p4` cannot be read, so nobody knows who may use it: correct it"),
+        (
+            gone.broken("IPPool p4"),
+            "IPPool p4 cannot be used, so nobody knows who may use its addresses: correct it",
+        ),
         (replaced, "its endpoint belongs to an earlier pod of this name (UID a, now b): wait for its node"),
         (
             world().broken("Pod red/gw-0"),
