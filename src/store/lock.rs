@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::advice;
+
 /// Who holds a lock, as written into the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldBy {
@@ -36,7 +38,7 @@ pub enum LockError {
         holder: Option<HeldBy>,
     },
     /// The file cannot be opened or locked.
-    #[error("cannot lock {}: {source}", path.display())]
+    #[error("cannot lock {}: {source}{}", path.display(), advice(source))]
     Io {
         /// The lock's file.
         path: PathBuf,
@@ -95,7 +97,8 @@ pub fn lock(path: &Path, who: &str, timeout: Duration) -> Result<Guard, LockErro
             // Somebody may have deleted the file between open and lock: then our lock is on a file that nobody else
             // can see, and another process may hold the lock on the new one.
             Ok(()) if is_still_at(&file, path) => {
-                say(&mut file, who).map_err(io)?;
+                // Who cannot say who it is still holds it: on a full disk a pod's end must not fail by this.
+                let _ = say(&mut file, who);
                 return Ok(Guard { file, path: path.to_owned() });
             }
             Ok(()) => continue,
