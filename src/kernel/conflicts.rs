@@ -1,6 +1,6 @@
 //! Who else uses our numbers here, and what this kernel lacks: asked once, before anything is written.
 //!
-//! In: a place, our marks of ownership, our mark bits and UDP port. Out: sentences that say who and what to do; none if all is
+//! In: a place, our marks of ownership, our mark bits, our tunnel's name and UDP port. Out: sentences that say who and what to do; none if all is
 //! well. Never: changes anything.
 
 use super::netlink::{link, nexthop, rule};
@@ -14,12 +14,12 @@ pub fn conflicts(
     place: &Place<'_>,
     scope: &Scope,
     mark_mask: u32,
-    port: u16,
+    (tunnel, port): (&str, u16),
 ) -> Result<Vec<String>, KernelError> {
     let mut found = Vec::new();
     rules(place.here, scope, mark_mask, &mut found)?;
     nexthops(place.here, scope, &mut found)?;
-    tunnels(place.here, scope, port, &mut found)?;
+    tunnels(place.here, scope, (tunnel, port), &mut found)?;
     if !probe::has_netdev_egress(place.here) {
         found.push(
             "this kernel cannot filter packets as they leave a device (nftables `netdev` family, hook `egress`); Egret needs \
@@ -78,10 +78,23 @@ fn nexthops(here: &Netns, scope: &Scope, found: &mut Vec<String>) -> Result<(), 
     Ok(())
 }
 
-fn tunnels(here: &Netns, scope: &Scope, port: u16, found: &mut Vec<String>) -> Result<(), KernelError> {
+fn tunnels(
+    here: &Netns,
+    scope: &Scope,
+    (tunnel, port): (&str, u16),
+    found: &mut Vec<String>,
+) -> Result<(), KernelError> {
     let mut socket = open(here)?;
     let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
     for device in dump.iter().filter_map(|message| link::read(message.payload)) {
+        if device.name == tunnel && device.group != scope.link_group {
+            found.push(format!(
+                "device {tunnel} is not Egret's (link group {}, not {}), and Egret needs the name; remove it, or give it another \
+                 (`ip link set {tunnel} name …`)",
+                device.group, scope.link_group
+            ));
+            continue;
+        }
         let Some(vxlan) = device.vxlan().filter(|vxlan| vxlan.port == port) else { continue };
         if device.group != scope.link_group {
             found.push(format!(

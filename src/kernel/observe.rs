@@ -17,7 +17,7 @@ use crate::addr::Family;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// Not entered, or no socket in it.
-    #[error("cannot work in network namespace {}: {error}; this needs CAP_NET_ADMIN and CAP_SYS_ADMIN", netns.display())]
+    #[error("cannot work in network namespace {}: {error}; run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN", netns.display())]
     Enter {
         /// The namespace.
         netns: PathBuf,

@@ -16,7 +16,7 @@ use crate::store::RecordError;
 use crate::store::endpoints::EndpointError;
 use crate::store::nodes::NodeError as NumberError;
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, DirError};
+use crate::store::{Dir, DirError, advice};
 use crate::store::{Guard, LockError, lock, wait_for_writers};
 
 /// A node on a directory.
@@ -68,7 +68,7 @@ pub enum NodeError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// The node's own files on tmpfs cannot be read or written.
-    #[error("cannot use the node's own files below {0}: {1}")]
+    #[error("cannot use the node's own files below {}: {}{}", .0, .1, advice(.1))]
     Memory(String, std::io::Error),
     /// The kernel cannot be read.
     #[error("cannot read this node's kernel: {0}")]
@@ -120,6 +120,15 @@ impl Embedded {
     /// The name is no name, or there is no state directory.
     pub fn look(config: &Config) -> Result<Embedded, CniError> {
         Embedded::on(|| Dir::at(&config.state_dir), config, true)
+    }
+
+    /// The same for a pod's end: a directory that cannot be used keeps no address bound in this kernel.
+    ///
+    /// # Errors
+    /// The name is no name.
+    pub fn at_the_end(config: &Config) -> Result<Embedded, CniError> {
+        let dir = || Ok(Dir::open(&config.state_dir).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
+        Embedded::on(dir, config, false)
     }
 
     fn on(

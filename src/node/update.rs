@@ -49,7 +49,10 @@ impl Outcome {
     /// Each failed step, with the namespace and the kernel's reason.
     pub fn check(self) -> Result<Outcome, NodeError> {
         let failed = self.reports.iter().flat_map(|(place, report)| {
-            report.failed.iter().map(move |(step, why)| format!("{place}: {step}: {why}"))
+            report
+                .failed
+                .iter()
+                .map(move |(step, why)| format!("{place}: {why} ({})", short(&step.to_string())))
         });
         let failed: Vec<String> = failed.collect();
         if failed.is_empty() { Ok(self) } else { Err(NodeError::Steps(failed)) }
@@ -301,9 +304,13 @@ impl Embedded {
     /// Whether this kernel has what we need and nobody else uses what is ours. Asked before the first wiring.
     fn fit(&self, next: &NodePlan, node_ns: &Netns) -> Result<(), NodeError> {
         let place = Place { here: node_ns, home: node_ns };
-        let conflicts =
-            kernel::conflicts(&place, &numbers::node_scope(), next.here.mark_mask, next.here.port)
-                .map_err(|e| NodeError::Observe(e.to_string()))?;
+        let conflicts = kernel::conflicts(
+            &place,
+            &numbers::node_scope(),
+            next.here.mark_mask,
+            (numbers::TUNNEL, next.here.port),
+        )
+        .map_err(|e| NodeError::Observe(e.to_string()))?;
         let nft = kernel::nft::load::require().err().map(|e| e.to_string());
         let unfit: Vec<String> = conflicts.into_iter().chain(nft).collect();
         if unfit.is_empty() { Ok(()) } else { Err(NodeError::Unfit(unfit)) }
@@ -321,6 +328,16 @@ impl Embedded {
 
     pub(super) fn unwritable(&self, error: std::io::Error) -> NodeError {
         NodeError::Memory(self.memory.dir().display().to_string(), error)
+    }
+}
+
+/// A table in one transaction is pages long; who reads an error wants to know what stood in the way.
+fn short(step: &str) -> String {
+    const SHOWN: usize = 160;
+    if step.len() <= SHOWN {
+        step.to_owned()
+    } else {
+        format!("{} …", &step[..step.floor_char_boundary(SHOWN)])
     }
 }
 

@@ -41,7 +41,7 @@ impl Node for Plugin {
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {
-        let node = Embedded::open(&request.config)?;
+        let node = Embedded::at_the_end(&request.config)?;
         node.remove(&attachment_id(request))
     }
 
@@ -218,7 +218,11 @@ fn write(node: &Embedded, attachment: &Attachment) -> Result<(), CniError> {
     node.records.write(attachment).map_err(|error| {
         let _ = node.records.remove(&attachment.id()); // an ADD that fails leaves nothing
         let folder = node.records.folder().display();
-        CniError::new(Code::Io, format!("cannot write the record of this attachment below {folder}: {error}"))
+        let advice = crate::store::advice(&error);
+        CniError::new(
+            Code::Io,
+            format!("cannot write the record of this attachment below {folder}: {error}{advice}"),
+        )
     })
 }
 

@@ -51,6 +51,11 @@ impl Dir {
         Ok(dir)
     }
 
+    /// The directory, whatever it is now: for a pod's end, whose kernel part needs nothing of it.
+    pub fn unseen(root: impl Into<PathBuf>) -> Dir {
+        Dir { root: root.into() }
+    }
+
     /// A state directory that is only read: nothing is made.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::advice;
+
 /// Who holds a lock, as written into the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldBy {
@@ -36,7 +38,7 @@ pub enum LockError {
         holder: Option<HeldBy>,
     },
     /// The file cannot be opened or locked.
-    #[error("cannot lock {}: {source}", path.display())]
+    #[error("cannot lock {}: {source}{}", path.display(), advice(source))]
     Io {
         /// The lock's file.
         path: PathBuf,
@@ -87,7 +89,7 @@ pub fn wait_for_writers(path: &Path, timeout: Duration) -> Result<Option<Guard>,
     if !path.exists() {
         return Ok(None);
     }
-    wait(path, timeout, || File::open(path), |_| Ok(())).map(Some)
+    wait(path, timeout, || File::open(path), |_| {}).map(Some)
 }
 
 /// Takes the lock at `path`, waiting at most `timeout`. The file is made if it is missing; its folder must exist.
@@ -98,14 +100,14 @@ pub fn wait_for_writers(path: &Path, timeout: Duration) -> Result<Option<Guard>,
 /// # Errors
 /// [`LockError::Busy`] names the holder.
 pub fn lock(path: &Path, who: &str, timeout: Duration) -> Result<Guard, LockError> {
-    wait(path, timeout, || open(path), |file| say(file, who))
+    wait(path, timeout, || open(path), |file| drop(say(file, who)))
 }
 
 fn wait(
     path: &Path,
     timeout: Duration,
     open: impl Fn() -> io::Result<File>,
-    say: impl Fn(&mut File) -> io::Result<()>,
+    say: impl Fn(&mut File),
 ) -> Result<Guard, LockError> {
     let io = |source| LockError::Io { path: path.to_owned(), source };
     let begun = Instant::now();
@@ -117,7 +119,8 @@ fn wait(
             // Somebody may have deleted the file between open and lock: then our lock is on a file that nobody else
             // can see, and another process may hold the lock on the new one.
             Ok(()) if is_still_at(&file, path) => {
-                say(&mut file).map_err(io)?;
+                // Who cannot say who it is still holds it: on a full disk a pod's end must not fail by this.
+                say(&mut file);
                 return Ok(Guard { file, path: path.to_owned() });
             }
             Ok(()) => continue,

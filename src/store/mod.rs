@@ -11,6 +11,7 @@
 //! Reading needs no lock: a record is always whole, because a new one is renamed over it. Writing needs the [`Guard`]
 //! of the directory's lock, and every record has a version that a writer must have seen.
 
+mod advice;
 pub(crate) mod dir;
 pub mod endpoints;
 mod lock;
@@ -18,6 +19,7 @@ pub mod nodes;
 pub mod objects;
 pub mod record;
 
+pub use advice::advice;
 pub(crate) use dir::make_folder;
 pub use dir::{Dir, DirError};
 pub use lock::{Guard, HeldBy, LockError, lock, wait_for_writers};

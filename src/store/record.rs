@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::advice;
 use super::lock::Guard;
 use crate::fault;
 use crate::problem::Problem;
@@ -61,7 +62,7 @@ pub enum Swap {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The kernel refused.
-    #[error("cannot {verb} {}: {source}", path.display())]
+    #[error("cannot {verb} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// `read`, `write`, `remove`.
         verb: &'static str,

@@ -55,6 +55,39 @@ fn somebody_elses_rule_at_our_priority() {
     );
 }
 
+/// Each is named with who has it, and what to change.
+#[test]
+fn somebody_elses_mark_nexthop_port_and_device() {
+    let lab = lab();
+    for (spoil, mend, words) in [
+        (
+            "ip rule add fwmark 0x10/0x30 priority 650 table 99",
+            "ip rule del priority 650",
+            &["0x10/0x30", "650", "markMask"][..],
+        ),
+        (
+            "ip nexthop add id 234881030 dev eth0 protocol 186",
+            "ip nexthop del id 234881030",
+            &["234881030", "bgp", "must use others"],
+        ),
+        (
+            "ip link add flannel.1 type vxlan id 7 dstport 4790 dev eth0",
+            "ip link del flannel.1",
+            &["flannel.1", "4790", "underlay.port"],
+        ),
+        (
+            "ip link add egress.vxlan type bridge",
+            "ip link del egress.vxlan",
+            &["egress.vxlan", "link group 0", "another"],
+        ),
+    ] {
+        fails_without_a_trace(&lab, spoil, mend, words);
+        // What makes a node asked again: nothing of ours is left.
+        let list = lab.conflist_path(1).display().to_string();
+        assert!(lab.egret(1, &["uninstall", "--config", &list]).unwrap().status.success());
+    }
+}
+
 #[test]
 fn a_pool_that_is_full_for_the_second_family_alone() {
     let lab = lab();

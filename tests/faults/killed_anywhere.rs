@@ -8,16 +8,16 @@ use crate::books::{assert_in_order, gc, reconcile_command, said, was_killed, wit
 use crate::lab::{Lab, WANTS_LEASES, nodes};
 
 /// A generator of its own: the moment of a kill need not be secret, and a seed must give the same story again.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
 
-fn number(variable: &str, otherwise: u64) -> u64 {
+pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
 }
 
@@ -77,7 +77,7 @@ fn killed_at_random_moments_of_many_verbs_nothing_is_lost_doubled_or_leaked() {
     }
     assert_in_order(&lab, &all, &format!("seed {seed}, {killed} of {rounds} killed"));
     println!(
-        "{killed} of {rounds} verbs were killed; {} pods live, nothing lost, doubled or leaked",
+        "soak: {killed} of {rounds} verbs were killed; {} pods live, nothing lost, doubled or leaked",
         live.len()
     );
 }

@@ -1,6 +1,8 @@
 //! Crashes, races, reboots: whatever happens half-way, what is left is the truth or is put right by the next call.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
+mod any_order;
+mod bad_ground;
 mod books;
 mod crowd;
 mod halfway;

@@ -14,7 +14,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use egret::addr::Family;
 use egret::egress::explain::{Explanation, Verdict};
 use egret::store::{Dir, endpoints};
-use egret::testbed::{CnitoolError, Masquerade, Outside, Pod, STATE_DIR, Topology, World, node_address};
+use egret::testbed::{
+    CnitoolError, Masquerade, Outside, Place, Pod, STATE_DIR, Topology, World, node_address,
+};
 use serde_json::Value;
 
 /// Worlds that stand at a time: each runs plugins and traffic, and probes wait only so long.
@@ -243,4 +245,16 @@ pub(crate) fn kind<T: Debug>(result: io::Result<T>) -> io::ErrorKind {
 
 fn everything(pod: &Pod, to: IpAddr) -> [(&'static str, io::Result<IpAddr>); 4] {
     [("tcp", pod.tcp(to)), ("udp", pod.udp(to)), ("http", pod.http(to)), ("ping", pod.ping(to))]
+}
+
+/// Everything a person could list. Counters, ages and learned neighbours are left out.
+pub(crate) fn listing(node: &Place) -> String {
+    node.sh(
+        "ip -d link | sed -E 's/ (gc_timer|tcn_timer|hello_timer|topology_change_timer|hold_timer|message_age_timer|forward_delay_timer) +[0-9.]+//g'; ip addr | sed -E 's/[0-9]+sec/sec/g'
+         for f in -4 -6; do ip $f route show table all | sed -E 's/ expires [0-9]+sec//' | sort; ip $f rule; ip $f neigh show nud permanent; ip $f neigh show proxy; done
+         ip nexthop; bridge fdb show br dum0; nft -s list ruleset | sed -E 's/counter packets [0-9]+ bytes [0-9]+/counter/; s/(# handle|handle) [0-9]+//'
+         iptables-save | grep -v '^[#:]' | sort; ip6tables-save | grep -v '^[#:]' | sort
+         sysctl -a 2>/dev/null | grep '^net\\.' | grep -v 'nf_conntrack_count\\|stable_secret\\|route.flush\\|\\.stat\\.' | sort",
+    )
+    .unwrap()
 }

@@ -1,8 +1,8 @@
 //! B7: `egret uninstall` leaves a node as it was, with what others have there.
 
-use egret::testbed::{Place, Topology};
+use egret::testbed::Topology;
 
-use crate::lab::{Lab, nodes};
+use crate::lab::{Lab, listing, nodes};
 
 /// What others may have on a node: devices, routes, rules, nexthops, neighbours, firewall, settings.
 const FOREIGN: &str = "ip link add dum0 type bridge && ip addr add 192.0.2.1/24 dev dum0 && ip link set dum0 up group 77\n\
@@ -13,18 +13,6 @@ const FOREIGN: &str = "ip link add dum0 type bridge && ip addr add 192.0.2.1/24 
     ip neigh replace 172.30.0.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent\n\
     nft add table inet theirs && nft 'add chain inet theirs c { type filter hook forward priority 0; }'\n\
     nft add rule inet theirs c counter meta mark 0x1 accept";
-
-/// Everything a person could list. Counters, ages and learned neighbours are left out.
-fn listing(node: &Place) -> String {
-    node.sh(
-        "ip -d link | sed -E 's/ (gc_timer|tcn_timer|hello_timer|topology_change_timer|hold_timer|message_age_timer|forward_delay_timer) +[0-9.]+//g'; ip addr | sed -E 's/[0-9]+sec/sec/g'
-         for f in -4 -6; do ip $f route show table all | sed -E 's/ expires [0-9]+sec//' | sort; ip $f rule; ip $f neigh show nud permanent; ip $f neigh show proxy; done
-         ip nexthop; bridge fdb show br dum0; nft -s list ruleset | sed -E 's/counter packets [0-9]+ bytes [0-9]+/counter/; s/(# handle|handle) [0-9]+//'
-         iptables-save | grep -v '^[#:]' | sort; ip6tables-save | grep -v '^[#:]' | sort
-         sysctl -a 2>/dev/null | grep '^net\\.' | grep -v 'nf_conntrack_count\\|stable_secret\\|route.flush\\|\\.stat\\.' | sort",
-    )
-    .unwrap()
-}
 
 /// Gateways, clients of both kinds, traffic; then uninstall on every node.
 fn as_before(topology: Topology) {

@@ -341,8 +341,14 @@ fn run(store: &dyn Store, events: &[Event], restart: &dyn Fn(), raced: bool) {
     }
 }
 
+/// `PROPTEST_CASES`, else this many. proptest itself would not ask the environment where a number is given.
+fn cases(otherwise: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(otherwise))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
     #[test]
     fn the_rules_hold_in_memory(events in prop::collection::vec(event(), 1..80)) {
         run(&MemoryStore::new(), &events, &|| {}, true);
@@ -350,7 +356,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(cases(16))]
     #[test]
     fn the_rules_hold_in_a_directory(events in prop::collection::vec(event(), 1..60)) {
         let scratch = Scratch::new();
