@@ -141,7 +141,6 @@ fn others(world: &World, like: &Pod, there: bool) -> Result<(), Trouble> {
             netns: like.place().path(),
             dev: meta.dev(),
             inode: meta.ino(),
-            cookie: None,
             pod: Some(PodName::new("shop", format!("other-{n}"))),
             uid: None,
             addresses: vec![

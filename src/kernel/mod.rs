@@ -14,6 +14,7 @@ pub mod netns;
 pub(crate) mod nfnetlink;
 pub mod nft;
 pub mod observe;
+mod part;
 pub mod probe;
 #[cfg(test)]
 mod sandbox;

@@ -51,10 +51,6 @@ pub struct Attachment {
     pub dev: u64,
     /// Inode of the namespace's file.
     pub inode: u64,
-    /// The kernel's cookie of the namespace (`SO_NETNS_COOKIE`, 5.14), where it was entered: unlike the inode it is never
-    /// used again before the next boot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cookie: Option<u64>,
     /// The pod, if the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
@@ -91,6 +87,13 @@ impl Attachment {
             container_id: self.container_id.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+
+    /// Whether two are interfaces of one container, in one namespace.
+    pub fn is_beside(&self, other: &Attachment) -> bool {
+        self.id() != other.id()
+            && self.container_id == other.container_id
+            && (self.dev, self.inode) == (other.dev, other.inode)
     }
 
     /// Whether the path leads to another namespace than at ADD.
@@ -305,7 +308,6 @@ mod tests {
             netns: "/run/netns/a".into(),
             dev: 4,
             inode: 4026531840,
-            cookie: None,
             pod: Some(PodName::new("shop", "cart")),
             uid: None,
             addresses: vec!["10.0.0.5".parse().unwrap()],

@@ -79,6 +79,15 @@ impl Embedded {
         }
     }
 
+    /// Whether a pod is a gateway already by another of its interfaces.
+    ///
+    /// # Errors
+    /// The records cannot be listed.
+    pub fn serves_otherwise(&self, attachment: &Attachment) -> Result<bool, NodeError> {
+        let known = self.listing(None)?.attachments;
+        Ok(known.iter().any(|other| other.gateway && other.is_beside(attachment)))
+    }
+
     /// Addresses that would serve nobody, as far as this node knows: of Node objects, and of its own devices' subnets.
     ///
     /// # Errors

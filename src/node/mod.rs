@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod attachment;
+pub mod check;
 pub mod embedded;
 pub mod facts;
 pub mod flows;

@@ -1,20 +1,18 @@
-//! `egret reconcile`, `egret uninstall` and CHECK: the node as a whole, once.
+//! `egret reconcile` and `egret uninstall`: the node as a whole, once.
 //!
 //! In: the directory and the node. Out: an [`Outcome`] that names every step. Never: touches what is not ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cni::reply::{CniError, Code};
-use crate::egress::gateway_state::gateway_state;
-use crate::egress::lower::{Belts, node_state};
+use crate::cni::reply::CniError;
 use crate::egress::model::View;
 use crate::egress::numbers;
 use crate::fault;
 use crate::ipam::{self, After, DirStore, Holder, Owner};
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
-use crate::kernel::{self, Place, Step};
-use crate::node::attachment::{Attachment, AttachmentId};
+use crate::kernel::{self, Place};
+use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::store::endpoints;
@@ -69,51 +67,6 @@ impl Embedded {
         }
         drop(guard);
         Ok(outcome)
-    }
-
-    /// CHECK: whether the kernel still holds the plan last applied to this attachment. A newer plan is no difference.
-    ///
-    /// # Errors
-    /// 103 with the steps that would mend it.
-    pub fn compare(&self, id: &AttachmentId) -> Result<(), CniError> {
-        // Whoever works on the kernel now would be seen half way.
-        let _guard = self.lock(&format!("CHECK {id}"))?;
-        let wired = || self.records.read(id).is_ok_and(|r| r.is_some_and(|r| r.host_interface.is_some()));
-        let applied = match self.memory.applied() {
-            Some(applied) => applied,
-            None if wired() => {
-                let msg = "this node's plan is lost or torn; `egret reconcile` makes it anew";
-                return Err(CniError::new(Code::CheckDifference, msg));
-            }
-            None => return Ok(()),
-        };
-        let (plan, name) = (&applied.plan, id.to_string());
-        let is_client = plan.clients.values().any(|client| client.attachment == name);
-        let gateway = plan.locals.get(&name);
-        if !is_client && gateway.is_none() {
-            return Ok(());
-        }
-        let node_ns = self.netns()?;
-        let place = Place { here: &node_ns, home: &node_ns };
-        let desired = node_state(plan, Belts::of_this_build());
-        let mut steps = difference(&place, &numbers::node_scope(), &desired)?;
-        if let Some(gateway) = gateway {
-            let record = self.records.read(id).ok().flatten();
-            let path = record.map(|r| r.netns).unwrap_or_default();
-            let here = Netns::open(&path).map_err(NodeError::from)?;
-            let place = Place { here: &here, home: &node_ns };
-            let desired = gateway_state(plan, gateway, Belts::of_this_build());
-            steps.extend(difference(&place, &numbers::gateway_scope(), &desired)?);
-        }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
-        let msg = format!(
-            "{} steps are missing between this node's kernel and its plan; `egret reconcile` takes them",
-            steps.len()
-        );
-        Err(CniError::new(Code::CheckDifference, msg).details(steps.join("; ")))
     }
 
     /// Attachments of this node's gateways: those in the last plan, and those with an endpoint, should the plan be lost.
@@ -238,14 +191,4 @@ impl Embedded {
 
 fn living_uids(view: &View) -> BTreeSet<String> {
     view.pods.values().filter_map(|pod| pod.uid.clone()).collect()
-}
-
-fn difference(
-    place: &Place<'_>,
-    scope: &kernel::state::Scope,
-    desired: &State,
-) -> Result<Vec<Step>, NodeError> {
-    let keys = desired.sysctls.keys().map(String::as_str);
-    let observed = kernel::observe(place, scope, keys).map_err(|e| NodeError::Observe(e.to_string()))?;
-    Ok(kernel::steps(&observed, desired, &BTreeMap::new()))
 }

@@ -62,7 +62,6 @@ impl Node for Records {
             netns: request.netns.clone().unwrap_or_default(),
             dev: id.dev,
             inode: id.inode,
-            cookie: None,
             pod: request.pod.clone(),
             uid: request.pod_uid.clone(),
             addresses: request.addresses().addresses.into_iter().map(|(ip, _)| ip).collect(),

@@ -128,7 +128,6 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
         netns: request.netns.clone().unwrap_or_default(),
         dev: id.dev,
         inode: id.inode,
-        cookie: None,
         pod: request.pod.clone(),
         uid: request.pod_uid.clone().or_else(|| object.and_then(|pod| pod.uid.clone())),
         addresses: found.addresses.iter().map(|(ip, _)| *ip).collect(),
@@ -144,6 +143,11 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     };
     overlay(&mut view, &attachment);
     let role = role(&view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
+    // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
+    let role = match role {
+        Role::Gateway if node.serves_otherwise(&attachment)? => Role::Unselected,
+        role => role,
+    };
     attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
         read_namespace(request, found.read_netns, &mut attachment)?;

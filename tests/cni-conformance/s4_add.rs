@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::world::{
-    Kind, bind, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until,
+    Kind, bind, entry, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until,
 };
 
 #[test]
@@ -235,4 +235,44 @@ fn general_rule_g4_a_reply_that_nobody_can_read_is_no_panic() {
         }
         assert!(identity("/run/netns/a").1 > 0);
     });
+}
+
+/// As with Multus: `eth0` and then `net1`, both chained with Egret, in one namespace.
+#[test]
+fn a_second_interface_of_a_gateway_pod_is_without_egress() {
+    for_every_pod(|world| {
+        let inside = |args: &[&str]| output(&[&["nsenter", "--net=/run/netns/a", "ip"], args].concat());
+        ip(&["link", "add", "vetha2", "type", "veth", "peer", "name", "net1", "netns", "/run/netns/a"]);
+        inside(&["addr", "add", "10.7.7.3/24", "dev", "net1"]);
+        let mut entry = entry("1.1.0");
+        entry["name"] = "second".into();
+        entry["prevResult"]["interfaces"][1]["name"] = "net1".into();
+        entry["prevResult"]["ips"][0]["address"] = "10.7.7.3/24".into();
+        let second = |verb: &str| world.call(verb).json(entry.clone()).env("CNI_IFNAME", "net1");
+
+        let added = world.add("c1");
+        let before = (inside(&["addr"]), books());
+        assert_eq!(second("ADD").run().succeeds(), entry["prevResult"]);
+        if world.kind == Kind::Gateway {
+            assert_eq!(before, (inside(&["addr"]), books()), "one gateway, one lease");
+        }
+        assert!(world.is_wired("10.1.2.3"));
+        assert_eq!(world.records().len(), 2);
+        for _ in 0..2 {
+            world.call("CHECK").run().succeeds();
+            second("CHECK").run().succeeds();
+        }
+        assert_eq!((world.add("c1"), second("ADD").run().succeeds()), (added, entry["prevResult"].clone()));
+        second("DEL").run().succeeds();
+        world.call("CHECK").run().succeeds();
+        assert!(world.is_wired("10.1.2.3"), "the first interface serves on");
+        world.call("DEL").run().succeeds();
+        assert!(world.records().is_empty());
+    });
+}
+
+/// Leases and endpoints, as they are written.
+fn books() -> Vec<String> {
+    let files = output(&["find", "/var/lib/egret", "-path", "*/ipam/*", "-o", "-path", "*/endpoints/*"]);
+    files.lines().map(|file| fs::read_to_string(file).unwrap_or_default()).collect()
 }

@@ -116,3 +116,47 @@ fn row_6_9_check_changes_nothing() {
         world.dump().is_as(&before);
     });
 }
+
+/// A client's own element, and a local gateway's own way: each is missed by its own pod's CHECK and by no other's.
+#[test]
+fn check_speaks_of_its_own_pod_alone() {
+    crate::world::for_a_client(|world| {
+        for (pod, address) in [("c1", "10.1.2.3"), ("c2", "10.1.2.4")] {
+            let ips = [serde_json::json!({"interface": 1, "address": format!("{address}/24")})];
+            let mut result = crate::world::result("1.1.0");
+            result["ips"] = ips.into();
+            let call = |verb: &str| world.call(verb).container(pod).with("prevResult", result.clone());
+            call("ADD").run().succeeds();
+            call("CHECK").run().succeeds();
+        }
+        output(&["nft", "delete", "element", "inet", "egret", "binding4", "{ 10.1.2.4 }"]);
+        world.call("CHECK").container("c1").run().succeeds();
+        world.call("CHECK").container("c2").run().fails(103, &["10.1.2.4"]);
+
+        // A gateway that no client uses, in a namespace of its own, loses its way back.
+        world.netns("b");
+        ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
+        let annotations = serde_json::json!({"cni.projectcalico.org/ipv4pools": "[\"blue\"]"});
+        let mut result = crate::world::result("1.1.0");
+        result["ips"] = [serde_json::json!({"interface": 1, "address": "10.1.2.5/24"})].into();
+        result["interfaces"][1]["sandbox"] = "/run/netns/b".into();
+        let gateway = |verb: &str| {
+            let call = world.call(verb).container("g1").env("CNI_NETNS", "/run/netns/b");
+            let runtime = serde_json::json!({ crate::world::ANNOTATIONS: annotations });
+            call.with("prevResult", result.clone()).with("runtimeConfig", runtime)
+        };
+        gateway("ADD").run().succeeds();
+        gateway("CHECK").run().succeeds();
+        let routes = output(&["ip", "route", "show", "table", "main"]);
+        let route = routes.lines().find(|route| route.contains("dev eg")).expect("the lease's route");
+        let lease = route.split(' ').next().unwrap();
+        ip(&["route", "del", lease, "table", "main"]);
+        world.call("CHECK").container("c1").run().succeeds();
+        gateway("CHECK").run().fails(103, &[lease]);
+
+        // What all share is everybody's.
+        ip(&["link", "del", "egress.vxlan"]);
+        world.call("CHECK").container("c1").run().fails(103, &["egress.vxlan"]);
+        gateway("CHECK").run().fails(103, &["egress.vxlan"]);
+    });
+}

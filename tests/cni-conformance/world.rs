@@ -49,6 +49,11 @@ pub(crate) fn for_an_unselected_pod(story: impl Fn(&World) + Sync) {
     in_a_world(Kind::Unselected, &story);
 }
 
+/// Tells a story about a client.
+pub(crate) fn for_a_client(story: impl Fn(&World) + Sync) {
+    in_a_world(Kind::Client, &story);
+}
+
 fn in_a_world(kind: Kind, story: &(impl Fn(&World) + Sync)) {
     let told = std::thread::scope(|threads| threads.spawn(|| story(&World::new(kind))).join());
     if let Err(panic) = told {

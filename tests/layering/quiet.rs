@@ -15,6 +15,7 @@ fn is_pure(path: &str) -> bool {
         "ipam/summary.rs",
         "ipam/audit.rs",
         "kernel/state.rs",
+        "kernel/part.rs",
         "kernel/step.rs",
         "kernel/steps.rs",
         "kernel/effect.rs",
