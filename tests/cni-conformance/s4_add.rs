@@ -185,7 +185,7 @@ fn row_4_24_a_pod_without_egress_costs_one_record() {
 
 /// The names of those of these system calls that an ADD makes, in order.
 fn strace(names: &[&str]) -> Vec<String> {
-    let stdin = fs::File::from(memory(&crate::world::entry("1.1.0").to_string()));
+    let stdin = fs::File::from(memory(&entry("1.1.0").to_string()));
     let run = std::process::Command::new("strace")
         .args(["-f", "-qq", "-e", &format!("trace={}", names.join(",")), "-e", "signal=none"])
         .arg(crate::world::egret())
