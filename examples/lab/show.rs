@@ -35,8 +35,7 @@ pub(super) fn status(world: &World) {
     let _ =
         writeln!(out, "\nTry:  scripts/lab exec demo/plain curl -s http://{v4}/        (or http://[{v6}]/)");
     if topology.egret.is_some() {
-        let list = world.conflist_path(1).display().to_string();
-        let _ = writeln!(out, "      scripts/lab exec node1 egret explain --config {list} demo/client1");
+        let _ = writeln!(out, "      scripts/lab exec node1 egret explain demo/client1");
         let _ = writeln!(out, "      scripts/lab del demo/gateway; scripts/lab status");
         let _ = writeln!(
             out,
