@@ -36,7 +36,7 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
     };
     let (mut used_before, mut used_after) = (BTreeMap::new(), BTreeMap::new());
     for ip in addresses {
-        match (before.clients.get(ip), after.clients.get(ip)) {
+        match (bound(before, *ip), bound(after, *ip)) {
             (Some(old), Some(new)) if old.attachment == new.attachment => {
                 let family = Family::of(*ip);
                 let old = gateways_of(before, old, family, &mut used_before).clone();
@@ -69,6 +69,30 @@ pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) 
     plan
 }
 
+/// Clients of the last plan that run on and are none any more keep an element, of a binding that sends everything direct. A FIN or
+/// RST of a connection whose entry is gone is INVALID, no masquerade hides that, and it would leave with the pod's own address: every
+/// binding's chain drops it. No other pod's packet pays for it, because all look into that map anyway.
+pub fn let_go(before: &NodePlan, after: &mut NodePlan, lives: impl Fn(&str) -> bool) {
+    let chain = binding_chain(LET_GO_KEY);
+    let free =
+        |(ip, client): &(&IpAddr, &Client)| !after.clients.contains_key(*ip) && lives(&client.attachment);
+    let free: Vec<_> =
+        before.clients.iter().filter(free).map(|(ip, c)| (*ip, c.attachment.clone())).collect();
+    if free.is_empty() {
+        return;
+    }
+    for (ip, attachment) in free {
+        after.clients.insert(ip, Client { attachment, binding: chain.clone() });
+    }
+    let rules = Family::BOTH.map(|family| (family.everything(), Verdict::Direct));
+    after.bindings.insert(chain, Binding { key: LET_GO_KEY.to_owned(), rules: rules.into() });
+}
+
+/// The client at an address, unless it was let go.
+pub fn bound(plan: &NodePlan, ip: IpAddr) -> Option<&Client> {
+    plan.clients.get(&ip).filter(|client| client.binding != binding_chain(LET_GO_KEY))
+}
+
 /// Clients of the last plan whose attachment cannot be read any more keep their binding, or are held where nobody else has it:
 /// nobody knows that they are gone, and unbound they would leave with their own address.
 pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str) -> bool) {
@@ -93,7 +117,9 @@ pub fn believed(observed: &State, numbers: &BTreeMap<IpAddr, u32>, next: &NodePl
     let table = observed.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned()));
     let maps = ["binding4", "binding6"].into_iter().filter_map(|name| table?.maps.get(name));
     for (key, value) in maps.flat_map(|map| &map.elements) {
-        if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value) {
+        if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value)
+            && *chain != binding_chain(LET_GO_KEY)
+        {
             let known = next.clients.get(ip).filter(|client| client.binding == *chain);
             let attachment = known.map_or(UNKNOWN, |client| &client.attachment).to_owned();
             plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
@@ -114,6 +140,9 @@ fn hold(plan: &mut NodePlan, addresses: impl Iterator<Item = (IpAddr, String)>) 
     let rules = Family::BOTH.map(|family| (family.everything(), Verdict::Held));
     plan.bindings.insert(chain, Binding { key: HELD_KEY.to_owned(), rules: rules.into() });
 }
+
+/// Rules-as-written of the binding of pods that were let go.
+const LET_GO_KEY: &str = "let go";
 
 /// Rules-as-written of the binding that holds everything.
 const HELD_KEY: &str = "held during a change";

@@ -11,7 +11,9 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
-use crate::egress::transition::{Transition, UNKNOWN, believed, holding, keep_unread, transition};
+use crate::egress::transition::{
+    Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go, transition,
+};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
@@ -134,6 +136,9 @@ impl Embedded {
         keep_unread(&before, &mut next, |attachment| {
             attachment == UNKNOWN || situation.unread.contains(attachment)
         });
+        let_go(&before, &mut next, |attachment| {
+            situation.attachments.iter().any(|known| known.id().to_string() == attachment)
+        });
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,
@@ -209,9 +214,8 @@ impl Embedded {
             fault::point("update.while-held");
         }
         let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
-        let joins = |ip: &std::net::IpAddr| {
-            change.next.clients.contains_key(ip) && !change.before.clients.contains_key(ip)
-        };
+        let joins =
+            |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
         let joining = awake.into_iter().filter(joins).collect();
         flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)?;
         Ok(held)

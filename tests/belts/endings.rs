@@ -55,3 +55,35 @@ fn connections_that_end_after_a_change_do_not_show_the_pod() {
     lab.bind(false);
     end_after(&lab, &capture, "the clients were bound", || lab.bind(true));
 }
+
+/// A pod that is no client any more leaves as the primary has it, with its node's address here; but what ends a connection that
+/// nobody remembers is INVALID, and no masquerade hides that.
+#[test]
+fn connections_of_pods_that_were_let_go_do_not_show_the_pod() {
+    let lab = Lab::raise();
+    let capture = lab.capture().unwrap();
+    let ends: [Vec<Meeting>; 2] = [(); 2].map(|()| lab.meetings());
+    lab.bind(false);
+    capture.restart();
+    let ends: Vec<_> = ends
+        .into_iter()
+        .zip([false, true])
+        .flat_map(|(meetings, abruptly)| meetings.into_iter().flat_map(move |m| m.client_ends(abruptly)))
+        .collect();
+    std::thread::sleep(Duration::from_millis(80));
+    lab.clients.iter().for_each(|pod| Sender::open(pod).round());
+    std::thread::sleep(Duration::from_millis(30));
+    let own: Vec<String> =
+        capture.packets().iter().filter(|p| lab.is_clients(p.source)).map(ToString::to_string).collect();
+    assert!(own.is_empty(), "{} packets with a pod's own address:\n{}", own.len(), own.join("\n"));
+    for pod in &lab.clients {
+        let node = egret::addr::Family::BOTH.map(|family| egret::testbed::node_address(pod.node, family));
+        let seen = capture.sources_of(pod);
+        assert!(
+            node.iter().all(|ip| seen.contains_key(ip)),
+            "{} is not seen as its node: {seen:?}",
+            pod.name
+        );
+    }
+    drop(ends);
+}

@@ -50,7 +50,9 @@ fn each_fault_leaks_without_the_belts_that_cover_it_and_each_of_them_alone_cover
     let lab = Lab::weakened();
     let capture = lab.capture().unwrap();
     let mut wrong = Vec::new();
-    for fault in FAULTS {
+    // `EGRET_FAULT_NAMED=unbound`: the lines whose name holds that, for who works on one.
+    let named = std::env::var("EGRET_FAULT_NAMED").unwrap_or_default();
+    for fault in FAULTS.iter().filter(|fault| fault.name.contains(&named)) {
         let mut expect = |without: &[&str], leak: bool| {
             let leaked = leaks(&lab, &capture, fault, without);
             println!("{}, without {without:?}: {leaked}", fault.name);
@@ -72,7 +74,7 @@ fn each_fault_leaks_without_the_belts_that_cover_it_and_each_of_them_alone_cover
 
 /// Evidence, not an aim: where one of these begins to leak, its belts have found their fault, and the line moves up.
 #[test]
-fn some_belts_cover_nothing_that_anything_else_does_not() {
+fn these_faults_leak_nothing_without_the_belts_that_one_would_expect() {
     let lab = Lab::weakened();
     let capture = lab.capture().unwrap();
     for fault in HARMLESS {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::worlds::{World, client, ip};
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::plan::Verdict;
-use crate::egress::transition::{holding, keep_unread, transition};
+use crate::egress::transition::{bound, holding, keep_unread, let_go, transition};
 
 #[test]
 fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
@@ -89,4 +89,28 @@ fn a_new_gateway_begins_with_a_clean_number() {
     let mut world = world.gateway(3, 1);
     world.decide(&PodName::new("shop", "c10"), &[0, 1]);
     assert_eq!(transition(&before, &world.plan()).begun, BTreeSet::from([2]));
+}
+
+#[test]
+fn a_pod_that_is_let_go_keeps_an_element_that_sends_it_direct_while_it_lives() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]).client(11, &[0]);
+    let before = world.plan();
+    world.resolution.decisions.clear();
+    let mut after = world.plan();
+    let_go(&before, &mut after, |attachment| attachment.contains("c10"));
+    assert!(bound(&after, client(10)).is_none() && !after.clients.contains_key(&client(11)));
+    let binding = &after.bindings[&after.clients[&client(10)].binding];
+    assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Direct));
+    let all = BTreeSet::from([10, 11].map(client))
+        .into_iter()
+        .chain(["fd00:10:60:1::a", "fd00:10:60:1::b"].map(ip));
+    assert_eq!(transition(&before, &after).rebound, all.collect(), "their entries go");
+    // It stays so, is no client to hold when it ends, and is one again when it is selected.
+    let mut again = world.plan();
+    let_go(&after, &mut again, |attachment| attachment.contains("c10"));
+    assert_eq!(again, after);
+    let mut ended = world.plan();
+    let_go(&after, &mut ended, |_| false);
+    assert_eq!(transition(&after, &ended).rebound, BTreeSet::new());
+    assert!(transition(&after, &before).rebound.contains(&client(10)));
 }
