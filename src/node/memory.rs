@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::egress::plan::NodePlan;
 use crate::fault;
+use crate::problem::Problem;
 
 /// The node's own directory, `/run/egret/NODE`.
 #[derive(Debug, Clone)]
@@ -41,6 +42,9 @@ struct Intended<'a> {
 
 /// Here as long as the kernel may differ from the plan last applied.
 const INTENDED: &str = "intended.json";
+
+/// Originals of the host's settings.
+const SETTINGS: &str = "settings.json";
 
 /// An address that this node took over a short while ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,17 +142,32 @@ impl Memory {
         if self.config().as_ref() == Some(config) { Ok(()) } else { self.write("config.json", config) }
     }
 
-    /// Settings to give back at uninstall.
+    /// Settings to give back at uninstall. Values of our own are never among them, whatever was lost: an original is kept when
+    /// a setting is changed, and one that has our value already is not.
     pub fn saved_settings(&self) -> SavedSettings {
-        self.read("settings.json").unwrap_or_default()
+        self.read(SETTINGS).unwrap_or_default()
     }
 
-    /// Remembers them.
+    /// A problem if there were settings to give back and nobody can read which: the one thing here that cannot be found again.
+    pub fn torn_settings(&self) -> Option<Problem> {
+        let file = self.dir.join(SETTINGS);
+        if !file.exists() || self.read::<SavedSettings>(SETTINGS).is_some() {
+            return None;
+        }
+        let message = "settings of the host from before Egret cannot be read, so uninstall will not give them back: compare \
+                       fib_multipath_hash_policy, and proxy_delay and proxy_ndp of the uplinks, with another machine's";
+        Some(Problem::new("", "TornRecord", message).file(file.display().to_string()))
+    }
+
+    /// Remembers them. A file that cannot be read is kept under another name.
     ///
     /// # Errors
     /// The directory cannot be written.
     pub fn save_settings(&self, settings: &SavedSettings) -> io::Result<()> {
-        if settings.is_empty() { self.remove("settings.json") } else { self.write("settings.json", settings) }
+        if self.torn_settings().is_some() {
+            fs::rename(self.dir.join(SETTINGS), self.dir.join("settings.torn"))?;
+        }
+        if settings.is_empty() { self.remove(SETTINGS) } else { self.write(SETTINGS, settings) }
     }
 
     /// Addresses taken over within the last minute.
@@ -203,5 +222,31 @@ impl Memory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_be_read_are_named_and_kept_beside_the_new_ones() {
+        let dir = std::env::temp_dir().join(format!("egret-memory-{}", std::process::id()));
+        let memory = Memory::new(&dir, "n1");
+        let settings = SavedSettings::from([("net/ipv4/x".to_owned(), "0".to_owned())]);
+        memory.save_settings(&settings).unwrap();
+        assert_eq!((memory.torn_settings(), memory.saved_settings()), (None, settings.clone()));
+
+        let file = memory.dir().join(SETTINGS);
+        fs::write(&file, "{\"net/ipv4/x\": ").unwrap();
+        let problem = memory.torn_settings().unwrap();
+        assert_eq!(problem.file, file.display().to_string());
+        assert!(problem.message.contains("will not give them back"), "{problem}");
+        assert!(memory.saved_settings().is_empty());
+
+        memory.save_settings(&settings).unwrap();
+        assert_eq!((memory.torn_settings(), memory.saved_settings()), (None, settings));
+        assert!(fs::read_to_string(memory.dir().join("settings.torn")).unwrap().ends_with(": "));
+        fs::remove_dir_all(dir).unwrap();
     }
 }

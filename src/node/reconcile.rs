@@ -28,7 +28,9 @@ impl Embedded {
         if !self.dry_run {
             self.forget_lost()?;
         }
+        let torn = self.memory.torn_settings();
         let mut outcome = self.update(Thoroughness::Whole, &[])?;
+        outcome.problems.extend(torn);
         if !self.dry_run {
             // Only now: while this kernel still answers for an address, nobody else may get it.
             self.release_lost_leases(None)?;
@@ -44,6 +46,7 @@ impl Embedded {
     pub fn uninstall(&self) -> Result<Outcome, NodeError> {
         let guard = self.lock_or_look("uninstall")?;
         let mut outcome = Outcome::default();
+        outcome.problems.extend(self.memory.torn_settings());
         let gateways = self.gateways_here()?;
         if !self.dry_run {
             self.withdraw(|_| true)?;
@@ -94,6 +97,7 @@ impl Embedded {
         let Ok(here) = Netns::open(&attachment.netns) else { return Ok(None) };
         let place = Place { here: &here, home: node_ns };
         let (scope, nothing) = (numbers::gateway_scope(), State::default());
+        // No originals: the settings of a pod's namespace are nobody else's, and die with it.
         kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), self.dry_run)
             .map(Some)
             .map_err(|e| NodeError::Observe(e.to_string()))

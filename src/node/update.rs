@@ -235,6 +235,7 @@ impl Embedded {
             let Some(path) = change.namespaces.get(attachment) else { continue };
             let done = Netns::open(path).map_err(|e| e.to_string()).and_then(|here| {
                 let place = Place { here: &here, home: node_ns };
+                // No originals: the settings of a pod's namespace are nobody else's, and die with it.
                 kernel::reconcile(
                     &place,
                     &numbers::gateway_scope(),
