@@ -21,11 +21,24 @@ pub(crate) struct Findings<'a> {
     pub(crate) problems: Vec<Problem>,
     /// Whether any of them makes the object unusable.
     pub(crate) broken: bool,
+    /// Which of them do, by place in `problems`.
+    wrong: Vec<usize>,
 }
 
 impl<'a> Findings<'a> {
     pub(crate) fn of(file: &'a str, object: String) -> Findings<'a> {
-        Findings { file, object, problems: Vec::new(), broken: false }
+        Findings { file, object, problems: Vec::new(), broken: false, wrong: Vec::new() }
+    }
+
+    /// What makes the object unusable. From now on it counts as usable: who asks hands the reasons on with it.
+    pub(crate) fn unfit(&mut self) -> Vec<Problem> {
+        self.broken = false;
+        std::mem::take(&mut self.wrong).into_iter().filter_map(|i| self.problems.get(i).cloned()).collect()
+    }
+
+    /// Whether any of the problems from the given one on makes the object unusable.
+    pub(crate) fn wrong_since(&self, from: usize) -> bool {
+        self.wrong.last().is_some_and(|last| *last >= from)
     }
 
     /// Notes something that makes the object unusable.
@@ -37,6 +50,7 @@ impl<'a> Findings<'a> {
         message: impl Into<String>,
     ) {
         self.broken = true;
+        self.wrong.push(self.problems.len());
         self.doubt(field, value, reason, message);
     }
 
@@ -89,6 +103,16 @@ pub(crate) struct Section<'v> {
 impl<'v> Section<'v> {
     pub(crate) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
         Section { path: path.into(), map: Some(map) }
+    }
+
+    /// Its own path.
+    pub(crate) fn here(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether there is such a map, be it empty.
+    pub(crate) fn is_there(&self) -> bool {
+        self.map.is_some()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&'v Value> {
@@ -159,6 +183,19 @@ impl<'v> Section<'v> {
                 &[]
             }
         }
+    }
+
+    /// Maps of a list, each with its path; what is no map is noted.
+    pub(crate) fn sections(&self, key: &str, findings: &mut Findings<'_>) -> Vec<Section<'v>> {
+        let mut sections = Vec::new();
+        for (i, value) in self.list(key, findings).iter().enumerate() {
+            let path = format!("{}[{i}]", self.path(key));
+            match value {
+                Value::Object(map) => sections.push(Section::of(path, map)),
+                other => findings.wrong_type(&path, other, "a map"),
+            }
+        }
+        sections
     }
 
     /// Texts of a list, each with its path; what is no text is noted.

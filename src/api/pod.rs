@@ -1,5 +1,7 @@
 //! Core `Pod`, as far as egress cares. Everything else in it is the kubelet's and is not looked at.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use super::Object;
@@ -16,9 +18,23 @@ pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>)
         annotations: metadata.pairs("annotations", findings),
         node: spec.text("nodeName", findings).and_then(owned),
         host_network: spec.flag("hostNetwork", findings),
-        ips: Vec::new(),
+        ips: ips(root),
         stateful_set: stateful_set(metadata.list("ownerReferences", findings)),
     }))
+}
+
+/// Its addresses, while it has any: those of a pod that has ended are given to others. What is no address is not looked at:
+/// a decision rests on what the CNI said, and this is for lists only.
+fn ips(root: &Section<'_>) -> Vec<IpAddr> {
+    let Some(status) = root.get("status") else { return Vec::new() };
+    let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    if matches!(word(status, "phase").as_deref(), Some("Succeeded" | "Failed")) {
+        return Vec::new();
+    }
+    let address = |text: String| text.parse::<IpAddr>().ok();
+    let several = status.get("podIPs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let ips: Vec<IpAddr> = several.iter().filter_map(|ip| word(ip, "ip").and_then(address)).collect();
+    if ips.is_empty() { word(status, "podIP").and_then(address).into_iter().collect() } else { ips }
 }
 
 /// The `StatefulSet` that controls the pod. Of several owners at most one has `controller: true`.
