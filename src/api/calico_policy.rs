@@ -19,23 +19,49 @@
 //! policy are held.
 
 use super::Object;
-use super::egress_policy::preference;
+use super::egress_policy::{MAX_NEXT_HOPS, PREFERENCE, preference};
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, selector};
+use super::shape::{CIDR, Field, Shape, document, field};
 use crate::egress::policy::{PodGateways, PolicyKind, To};
 
+pub(super) const FIELDS: &[Field] = &document(SPEC);
+
+const SPEC: &[Field] = &[field(
+    "rules",
+    Shape::Maps(RULE),
+    "Destinations and where they go. The longest prefix wins, in any order.",
+)
+.required()];
+
+const RULE: &[Field] = &[
+    field("description", Shape::Text, "For people."),
+    field("destination", Shape::Map(DESTINATION), "Where packets go to. Absent: everything, both families."),
+    field("gateway", Shape::Map(GATEWAY), "The gateway pods. Absent: direct, as if there were no policy."),
+    PREFERENCE,
+];
+
+const DESTINATION: &[Field] =
+    &[field("cidr", Shape::Text, "A prefix; a bare address is itself alone. Absent: everything.").like(CIDR)];
+
+const GATEWAY: &[Field] = &[
+    field("selector", Shape::Text, "Selector over the gateway pods' labels.").required(),
+    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces.").required(),
+    MAX_NEXT_HOPS,
+];
+
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.only(&["apiVersion", "kind", "metadata", "spec", "status"], findings);
+    root.closed(findings);
     let mut draft = Draft::new(name, PolicyKind::Calico, root, findings);
     let spec = root.section("spec", findings);
-    spec.only(&["rules"], findings);
+    spec.closed(findings);
     let mut says_something = false;
     for rule in spec.sections("rules", findings) {
-        rule.only(&["description", "destination", "gateway", "gatewayPreference"], findings);
+        rule.closed(findings);
         rule.text("description", findings);
         let to = to(&rule, findings);
         let section = rule.section("destination", findings);
-        section.only(&["cidr"], findings);
+        section.closed(findings);
         let path = section.path("cidr");
         let field = rule.here();
         let given = section.get("cidr").is_some();
@@ -61,7 +87,7 @@ fn to(rule: &Section<'_>, findings: &mut Findings<'_>) -> Option<To> {
         return Some(To::Direct);
     }
     let gateway = rule.section("gateway", findings);
-    gateway.only(&["selector", "namespaceSelector", "maxNextHops"], findings);
+    gateway.closed(findings);
     if !gateway.is_there() {
         return None;
     }

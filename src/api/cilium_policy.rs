@@ -18,21 +18,56 @@
 //! ```
 
 use super::Object;
-use super::egress_policy::MOST_NODE_GATEWAYS;
+use super::egress_policy::{EGRESS_IP, INTERFACE, MOST_NODE_GATEWAYS};
 use super::fields::{Findings, Section};
-use super::label_selector::{self, Terms};
+use super::label_selector::{self, LABEL_SELECTOR, Terms};
 use super::policy::{Draft, destination, leaves_by};
+use super::shape::{Field, PREFIX, Shape, document, field};
 use crate::addr::Cidr;
 use crate::egress::policy::{NodeGatewayWish, PodSelection, PolicyKind, To};
 
+pub(super) const FIELDS: &[Field] = &document(SPEC);
+
+const SPEC: &[Field] = &[
+    field("selectors", Shape::Maps(SELECTION), "Pods that the policy is for; any entry is enough.")
+        .required(),
+    field("destinationCIDRs", Shape::Texts, "Destinations; the longest prefix wins.").required().like(PREFIX),
+    field("excludedCIDRs", Shape::Texts, "Destinations that go direct.").like(PREFIX),
+    field("egressGateway", Shape::Map(GATEWAY), "The node through which they go."),
+    field(
+        "egressGateways",
+        Shape::Maps(GATEWAY),
+        "Several: each pod takes one, by its UID. If there is any, `egressGateway` has no effect.",
+    )
+    .items(0, MOST_NODE_GATEWAYS),
+];
+
+const SELECTION: &[Field] = &[
+    field(
+        "podSelector",
+        Shape::Map(LABEL_SELECTOR),
+        "Over the pods' labels, and `io.kubernetes.pod.namespace`. This or `namespaceSelector` is required.",
+    ),
+    field("namespaceSelector", Shape::Map(LABEL_SELECTOR), "Over the labels of their namespaces."),
+    field(
+        "nodeSelector",
+        Shape::Map(LABEL_SELECTOR),
+        "Over the labels of the node they run on; those of all entries are pooled.",
+    ),
+];
+
+const GATEWAY: &[Field] = &[
+    field("nodeSelector", Shape::Map(LABEL_SELECTOR), "The first node by name that matches serves.")
+        .required(),
+    INTERFACE,
+    EGRESS_IP,
+];
+
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.only(&["apiVersion", "kind", "metadata", "spec", "status"], findings);
+    root.closed(findings);
     let mut draft = Draft::new(name, PolicyKind::Cilium, root, findings);
     let spec = root.section("spec", findings);
-    spec.only(
-        &["selectors", "destinationCIDRs", "excludedCIDRs", "egressGateway", "egressGateways"],
-        findings,
-    );
+    spec.closed(findings);
     draft.select(selections(&spec, findings));
     let wishes = gateways(&spec, findings);
     let destinations = cidrs(&spec, "destinationCIDRs", findings);
@@ -73,7 +108,7 @@ fn selections(spec: &Section<'_>, findings: &mut Findings<'_>) -> Vec<PodSelecti
         findings.doubt("spec.selectors", "[]", "SelectsNothing", message);
     }
     for entry in &entries {
-        entry.only(&["podSelector", "namespaceSelector", "nodeSelector"], findings);
+        entry.closed(findings);
         if entry.get("podSelector").is_none() && entry.get("namespaceSelector").is_none() {
             let message = format!(
                 "{} has neither podSelector nor namespaceSelector, and Cilium wants one; write `podSelector: {{}}` for every pod",
@@ -143,7 +178,7 @@ fn gateways(spec: &Section<'_>, findings: &mut Findings<'_>) -> Vec<NodeGatewayW
 }
 
 fn wish(gateway: &Section<'_>, findings: &mut Findings<'_>) -> Option<NodeGatewayWish> {
-    gateway.only(&["nodeSelector", "interface", "egressIP"], findings);
+    gateway.closed(findings);
     if gateway.is_there() && gateway.get("nodeSelector").is_none() {
         let path = gateway.path("nodeSelector");
         let message = format!("{path} is missing; write which nodes, or `{{}}` for all");

@@ -32,25 +32,138 @@
 use super::Object;
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, leaves_by, selector};
+use super::shape::{ADDRESS, CIDR, Field, Shape, document, field};
 use crate::addr::Cidr;
 use crate::egress::policy::{NodeGatewayWish, PodGateways, PodSelection, PolicyKind, To};
 
 /// As in Cilium's kind (`maxItems`).
 pub(super) const MOST_NODE_GATEWAYS: usize = 64;
 
+pub(super) const FIELDS: &[Field] = &document(SPEC);
+
+const SPEC: &[Field] = &[
+    field(
+        "enforced",
+        Shape::Flag,
+        "Decides before every annotation: a pod cannot annotate itself out of the policy. Needs `selectors`.",
+    )
+    .or("false"),
+    field(
+        "selectors",
+        Shape::Maps(SELECTION),
+        "Pods that the policy selects by itself; any entry is enough. Absent: annotations name the policy.",
+    ),
+    field(
+        "rules",
+        Shape::Maps(RULE),
+        "Destinations and where they go. The longest prefix wins, in any order.",
+    ),
+    field("excludedCIDRs", Shape::Texts, "Destinations that go direct; on one prefix they win over rules.")
+        .like(CIDR),
+    field(
+        "defaultAction",
+        Shape::Choice(&["Allow", "Deny"]),
+        "What becomes of destinations that no rule names: direct, or held.",
+    )
+    .or("Allow"),
+];
+
+const SELECTION: &[Field] = &[
+    field("selector", Shape::Text, "Selector over the pods' labels. Absent: all."),
+    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces. Absent: all."),
+    field("nodeSelector", Shape::Text, "Selector over the labels of the node they run on. Absent: all."),
+];
+
+const RULE: &[Field] = &[
+    field("description", Shape::Text, "For people."),
+    field("destination", Shape::Map(DESTINATION), "Where packets go to. Absent: everything, both families."),
+    field(
+        "gateway",
+        Shape::Map(GATEWAY),
+        "Pods (`selector`) or nodes (`nodes`) through which they go. Absent: direct, as if there were no policy.",
+    ),
+    PREFERENCE,
+];
+
+const DESTINATION: &[Field] = &[
+    field("cidr", Shape::Text, "A prefix; a bare address is itself alone.").like(CIDR),
+    field("cidrs", Shape::Texts, "Several, instead of `cidr`.").like(CIDR),
+];
+
+const GATEWAY: &[Field] = &[
+    field("selector", Shape::Text, "Selector over the gateway pods' labels; this or `nodes`."),
+    field(
+        "namespaceSelector",
+        Shape::Text,
+        "Selector over the labels of the gateway pods' namespaces. Absent: the client's own namespace.",
+    ),
+    MAX_NEXT_HOPS,
+    field(
+        "nodes",
+        Shape::Maps(NODE),
+        "Node gateways, instead of `selector`: each pod takes one of them, by its UID.",
+    )
+    .items(1, MOST_NODE_GATEWAYS),
+];
+
+const NODE: &[Field] = &[
+    field(
+        "nodeSelector",
+        Shape::Text,
+        "Selector over node labels; the first node by name that matches serves.",
+    )
+    .required(),
+    INTERFACE,
+    EGRESS_IP,
+];
+
+/// Of a gateway of ours and of Calico's.
+pub(super) const MAX_NEXT_HOPS: Field = field(
+    "maxNextHops",
+    Shape::Number(0, u32::MAX),
+    "At most so many of the gateways for one pod; `0` is all.",
+)
+.or("0");
+
+/// Of a rule of ours and of Calico's.
+pub(super) const PREFERENCE: Field = field(
+    "gatewayPreference",
+    Shape::Choice(&["None", "PreferNodeLocal"]),
+    "`PreferNodeLocal`: gateways of the pod's own node if any is usable, else all.",
+)
+.or("None");
+
+/// Of a node gateway of ours and of Cilium's.
+pub(super) const INTERFACE: Field = field(
+    "interface",
+    Shape::Text,
+    "Leaves with the first address of each family of this interface, by its name or alternative name. Not beside `egressIP`.",
+);
+
+/// Of a node gateway of ours and of Cilium's.
+pub(super) const EGRESS_IP: Field = field(
+    "egressIP",
+    Shape::Text,
+    "Leaves with this address, which the node must have; the other family's comes from the same interface. Without it and \
+     `interface`: the default route's interface.",
+)
+.like(ADDRESS);
+
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.only(&["apiVersion", "kind", "metadata", "spec", "status"], findings);
+    root.closed(findings);
     let mut draft = Draft::new(name, PolicyKind::Ours, root, findings);
     let spec = root.section("spec", findings);
-    spec.only(&["enforced", "selectors", "rules", "excludedCIDRs", "defaultAction"], findings);
+    spec.closed(findings);
     let enforced = spec.flag("enforced", findings);
     draft.enforce(enforced);
-    draft.select(selections(&spec, findings));
+    let selectors = selections(&spec, findings);
+    let enforced_on_nobody = enforced && selectors.is_empty() && !findings.broken;
+    draft.select(selectors);
     let deny = spec.choice("defaultAction", &[("Allow", false), ("Deny", true)], findings) == Some(true);
     draft.deny_others(deny);
     let mut says_something = deny;
     for rule in spec.sections("rules", findings) {
-        rule.only(&["description", "destination", "gateway", "gatewayPreference"], findings);
+        rule.closed(findings);
         rule.text("description", findings);
         let to = to(&rule, findings);
         let destinations = destinations(&rule, findings);
@@ -76,6 +189,10 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
                        defaultAction is not `Deny`; write a rule";
         findings.wrong("spec.rules", "", "NoRule", message);
     }
+    if enforced_on_nobody {
+        let message = "spec.enforced is true, and the policy has no spec.selectors, so it is enforced on no pod; write whom it is for";
+        findings.doubt("spec.enforced", true, "SelectsNothing", message);
+    }
     draft.finish(findings)
 }
 
@@ -84,7 +201,7 @@ fn selections(spec: &Section<'_>, findings: &mut Findings<'_>) -> Vec<PodSelecti
     const KEYS: [&str; 3] = ["selector", "namespaceSelector", "nodeSelector"];
     let mut selections = Vec::new();
     for entry in spec.sections("selectors", findings) {
-        entry.only(&KEYS, findings);
+        entry.closed(findings);
         if KEYS.iter().all(|key| entry.get(key).is_none()) {
             let message = format!(
                 "{} has no selector; write `selector: all()` if every pod of the cluster is meant",
@@ -115,7 +232,7 @@ enum Destinations {
 
 fn destinations(rule: &Section<'_>, findings: &mut Findings<'_>) -> Destinations {
     let section = rule.section("destination", findings);
-    section.only(&["cidr", "cidrs"], findings);
+    section.closed(findings);
     let (one, several) = (section.get("cidr"), section.get("cidrs"));
     if let (Some(_), Some(_)) = (one, several) {
         let path = section.path("cidrs");
@@ -155,7 +272,7 @@ fn to(rule: &Section<'_>, findings: &mut Findings<'_>) -> Option<To> {
         return Some(To::Direct);
     }
     let gateway = rule.section("gateway", findings);
-    gateway.only(&["selector", "namespaceSelector", "maxNextHops", "nodes"], findings);
+    gateway.closed(findings);
     if !gateway.is_there() {
         return None;
     }
@@ -199,7 +316,7 @@ fn nodes(gateway: &Section<'_>, prefer_local: bool, findings: &mut Findings<'_>)
     }
     let mut wishes = Vec::new();
     for entry in &entries {
-        entry.only(&["nodeSelector", "interface", "egressIP"], findings);
+        entry.closed(findings);
         let nodes = selector(entry, "nodeSelector", "a node gateway needs one over the nodes", findings);
         let (interface, egress_ip) = leaves_by(entry, findings);
         wishes.push(NodeGatewayWish { nodes: nodes?, interface, egress_ip });

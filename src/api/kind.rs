@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::fields::{Findings, Section};
+use super::shape::Field;
 use super::{
     Object, calico_policy, cilium_policy, egress_policy, egress_pool, ip_pool, namespace, node, pod,
     service_cidr,
@@ -87,44 +88,100 @@ pub(super) struct Served {
     group: &'static str,
     versions: &'static [&'static str],
     pub(super) read: Read,
+    /// What `read` may ask for, besides `apiVersion` and `kind`.
+    pub(super) fields: &'static [Field],
+    /// Whether a field that is not among them is a slip.
+    pub(super) strict: bool,
 }
 
-const SERVED: [Served; 11] = [
-    Served { kind: Kind::Namespace, group: "", versions: &["v1"], read: namespace::read },
-    Served { kind: Kind::Pod, group: "", versions: &["v1"], read: pod::read },
-    Served { kind: Kind::Node, group: "", versions: &["v1"], read: node::read },
-    Served { kind: Kind::EgressPool, group: "egret.dev", versions: &["v1alpha1"], read: egress_pool::read },
-    Served { kind: Kind::IPPool, group: "projectcalico.org", versions: &["v3"], read: ip_pool::read },
-    Served { kind: Kind::IPPool, group: "crd.projectcalico.org", versions: &["v1"], read: ip_pool::read },
+static SERVED: [Served; 11] = [
+    Served {
+        kind: Kind::Namespace,
+        group: "",
+        versions: &["v1"],
+        read: namespace::read,
+        fields: namespace::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::Pod,
+        group: "",
+        versions: &["v1"],
+        read: pod::read,
+        fields: pod::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::Node,
+        group: "",
+        versions: &["v1"],
+        read: node::read,
+        fields: node::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::EgressPool,
+        group: "egret.dev",
+        versions: &["v1alpha1"],
+        read: egress_pool::read,
+        fields: egress_pool::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::IPPool,
+        group: "projectcalico.org",
+        versions: &["v3"],
+        read: ip_pool::read,
+        fields: ip_pool::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::IPPool,
+        group: "crd.projectcalico.org",
+        versions: &["v1"],
+        read: ip_pool::read,
+        fields: ip_pool::FIELDS,
+        strict: false,
+    },
     Served {
         kind: Kind::ServiceCIDR,
         group: "networking.k8s.io",
         versions: &["v1", "v1beta1"],
         read: service_cidr::read,
+        fields: service_cidr::FIELDS,
+        strict: false,
     },
     Served {
         kind: Kind::EgressGatewayPolicy,
         group: "egret.dev",
         versions: &["v1alpha1"],
         read: egress_policy::read,
+        fields: egress_policy::FIELDS,
+        strict: true,
     },
     Served {
         kind: Kind::CalicoEgressGatewayPolicy,
         group: "projectcalico.org",
         versions: &["v3"],
         read: calico_policy::read,
+        fields: calico_policy::FIELDS,
+        strict: true,
     },
     Served {
         kind: Kind::CalicoEgressGatewayPolicy,
         group: "crd.projectcalico.org",
         versions: &["v1"],
         read: calico_policy::read,
+        fields: calico_policy::FIELDS,
+        strict: true,
     },
     Served {
         kind: Kind::CiliumEgressGatewayPolicy,
         group: "cilium.io",
         versions: &["v2"],
         read: cilium_policy::read,
+        fields: cilium_policy::FIELDS,
+        strict: true,
     },
 ];
 
@@ -170,9 +227,26 @@ pub(super) fn find(kind: &str, version: Option<&str>) -> Result<Served, Refusal>
     })
 }
 
-fn versions(row: &Served) -> impl Iterator<Item = String> {
+/// Every row of the table.
+pub(super) fn served() -> &'static [Served] {
+    &SERVED
+}
+
+impl Served {
+    pub(super) fn group(&self) -> &'static str {
+        self.group
+    }
+
+    /// `apiVersion`s that it is read from.
+    pub(super) fn versions(&self) -> impl Iterator<Item = String> + use<> {
+        versions(self)
+    }
+}
+
+fn versions(row: &Served) -> impl Iterator<Item = String> + use<> {
     let prefix = if row.group.is_empty() { String::new() } else { format!("{}/", row.group) };
-    row.versions.iter().map(move |version| format!("{prefix}{version}"))
+    let list = row.versions;
+    list.iter().map(move |version| format!("{prefix}{version}"))
 }
 
 fn unknown(kind: &str) -> Refusal {

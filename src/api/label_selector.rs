@@ -9,10 +9,24 @@
 //! | empty | `all()` |
 
 use super::fields::{Findings, Section};
+use super::shape::{Field, Shape, field};
 use crate::egress::selector::Selector;
 
 /// Cilium's name for a label of the pod's namespace among the pod's own.
 const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
+
+/// `LabelSelector` of `meta/v1`. All of it must match; an empty one matches everything.
+pub(super) const LABEL_SELECTOR: &[Field] = &[
+    field("matchLabels", Shape::Pairs, "Labels and their values."),
+    field("matchExpressions", Shape::Maps(EXPRESSION), "Conditions on labels."),
+];
+
+const EXPRESSION: &[Field] = &[
+    field("key", Shape::Text, "Name of the label.").required(),
+    field("operator", Shape::Choice(&["In", "NotIn", "Exists", "DoesNotExist"]), "How it is asked.")
+        .required(),
+    field("values", Shape::Texts, "For `In` and `NotIn`: at least one."),
+];
 
 /// What a selector asks for, by whose labels it is about.
 pub(super) struct Terms {
@@ -24,7 +38,7 @@ pub(super) struct Terms {
 
 /// Reads one selector; `None`: it cannot be understood, as noted.
 pub(super) fn read(selector: &Section<'_>, findings: &mut Findings<'_>) -> Option<Terms> {
-    selector.only(&["matchLabels", "matchExpressions"], findings);
+    selector.closed(findings);
     let (mut own, mut namespace, mut right) = (Vec::new(), Vec::new(), selector.is_there());
     let mut add = |at: &str, key: &str, term: &dyn Fn(&str) -> String, findings: &mut Findings<'_>| {
         let Some(key) = bare(at, key, findings) else { return right = false };
@@ -40,15 +54,16 @@ pub(super) fn read(selector: &Section<'_>, findings: &mut Findings<'_>) -> Optio
         add(&at, &key, &|key| format!("{key} == \"{wanted}\""), findings);
     }
     for expression in selector.sections("matchExpressions", findings) {
-        expression.only(&["key", "operator", "values"], findings);
+        expression.closed(findings);
         let at = expression.path("key");
+        let operator = operator(&expression, findings);
         let Some(key) = expression.text("key", findings) else {
             if expression.get("key").is_none() {
                 findings.wrong(&at, "", "MissingField", format!("{at} is missing; write the label's name"));
             }
             continue;
         };
-        let Some(operator) = operator(&expression, findings) else { continue };
+        let Some(operator) = operator else { continue };
         add(&at, key, &operator, findings);
     }
     // Doubts (unknown fields) leave the selector as it is.
@@ -82,11 +97,11 @@ fn operator(
         let message = format!("{at} is missing; write In, NotIn, Exists or DoesNotExist");
         findings.wrong(&at, "", "MissingField", message);
     }
-    let operator = operator?;
     let texts = expression.texts("values", findings);
     for (at, text) in &texts {
         value(at, text, findings);
     }
+    let operator = operator?;
     let at = expression.path("values");
     let takes_values = matches!(operator, Operator::In | Operator::NotIn);
     if takes_values && expression.list("values", findings).is_empty() {

@@ -21,7 +21,9 @@ pub mod overlap;
 mod pod;
 mod policy;
 mod pool;
+mod schema;
 mod service_cidr;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -35,6 +37,7 @@ use crate::problem::Problem;
 use fields::{Findings, Section, described, shown};
 pub use kind::Kind;
 use kind::Served;
+pub use schema::{Schema, schemas};
 
 /// An object that could be understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,7 +157,7 @@ fn object(file: &str, map: &Map<String, Value>, served: &Served, reading: &mut R
     let name = metadata::name(map, served.kind, &mut findings);
     if let Some(name) = name {
         findings.object = served.kind.named(&name);
-        let root = Section::of("", map);
+        let root = Section::shaped("", map, served.fields);
         let object = (served.read)(&name, &root, &mut findings);
         let object = if findings.broken { None } else { object };
         reading.objects.push(Written { kind: served.kind, name, object });

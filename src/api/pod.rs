@@ -6,7 +6,28 @@ use serde_json::Value;
 
 use super::Object;
 use super::fields::{Findings, Section};
+use super::shape::{Field, Shape, field};
 use crate::egress::model::Pod;
+
+pub(super) const FIELDS: &[Field] = &[
+    field("metadata", Shape::Open(METADATA), "As far as it is read.").required(),
+    field("spec", Shape::Open(SPEC), "As far as it is read."),
+    field("status", Shape::Any, "`podIPs`, `podIP` and `phase`: the addresses that `list` shows."),
+];
+
+const METADATA: &[Field] = &[
+    field("name", Shape::Text, "The pod's name.").required(),
+    field("namespace", Shape::Text, "Its namespace.").or("default"),
+    field("uid", Shape::Text, "Chooses among several node gateways."),
+    field("labels", Shape::Pairs, "What selectors look at."),
+    field("annotations", Shape::Pairs, "What makes it a client or a gateway."),
+    field("ownerReferences", Shape::Any, "The `StatefulSet` that controls it keeps its addresses."),
+];
+
+const SPEC: &[Field] = &[
+    field("nodeName", Shape::Text, "The node it runs on."),
+    field("hostNetwork", Shape::Flag, "Such a pod is never a client nor a gateway.").or("false"),
+];
 
 pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let metadata = root.section("metadata", findings);

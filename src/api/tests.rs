@@ -1,6 +1,7 @@
 //! What users write, and what they are told. Each story is a file; the sentences are compared whole.
 
 mod policies;
+mod schemas;
 
 use super::*;
 use crate::egress::model::{Announce, PoolKind, PoolSource};

@@ -282,6 +282,16 @@ spec:
 }
 
 #[test]
+fn an_enforced_policy_that_selects_no_pod_is_said() {
+    assert_eq!(
+        told(&ours("enforced: true, defaultAction: Deny")),
+        [
+            "EgressGatewayPolicy p: spec.enforced: spec.enforced is true, and the policy has no spec.selectors, so it is enforced on no pod; write whom it is for"
+        ]
+    );
+}
+
+#[test]
 fn ours_may_hold_everything_without_a_rule() {
     let policy = policy(&ours("selectors: [{selector: all()}], defaultAction: Deny"));
     assert_eq!((policy.deny_others, policy.rules.len()), (true, 0));
