@@ -6,6 +6,7 @@
 pub mod explain;
 pub mod ipam;
 pub mod node;
+pub mod schema;
 pub mod table;
 
 use std::io::Write;
@@ -44,6 +45,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Show who has which egress address, check the books, give an address back
     Ipam(ipam::IpamArgs),
+    /// Print the JSON schema of a kind of object, for editors and checks
+    Schema(schema::SchemaArgs),
     /// Print a script that completes Egret's arguments in a shell
     #[command(long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
                       For bash: egret completions bash > /etc/bash_completion.d/egret")]
@@ -121,6 +124,7 @@ pub fn run() -> ExitCode {
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
+        Some(Command::Schema(args)) => answer(schema::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);

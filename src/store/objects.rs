@@ -34,6 +34,7 @@ use crate::addr::Cidr;
 use crate::api::{self, Kind, Reading};
 use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
+use crate::egress::policy::Policy;
 use crate::problem::Problem;
 use image::{Image, ObjectRow, slot};
 use scan::Survey;
@@ -148,6 +149,16 @@ impl Objects {
         self.all(Kind::EgressPool)
     }
 
+    /// All `EgressGatewayPolicy` objects, ours and Calico's, by name; also those that cannot be obeyed (`unfit`).
+    pub fn policies(&self) -> impl Iterator<Item = (String, Policy)> {
+        self.all(Kind::EgressGatewayPolicy)
+    }
+
+    /// All `CiliumEgressGatewayPolicy` objects by name, also those that cannot be obeyed (`unfit`).
+    pub fn cilium_policies(&self) -> impl Iterator<Item = (String, Policy)> {
+        self.all(Kind::CiliumEgressGatewayPolicy)
+    }
+
     /// The ranges of all `ServiceCIDR` objects, sorted, without doubles.
     pub fn service_cidrs(&self) -> Vec<Cidr> {
         let found: BTreeSet<Cidr> =
@@ -186,7 +197,8 @@ impl Objects {
         view
     }
 
-    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools and nodes.
+    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools, nodes and
+    /// policies.
     pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
         let mut view = self.outline(config);
         for name in pods.iter().chain(endpoints.iter().map(|e| &e.pod)) {
@@ -209,6 +221,8 @@ impl Objects {
             cluster_cidrs: config.cluster_cidrs.clone(),
             nodes: self.nodes().collect(),
             pools: self.pools().collect(),
+            policies: self.policies().collect(),
+            cilium_policies: self.cilium_policies().collect(),
             service_cidrs: self.service_cidrs(),
             broken: self.broken(),
             ..View::default()

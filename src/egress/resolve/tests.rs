@@ -201,7 +201,6 @@ fn what_cannot_be_obeyed_is_held_in_both_families_and_named() {
             "SelectorAndPolicy",
         ),
         (vec![("egret.dev/egressGatewayPolicy", "p")], "NotServedYet"),
-        (vec![(SELECTOR, "all()"), ("egress.projectcalico.org/maxNextHops", "2")], "NotServedYet"),
     ] {
         let of_pod = world().pod("shop/cart", "", &annotations);
         let of_namespace = world().namespace("shop", "", &annotations).pod("shop/cart", "", &[]);
