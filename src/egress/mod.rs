@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod gateway_state;
 pub mod inside;
 pub mod interfaces;
+pub mod lint;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;

@@ -18,7 +18,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -86,6 +86,22 @@ impl Objects {
     /// As [`Objects::open`].
     pub fn look(state_dir: &Path) -> Result<Objects, ObjectsError> {
         Objects::read(state_dir, false)
+    }
+
+    /// Objects that lie in no state directory, as if each reading were a file of one: manifests before they are applied.
+    ///
+    /// # Errors
+    /// They are more than 4 GiB.
+    pub fn of(mut readings: Vec<(String, Reading)>) -> Result<Objects, ObjectsError> {
+        readings.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let record = |(name, reading): (String, Reading)| {
+            let path = CString::new(name.replace('\0', "?")).unwrap_or_default();
+            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None)
+        };
+        let records: Vec<_> = readings.into_iter().map(record).collect();
+        let image =
+            image::encode([].into_iter(), &records, &compile::verdict(&records)).and_then(Image::parse);
+        image.map(|image| Objects { image }).ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
     }
 
     fn read(state_dir: &Path, renews_cache: bool) -> Result<Objects, ObjectsError> {

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    ("cli", &["addr", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem", "store"]),
+    ("cli", &["addr", "api", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem", "store"]),
     // The testbed looks at the program from outside.
     ("testbed", &["addr", "egress", "kernel"]),
     ("lib", &[]),
