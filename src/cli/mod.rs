@@ -3,13 +3,14 @@
 //! In: arguments. Out: text or JSON on standard output, an exit status (0 done, 1 failed, 2 misused). Never: the CNI
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
+pub mod agent;
 pub mod explain;
 pub mod ipam;
 pub mod lint;
 pub mod manifests;
 pub mod node;
-pub mod schema;
 pub mod paint;
+pub mod schema;
 pub mod table;
 pub mod workload;
 
@@ -42,6 +43,13 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Keep this node's kernel true: follow the directory, put back what others take away
+    #[command(long_about = "Keep this node's kernel true, until SIGTERM.\n\n\
+                      Changed objects reach running pods within 100 ms; rules, routes, next hops and devices that somebody else\n\
+                      deletes are put back; leased addresses are announced again after a takeover, and other owners noticed.\n\n\
+                      The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
+                      start it touches only what differs. What it does is in agent.json in the node's own directory.")]
+    Agent(agent::AgentArgs),
     /// Bring this node's kernel to its plan, once
     Reconcile(node::NodeArgs),
     /// Take everything of Egret out of this node's kernel
@@ -170,6 +178,7 @@ pub fn run() -> ExitCode {
     let line = Line::parse();
     let common = &line.common;
     match line.command {
+        Some(Command::Agent(args)) => answer(agent::run(common, &args)),
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
