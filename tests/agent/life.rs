@@ -44,6 +44,7 @@ fn when_it_is_killed_and_started_again_flows_live_and_nothing_is_touched() {
                 }
             }
         });
+        let _stop = crate::kernel::Stop(&stop);
         let rules = || {
             lab.node(2)
                 .sh("ip rule; ip route show table all; ip nexthop; nft -a list ruleset | grep -v packets")
@@ -62,7 +63,6 @@ fn when_it_is_killed_and_started_again_flows_live_and_nothing_is_touched() {
             assert!(state.repairs.is_empty() && state.updates.changed == 0, "{state:?}");
         }
         assert_eq!(rules(), before);
-        stop.store(true, Ordering::Relaxed);
     });
     capture.assert_clean(&[&client]);
 }
