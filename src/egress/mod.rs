@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;
+mod node_gateways;
 pub mod numbering;
 pub mod numbers;
 pub mod plan;
@@ -18,6 +19,7 @@ pub mod planning;
 pub mod policy;
 pub mod resolve;
 pub mod selector;
+mod sharing;
 pub mod transition;
 pub mod unservable;
 
