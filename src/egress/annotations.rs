@@ -188,13 +188,6 @@ impl<'a> ClientAnnotations<'a> {
     /// # Errors
     /// What cannot be obeyed; the object's pods are to be held then, because obeying half would be a guess.
     pub fn query(&self) -> Result<GatewayQuery, Problem> {
-        if let Some(policy) = self.policy {
-            self.policies()?;
-            return Err(policy.problem(
-                "NotServedYet",
-                "egress gateway policies are not served yet: name the gateways with a selector annotation",
-            ));
-        }
         let max_next_hops = self.max_next_hops.map(|hops| self.limit(hops)).transpose()?.flatten();
         let parse = |found: Found<'_>| {
             Selector::parse(found.value).map_err(|error| found.problem("SelectorSyntax", error.sentence()))

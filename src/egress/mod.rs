@@ -12,6 +12,7 @@ pub mod lint;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;
+mod node_gateways;
 pub mod numbering;
 pub mod numbers;
 pub mod plan;
@@ -19,6 +20,7 @@ pub mod planning;
 pub mod policy;
 pub mod resolve;
 pub mod selector;
+mod sharing;
 pub mod transition;
 pub mod unservable;
 
