@@ -79,13 +79,11 @@ impl Embedded {
         }
     }
 
-    /// Whether a pod is a gateway already by another of its interfaces.
-    ///
-    /// # Errors
-    /// The records cannot be listed.
-    pub fn serves_otherwise(&self, attachment: &Attachment) -> Result<bool, NodeError> {
-        let known = self.listing(None)?.attachments;
-        Ok(known.iter().any(|other| other.gateway && other.is_beside(attachment)))
+    /// Whether a pod is a gateway already by another of its interfaces. Where the records cannot be listed none can be written
+    /// either, and ADD says so there.
+    pub fn serves_otherwise(&self, attachment: &Attachment) -> bool {
+        let serves = |other: &Attachment| other.gateway && other.is_beside(attachment);
+        self.listing(None).is_ok_and(|known| known.attachments.iter().any(serves))
     }
 
     /// Addresses that would serve nobody, as far as this node knows: of Node objects, and of its own devices' subnets.

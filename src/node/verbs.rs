@@ -145,7 +145,7 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     let role = role(&view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
     let role = match role {
-        Role::Gateway if node.serves_otherwise(&attachment)? => Role::Unselected,
+        Role::Gateway if node.serves_otherwise(&attachment) => Role::Unselected,
         role => role,
     };
     attachment.gateway = role == Role::Gateway;
