@@ -3,6 +3,8 @@
 //! A schema says what can be said of one field: type, default, words, pattern. What holds between fields (exactly one of
 //! two, no destination twice) stands in the descriptions and in `docs/policies.md`; `egret lint` checks it.
 
+use std::fmt;
+
 use serde_json::{Map, Value, json};
 
 use super::kind::{self, Kind};
@@ -19,6 +21,13 @@ pub struct Schema {
     pub versions: Vec<String>,
     /// The schema.
     pub schema: Value,
+}
+
+/// As it is printed and kept in `docs/schema/`.
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:#}", self.schema)
+    }
 }
 
 /// One schema per kind, in the order of [`Kind::ALL`].

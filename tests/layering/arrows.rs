@@ -20,11 +20,12 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     ("agent", &["config", "egress", "kernel", "node", "problem", "store"]),
+    // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
         &[
             "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem",
-            "store",
+            "spelling", "store",
         ],
     ),
     // The testbed looks at the program from outside.

@@ -21,7 +21,7 @@ fn the_schemas_in_the_documents_are_current() {
     let mut expected: Vec<PathBuf> = Vec::new();
     for schema in schemas() {
         let path = folder.join(format!("{}.json", schema.name));
-        let text = crate::cli::schema::text(&schema);
+        let text = schema.to_string();
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&path, &text).unwrap();
         }
