@@ -414,7 +414,9 @@ mod tests {
         };
         assert!(!one.netns_is_gone());
         one.inode += 1;
-        assert!(one.netns_is_gone(), "another one lies there");
+        assert!(!one.netns_is_gone(), "a plain file lies there, which proves nothing");
+        one.netns = "/proc/self/ns/net".into();
+        assert!(one.netns_is_gone(), "another namespace lies there");
         one.netns = folder.0.join("other");
         assert!(one.netns_is_gone(), "the folder is there, the name is not");
         one.netns = folder.0.join("no-folder/ns");
