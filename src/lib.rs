@@ -4,6 +4,7 @@
 //! `docs/architecture.md` has the picture and the reasons.
 
 pub mod addr;
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod cni;

@@ -21,32 +21,54 @@
 use super::Object;
 use super::fields::{Findings, Section};
 use super::pool::{self, DefaultBlock};
+use super::shape::{CIDR, Field, Shape, document, field};
 use crate::egress::model::{Announce, Pool, PoolKind, PoolSource};
 
-const FIELDS: [&str; 11] = [
-    "cidr",
-    "blockSize",
-    "nodeSelector",
-    "gatewayNamespaces",
-    "clientNamespaces",
-    "source",
-    "natOutgoing",
-    "strictAffinity",
-    "announce",
-    "cooldownSeconds",
-    "disabled",
+pub(super) const FIELDS: &[Field] = &document(SPEC);
+
+const SPEC: &[Field] = &[
+    field(
+        "cidr",
+        Shape::Text,
+        "The pool's addresses. They must be routed to the nodes, and be no special ones.",
+    )
+    .required()
+    .like(CIDR),
+    field(
+        "blockSize",
+        Shape::Number(0, 128),
+        "Prefix length of a block: 20 to 32 for IPv4, 116 to 128 for IPv6; 31 and 127, or the pool's own where that is longer, if absent.",
+    ),
+    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.").or("all()"),
+    field(
+        "gatewayNamespaces",
+        Shape::Text,
+        "Selector over the namespaces whose pods may be gateways of the pool. Absent: none.",
+    ),
+    field(
+        "clientNamespaces",
+        Shape::Text,
+        "Selector over the namespaces whose pods may use those gateways. Absent: the gateway's own.",
+    ),
+    field("source", Shape::Choice(&["Pool", "PodAddress"]), "Where the address comes from.").or("Pool"),
+    field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
+    field("strictAffinity", Shape::Flag, "Never borrow from another node's block.").or("false"),
+    field("announce", Shape::Choice(&["Auto", "None"]), "How the outside finds the way to a lease.")
+        .or("Auto"),
+    field("cooldownSeconds", Shape::Number(0, 604_800), "Rest of a freed address, in seconds.").or("60"),
+    field("disabled", Shape::Flag, "No new leases.").or("false"),
 ];
 
 /// /31 has two usable addresses (RFC 3021). A pool of one address is one block.
 const BLOCK: DefaultBlock = DefaultBlock { v4: 31, v6: 127, shrinks: true };
 
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.only(&["apiVersion", "kind", "metadata", "spec", "status"], findings);
+    root.closed(findings);
     let metadata = root.section("metadata", findings);
     metadata.pairs("labels", findings);
     metadata.pairs("annotations", findings);
     let spec = root.section("spec", findings);
-    spec.only(&FIELDS, findings);
+    spec.closed(findings);
     let range = pool::range(&spec, BLOCK, findings);
     let node_selector = match spec.text("nodeSelector", findings) {
         None => Some("all()".to_owned()),

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::shape::{Field, Shape};
 use crate::egress::model::Pairs;
 use crate::problem::Problem;
 use crate::spelling;
@@ -21,11 +22,24 @@ pub(crate) struct Findings<'a> {
     pub(crate) problems: Vec<Problem>,
     /// Whether any of them makes the object unusable.
     pub(crate) broken: bool,
+    /// Which of them do, by place in `problems`.
+    wrong: Vec<usize>,
 }
 
 impl<'a> Findings<'a> {
     pub(crate) fn of(file: &'a str, object: String) -> Findings<'a> {
-        Findings { file, object, problems: Vec::new(), broken: false }
+        Findings { file, object, problems: Vec::new(), broken: false, wrong: Vec::new() }
+    }
+
+    /// What makes the object unusable. From now on it counts as usable: who asks hands the reasons on with it.
+    pub(crate) fn unfit(&mut self) -> Vec<Problem> {
+        self.broken = false;
+        std::mem::take(&mut self.wrong).into_iter().filter_map(|i| self.problems.get(i).cloned()).collect()
+    }
+
+    /// Whether any of the problems from the given one on makes the object unusable.
+    pub(crate) fn wrong_since(&self, from: usize) -> bool {
+        self.wrong.last().is_some_and(|last| *last >= from)
     }
 
     /// Notes something that makes the object unusable.
@@ -37,6 +51,7 @@ impl<'a> Findings<'a> {
         message: impl Into<String>,
     ) {
         self.broken = true;
+        self.wrong.push(self.problems.len());
         self.doubt(field, value, reason, message);
     }
 
@@ -84,14 +99,62 @@ pub(crate) fn described(value: &Value) -> String {
 pub(crate) struct Section<'v> {
     path: String,
     map: Option<&'v Map<String, Value>>,
+    /// What may be read of it; `None`: whatever the reader says.
+    fields: Option<&'static [Field]>,
 }
 
 impl<'v> Section<'v> {
     pub(crate) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
-        Section { path: path.into(), map: Some(map) }
+        Section { path: path.into(), map: Some(map), fields: None }
+    }
+
+    /// One that has these fields; reading another is a mistake of the reader.
+    pub(crate) fn shaped(
+        path: impl Into<String>,
+        map: &'v Map<String, Value>,
+        fields: &'static [Field],
+    ) -> Section<'v> {
+        Section { path: path.into(), map: Some(map), fields: Some(fields) }
+    }
+
+    /// What the table says of a field.
+    fn shape(&self, key: &str) -> Option<Shape> {
+        let field = self.fields?.iter().find(|field| field.name == key);
+        debug_assert!(field.is_some(), "{} is read, and its table has it not", self.path(key));
+        field.map(|field| field.shape)
+    }
+
+    /// The fields of the map, or of the maps in the list, that a field holds.
+    fn inner(&self, key: &str) -> Option<&'static [Field]> {
+        let shape = self.shape(key)?;
+        let (Shape::Map(fields) | Shape::Open(fields) | Shape::Maps(fields)) = shape else {
+            debug_assert!(false, "{} is read as a map, and its table says otherwise", self.path(key));
+            return None;
+        };
+        Some(fields)
+    }
+
+    /// Checks that the table says of a field what its reader takes it for.
+    fn expect(&self, key: &str, right: impl Fn(Shape) -> bool) {
+        debug_assert!(
+            self.shape(key).is_none_or(right),
+            "{} is read as another type than its table says",
+            self.path(key)
+        );
+    }
+
+    /// Its own path.
+    pub(crate) fn here(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether there is such a map, be it empty.
+    pub(crate) fn is_there(&self) -> bool {
+        self.map.is_some()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&'v Value> {
+        self.shape(key);
         self.map?.get(key).filter(|v| !v.is_null())
     }
 
@@ -102,6 +165,7 @@ impl<'v> Section<'v> {
 
     pub(crate) fn section(&self, key: &str, findings: &mut Findings<'_>) -> Section<'v> {
         let path = self.path(key);
+        let fields = self.inner(key);
         let map = match self.get(key) {
             None => None,
             Some(Value::Object(map)) => Some(map),
@@ -110,10 +174,11 @@ impl<'v> Section<'v> {
                 None
             }
         };
-        Section { path, map }
+        Section { path, map, fields }
     }
 
     pub(crate) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
+        self.expect(key, |shape| matches!(shape, Shape::Text | Shape::Choice(_)));
         match self.get(key)? {
             Value::String(text) => Some(text),
             other => {
@@ -125,6 +190,7 @@ impl<'v> Section<'v> {
 
     /// Not there, or wrong: false.
     pub(crate) fn flag(&self, key: &str, findings: &mut Findings<'_>) -> bool {
+        self.expect(key, |shape| matches!(shape, Shape::Flag));
         match self.get(key) {
             None => false,
             Some(Value::Bool(flag)) => *flag,
@@ -141,6 +207,7 @@ impl<'v> Section<'v> {
         range: RangeInclusive<u32>,
         findings: &mut Findings<'_>,
     ) -> Option<u32> {
+        self.expect(key, |shape| matches!(shape, Shape::Number(least, most) if range == (least..=most)));
         let value = self.get(key)?;
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| range.contains(n));
         if number.is_none() {
@@ -151,6 +218,7 @@ impl<'v> Section<'v> {
     }
 
     pub(crate) fn list(&self, key: &str, findings: &mut Findings<'_>) -> &'v [Value] {
+        self.expect(key, |shape| matches!(shape, Shape::Texts | Shape::Maps(_) | Shape::Any));
         match self.get(key) {
             None => &[],
             Some(Value::Array(list)) => list,
@@ -159,6 +227,20 @@ impl<'v> Section<'v> {
                 &[]
             }
         }
+    }
+
+    /// Maps of a list, each with its path; what is no map is noted.
+    pub(crate) fn sections(&self, key: &str, findings: &mut Findings<'_>) -> Vec<Section<'v>> {
+        let mut sections = Vec::new();
+        let fields = self.inner(key);
+        for (i, value) in self.list(key, findings).iter().enumerate() {
+            let path = format!("{}[{i}]", self.path(key));
+            match value {
+                Value::Object(map) => sections.push(Section { path, map: Some(map), fields }),
+                other => findings.wrong_type(&path, other, "a map"),
+            }
+        }
+        sections
     }
 
     /// Texts of a list, each with its path; what is no text is noted.
@@ -177,7 +259,8 @@ impl<'v> Section<'v> {
     /// Labels or annotations.
     pub(crate) fn pairs(&self, key: &str, findings: &mut Findings<'_>) -> Pairs {
         let mut pairs = Pairs::new();
-        let section = self.section(key, findings);
+        self.expect(key, |shape| matches!(shape, Shape::Pairs));
+        let section = Section { fields: None, ..self.clone() }.section(key, findings);
         for (name, value) in section.map.into_iter().flatten() {
             match value {
                 Value::String(text) => {
@@ -201,6 +284,8 @@ impl<'v> Section<'v> {
         words: &[(&str, T)],
         findings: &mut Findings<'_>,
     ) -> Option<T> {
+        let same = |names: &[&str]| words.iter().map(|(word, _)| *word).eq(names.iter().copied());
+        self.expect(key, |shape| matches!(shape, Shape::Choice(names) if same(names)));
         let text = self.text(key, findings)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -210,6 +295,16 @@ impl<'v> Section<'v> {
             findings.wrong(&path, text, "WrongValue", message);
         }
         found
+    }
+
+    /// Notes fields that are not in the table; they are ignored.
+    pub(crate) fn closed(&self, findings: &mut Findings<'_>) {
+        let mut known: Vec<&str> = self.fields.unwrap_or_default().iter().map(|field| field.name).collect();
+        if self.path.is_empty() {
+            // Every document has these; they were read to find the table.
+            known.extend(["apiVersion", "kind"]);
+        }
+        self.only(&known, findings);
     }
 
     /// Notes fields that are not among the known ones; they are ignored.

@@ -7,10 +7,40 @@
 use super::Object;
 use super::fields::{Findings, Section};
 use super::pool::{self, DefaultBlock};
+use super::shape::{CIDR, Field, METADATA, Shape, field};
 use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
 
 /// Calico's defaults. A pool smaller than a block is invalid there, and so it is here.
 const BLOCK: DefaultBlock = DefaultBlock { v4: 26, v6: 122, shrinks: false };
+
+pub(super) const FIELDS: &[Field] = &[
+    field(
+        "metadata",
+        Shape::Open(METADATA),
+        "Annotations `egret.dev/gateway-namespaces` and `egret.dev/client-namespaces` narrow the pool.",
+    )
+    .required(),
+    field("spec", Shape::Open(SPEC), "As in Calico; what is not listed is Calico's own.").required(),
+];
+
+const SPEC: &[Field] = &[
+    field("cidr", Shape::Text, "The pool's addresses.").required().like(CIDR),
+    field(
+        "blockSize",
+        Shape::Number(0, 128),
+        "Prefix length of a block: 20 to 32 (26 if absent), for IPv6 116 to 128 (122).",
+    ),
+    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.").or("all()"),
+    field(
+        "assignmentMode",
+        Shape::Choice(&["Automatic", "Manual"]),
+        "`Manual` is `nodeSelector: \"!all()\"`.",
+    )
+    .or("Automatic"),
+    field("namespaceSelector", Shape::Text, "Has no effect on egress."),
+    field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
+    field("disabled", Shape::Flag, "No new leases.").or("false"),
+];
 
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let metadata = root.section("metadata", findings);

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use super::fields::{Findings, Section};
-use super::{Object, egress_pool, ip_pool, namespace, node, pod, service_cidr};
+use super::shape::Field;
+use super::{
+    Object, calico_policy, cilium_policy, egress_policy, egress_pool, ip_pool, namespace, node, pod,
+    service_cidr,
+};
 use crate::spelling;
 
 /// A kind of object that Egret reads.
@@ -21,12 +25,27 @@ pub enum Kind {
     IPPool,
     /// `ServiceCIDR` of networking.k8s.io.
     ServiceCIDR,
+    /// Our `EgressGatewayPolicy`.
+    EgressGatewayPolicy,
+    /// Calico's `EgressGatewayPolicy`. Both have one word and one set of names: an annotation cannot tell them apart.
+    CalicoEgressGatewayPolicy,
+    /// Cilium's `CiliumEgressGatewayPolicy`.
+    CiliumEgressGatewayPolicy,
 }
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Kind; 6] =
-        [Kind::Namespace, Kind::Pod, Kind::Node, Kind::EgressPool, Kind::IPPool, Kind::ServiceCIDR];
+    pub const ALL: [Kind; 9] = [
+        Kind::Namespace,
+        Kind::Pod,
+        Kind::Node,
+        Kind::EgressPool,
+        Kind::IPPool,
+        Kind::ServiceCIDR,
+        Kind::EgressGatewayPolicy,
+        Kind::CalicoEgressGatewayPolicy,
+        Kind::CiliumEgressGatewayPolicy,
+    ];
 
     /// As written in manifests.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +56,8 @@ impl Kind {
             Kind::EgressPool => "EgressPool",
             Kind::IPPool => "IPPool",
             Kind::ServiceCIDR => "ServiceCIDR",
+            Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => "EgressGatewayPolicy",
+            Kind::CiliumEgressGatewayPolicy => "CiliumEgressGatewayPolicy",
         }
     }
 
@@ -67,25 +88,105 @@ pub(super) struct Served {
     group: &'static str,
     versions: &'static [&'static str],
     pub(super) read: Read,
+    /// What `read` may ask for, besides `apiVersion` and `kind`.
+    pub(super) fields: &'static [Field],
+    /// Whether a field that is not among them is a slip.
+    pub(super) strict: bool,
 }
 
-const SERVED: [Served; 7] = [
-    Served { kind: Kind::Namespace, group: "", versions: &["v1"], read: namespace::read },
-    Served { kind: Kind::Pod, group: "", versions: &["v1"], read: pod::read },
-    Served { kind: Kind::Node, group: "", versions: &["v1"], read: node::read },
-    Served { kind: Kind::EgressPool, group: "egret.dev", versions: &["v1alpha1"], read: egress_pool::read },
-    Served { kind: Kind::IPPool, group: "projectcalico.org", versions: &["v3"], read: ip_pool::read },
-    Served { kind: Kind::IPPool, group: "crd.projectcalico.org", versions: &["v1"], read: ip_pool::read },
+static SERVED: [Served; 11] = [
+    Served {
+        kind: Kind::Namespace,
+        group: "",
+        versions: &["v1"],
+        read: namespace::read,
+        fields: namespace::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::Pod,
+        group: "",
+        versions: &["v1"],
+        read: pod::read,
+        fields: pod::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::Node,
+        group: "",
+        versions: &["v1"],
+        read: node::read,
+        fields: node::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::EgressPool,
+        group: "egret.dev",
+        versions: &["v1alpha1"],
+        read: egress_pool::read,
+        fields: egress_pool::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::IPPool,
+        group: "projectcalico.org",
+        versions: &["v3"],
+        read: ip_pool::read,
+        fields: ip_pool::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::IPPool,
+        group: "crd.projectcalico.org",
+        versions: &["v1"],
+        read: ip_pool::read,
+        fields: ip_pool::FIELDS,
+        strict: false,
+    },
     Served {
         kind: Kind::ServiceCIDR,
         group: "networking.k8s.io",
         versions: &["v1", "v1beta1"],
         read: service_cidr::read,
+        fields: service_cidr::FIELDS,
+        strict: false,
+    },
+    Served {
+        kind: Kind::EgressGatewayPolicy,
+        group: "egret.dev",
+        versions: &["v1alpha1"],
+        read: egress_policy::read,
+        fields: egress_policy::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::CalicoEgressGatewayPolicy,
+        group: "projectcalico.org",
+        versions: &["v3"],
+        read: calico_policy::read,
+        fields: calico_policy::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::CalicoEgressGatewayPolicy,
+        group: "crd.projectcalico.org",
+        versions: &["v1"],
+        read: calico_policy::read,
+        fields: calico_policy::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::CiliumEgressGatewayPolicy,
+        group: "cilium.io",
+        versions: &["v2"],
+        read: cilium_policy::read,
+        fields: cilium_policy::FIELDS,
+        strict: true,
     },
 ];
 
 /// Kinds that steer egress elsewhere, so that a person who brings them must hear that they have no effect.
-const LATER: [&str; 3] = ["EgressGateway", "EgressGatewayPolicy", "CiliumEgressGatewayPolicy"];
+const LATER: [&str; 1] = ["EgressGateway"];
 
 /// Why a document's kind is not read.
 pub(super) struct Refusal {
@@ -116,19 +217,36 @@ pub(super) fn find(kind: &str, version: Option<&str>) -> Result<Served, Refusal>
         return Ok(*row);
     }
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    let ours = rows.any(|row| row.group == group);
+    let ours = rows.find(|row| row.group == group).map(|row| row.kind);
     Err(Refusal {
         reason: "UnknownApiVersion",
         field: "apiVersion",
         value: version.to_owned(),
         message: format!("{kind} of apiVersion `{version}` is not read; {kind} is read from {accepted}"),
-        broken: ours.then_some(first.kind),
+        broken: ours,
     })
 }
 
-fn versions(row: &Served) -> impl Iterator<Item = String> {
+/// Every row of the table.
+pub(super) fn served() -> &'static [Served] {
+    &SERVED
+}
+
+impl Served {
+    pub(super) fn group(&self) -> &'static str {
+        self.group
+    }
+
+    /// `apiVersion`s that it is read from.
+    pub(super) fn versions(&self) -> impl Iterator<Item = String> + use<> {
+        versions(self)
+    }
+}
+
+fn versions(row: &Served) -> impl Iterator<Item = String> + use<> {
     let prefix = if row.group.is_empty() { String::new() } else { format!("{}/", row.group) };
-    row.versions.iter().map(move |version| format!("{prefix}{version}"))
+    let list = row.versions;
+    list.iter().map(move |version| format!("{prefix}{version}"))
 }
 
 fn unknown(kind: &str) -> Refusal {
@@ -139,7 +257,8 @@ fn unknown(kind: &str) -> Refusal {
             format!("{kind} is not served yet and has no effect; select gateways by annotations instead");
         return refusal("NotServedYet", message);
     }
-    let names = Kind::ALL.map(Kind::as_str);
+    let mut names = Kind::ALL.map(Kind::as_str).to_vec();
+    names.dedup();
     let hint = spelling::hint(kind, &names);
     let hint = if hint.is_empty() { "; take the object out of this directory".to_owned() } else { hint };
     refusal("UnknownKind", format!("the kind `{kind}` is not read (read are {}){hint}", names.join(", ")))

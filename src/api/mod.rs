@@ -5,29 +5,39 @@
 //! understood is handed on by name, so that what depends on it is held and not guessed.
 //! Never: reads files, compares objects of different files (only [`overlap`] compares pools), or knows where a file lies.
 
+mod calico_policy;
+mod cilium_policy;
 pub mod document;
+mod egress_policy;
 mod egress_pool;
 pub(crate) mod fields;
 mod ip_pool;
 mod kind;
+mod label_selector;
 pub(crate) mod metadata;
 mod namespace;
 mod node;
 pub mod overlap;
 mod pod;
+mod policy;
 mod pool;
+mod schema;
 mod service_cidr;
+mod shape;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 
 use serde_json::{Map, Value};
 
 use crate::addr::Cidr;
 use crate::egress::model::{Namespace, Node, Pod, Pool};
+use crate::egress::policy::Policy;
 use crate::problem::Problem;
 use fields::{Findings, Section, described, shown};
 pub use kind::Kind;
 use kind::Served;
+pub use schema::{Schema, schemas};
 
 /// An object that could be understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +52,8 @@ pub enum Object {
     Pool(Pool),
     /// The ranges of a `ServiceCIDR`.
     ServiceCidr(Vec<Cidr>),
+    /// `EgressGatewayPolicy` or `CiliumEgressGatewayPolicy`; one that cannot be obeyed has its `unfit` filled.
+    Policy(Policy),
 }
 
 /// An object as a file has it: its kind and name could be read, the rest perhaps not.
@@ -145,7 +157,7 @@ fn object(file: &str, map: &Map<String, Value>, served: &Served, reading: &mut R
     let name = metadata::name(map, served.kind, &mut findings);
     if let Some(name) = name {
         findings.object = served.kind.named(&name);
-        let root = Section::of("", map);
+        let root = Section::shaped("", map, served.fields);
         let object = (served.read)(&name, &root, &mut findings);
         let object = if findings.broken { None } else { object };
         reading.objects.push(Written { kind: served.kind, name, object });

@@ -6,8 +6,26 @@ use serde_json::Value;
 
 use super::Object;
 use super::fields::{Findings, Section, shown};
+use super::shape::{CIDR, Field, METADATA, Shape, field};
 use crate::addr::Cidr;
 use crate::egress::model::Node;
+
+pub(super) const FIELDS: &[Field] = &[
+    field("metadata", Shape::Open(METADATA), "Name and labels.").required(),
+    field("spec", Shape::Open(SPEC), "As far as it is read."),
+    field("status", Shape::Open(STATUS), "As far as it is read."),
+];
+
+const SPEC: &[Field] = &[
+    field("podCIDRs", Shape::Texts, "Ranges of the node's pods: inside the cluster.").like(CIDR),
+    field("podCIDR", Shape::Text, "The same where `podCIDRs` is absent."),
+];
+
+const STATUS: &[Field] = &[field(
+    "addresses",
+    Shape::Any,
+    "Pairs of `type` and `address`; the first `InternalIP` of a family is where tunnels end, all of them are inside the cluster.",
+)];
 
 pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let metadata = root.section("metadata", findings);

@@ -1,5 +1,8 @@
 //! What users write, and what they are told. Each story is a file; the sentences are compared whole.
 
+mod policies;
+mod schemas;
+
 use super::*;
 use crate::egress::model::{Announce, PoolKind, PoolSource};
 
@@ -50,13 +53,33 @@ metadata:
   - {apiVersion: v1, kind: Other, name: x}
   - {apiVersion: apps/v1, kind: StatefulSet, name: cart, controller: true}
 spec: {nodeName: a, hostNetwork: true, containers: 5}
-status: 7
+status: {podIP: 10.244.0.7, podIPs: [{ip: 10.244.0.7}, {ip: 'fd00:244::7'}, {ip: x}]}
 ";
     let Object::Pod(pod) = one(text) else { panic!("no pod") };
     assert_eq!((pod.uid.as_deref(), pod.node.as_deref(), pod.host_network), (Some("6a4e"), Some("a"), true));
     assert_eq!(pod.stateful_set.as_deref(), Some("cart"));
+    assert_eq!(format!("{:?}", pod.ips), "[10.244.0.7, fd00:244::7]");
     assert_eq!(pod.labels["app"], "cart");
     assert_eq!(pod.annotations["egress.projectcalico.org/selector"], "egress-code == 'red'");
+}
+
+#[test]
+fn a_pod_that_has_ended_has_no_address_and_a_status_of_another_shape_is_none() {
+    for (status, expected) in [
+        ("{podIP: 10.244.0.7}", "[10.244.0.7]"),
+        ("{phase: Running, podIP: 'fd00::7'}", "[fd00::7]"),
+        ("{phase: Succeeded, podIP: 10.244.0.7}", "[]"),
+        ("{phase: Failed, podIPs: [{ip: 10.244.0.7}]}", "[]"),
+        ("7", "[]"),
+        ("{podIPs: 7, podIP: 8}", "[]"),
+    ] {
+        let Object::Pod(pod) =
+            one(&format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, status: {status}}}"))
+        else {
+            panic!("no pod")
+        };
+        assert_eq!(format!("{:?}", pod.ips), expected, "{status}");
+    }
 }
 
 #[test]
@@ -174,15 +197,15 @@ fn what_is_no_object_is_told_with_its_place() {
         ),
         (
             "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: b}}",
-            "Deployment b/a: kind: the kind `Deployment` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR); take the object out of this directory",
+            "Deployment b/a: kind: the kind `Deployment` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy); take the object out of this directory",
         ),
         (
             "{apiVersion: egret.dev/v1alpha1, kind: egresspool, metadata: {name: a}}",
-            "egresspool a: kind: the kind `egresspool` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR); did you mean `EgressPool`?",
+            "egresspool a: kind: the kind `egresspool` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy); did you mean `EgressPool`?",
         ),
         (
-            "{apiVersion: projectcalico.org/v3, kind: EgressGatewayPolicy, metadata: {name: a}}",
-            "EgressGatewayPolicy a: kind: EgressGatewayPolicy is not served yet and has no effect; select gateways by annotations instead",
+            "{apiVersion: operator.tigera.io/v1, kind: EgressGateway, metadata: {name: a}}",
+            "EgressGateway a: kind: EgressGateway is not served yet and has no effect; select gateways by annotations instead",
         ),
         (
             "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: a}}",

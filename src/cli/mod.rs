@@ -3,10 +3,16 @@
 //! In: arguments. Out: text or JSON on standard output, an exit status (0 done, 1 failed, 2 misused). Never: the CNI
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
+pub mod agent;
 pub mod explain;
 pub mod ipam;
+pub mod lint;
+pub mod manifests;
 pub mod node;
+pub mod paint;
+pub mod schema;
 pub mod table;
+pub mod workload;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,7 +31,8 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100)]
 #[command(
-    after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so."
+    after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so.\n\
+                  For packagers: `egret completions`."
 )]
 struct Line {
     #[command(flatten)]
@@ -36,6 +43,13 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Keep this node's kernel true: follow the directory, put back what others take away
+    #[command(long_about = "Keep this node's kernel true, until SIGTERM.\n\n\
+                      Changed objects reach running pods within 100 ms; rules, routes, next hops and devices that somebody else\n\
+                      deletes are put back; leased addresses are announced again after a takeover, and other owners noticed.\n\n\
+                      The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
+                      start it touches only what differs. What it does is in agent.json in the node's own directory.")]
+    Agent(agent::AgentArgs),
     /// Bring this node's kernel to its plan, once
     Reconcile(node::NodeArgs),
     /// Take everything of Egret out of this node's kernel
@@ -44,9 +58,21 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Show who has which egress address, check the books, give an address back
     Ipam(ipam::IpamArgs),
+    /// Print the JSON schema of a kind of object, for editors and checks
+    Schema(schema::SchemaArgs),
+    /// Say what is wrong with manifests before they are applied
+    #[command(
+        long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
+                      that a node uses. Needs no root, no state directory and no cluster.\n\n\
+                      Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
+    )]
+    Lint(lint::LintArgs),
     /// Print a script that completes Egret's arguments in a shell
-    #[command(long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
-                      For bash: egret completions bash > /etc/bash_completion.d/egret")]
+    #[command(
+        hide = true,
+        long_about = "Print a script that completes Egret's arguments in a shell.\n\n\
+                      For bash: egret completions bash > /etc/bash_completion.d/egret"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -56,7 +82,7 @@ enum Command {
 /// Flags that every command about a node and its state shares.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Egret's entry of a CNI list, or the whole list [default: as the plugin was last called here]
+    /// Egret's entry of a CNI list [default: as the plugin was last called here]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Directory of objects and records [default: /var/lib/egret]
@@ -102,6 +128,41 @@ impl Common {
     }
 }
 
+/// `apiVersion` of every JSON document that is printed.
+const API_VERSION: &str = "egret.dev/v1alpha1";
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// With the next step.
+    pub sentence: String,
+    /// The arguments were wrong, not the world.
+    pub misused: bool,
+}
+
+impl Refused {
+    /// The world was wrong: status 1.
+    pub fn failed(sentence: impl Into<String>) -> Refused {
+        Refused { sentence: sentence.into(), misused: false }
+    }
+
+    /// The arguments were wrong: status 2.
+    pub fn misused(sentence: impl Into<String>) -> Refused {
+        Refused { sentence: sentence.into(), misused: true }
+    }
+}
+
+impl From<String> for Refused {
+    fn from(sentence: String) -> Refused {
+        Refused::failed(sentence)
+    }
+}
+
+/// A document for machines.
+fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| format!("cannot write JSON: {e}"))
+}
+
 /// Does what the process's arguments say.
 pub fn run() -> ExitCode {
     if std::env::args_os().len() <= 1 {
@@ -117,10 +178,13 @@ pub fn run() -> ExitCode {
     let line = Line::parse();
     let common = &line.common;
     match line.command {
+        Some(Command::Agent(args)) => answer(agent::run(common, &args)),
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
+        Some(Command::Schema(args)) => answer(schema::run(common, &args)),
+        Some(Command::Lint(args)) => answer(lint::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);
@@ -134,15 +198,16 @@ pub fn run() -> ExitCode {
 }
 
 /// Prints an answer: 0 if all is well, 1 if it says that something is not, 1 with a sentence if there is none.
-fn answer(answer: Result<(String, bool), String>) -> ExitCode {
+fn answer<E: Into<Refused>>(answer: Result<(String, bool), E>) -> ExitCode {
     match answer {
         Ok((text, well)) => match (print(text.as_bytes()), well) {
             (printed, true) => printed,
             (_, false) => ExitCode::FAILURE,
         },
-        Err(sentence) => {
+        Err(refused) => {
+            let Refused { sentence, misused } = refused.into();
             let _ = writeln!(std::io::stderr(), "egret: {sentence}");
-            ExitCode::FAILURE
+            ExitCode::from(if misused { 2 } else { 1 })
         }
     }
 }
@@ -167,6 +232,6 @@ mod tests {
     fn the_arguments_are_consistent_and_help_fits_a_screen() {
         Line::command().debug_assert();
         let help = Line::command().render_help().to_string();
-        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        assert!(help.lines().count() <= 25 && help.lines().all(|line| line.chars().count() <= 100), "{help}");
     }
 }

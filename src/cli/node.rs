@@ -55,7 +55,13 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Str
 /// # Errors
 /// As [`reconcile`].
 pub fn uninstall(common: &Common, args: &NodeArgs) -> Result<(String, bool), String> {
-    act(common, args, Embedded::uninstall)
+    act(common, args, |node| {
+        // It would wire again what is taken away.
+        match crate::agent::run::running(&node.memory) {
+            Some(busy) if !node.dry_run => Err(NodeError::Lock(busy)),
+            _ => node.uninstall(),
+        }
+    })
 }
 
 type Verb = fn(&Embedded) -> Result<Outcome, NodeError>;

@@ -1,8 +1,10 @@
 //! Aligned columns of text.
 //!
-//! In: a heading and rows. Out: lines without trailing blanks. Never: colours, terminal widths.
+//! In: a heading and rows, painted or not. Out: lines without trailing blanks. Never: chooses colours, asks for terminal widths.
 
 use std::fmt;
+
+use super::paint::width;
 
 /// A table. A column whose cells are all numbers is aligned to the right.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +34,7 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let column = |n: usize| self.rows.iter().filter_map(move |row| row.get(n));
-        let wide = |text: &str| text.chars().count();
+        let wide = |text: &str| width(text);
         let widths: Vec<usize> = (self.heading.iter().enumerate())
             .map(|(n, title)| column(n).map(|cell| wide(cell)).max().unwrap_or(0).max(wide(title)))
             .collect();

@@ -115,6 +115,8 @@ pub struct GatewayQuery {
     pub pods: Selector,
     /// Over their namespaces; `None`: the client's own.
     pub namespaces: Option<Selector>,
+    /// At most so many of them for one pod; `None`: all.
+    pub max_next_hops: Option<u32>,
 }
 
 impl<'a> ClientAnnotations<'a> {
@@ -137,52 +139,84 @@ impl<'a> ClientAnnotations<'a> {
         self.selector.or(self.policy).or(self.namespace_selector).or(self.max_next_hops)
     }
 
-    /// What they ask for.
+    /// The policies that the object names, in the order written, each once: all of them form the annotation tier together.
+    /// Empty: it names none, so ask [`query`](Self::query).
+    ///
+    /// The annotation is one name, names with commas between, or a JSON list of names.
+    ///
+    /// # Errors
+    /// What cannot be obeyed; the object's pods are to be held then, because obeying half would be a guess.
+    pub fn policies(&self) -> Result<Vec<String>, Problem> {
+        let Some(found) = self.policy else { return Ok(Vec::new()) };
+        if let Some(other) = self.selector.or(self.namespace_selector) {
+            let message = format!(
+                "`{}` stands beside `{}`, and only one of them can hold: remove one",
+                found.name, other.name
+            );
+            return Err(found.problem("SelectorAndPolicy", message));
+        }
+        if let Some(hops) = self.max_next_hops {
+            self.limit(hops)?;
+        }
+        let texts = match found.value.trim() {
+            json if json.starts_with('[') => list(found)?,
+            text => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        };
+        let mut names: Vec<String> = Vec::new();
+        for name in texts {
+            // Whether there is one of this name is asked later; here only slips of writing a list are caught.
+            if name.is_empty()
+                || name.contains(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '.'))
+            {
+                let message = format!(
+                    "`{name}` is no name of an EgressGatewayPolicy: write one such as internet, or `a, b`"
+                );
+                return Err(found.problem("BadValue", message));
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(found.problem("BadValue", "it names no policy: write one or remove the annotation"));
+        }
+        Ok(names)
+    }
+
+    /// The gateways that the object asks for by itself, if it names no policy.
     ///
     /// # Errors
     /// What cannot be obeyed; the object's pods are to be held then, because obeying half would be a guess.
     pub fn query(&self) -> Result<GatewayQuery, Problem> {
-        if let Some(policy) = self.policy {
-            return Err(match self.selector.or(self.namespace_selector) {
-                Some(other) => policy.problem(
-                    "SelectorAndPolicy",
-                    format!("`{}` stands beside `{}`, and only one of them can hold: remove one", policy.name, other.name),
-                ),
-                None => policy.problem(
-                    "NotServedYet",
-                    "egress gateway policies are not served yet: name the gateways with a selector annotation",
-                ),
-            });
-        }
-        if let Some(hops) = self.max_next_hops {
-            self.check_max_next_hops(hops)?;
-        }
+        let max_next_hops = self.max_next_hops.map(|hops| self.limit(hops)).transpose()?.flatten();
         let parse = |found: Found<'_>| {
             Selector::parse(found.value).map_err(|error| found.problem("SelectorSyntax", error.sentence()))
         };
         Ok(GatewayQuery {
             pods: self.selector.map_or_else(|| Ok(Selector::all()), parse)?,
             namespaces: self.namespace_selector.map(parse).transpose()?,
+            max_next_hops,
         })
     }
 
-    /// `0` asks for all gateways, as its absence does; so it is obeyed already.
-    fn check_max_next_hops(&self, hops: Found<'_>) -> Result<(), Problem> {
+    /// `0` asks for all gateways, as its absence does.
+    fn limit(&self, hops: Found<'_>) -> Result<Option<u32>, Problem> {
         if self.selector.is_none() && self.namespace_selector.is_none() {
-            let message =
-                format!("it limits a selector, and this object has none: add `{}`", SELECTOR.name());
+            let message = match self.policy {
+                Some(_) => {
+                    "it limits a selector: write maxNextHops into the rules of the policy instead".to_owned()
+                }
+                None => format!("it limits a selector, and this object has none: add `{}`", SELECTOR.name()),
+            };
             return Err(hops.problem("MaxNextHopsAlone", message));
         }
         match hops.value.parse::<u32>() {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(hops.problem(
-                "NotServedYet",
-                "a limit on the number of gateways is not served yet: remove the annotation or write \"0\" for all",
-            )),
+            Ok(most) => Ok(Some(most).filter(|most| *most > 0)),
             Err(_) => {
-                let message = format!("`{}` is not a whole number such as \"2\"; \"0\" means all gateways", hops.value);
+                let message =
+                    format!("`{}` is not a whole number such as \"2\"; \"0\" means all gateways", hops.value);
                 Err(hops.problem("BadValue", message))
-            },
+            }
         }
     }
 }

@@ -5,9 +5,8 @@
 //!
 //! Endpoints are the only gateways: a pod that merely carries the right labels proves nothing, since its tenant wrote them.
 
-use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use crate::addr::Family;
@@ -16,19 +15,21 @@ use crate::egress::gateway::gateway_namespace_refusal;
 use crate::egress::model::{Candidate, Endpoint, EndpointState, PodName, View};
 use crate::egress::selector::{NamespaceLabels, PodLabels, Selector};
 
-/// The endpoints of a view, in one order whatever theirs, with what is true of each for every client.
-pub(super) struct Gateways<'a> {
-    view: &'a View,
-    all: Vec<Gateway<'a>>,
+/// The endpoints of a view, in one order whatever theirs, with what is true of each for every client. Owned, so that it can be
+/// kept while pods come and go that are no gateways; every question brings the view that it was made of.
+pub(super) struct Gateways {
+    all: Vec<Gateway>,
     /// By the pod's namespace: positions in `all`.
-    by_namespace: BTreeMap<&'a str, Vec<usize>>,
-    pools: BTreeMap<&'a str, Clients>,
-    pods: BTreeSet<&'a PodName>,
-    remedies: RefCell<HashMap<GatewayQuery, String>>,
+    by_namespace: BTreeMap<String, Vec<usize>>,
+    pools: BTreeMap<String, Clients>,
+    pods: HashSet<PodName>,
+    /// Pods with an endpoint of any age.
+    named: HashSet<PodName>,
 }
 
-struct Gateway<'a> {
-    endpoint: &'a Endpoint,
+struct Gateway {
+    /// Its position in the view.
+    endpoint: usize,
     /// Why nobody can use it, whoever asks: its objects, not its state.
     unknown: Option<String>,
     /// By position in `endpoint.addresses`: why the pool does not stand behind the address.
@@ -57,34 +58,35 @@ enum Clients {
     Unreadable(String),
 }
 
-impl<'a> Gateways<'a> {
-    pub(super) fn of(view: &'a View) -> Gateways<'a> {
+impl Gateways {
+    pub(super) fn of(view: &View) -> Gateways {
         // An attachment has one endpoint. Were two records of it read (one being replaced), the later counts; if neither is
         // later, the one that is further from use.
-        let mut endpoints: Vec<&Endpoint> = view.endpoints.iter().collect();
-        endpoints.sort_by_key(|e| (&e.pod, &e.attachment, Reverse((e.generation, e.state))));
-        endpoints.dedup_by_key(|e| (&e.pod, &e.attachment));
+        let mut endpoints: Vec<(usize, &Endpoint)> = view.endpoints.iter().enumerate().collect();
+        endpoints.sort_by_key(|(_, e)| (&e.pod, &e.attachment, Reverse((e.generation, e.state))));
+        endpoints.dedup_by_key(|(_, e)| (&e.pod, &e.attachment));
         let mut found = Gateways {
-            view,
             all: Vec::with_capacity(endpoints.len()),
             by_namespace: BTreeMap::new(),
             pools: BTreeMap::new(),
-            pods: BTreeSet::new(),
-            remedies: RefCell::default(),
+            pods: HashSet::new(),
+            named: endpoints.iter().map(|(_, endpoint)| endpoint.pod.clone()).collect(),
         };
         let mut granted = BTreeMap::new();
-        for endpoint in endpoints {
-            found.by_namespace.entry(&endpoint.pod.namespace).or_default().push(found.all.len());
+        for (position, endpoint) in endpoints {
+            found.by_namespace.entry(endpoint.pod.namespace.clone()).or_default().push(found.all.len());
             if stale(view, endpoint).is_none() {
-                found.pods.insert(&endpoint.pod);
+                found.pods.insert(endpoint.pod.clone());
             }
             let mut revoked = Vec::new();
             for address in &endpoint.addresses {
                 let key = (address.pool.as_str(), endpoint.pod.namespace.as_str());
                 revoked.push(granted.entry(key).or_insert_with(|| revoked_by(view, key.0, key.1)).clone());
-                found.pools.entry(key.0).or_insert_with(|| clients_of(view, key.0));
+                if !found.pools.contains_key(key.0) {
+                    found.pools.insert(key.0.to_owned(), clients_of(view, key.0));
+                }
             }
-            found.all.push(Gateway { endpoint, unknown: unknown(view, endpoint), revoked });
+            found.all.push(Gateway { endpoint: position, unknown: unknown(view, endpoint), revoked });
         }
         found
     }
@@ -94,16 +96,24 @@ impl<'a> Gateways<'a> {
         self.pods.contains(pod)
     }
 
+    /// Whether an endpoint, of whatever age, names this pod: then what is known here depends on the pod's object.
+    pub(super) fn concern(&self, pod: &PodName) -> bool {
+        self.named.contains(pod)
+    }
+
     /// Positions of the endpoints that a query finds for a client of this namespace; valid for `candidates`.
-    pub(super) fn matching(&self, query: &GatewayQuery, client: &str) -> Vec<usize> {
-        let pod = |i: &usize| query.pods.matches(&PodLabels::of(self.view, &self.all[*i].endpoint.pod));
+    pub(super) fn matching(&self, view: &View, query: &GatewayQuery, client: &str) -> Vec<usize> {
+        let pod = |i: &usize| {
+            let name = &view.endpoints[self.all[*i].endpoint].pod;
+            query.pods.matches(&PodLabels::of(view, name))
+        };
         match &query.namespaces {
             None => self.by_namespace.get(client).into_iter().flatten().copied().filter(pod).collect(),
             Some(namespaces) => {
                 let taken = self
                     .by_namespace
                     .iter()
-                    .filter(|(ns, _)| namespaces.matches(&NamespaceLabels::of(self.view, ns)));
+                    .filter(|(ns, _)| namespaces.matches(&NamespaceLabels::of(view, ns)));
                 let mut found: Vec<usize> = taken.flat_map(|(_, all)| all).copied().filter(pod).collect();
                 found.sort_unstable();
                 found
@@ -112,14 +122,14 @@ impl<'a> Gateways<'a> {
     }
 
     /// The pools that gave these endpoints their addresses.
-    pub(super) fn pools_of(&self, positions: &[usize]) -> BTreeSet<&'a str> {
-        let addresses = positions.iter().flat_map(|i| &self.all[*i].endpoint.addresses);
-        addresses.map(|address| address.pool.as_str()).collect()
+    pub(super) fn pools_of<'a>(&self, view: &'a View, positions: &[usize]) -> BTreeSet<&'a str> {
+        let endpoints = positions.iter().map(|i| &view.endpoints[self.all[*i].endpoint]);
+        endpoints.flat_map(|endpoint| &endpoint.addresses).map(|address| address.pool.as_str()).collect()
     }
 
     /// Whether each of these pools serves clients of this namespace, wherever its gateways are.
-    pub(super) fn admit(&self, pools: &BTreeSet<&'a str>, client: &str) -> bool {
-        let labels = NamespaceLabels::of(self.view, client);
+    pub(super) fn admit(&self, view: &View, pools: &BTreeSet<String>, client: &str) -> bool {
+        let labels = NamespaceLabels::of(view, client);
         pools.iter().all(|pool| match self.pools.get(pool) {
             Some(Clients::Matching(selector)) => selector.matches(&labels),
             _ => false,
@@ -127,27 +137,33 @@ impl<'a> Gateways<'a> {
     }
 
     /// What a client of this namespace is told of these endpoints for one family.
-    pub(super) fn candidates(&self, positions: &[usize], client: &str, family: Family) -> Vec<Candidate> {
+    pub(super) fn candidates(
+        &self,
+        view: &View,
+        positions: &[usize],
+        client: &str,
+        family: Family,
+    ) -> Vec<Candidate> {
         let candidate = |i: &usize| {
             let gateway = &self.all[*i];
-            let endpoint = gateway.endpoint;
+            let endpoint = &view.endpoints[gateway.endpoint];
             Candidate {
                 pod: Some(endpoint.pod.clone()),
                 key: endpoint.attachment.clone(),
                 node: endpoint.node.clone(),
                 address: endpoint.address(family),
-                unusable: self.unusable(gateway, client, family),
+                unusable: self.unusable(view, gateway, client, family),
             }
         };
         positions.iter().map(candidate).collect()
     }
 
     /// Permission before state: who may not use a gateway need not know how it fares.
-    fn unusable(&self, gateway: &Gateway<'_>, client: &str, family: Family) -> Option<String> {
+    fn unusable(&self, view: &View, gateway: &Gateway, client: &str, family: Family) -> Option<String> {
         if gateway.unknown.is_some() {
             return gateway.unknown.clone();
         }
-        let endpoint = gateway.endpoint;
+        let endpoint = &view.endpoints[gateway.endpoint];
         let Some(i) = endpoint.addresses.iter().position(|a| Family::of(a.ip) == family) else {
             let pools = if family == Family::V4 { "egret.dev/ipv4pools" } else { "egret.dev/ipv6pools" };
             return Some(format!(
@@ -158,13 +174,13 @@ impl<'a> Gateways<'a> {
             return Some(revoked);
         }
         let pool = endpoint.addresses[i].pool.as_str();
-        if let Some(refusal) = self.client_refusal(pool, &endpoint.pod.namespace, client) {
+        if let Some(refusal) = self.client_refusal(view, pool, &endpoint.pod.namespace, client) {
             return Some(refusal);
         }
         state(endpoint)
     }
 
-    fn client_refusal(&self, pool: &str, gateway: &str, client: &str) -> Option<String> {
+    fn client_refusal(&self, view: &View, pool: &str, gateway: &str, client: &str) -> Option<String> {
         match self.pools.get(pool)? {
             Clients::Unreadable(sentence) => Some(sentence.clone()),
             Clients::GatewaysNamespace => (gateway != client).then(|| {
@@ -173,92 +189,82 @@ impl<'a> Gateways<'a> {
                      to take namespace `{client}`"
                 )
             }),
-            Clients::Matching(selector) => (!selector.matches(&NamespaceLabels::of(self.view, client))).then(|| {
+            Clients::Matching(selector) => (!selector.matches(&NamespaceLabels::of(view, client))).then(|| {
                 format!("pool `{pool}`: its clientNamespaces {selector} does not take namespace `{client}`")
             }),
         }
     }
+}
 
-    /// What a client lacks whose query leaves it without a usable gateway: what was sought, what was found instead.
-    pub(super) fn lack(
-        &self,
-        query: &GatewayQuery,
-        found: &[Candidate],
-        client: &str,
-        family: Family,
-    ) -> Lack {
-        let sought = match &query.namespaces {
-            None => format!("{} in namespace `{client}`", query.pods),
-            Some(namespaces) => format!("{} in namespaces {namespaces}", query.pods),
-        };
-        if found.is_empty() {
-            let change = vec![self.how_to_find_one(query, client)];
-            return Lack { reason: format!("no gateway matches {sought}"), change };
-        }
-        let all = match found.len() {
-            1 => "the one gateway that matches".to_owned(),
-            n => format!("each of the {n} gateways that match"),
-        };
-        let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.gateway()));
-        let mut change: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
-        if found.len() > change.len() {
-            change.push(format!("and {} more", found.len() - change.len()));
-        }
-        Lack { reason: format!("{all} {sought} is out of use for {family}"), change }
+/// What a client lacks whose query leaves it without a usable gateway: what was sought, what was found instead. The resolver asks
+/// without the view, because this is said to every such client; with it, every pod is looked at for one that was meant.
+pub(super) fn lack(
+    view: Option<&View>,
+    query: &GatewayQuery,
+    found: &[Candidate],
+    client: &str,
+    family: Family,
+) -> Lack {
+    let sought = match &query.namespaces {
+        None => format!("{} in namespace `{client}`", query.pods),
+        Some(namespaces) => format!("{} in namespaces {namespaces}", query.pods),
+    };
+    if found.is_empty() {
+        let change = vec![remedy(view, query, client)];
+        return Lack { reason: format!("no gateway matches {sought}"), change };
     }
-
-    /// Looks at every pod there is, so the answer is kept: it is the same for every client, unless gateways are sought
-    /// in the client's own namespace, and then the pods are few.
-    fn how_to_find_one(&self, query: &GatewayQuery, client: &str) -> String {
-        if query.namespaces.is_none() {
-            return self.remedy(query, client);
-        }
-        let mut known = self.remedies.borrow_mut();
-        known.entry(query.clone()).or_insert_with(|| self.remedy(query, client)).clone()
+    let all = match found.len() {
+        1 => "the one gateway that matches".to_owned(),
+        n => format!("each of the {n} gateways that match"),
+    };
+    let reason = |c: &Candidate| c.unusable.as_ref().map(|why| format!("{}: {why}", c.gateway()));
+    let mut change: Vec<String> = found.iter().filter_map(reason).take(SHOWN).collect();
+    if found.len() > change.len() {
+        change.push(format!("and {} more", found.len() - change.len()));
     }
+    Lack { reason: format!("{all} {sought} is out of use for {family}"), change }
+}
 
-    fn remedy(&self, query: &GatewayQuery, client: &str) -> String {
-        let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools` and restart it";
-        let (pods, more) = self.near_misses(query, client);
-        match (pods.as_slice(), more) {
-            ([], _) => "start a gateway with these labels, or change the selector".to_owned(),
-            ([pod], 0) => format!("pod {pod} matches but is no gateway, since it has no lease; {remedy}"),
-            (pods, more) => {
-                let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                let pods = pods.join(", ");
-                format!(
-                    "pods {pods}{more} match but are no gateways, since they have no lease; where one shall be, {remedy}"
-                )
-            }
+fn remedy(view: Option<&View>, query: &GatewayQuery, client: &str) -> String {
+    let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools` and restart it";
+    let (pods, more) = view.map(|view| near_misses(view, query, client)).unwrap_or_default();
+    match (pods.as_slice(), more) {
+        ([], _) => "start a gateway with these labels, or change the selector".to_owned(),
+        ([pod], 0) => format!("pod {pod} matches but is no gateway, since it has no lease; {remedy}"),
+        (pods, more) => {
+            let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let pods = pods.join(", ");
+            format!(
+                "pods {pods}{more} match but are no gateways, since they have no lease; where one shall be, {remedy}"
+            )
         }
-    }
-
-    /// Pods that a query finds where it finds no gateway: the first few, and how many more.
-    fn near_misses(&self, query: &GatewayQuery, client: &str) -> (Vec<PodName>, usize) {
-        let namespaces: Vec<&str> = match &query.namespaces {
-            None => vec![client],
-            Some(_) => {
-                let mut names: Vec<&str> = self.view.pods.keys().map(|pod| pod.namespace.as_str()).collect();
-                names.dedup();
-                names
-            }
-        };
-        let taken = namespaces.into_iter().filter(|name| match &query.namespaces {
-            None => true,
-            Some(selector) => selector.matches(&NamespaceLabels::of(self.view, name)),
-        });
-        let pods = taken.flat_map(|name| {
-            let pods = self.view.pods.range(PodName::new(name, "")..);
-            pods.take_while(move |(pod, _)| pod.namespace == name)
-        });
-        let matching = pods.filter(|(pod, _)| query.pods.matches(&PodLabels::of(self.view, pod)));
-        let mut found = matching.map(|(pod, _)| pod.clone());
-        let shown: Vec<PodName> = found.by_ref().take(SHOWN).collect();
-        (shown, found.count())
     }
 }
 
+/// Pods that a query finds where it finds no gateway: the first few, and how many more.
+fn near_misses(view: &View, query: &GatewayQuery, client: &str) -> (Vec<PodName>, usize) {
+    let namespaces: Vec<&str> = match &query.namespaces {
+        None => vec![client],
+        Some(_) => {
+            let mut names: Vec<&str> = view.pods.keys().map(|pod| pod.namespace.as_str()).collect();
+            names.dedup();
+            names
+        }
+    };
+    let taken = namespaces.into_iter().filter(|name| match &query.namespaces {
+        None => true,
+        Some(selector) => selector.matches(&NamespaceLabels::of(view, name)),
+    });
+    let pods = taken.flat_map(|name| {
+        let pods = view.pods.range(PodName::new(name, "")..);
+        pods.take_while(move |(pod, _)| pod.namespace == name)
+    });
+    let matching = pods.filter(|(pod, _)| query.pods.matches(&PodLabels::of(view, pod)));
+    let mut found = matching.map(|(pod, _)| pod.clone());
+    let shown: Vec<PodName> = found.by_ref().take(SHOWN).collect();
+    (shown, found.count())
+}
 /// What keeps us from knowing who the gateway is.
 fn unknown(view: &View, endpoint: &Endpoint) -> Option<String> {
     for object in [format!("Pod {}", endpoint.pod), format!("Namespace {}", endpoint.pod.namespace)] {

@@ -291,7 +291,7 @@ impl Asking<'_> {
                 (Verdict::Gateway, reason, Vec::new())
             }
             Action::Held(why) => {
-                let (reason, change) = self.held(why, rule.family());
+                let (reason, change) = self.held(why, rule);
                 (Verdict::Held, reason, change)
             }
         };
@@ -303,8 +303,8 @@ impl Asking<'_> {
     }
 
     /// Why the pod is held, and what would free it: a gateway, or a correction.
-    fn held(&self, why: &str, family: Family) -> (String, Vec<String>) {
-        if let Some(lack) = lack(self.view, &self.decision.pod, family) {
+    fn held(&self, why: &str, rule: Cidr) -> (String, Vec<String>) {
+        if let Some(lack) = lack(self.view, &self.decision.pod, rule) {
             return (lack.reason, lack.change);
         }
         let source = self.decision.decided_by.as_ref();

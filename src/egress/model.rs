@@ -321,7 +321,8 @@ pub struct Outcome {
     /// What is done.
     pub action: Action,
     /// Every gateway that was looked at, with the reason if it is out. Empty for `Direct`.
-    pub candidates: Vec<Candidate>,
+    /// Shared, because thousands of prefixes have the same.
+    pub candidates: Arc<Vec<Candidate>>,
     /// What this prefix was decided by, where tiers and policies differ between prefixes; `None`: the decision's own source.
     pub decided_by: Option<Arc<Source>>,
 }
@@ -335,7 +336,7 @@ pub enum Action {
     Held(String),
     /// Through one of these, ascending, never empty: attachments of usable endpoints (pod gateways), or keys of
     /// [`Resolution::node_gateways`].
-    Through(BTreeSet<String>),
+    Through(Arc<BTreeSet<String>>),
 }
 
 /// A gateway that a rule considered.

@@ -96,7 +96,7 @@ pub struct PolicyRule {
 }
 
 /// Where a rule sends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum To {
     /// As if we were not there: a rule without gateway, an excluded prefix.
     Direct,
@@ -107,7 +107,7 @@ pub enum To {
 }
 
 /// The pod gateways of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodGateways {
     /// Selector over the gateway pods' labels. Text; it parses.
     pub pods: String,
@@ -120,7 +120,7 @@ pub struct PodGateways {
 }
 
 /// One entry of `egressGateway` or `egressGateways`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeGatewayWish {
     /// Selector over node labels; of the nodes that match and have an address, the first by name serves. Text; it parses.
     pub nodes: String,

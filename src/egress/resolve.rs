@@ -3,162 +3,359 @@
 //! In: a view and the pods asked for. Out: one decision per pod, with its reason, and the problems met on the way. Never:
 //! guesses. What cannot be obeyed is held, never leaked, and one bad object never changes another pod's decision.
 //!
-//! Precedence: host-network pods and gateways are never redirected; then the pod's annotations, else its namespace's;
-//! what none decides goes direct. Policies will enter beside [`ClientAnnotations`], as further things that a pod's
-//! rules come from, tier by tier; `rules` then makes one outcome per written prefix instead of one per family.
+//! Precedence: host-network pods and gateways are never redirected. Then three tiers: enforced policies that select the pod; its
+//! annotations, else its namespace's; other policies that select it. What none decides goes direct.
+//!
+//! A [`Resolver`] can be kept while pods come, change and go that are no gateways: nothing that it remembers depends on them.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::annotations::{self, ClientAnnotations, GatewayQuery};
+use crate::egress::annotations::{self, ClientAnnotations};
 use crate::egress::candidates::{Gateways, Lack};
 use crate::egress::gateway;
 use crate::egress::model::{
-    Action, Decision, EgressSupport, Outcome, Pod, PodName, Resolution, Role, Source, View,
+    Action, Decision, EgressSupport, NodeGateway, Outcome, Pod, PodName, Resolution, Role, Source, View,
 };
+use crate::egress::node_gateways;
+use crate::egress::policy::Policy;
 use crate::problem::Problem;
+use crate::spelling;
+
+mod asked;
+mod goals;
+mod policies;
+mod tiers;
+
+use asked::Asked;
+use goals::{Goals, Needs, Standing};
+use policies::{Policies, Selecting};
+use tiers::{Goal, Rule};
 
 /// Decides for each of the pods. A pod without an object is one without labels and annotations: its namespace's count.
 pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
     let mut resolver = Resolver::of(view);
     let decisions: Vec<(PodName, Decision)> =
-        pods.into_iter().map(|pod| (pod.clone(), resolver.decide(pod))).collect();
-    Resolution {
-        decisions: decisions.into_iter().collect(),
-        node_gateways: BTreeMap::new(),
-        problems: resolver.said.problems,
+        pods.into_iter().map(|pod| (pod.clone(), resolver.decide(&pod))).collect();
+    let node_gateways = resolver.node_gateways();
+    let problems = resolver.known.said.problems;
+    Resolution { decisions: decisions.into_iter().collect(), node_gateways, problems }
+}
+
+/// Every node gateway that any policy asks for, used or not, by key; and what is wrong with those that cannot be. Each node wires
+/// those whose `node` is itself.
+pub fn node_gateways(view: &View) -> (BTreeMap<String, NodeGateway>, Vec<Problem>) {
+    node_gateways::all(view)
+}
+
+/// What a client lacks that is held for want of a gateway; `None` if the rule is held for another reason, or not at all.
+pub(super) fn lack(view: &View, pod: &PodName, rule: Cidr) -> Option<Lack> {
+    let mut known = Known::of(view);
+    let decision = known.decide(view, pod);
+    let outcome = decision.rules.get(&rule).filter(|outcome| matches!(outcome.action, Action::Held(_)))?;
+    // Every pod that has rules has a blend, unless an object cannot be read: then there is none at all.
+    let goal = known.blends.last()?.rules.get(&rule)?.goal.clone();
+    match goal {
+        Goal::Gateways(goal) => known.goals.lack(view, goal, &outcome.candidates, pod, rule.family()),
+        _ => None,
     }
 }
 
-/// What a client lacks that is held for want of a gateway; `None` if it is held for another reason, or not at all.
-pub(super) fn lack(view: &View, pod: &PodName, family: Family) -> Option<Lack> {
-    let mut resolver = Resolver::of(view);
-    let decision = resolver.decide(pod.clone());
-    let outcome = decision.rules.get(&family.everything())?;
-    if decision.role != Role::Client || decision.binding == HELD || !matches!(outcome.action, Action::Held(_))
-    {
-        return None;
-    }
-    let query = resolver.wish(pod, view.pods.get(pod))?.annotations.query().ok()?;
-    Some(resolver.gateways.lack(&query, &outcome.candidates, &pod.namespace, family))
-}
-
-/// The binding of every pod whose traffic is held because its objects cannot be obeyed.
+/// The binding of every pod all of whose traffic is held because its objects cannot be obeyed.
 const HELD: &str = "held";
 
-struct Resolver<'a> {
-    view: &'a View,
-    gateways: Gateways<'a>,
-    namespaces: HashMap<String, ClientNamespace<'a>>,
-    sought: HashMap<ClientAnnotations<'a>, Result<Sought<'a>, Problem>>,
+/// Decides pod by pod, and remembers what pods have in common. `V` is a [`View`], owned or lent.
+pub struct Resolver<V> {
+    view: V,
+    known: Known,
+}
+
+/// All that is remembered of a view.
+struct Known {
+    gateways: Gateways,
+    policies: Policies,
+    goals: Goals,
+    namespaces: HashMap<String, ClientNamespace>,
+    /// Positions in `asked`, by the annotations' texts.
+    texts: HashMap<String, u32>,
+    asked: Vec<Arc<Result<Asking, Problem>>>,
+    alike: HashMap<(Arc<Selecting>, Option<u32>), u32>,
+    blends: Vec<Arc<Blend>>,
+    answers: HashMap<(u32, Standing), Answer>,
+    /// Rules that are the same in namespaces that all pools admit.
+    shared: HashMap<(u32, Standing), Rules>,
     said: Said,
 }
 
 /// What the pods of one namespace share.
-struct ClientNamespace<'a> {
+struct ClientNamespace {
+    number: u32,
     /// The namespace's own wish.
-    annotations: Option<ClientAnnotations<'a>>,
+    wish: Option<Wish>,
     /// Its object exists and cannot be understood.
-    broken: Option<Answer>,
-    /// What each wish comes to here. The namespace is part of the question: it is where gateways are sought unless the
-    /// wish says otherwise, and pools admit clients by it.
-    answers: HashMap<ClientAnnotations<'a>, Answer>,
+    broken: bool,
 }
 
-/// What a wish finds, as far as it is the same for clients of every namespace.
-struct Sought<'a> {
-    query: GatewayQuery,
-    /// Gateways, and the pools of their addresses; `None` if they are sought in the client's own namespace.
-    everywhere: Option<(Vec<usize>, BTreeSet<&'a str>)>,
-    /// The rules of those whom all these pools admit: thousands of namespaces have the same.
-    admitted: Option<Rules>,
+/// An object's annotations that make its pods clients.
+#[derive(Debug, Clone)]
+struct Wish {
+    /// Position in `asked`.
+    asked: u32,
+    source: Source,
+}
+
+/// What annotations ask for, found.
+enum Asking {
+    Gateways { goal: u32, words: String },
+    Policies(Vec<u32>),
+}
+
+/// Rules of pods that are selected alike, before anyone asks which gateways there are.
+struct Blend {
+    rules: tiers::Rules,
+    /// The rules as written, in words.
+    words: String,
+    /// The first policy that selects the pod by itself.
+    selected_by: Option<Source>,
+    needs: Needs,
 }
 
 type Rules = Arc<BTreeMap<Cidr, Outcome>>;
 
-/// What a wish comes to.
+/// What pods of one standing get.
 #[derive(Clone)]
 struct Answer {
     rules: Rules,
     binding: String,
-    problem: Option<Problem>,
 }
 
-impl<'a> Resolver<'a> {
-    fn of(view: &'a View) -> Resolver<'a> {
-        let (namespaces, sought) = (HashMap::new(), HashMap::new());
-        Resolver { view, gateways: Gateways::of(view), namespaces, sought, said: Said::default() }
+impl<V: Borrow<View>> Resolver<V> {
+    /// Reads a view's policies and gateways; pods only when they are asked for.
+    pub fn of(view: V) -> Resolver<V> {
+        let known = Known::of(view.borrow());
+        Resolver { view, known }
     }
 
-    fn decide(&mut self, pod: PodName) -> Decision {
-        let object = self.view.pods.get(&pod);
-        if !self.namespaces.contains_key(&pod.namespace) {
-            let namespace = self.client_namespace(&pod.namespace);
-            self.namespaces.insert(pod.namespace.clone(), namespace);
+    /// The view that is decided by.
+    pub fn view(&self) -> &View {
+        self.view.borrow()
+    }
+
+    /// What one pod does.
+    pub fn decide(&mut self, pod: &PodName) -> Decision {
+        self.known.decide(self.view.borrow(), pod)
+    }
+
+    /// Node gateways that decisions made so far speak of, by key.
+    pub fn node_gateways(&self) -> BTreeMap<String, NodeGateway> {
+        self.known.goals.node_gateways()
+    }
+
+    /// Problems met so far, each once.
+    pub fn problems(&self) -> &[Problem] {
+        &self.known.said.problems
+    }
+}
+
+impl Resolver<View> {
+    /// Puts another object, or none, in place of a pod's. Only that pod's decision changes, unless it is or was a gateway: then
+    /// `true`, and everyone is to be asked for anew.
+    pub fn replace_pod(&mut self, pod: &PodName, object: Option<Pod>) -> bool {
+        let known = &mut self.known;
+        match object {
+            Some(object) => drop(self.view.pods.insert(pod.clone(), object)),
+            None => drop(self.view.pods.remove(pod)),
         }
+        known.said.forget(&format!("Pod {pod}"));
+        let gateway = known.gateways.concern(pod);
+        if gateway {
+            *known = Known::of(&self.view);
+        }
+        gateway
+    }
+}
+
+impl Known {
+    fn of(view: &View) -> Known {
+        Known {
+            gateways: Gateways::of(view),
+            policies: Policies::of(view),
+            goals: Goals::default(),
+            namespaces: HashMap::new(),
+            texts: HashMap::new(),
+            asked: Vec::new(),
+            alike: HashMap::new(),
+            blends: Vec::new(),
+            answers: HashMap::new(),
+            shared: HashMap::new(),
+            said: Said::default(),
+        }
+    }
+
+    fn decide(&mut self, view: &View, pod: &PodName) -> Decision {
+        let object = view.pods.get(pod);
+        self.meet_namespace(view, &pod.namespace);
         // Whose annotations do not concern us is asked none of the questions about them.
         let annotated = object.filter(|object| annotations::concern_us(&object.annotations));
-        let wish = self.wish(&pod, annotated);
+        let wish = self.wish(view, pod, annotated);
+        let selecting = self.policies.selecting(view, pod, object);
         if object.is_some_and(|object| object.host_network) {
-            let selected_by = wish.map(|wish| wish.source(&pod));
+            let policy = selecting.first().and_then(|first| self.policies.get(view, first));
+            let selected_by = wish.map(|wish| wish.source).or(policy.map(selected_by));
             return self.host_network(pod, selected_by);
         }
         // Only who holds an endpoint is exempt. Asking alone would let a running client annotate its way past its namespace's
         // rules; a pod that may become a gateway gets its endpoint within its own ADD.
-        self.say_what_a_gateway_lacks(&pod, annotated);
-        if self.gateways.holds(&pod) {
+        self.say_what_a_gateway_lacks(view, pod, annotated);
+        if self.gateways.holds(pod) {
             return outside_of_rules(pod, Role::Gateway, None);
         }
-        if let Some((object, answer)) = self.unreadable(&pod) {
-            let source = Source { object, field: String::new(), value: String::new() };
-            return client(pod, answer, source);
+        if let Some(object) = self.unreadable(view, pod) {
+            let why = format!("{object} cannot be read, so nobody knows where this pod may send: correct it");
+            let answer = Answer { rules: held(&why), binding: HELD.to_owned() };
+            return client(pod, answer, Some(Source { object, field: String::new(), value: String::new() }));
         }
-        match wish {
-            None => outside_of_rules(pod, Role::Unselected, None),
-            Some(wish) => {
-                let answer = self.answer(&pod.namespace, wish.annotations);
-                let source = wish.source(&pod);
-                if let Some(problem) = &answer.problem {
-                    self.said.say(problem, &source.object);
-                }
-                client(pod, answer, source)
-            }
+        if wish.is_none() && *selecting == Selecting::default() {
+            return outside_of_rules(pod, Role::Unselected, None);
         }
+        self.selected(view, pod, object, wish, selecting)
+    }
+
+    fn selected(
+        &mut self,
+        view: &View,
+        pod: &PodName,
+        object: Option<&Pod>,
+        wish: Option<Wish>,
+        selecting: Arc<Selecting>,
+    ) -> Decision {
+        let asked = wish.as_ref().map(|wish| wish.asked);
+        if let Some(Wish { asked, source }) = &wish
+            && let Err(problem) = &*self.asked[*asked as usize]
+        {
+            self.said.say(problem, &source.object);
+        }
+        let number = self.blend(view, selecting, asked);
+        let blend = Arc::clone(&self.blends[number as usize]);
+        let source = wish.map(|wish| wish.source).or(blend.selected_by.clone());
+        if blend.rules.is_empty() {
+            return outside_of_rules(pod, Role::Unselected, source);
+        }
+        client(pod, self.answer(view, number, &blend, pod, object), source)
     }
 
     /// The pod's annotations, which replace its namespace's as a whole, or the namespace's.
-    fn wish(&mut self, pod: &PodName, object: Option<&'a Pod>) -> Option<Wish<'a>> {
+    fn wish(&mut self, view: &View, pod: &PodName, object: Option<&Pod>) -> Option<Wish> {
         if let Some(object) = object {
+            let name = format!("Pod {pod}");
             for problem in annotations::unread(&object.annotations) {
-                self.said.say(&problem, &format!("Pod {pod}"));
+                self.said.say(&problem, &name);
             }
-            if self.view.support == EgressSupport::EnabledPerNamespaceOrPerPod
+            if view.support == EgressSupport::EnabledPerNamespaceOrPerPod
                 && let Some(annotations) = ClientAnnotations::on(&object.annotations)
             {
-                return Some(Wish { annotations, of_pod: true });
+                return Some(self.wish_of(view, name, &annotations));
             }
         }
-        let annotations = self.namespaces.get(&pod.namespace)?.annotations?;
-        Some(Wish { annotations, of_pod: false })
+        self.namespaces.get(&pod.namespace)?.wish.clone()
     }
 
-    fn client_namespace(&mut self, name: &str) -> ClientNamespace<'a> {
+    fn wish_of(&mut self, view: &View, object: String, annotations: &ClientAnnotations<'_>) -> Wish {
+        let (field, value) = annotations.first().map(|found| (found.name, found.value)).unwrap_or_default();
+        let source = Source { object, field: field.to_owned(), value: value.to_owned() };
+        let mut text = String::new();
+        let all = [
+            annotations.selector,
+            annotations.namespace_selector,
+            annotations.max_next_hops,
+            annotations.policy,
+        ];
+        for found in all {
+            text.push_str(found.map(|found| found.name).unwrap_or_default());
+            text.push('\0');
+            text.push_str(found.map(|found| found.value).unwrap_or_default());
+            text.push('\0');
+        }
+        if let Some(asked) = self.texts.get(&text) {
+            return Wish { asked: *asked, source };
+        }
+        let asking = self.asking(view, annotations);
+        let asked = position(self.asked.len());
+        self.asked.push(Arc::new(asking));
+        self.texts.insert(text, asked);
+        Wish { asked, source }
+    }
+
+    fn asking(&mut self, view: &View, annotations: &ClientAnnotations<'_>) -> Result<Asking, Problem> {
+        match asked::asked(annotations)? {
+            Asked::Gateways(query, most) => {
+                let everything = Family::BOTH.map(|family| family.everything().to_string()).join(", ");
+                let words = format!("{} for {everything}", goals::words(&query, most));
+                Ok(Asking::Gateways { goal: self.goals.pods(query, most, false), words })
+            }
+            Asked::Policies(names) => {
+                let found = annotations.policy.map(|found| (found.name, found.value)).unwrap_or_default();
+                let problem = |(reason, message): (&str, String)| {
+                    Problem::new("", reason, message).at(annotations::field(found.0)).value(found.1)
+                };
+                let policies = names.iter().map(|name| self.policy(view, name)).collect::<Result<_, _>>();
+                policies.map(Asking::Policies).map_err(problem)
+            }
+        }
+    }
+
+    /// The policy of this name, if it can be obeyed.
+    fn policy(&self, view: &View, name: &str) -> Result<u32, (&'static str, String)> {
+        let Some(policy) = self.policies.named(name) else {
+            let object = format!("EgressGatewayPolicy {name}");
+            if view.broken.contains(&object) {
+                return Err(("PolicyUnfit", format!("{object} cannot be read: correct it")));
+            }
+            let hint = match view.cilium_policies.contains_key(name) {
+                true => {
+                    "; CiliumEgressGatewayPolicy of that name selects its pods itself and cannot be named"
+                        .to_owned()
+                }
+                false => {
+                    let names: Vec<&str> = view.policies.keys().map(String::as_str).collect();
+                    match spelling::nearest(name, &names) {
+                        Some(near) => format!("; did you mean `{near}`?"),
+                        None => ": create it, or name one that exists".to_owned(),
+                    }
+                }
+            };
+            return Err(("UnknownPolicy", format!("there is no EgressGatewayPolicy `{name}`{hint}")));
+        };
+        let unfit = self.policies.get(view, policy).and_then(|policy| policy.unfit.first());
+        match unfit {
+            Some(problem) => {
+                Err(("PolicyUnfit", unfit_sentence(&format!("EgressGatewayPolicy {name}"), problem)))
+            }
+            None => Ok(policy),
+        }
+    }
+
+    fn meet_namespace(&mut self, view: &View, name: &str) {
+        if self.namespaces.contains_key(name) {
+            return;
+        }
         let object = format!("Namespace {name}");
-        let namespace = self.view.namespaces.get(name);
+        let namespace = view.namespaces.get(name);
         for problem in
             namespace.map(|namespace| annotations::unread(&namespace.annotations)).unwrap_or_default()
         {
             self.said.say(&problem, &object);
         }
-        ClientNamespace {
-            annotations: namespace.and_then(|namespace| ClientAnnotations::on(&namespace.annotations)),
-            broken: self.view.broken.contains(&object).then(|| unreadable_answer(&object)),
-            answers: HashMap::new(),
-        }
+        let broken = view.broken.contains(&object);
+        let annotations = namespace.and_then(|namespace| ClientAnnotations::on(&namespace.annotations));
+        let wish = annotations.map(|annotations| self.wish_of(view, object, &annotations));
+        let number = position(self.namespaces.len());
+        self.namespaces.insert(name.to_owned(), ClientNamespace { number, wish, broken });
     }
 
-    fn host_network(&mut self, pod: PodName, selected_by: Option<Source>) -> Decision {
+    fn host_network(&mut self, pod: &PodName, selected_by: Option<Source>) -> Decision {
         if let Some(source) = &selected_by {
             let message = format!(
                 "shares its node's network, so it cannot be given an egress address, and leaves as the node: it is \
@@ -171,9 +368,9 @@ impl<'a> Resolver<'a> {
     }
 
     /// What is wrong with a pod's wish to be a gateway.
-    fn say_what_a_gateway_lacks(&mut self, pod: &PodName, object: Option<&Pod>) {
+    fn say_what_a_gateway_lacks(&mut self, view: &View, pod: &PodName, object: Option<&Pod>) {
         let Some(object) = object else { return };
-        match gateway::wanted(self.view, pod, object.node.as_deref().unwrap_or_default()) {
+        match gateway::wanted(view, pod, object.node.as_deref().unwrap_or_default()) {
             Ok(wish) => {
                 let problems = wish.iter().flat_map(|wish| &wish.problems);
                 problems.for_each(|problem| self.said.say(problem, &problem.object));
@@ -183,141 +380,159 @@ impl<'a> Resolver<'a> {
     }
 
     /// The object that exists, matters for this pod and cannot be understood.
-    fn unreadable(&self, pod: &PodName) -> Option<(String, Answer)> {
-        let broken = || self.namespaces.get(&pod.namespace)?.broken.clone();
-        if let Some(answer) = broken() {
-            return Some((format!("Namespace {}", pod.namespace), answer));
-        }
-        if self.view.broken.is_empty() {
+    fn unreadable(&self, view: &View, pod: &PodName) -> Option<String> {
+        if view.broken.is_empty() {
             return None;
         }
+        if self.namespaces.get(&pod.namespace).is_some_and(|namespace| namespace.broken) {
+            return Some(format!("Namespace {}", pod.namespace));
+        }
         let object = format!("Pod {pod}");
-        self.view.broken.contains(&object).then(|| (object.clone(), unreadable_answer(&object)))
+        view.broken.contains(&object).then_some(object)
     }
 
-    fn answer(&mut self, namespace: &str, annotations: ClientAnnotations<'a>) -> Answer {
-        let known = self.namespaces.get(namespace).and_then(|shared| shared.answers.get(&annotations));
-        if let Some(answer) = known {
-            return answer.clone();
+    /// The rules of pods that these policies select and that ask for this.
+    fn blend(&mut self, view: &View, selecting: Arc<Selecting>, asked: Option<u32>) -> u32 {
+        let key = (selecting, asked);
+        if let Some(known) = self.alike.get(&key) {
+            return *known;
         }
-        let answer = self.new_answer(namespace, annotations);
-        if let Some(shared) = self.namespaces.get_mut(namespace) {
-            shared.answers.insert(annotations, answer.clone());
+        let (selecting, _) = &key;
+        let asking = asked.map(|asked| Arc::clone(&self.asked[asked as usize]));
+        let mut words = Vec::new();
+        let mut lost = Vec::new();
+        let enforced = self.tier(view, &selecting.enforced, &mut words, &mut lost);
+        let annotated = match asking.as_deref() {
+            None => tiers::Rules::new(),
+            Some(Ok(Asking::Policies(policies))) => self.tier(view, policies, &mut words, &mut lost),
+            Some(Ok(Asking::Gateways { goal, words: gateways })) => {
+                words.push(gateways.clone());
+                let rule = Rule { goal: Goal::Gateways(*goal), source: None, holds_other_family: true };
+                Family::BOTH.into_iter().map(|family| (family.everything(), rule.clone())).collect()
+            }
+            Some(Err(problem)) => {
+                words.push(HELD.to_owned());
+                tiers::nothing(&format!("{}: {}", problem.field, problem.message), None)
+            }
+        };
+        let others = self.tier(view, &selecting.others, &mut words, &mut lost);
+        let rules = tiers::blend([enforced, annotated, others]);
+        lost.iter().for_each(|problem| self.said.say(problem, &problem.object));
+        let first = selecting.first().and_then(|first| self.policies.get(view, first));
+        let needs = self.goals.needs(rules.values().map(|rule| &rule.goal));
+        let blend = Blend { rules, words: words.join("; then "), selected_by: first.map(selected_by), needs };
+        let number = position(self.blends.len());
+        self.blends.push(Arc::new(blend));
+        self.alike.insert(key, number);
+        number
+    }
+
+    /// The rules of some policies together. One that cannot be obeyed holds what all of them decide.
+    fn tier(
+        &mut self,
+        view: &View,
+        policies: &[u32],
+        words: &mut Vec<String>,
+        lost: &mut Vec<Problem>,
+    ) -> tiers::Rules {
+        let mut policies: Vec<u32> = policies.to_vec();
+        policies.sort_unstable();
+        let written: Vec<_> = policies.iter().filter_map(|policy| self.policies.get(view, *policy)).collect();
+        if written.is_empty() {
+            return tiers::Rules::new();
         }
+        words.push(written.iter().map(|policy| policy.object()).collect::<Vec<_>>().join(", "));
+        if let Some((policy, problem)) =
+            written.iter().find_map(|policy| Some((policy, policy.unfit.first()?)))
+        {
+            let object = policy.object();
+            let why = unfit_sentence(&object, problem);
+            let source = Source { object, field: problem.field.clone(), value: problem.value.clone() };
+            return tiers::nothing(&why, Some(Arc::new(source)));
+        }
+        let goals = &mut self.goals;
+        tiers::tier(
+            written.into_iter().map(|policy| (policy, tiers::rules_of(policy, |to| goals.of(view, to)))),
+            lost,
+        )
+    }
+
+    fn answer(
+        &mut self,
+        view: &View,
+        number: u32,
+        blend: &Blend,
+        pod: &PodName,
+        object: Option<&Pod>,
+    ) -> Answer {
+        let namespace = self.namespaces.get(&pod.namespace).map_or(u32::MAX, |namespace| namespace.number);
+        let standing = self.goals.standing(&blend.needs, namespace, pod, object);
+        let key = (number, standing);
+        if let Some(known) = self.answers.get(&key) {
+            return known.clone();
+        }
+        let (_, standing) = &key;
+        let binding = goals::binding(&blend.words, standing, &pod.namespace);
+        let mut common = standing.clone();
+        if self.goals.admit(view, &self.gateways, &blend.needs, &pod.namespace) {
+            common.namespace = None;
+        }
+        let rules = match self.shared.get(&(number, common.clone())) {
+            Some(rules) => Arc::clone(rules),
+            None => {
+                let rules = self.outcomes(view, blend, standing, pod);
+                self.shared.insert((number, common), Arc::clone(&rules));
+                rules
+            }
+        };
+        let answer = Answer { rules, binding };
+        self.answers.insert(key, answer.clone());
         answer
     }
 
-    fn new_answer(&mut self, namespace: &str, annotations: ClientAnnotations<'a>) -> Answer {
-        let gateways = &self.gateways;
-        let sought = self.sought.entry(annotations).or_insert_with(|| {
-            let query = annotations.query()?;
-            let everywhere = query.namespaces.is_some().then(|| gateways.matching(&query, namespace));
-            let everywhere = everywhere.map(|found| {
-                let pools = gateways.pools_of(&found);
-                (found, pools)
-            });
-            Ok(Sought { query, everywhere, admitted: None })
-        });
-        let sought = match sought {
-            Ok(sought) => sought,
-            Err(problem) => {
-                let sentence = format!("{}: {}", problem.field, problem.message);
-                return Answer {
-                    rules: held(&sentence),
-                    binding: HELD.into(),
-                    problem: Some(problem.clone()),
-                };
-            }
-        };
-        let query = &sought.query;
-        let rules = match &sought.everywhere {
-            None => rules(gateways, query, &gateways.matching(query, namespace), namespace),
-            Some((found, pools)) if gateways.admit(pools, namespace) => {
-                let new = || rules(gateways, query, found, namespace);
-                sought.admitted.get_or_insert_with(new).clone()
-            }
-            Some((found, _)) => rules(gateways, query, found, namespace),
-        };
-        Answer { rules, binding: binding(namespace, query), problem: None }
+    fn outcomes(&mut self, view: &View, blend: &Blend, standing: &Standing, pod: &PodName) -> Rules {
+        let mut outcomes = BTreeMap::new();
+        for (cidr, rule) in &blend.rules {
+            let (action, candidates) = match &rule.goal {
+                Goal::Direct => (Action::Direct, Arc::default()),
+                Goal::Held(why) => (Action::Held(why.to_string()), Arc::default()),
+                Goal::Gateways(goal) => {
+                    self.goals.outcome(view, &self.gateways, *goal, standing, &pod.namespace, cidr.family())
+                }
+            };
+            outcomes.insert(*cidr, Outcome { action, candidates, decided_by: rule.source.clone() });
+        }
+        Arc::new(outcomes)
     }
 }
 
-/// A selector stands for the whole internet, each family on its own merits.
-fn rules(gateways: &Gateways<'_>, query: &GatewayQuery, found: &[usize], namespace: &str) -> Rules {
-    let prefixes = Family::BOTH.map(Family::everything);
-    let outcomes =
-        prefixes.map(|prefix| (prefix, outcome(gateways, query, found, namespace, prefix.family())));
-    Arc::new(outcomes.into())
+fn position(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-fn outcome(
-    gateways: &Gateways<'_>,
-    query: &GatewayQuery,
-    found: &[usize],
-    namespace: &str,
-    family: Family,
-) -> Outcome {
-    let candidates = gateways.candidates(found, namespace, family);
-    let usable = candidates.iter().filter(|candidate| candidate.unusable.is_none());
-    let usable: BTreeSet<String> = usable.map(|candidate| candidate.key.clone()).collect();
-    let action = if usable.is_empty() {
-        Action::Held(gateways.lack(query, &candidates, namespace, family).to_string())
-    } else {
-        Action::Through(usable)
-    };
-    Outcome { action, candidates, decided_by: None }
+fn selected_by(policy: &Policy) -> Source {
+    Source { object: policy.object(), field: "spec.selectors".to_owned(), value: String::new() }
 }
 
-/// An object's annotations that make its pods clients.
-struct Wish<'a> {
-    annotations: ClientAnnotations<'a>,
-    of_pod: bool,
+fn unfit_sentence(object: &str, problem: &Problem) -> String {
+    let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
+    format!("{object} cannot be obeyed, so what it should decide is held: {field}{}", problem.message)
 }
 
-impl Wish<'_> {
-    fn source(&self, pod: &PodName) -> Source {
-        let object = if self.of_pod { format!("Pod {pod}") } else { format!("Namespace {}", pod.namespace) };
-        let (field, value) =
-            self.annotations.first().map(|found| (found.name, found.value)).unwrap_or_default();
-        Source { object, field: field.to_owned(), value: value.to_owned() }
-    }
-}
-
-fn client(pod: PodName, answer: Answer, source: Source) -> Decision {
-    Decision {
-        pod,
-        role: Role::Client,
-        rules: answer.rules,
-        decided_by: Some(source),
-        binding: answer.binding,
-    }
+fn client(pod: &PodName, answer: Answer, source: Option<Source>) -> Decision {
+    let Answer { rules, binding } = answer;
+    Decision { pod: pod.clone(), role: Role::Client, rules, decided_by: source, binding }
 }
 
 /// A pod that no rule concerns.
-fn outside_of_rules(pod: PodName, role: Role, decided_by: Option<Source>) -> Decision {
-    Decision { pod, role, rules: Arc::default(), decided_by, binding: String::new() }
+fn outside_of_rules(pod: &PodName, role: Role, decided_by: Option<Source>) -> Decision {
+    Decision { pod: pod.clone(), role, rules: Arc::default(), decided_by, binding: String::new() }
 }
 
 fn held(sentence: &str) -> Rules {
-    let outcome =
-        || Outcome { action: Action::Held(sentence.to_owned()), candidates: Vec::new(), decided_by: None };
+    let action = || Action::Held(sentence.to_owned());
+    let outcome = || Outcome { action: action(), candidates: Arc::default(), decided_by: None };
     Arc::new(Family::BOTH.into_iter().map(|family| (family.everything(), outcome())).collect())
-}
-
-fn unreadable_answer(object: &str) -> Answer {
-    let sentence = format!("{object} cannot be read, so nobody knows where this pod may send: correct it");
-    Answer { rules: held(&sentence), binding: HELD.to_owned(), problem: None }
-}
-
-/// Names the rules as written. The client's namespace is always in it, because pools admit clients by namespace: were it
-/// left out, pods with one binding could differ in their gateways after a change of a pool.
-fn binding(namespace: &str, query: &GatewayQuery) -> String {
-    let everything = Family::BOTH.map(|family| family.everything().to_string()).join(", ");
-    let place = match &query.namespaces {
-        None => "its own namespace".to_owned(),
-        Some(namespaces) => format!("namespaces {namespaces}"),
-    };
-    format!("namespace {namespace}: pods {} in {place} for {everything}", query.pods)
 }
 
 /// Problems in the order found, each once.
@@ -333,6 +548,12 @@ impl Said {
         if self.known.insert(problem.clone()) {
             self.problems.push(problem);
         }
+    }
+
+    /// Takes back what was said of an object that changed.
+    fn forget(&mut self, object: &str) {
+        self.problems.retain(|problem| problem.object != object);
+        self.known.retain(|problem| problem.object != object);
     }
 }
 

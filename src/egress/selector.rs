@@ -43,6 +43,9 @@ pub struct NamespaceLabels<'a> {
 }
 
 impl<'a> NamespaceLabels<'a> {
+    /// The implicit labels that are its name.
+    pub const NAME: [&'static str; 2] = ["projectcalico.org/name", "kubernetes.io/metadata.name"];
+
     /// Of a namespace in the view, or of one that has no object there.
     pub fn of(view: &'a View, name: &'a str) -> NamespaceLabels<'a> {
         NamespaceLabels { name, labels: view.namespaces.get(name).map(|namespace| &namespace.labels) }
@@ -51,9 +54,9 @@ impl<'a> NamespaceLabels<'a> {
 
 impl Labels for NamespaceLabels<'_> {
     fn label(&self, name: &str) -> Option<&str> {
-        match name {
-            "projectcalico.org/name" | "kubernetes.io/metadata.name" => Some(self.name),
-            _ => self.labels?.get(name).map(String::as_str),
+        match Self::NAME.contains(&name) {
+            true => Some(self.name),
+            false => self.labels?.get(name).map(String::as_str),
         }
     }
 
@@ -109,6 +112,19 @@ impl Selector {
     /// Whether the thing with these labels is selected.
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
         self.0.matches(labels)
+    }
+
+    /// Label and value pairs of which anything that matches has at least one; `None` if it need not have any. So those who hold
+    /// many selectors find the few that may match without asking them all.
+    pub fn needs(&self) -> Option<Vec<(&str, &str)>> {
+        self.0.needs()
+    }
+
+    /// The labels that it asks for.
+    pub fn labels(&self) -> BTreeSet<&str> {
+        let mut labels = BTreeSet::new();
+        self.0.labels(&mut labels);
+        labels
     }
 }
 
@@ -186,6 +202,31 @@ impl Expr {
             Expr::Not(inner) => !inner.matches(labels),
             Expr::And(parts) => parts.iter().all(|part| part.matches(labels)),
             Expr::Or(parts) => parts.iter().any(|part| part.matches(labels)),
+        }
+    }
+
+    fn needs(&self) -> Option<Vec<(&str, &str)>> {
+        match self {
+            Expr::Compare(label, Operator::Equal, value) => Some(vec![(label, value)]),
+            Expr::In(label, values) => {
+                Some(values.iter().map(|value| (label.as_str(), value.as_str())).collect())
+            }
+            Expr::And(parts) => parts.iter().filter_map(Expr::needs).min_by_key(Vec::len),
+            Expr::Or(parts) => {
+                parts.iter().map(Expr::needs).collect::<Option<Vec<_>>>().map(|all| all.concat())
+            }
+            _ => None,
+        }
+    }
+
+    fn labels<'a>(&'a self, found: &mut BTreeSet<&'a str>) {
+        match self {
+            Expr::All | Expr::Global => {}
+            Expr::Has(label) | Expr::Compare(label, _, _) | Expr::In(label, _) | Expr::NotIn(label, _) => {
+                found.insert(label);
+            }
+            Expr::Not(inner) => inner.labels(found),
+            Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| part.labels(found)),
         }
     }
 

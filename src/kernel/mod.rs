@@ -22,6 +22,7 @@ pub mod state;
 pub mod step;
 pub mod steps;
 pub mod sysctl;
+pub mod watch;
 
 pub use apply::apply;
 pub use conflicts::conflicts;

@@ -55,6 +55,19 @@ pub fn ask(here: &Here, addresses: &BTreeSet<(String, IpAddr)>) -> Vec<Asked> {
     asked
 }
 
+impl Asked {
+    /// The address asked for.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Who else has it, by the answers that have come in until the deadline: a problem each.
+    pub fn owners(&self, deadline: Instant) -> Vec<Problem> {
+        let answers = self.question.answers(deadline).unwrap_or_default();
+        answers.into_iter().map(|mac| another_owner(&self.dev, self.ip, mac)).collect()
+    }
+}
+
 impl Embedded {
     /// Collects the answers, announces what is new, and repeats what was taken over within the last minute.
     pub fn announce(&self, change: &Change<'_>, asked: Vec<Asked>, outcome: &mut Outcome) {
@@ -63,9 +76,7 @@ impl Embedded {
         }
         let deadline = Instant::now() + PATIENCE;
         for asked in asked {
-            for mac in asked.question.answers(deadline).unwrap_or_default() {
-                outcome.problems.push(another_owner(&asked.dev, asked.ip, mac));
-            }
+            outcome.problems.extend(asked.owners(deadline));
         }
         let announced =
             |plan: &NodePlan| plan.locals.values().flat_map(|g| g.announced.clone()).collect::<BTreeSet<_>>();
@@ -104,10 +115,13 @@ impl Embedded {
     }
 }
 
+/// Reason of the problem that somebody else answers for an address of ours.
+pub const ANOTHER_OWNER: &str = "AnotherOwner";
+
 fn another_owner(dev: &str, ip: IpAddr, mac: Mac) -> Problem {
     Problem::new(
         format!("Address {ip}"),
-        "AnotherOwner",
+        ANOTHER_OWNER,
         format!(
             "{mac} on {dev} answers for {ip} too: two owners of one address lose each other's replies. If it is another node of \
              this cluster, run `egret reconcile` there; else take the address out of the pool or away from that host"

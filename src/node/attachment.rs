@@ -102,10 +102,13 @@ impl Attachment {
     }
 
     /// Whether the namespace is *provably* gone: its path leads nowhere although the folder it lay in is there, or it
-    /// leads to something else by now. A folder that is missing proves nothing: one may stand in another mount namespace.
+    /// leads to another namespace by now. A folder that is missing proves nothing, nor does a plain file in its place: one may
+    /// stand in another mount namespace, where namespaces that were bound later are not seen.
     pub fn netns_is_gone(&self) -> bool {
         match fs::metadata(&self.netns) {
-            Ok(meta) => (meta.dev(), meta.ino()) != (self.dev, self.inode),
+            Ok(meta) => {
+                (meta.dev(), meta.ino()) != (self.dev, self.inode) && super::netns::open(&self.netns).is_ok()
+            }
             Err(error) => {
                 // /proc/PID/ns/net has no folder left when the process is gone: there, /proc itself is the proof.
                 let folder = if self.netns.starts_with("/proc") {
@@ -411,7 +414,9 @@ mod tests {
         };
         assert!(!one.netns_is_gone());
         one.inode += 1;
-        assert!(one.netns_is_gone(), "another one lies there");
+        assert!(!one.netns_is_gone(), "a plain file lies there, which proves nothing");
+        one.netns = "/proc/self/ns/net".into();
+        assert!(one.netns_is_gone(), "another namespace lies there");
         one.netns = folder.0.join("other");
         assert!(one.netns_is_gone(), "the folder is there, the name is not");
         one.netns = folder.0.join("no-folder/ns");

@@ -114,6 +114,15 @@ impl Embedded {
         Embedded::on(|| Dir::open(&config.state_dir), config, false)
     }
 
+    /// The same where the state directory may be missing for now: nothing is made, and what is missing is an error of whoever
+    /// needs it.
+    ///
+    /// # Errors
+    /// The name is no name.
+    pub fn at(config: &Config) -> Result<Embedded, CniError> {
+        Embedded::on(|| Ok(Dir::by_path(&config.state_dir)), config, false)
+    }
+
     /// The same for those who only read: nothing is made.
     ///
     /// # Errors

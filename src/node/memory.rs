@@ -187,6 +187,14 @@ impl Memory {
         }
     }
 
+    /// Writes a file that only people and other programs read.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn tell<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+        self.write(name, value)
+    }
+
     /// Forgets everything: the node was uninstalled.
     ///
     /// # Errors

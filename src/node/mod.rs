@@ -12,6 +12,7 @@ pub mod memory;
 pub mod netns;
 pub mod reconcile;
 pub mod records;
+pub mod repair;
 pub mod situation;
 pub mod update;
 pub mod verbs;

@@ -223,7 +223,12 @@ impl Embedded {
 
     /// Wires this node's gateways. Returns those that are not: clients must not choose them. One that served before and only
     /// cannot be changed is not among them.
-    fn gateways(&self, change: &Change<'_>, node_ns: &Netns, outcome: &mut Outcome) -> Vec<String> {
+    pub(super) fn gateways(
+        &self,
+        change: &Change<'_>,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Vec<String> {
         let mut unwired = Vec::new();
         for (attachment, gateway) in &change.next.locals {
             let desired = gateway_state(change.next, gateway, Belts::of_this_build());
@@ -264,7 +269,7 @@ impl Embedded {
         unwired
     }
 
-    fn node(
+    pub(super) fn node(
         &self,
         before: &NodePlan,
         next: &NodePlan,

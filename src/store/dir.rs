@@ -65,6 +65,11 @@ impl Dir {
         if root.is_dir() { Ok(Dir { root }) } else { Err(DirError::Missing { path: root }) }
     }
 
+    /// A state directory by its path alone, whether it is there or not.
+    pub fn by_path(root: impl Into<PathBuf>) -> Dir {
+        Dir { root: root.into() }
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.root

@@ -70,6 +70,11 @@ impl Guard {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Device and inode of the file that is locked, which may have been deleted since.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.file.metadata().ok().map(|found| (found.dev(), found.ino()))
+    }
 }
 
 impl Drop for Guard {

@@ -18,14 +18,15 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use serde::de::DeserializeOwned;
@@ -34,11 +35,14 @@ use crate::addr::Cidr;
 use crate::api::{self, Kind, Reading};
 use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
+use crate::egress::policy::Policy;
 use crate::problem::Problem;
 use image::{Image, ObjectRow, slot};
 use scan::Survey;
 use stamp::Stamp;
 
+/// How long a file that is just being written is waited for, at most twice more.
+const WRITERS_MOMENT: Duration = Duration::from_millis(1);
 /// Larger files are refused: a List of 10,000 pods as the API server writes it has about 50 MB.
 const LARGEST: u64 = 256 << 20;
 
@@ -85,6 +89,22 @@ impl Objects {
     /// As [`Objects::open`].
     pub fn look(state_dir: &Path) -> Result<Objects, ObjectsError> {
         Objects::read(state_dir, false)
+    }
+
+    /// Objects that lie in no state directory, as if each reading were a file of one: manifests before they are applied.
+    ///
+    /// # Errors
+    /// They are more than 4 GiB.
+    pub fn of(mut readings: Vec<(String, Reading)>) -> Result<Objects, ObjectsError> {
+        readings.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let record = |(name, reading): (String, Reading)| {
+            let path = CString::new(name.replace('\0', "?")).unwrap_or_default();
+            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None)
+        };
+        let records: Vec<_> = readings.into_iter().map(record).collect();
+        let image =
+            image::encode([].into_iter(), &records, &compile::verdict(&records)).and_then(Image::parse);
+        image.map(|image| Objects { image }).ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
     }
 
     fn read(state_dir: &Path, renews_cache: bool) -> Result<Objects, ObjectsError> {
@@ -148,6 +168,16 @@ impl Objects {
         self.all(Kind::EgressPool)
     }
 
+    /// All `EgressGatewayPolicy` objects, ours and Calico's, by name; also those that cannot be obeyed (`unfit`).
+    pub fn policies(&self) -> impl Iterator<Item = (String, Policy)> {
+        self.all(Kind::EgressGatewayPolicy)
+    }
+
+    /// All `CiliumEgressGatewayPolicy` objects by name, also those that cannot be obeyed (`unfit`).
+    pub fn cilium_policies(&self) -> impl Iterator<Item = (String, Policy)> {
+        self.all(Kind::CiliumEgressGatewayPolicy)
+    }
+
     /// The ranges of all `ServiceCIDR` objects, sorted, without doubles.
     pub fn service_cidrs(&self) -> Vec<Cidr> {
         let found: BTreeSet<Cidr> =
@@ -186,7 +216,8 @@ impl Objects {
         view
     }
 
-    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools and nodes.
+    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools, nodes and
+    /// policies.
     pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
         let mut view = self.outline(config);
         for name in pods.iter().chain(endpoints.iter().map(|e| &e.pod)) {
@@ -209,6 +240,8 @@ impl Objects {
             cluster_cidrs: config.cluster_cidrs.clone(),
             nodes: self.nodes().collect(),
             pools: self.pools().collect(),
+            policies: self.policies().collect(),
+            cilium_policies: self.cilium_policies().collect(),
             service_cidrs: self.service_cidrs(),
             broken: self.broken(),
             ..View::default()
@@ -285,7 +318,7 @@ fn renew(
 fn scanned(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<scan::Found, scan::Unlisted> {
     for _ in 0..3 {
         match scan::scan(root, last) {
-            Err(gone) if gone.errno == nix::errno::Errno::ENOENT => {}
+            Err(gone) if gone.errno == Errno::ENOENT => {}
             found => return found,
         }
     }
@@ -295,15 +328,25 @@ fn scanned(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<scan:
 /// Reads one file. A stamp that changed while it was read (somebody writes it in place) is read again.
 fn read(root: BorrowedFd<'_>, path: &CStr) -> (Stamp, Reading) {
     let mut last = (Stamp::NEVER, Vec::new());
+    let mut busy = false;
     for _ in 0..3 {
         match content(root, path) {
             Ok((stamp, text, true)) => return (stamp, api::read(&path.to_string_lossy(), &text)),
             Ok((_, text, false)) => last.1 = text,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                // Most writers are done by then.
+                std::thread::sleep(WRITERS_MOMENT);
+                busy = true;
+                continue;
+            }
             Err(error) => {
                 let why = format!("cannot be read: {error}; make it readable, or delete it");
                 return (Stamp::NEVER, unread(path, &why));
             }
         }
+    }
+    if busy {
+        return (Stamp::NEVER, unread(path, "somebody is writing it; read again when it is closed"));
     }
     (last.0, api::read(&path.to_string_lossy(), &last.1))
 }
@@ -313,6 +356,9 @@ fn content(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(Stamp, Vec<u8>, boo
     // Not blocking: the file may have become a pipe since the scan.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(root, path, flags, Mode::empty())?);
+    if is_being_written(&file) {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "somebody is writing it"));
+    }
     let before = Stamp::of(&fstat(&file)?);
     if before.size > LARGEST {
         return Err(io::Error::other(format!("it has {} bytes, more than {LARGEST}", before.size)));
@@ -321,6 +367,26 @@ fn content(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(Stamp, Vec<u8>, boo
     Read::by_ref(&mut file).take(LARGEST).read_to_end(&mut text)?;
     let after = Stamp::of(&fstat(&file)?);
     Ok((before, text, before == after))
+}
+
+/// Whether somebody has a file open for writing. The first half of a manifest is a manifest too, and an empty file one without
+/// objects, so text alone does not tell; the kernel does: it gives no read lease (fcntl(2)) on such a file. The lease is given
+/// back at once. A file system without leases says nothing, and then the file is read as it is.
+fn is_being_written(file: &File) -> bool {
+    /// asm-generic/fcntl.h.
+    const F_SETSIG: libc::c_int = 10;
+    let fd = file.as_raw_fd();
+    // SAFETY: these calls take numbers only, and the descriptor is open. A writer that comes in between waits until the lease is
+    // given back, and we are told by a signal: not by SIGIO, which would end us, but by SIGURG, which nobody notices.
+    unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
+        let refused = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == -1;
+        let written = refused && Errno::last() == Errno::EAGAIN;
+        if !refused {
+            libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+        }
+        written
+    }
 }
 
 fn unread(path: &CStr, why: &str) -> Reading {

@@ -3,7 +3,7 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
@@ -19,7 +19,15 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    ("cli", &["addr", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem", "store"]),
+    ("agent", &["config", "egress", "kernel", "node", "problem", "store"]),
+    // It prints the schemas of the manifests that `api` reads.
+    (
+        "cli",
+        &[
+            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem",
+            "spelling", "store",
+        ],
+    ),
     // The testbed looks at the program from outside.
     ("testbed", &["addr", "egress", "kernel"]),
     ("lib", &[]),

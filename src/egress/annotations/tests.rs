@@ -24,7 +24,10 @@ fn our_twin_wins_over_calicos_on_one_object() {
     let both =
         pairs(&[("egret.dev/selector", "has(ours)"), ("egress.projectcalico.org/selector", "has(theirs)")]);
     let query = ClientAnnotations::on(&both).unwrap().query().unwrap();
-    assert_eq!(query, GatewayQuery { pods: Selector::parse("has(ours)").unwrap(), namespaces: None });
+    assert_eq!(
+        query,
+        GatewayQuery { pods: Selector::parse("has(ours)").unwrap(), namespaces: None, max_next_hops: None }
+    );
     let found = SELECTOR.on(&both).unwrap();
     assert_eq!((found.name, found.value), ("egret.dev/selector", "has(ours)"));
 }
@@ -46,8 +49,38 @@ fn a_namespace_selector_alone_means_all_pods_there_and_an_empty_selector_means_a
 
 #[test]
 fn a_limit_of_zero_is_no_limit() {
-    let zero = pairs(&[("egret.dev/selector", "has(a)"), ("egret.dev/maxNextHops", "0")]);
-    assert!(ClientAnnotations::on(&zero).unwrap().query().is_ok());
+    for (value, expected) in [("0", None), ("2", Some(2))] {
+        let limited = pairs(&[("egret.dev/selector", "has(a)"), ("egret.dev/maxNextHops", value)]);
+        assert_eq!(ClientAnnotations::on(&limited).unwrap().query().unwrap().max_next_hops, expected);
+    }
+}
+
+#[test]
+fn policies_are_one_name_or_names_with_commas_or_a_json_list() {
+    for (value, expected) in
+        [("internet", vec!["internet"]), (" b , a,b", vec!["b", "a"]), (r#"["a", "b.c"]"#, vec!["a", "b.c"])]
+    {
+        let annotations = pairs(&[("egress.projectcalico.org/egressGatewayPolicy", value)]);
+        assert_eq!(ClientAnnotations::on(&annotations).unwrap().policies().unwrap(), expected, "{value}");
+    }
+    let none = pairs(&[("egret.dev/selector", "has(a)")]);
+    assert_eq!(ClientAnnotations::on(&none).unwrap().policies().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_list_of_policies_that_makes_no_sense_is_named() {
+    for (value, expected) in [
+        ("", "BadValue: `` is no name of an EgressGatewayPolicy: write one such as internet, or `a, b`"),
+        ("a,", "BadValue: `` is no name of"),
+        ("a b", "BadValue: `a b` is no name of"),
+        ("[]", "BadValue: it names no policy: write one or remove the annotation"),
+        ("[1]", "BadValue: `[1]` is not a JSON list of texts such as"),
+    ] {
+        let annotations = pairs(&[("egret.dev/egressGatewayPolicy", value)]);
+        let problem = ClientAnnotations::on(&annotations).unwrap().policies().unwrap_err();
+        let said = format!("{}: {}", problem.reason, problem.message);
+        assert!(said.starts_with(expected), "{value}: {said}");
+    }
 }
 
 #[test]
@@ -73,9 +106,9 @@ fn what_cannot_be_obeyed_is_said_with_field_and_value() {
              egress gateway policies are not served yet: name the gateways with a selector annotation",
         ),
         (
-            vec![selector, hops("2")],
-            "NotServedYet metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=2: a limit on the number \
-             of gateways is not served yet: remove the annotation or write \"0\" for all",
+            vec![policy, hops("2")],
+            "MaxNextHopsAlone metadata.annotations[\"egress.projectcalico.org/maxNextHops\"]=2: it limits a selector: \
+             write maxNextHops into the rules of the policy instead",
         ),
         (
             vec![selector, hops("two")],

@@ -108,9 +108,9 @@ impl World {
         let action = if attachments.is_empty() {
             Action::Held("no gateway".into())
         } else {
-            Action::Through(attachments)
+            Action::Through(attachments.into())
         };
-        let outcome = Outcome { action, candidates: Vec::new(), decided_by: None };
+        let outcome = Outcome { action, candidates: std::sync::Arc::default(), decided_by: None };
         let rules: BTreeMap<_, _> =
             Family::BOTH.iter().map(|family| (family.everything(), outcome.clone())).collect();
         let binding = format!("{}: {gateways:?}", pod.namespace);

@@ -3,10 +3,11 @@
 //! In: what was read of each file, and what the last image kept of it. Out: records and the verdict. Pure.
 //!
 //! Between files: of two objects with one kind and name the first by file name is in force, even if it is broken; of
-//! two pools that overlap the one with the smaller name. Losing an argument is a problem; only the pool that cannot be
+//! two policies with one name ours before Calico's; of two pools that overlap the one with the smaller name. Losing an argument is a problem; only the pool that cannot be
 //! used is broken by it.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,6 +73,7 @@ fn body(object: &Object) -> Vec<u8> {
         Object::Node(node) => serde_json::to_vec(node),
         Object::Pool(pool) => serde_json::to_vec(pool),
         Object::ServiceCidr(cidrs) => serde_json::to_vec(cidrs),
+        Object::Policy(policy) => serde_json::to_vec(policy),
     };
     // An object that could not be written would count as broken, so what names it is held.
     written.unwrap_or_default()
@@ -90,11 +92,15 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
         for object in &file.objects {
             let winner = Winner { number, file: &file.path, object };
             number += 1;
-            match first.get(&(slot(object.kind), &object.name)) {
-                None => {
-                    first.insert((slot(object.kind), &object.name), winner);
+            match first.entry((slot(object.kind), &object.name)) {
+                Entry::Vacant(place) => {
+                    place.insert(winner);
                 }
-                Some(earlier) => problems.push(twice(&winner, earlier)),
+                Entry::Occupied(mut place) if winner.outranks(place.get()) => {
+                    let loser = place.insert(winner);
+                    problems.push(twice(&loser, place.get()));
+                }
+                Entry::Occupied(place) => problems.push(twice(&winner, place.get())),
             }
         }
     }
@@ -143,10 +149,23 @@ impl Winner<'_> {
     fn named(&self) -> String {
         self.object.kind.named(&self.object.name)
     }
+
+    /// Whether it is in force although the other comes first: who writes our kind of policy beside Calico's means ours.
+    fn outranks(&self, other: &Winner<'_>) -> bool {
+        (self.object.kind, other.object.kind) == (Kind::EgressGatewayPolicy, Kind::CalicoEgressGatewayPolicy)
+    }
 }
 
 fn twice(loser: &Winner<'_>, winner: &Winner<'_>) -> Problem {
-    let message = if loser.file == winner.file {
+    let calicos = Kind::CalicoEgressGatewayPolicy;
+    let message = if loser.object.kind == calicos && winner.object.kind != calicos {
+        format!(
+            "{} of egret.dev in {} has the same name and is in force, because an annotation cannot tell the two apart; \
+             delete or rename one of them",
+            winner.named(),
+            winner.file()
+        )
+    } else if loser.file == winner.file {
         format!("{} is written twice in {}; the first is in force, delete one", winner.named(), winner.file())
     } else {
         format!(

@@ -15,7 +15,7 @@ use super::stamp::Stamp;
 use crate::api::Kind;
 
 /// Raise it when rows, or the JSON of an object, change shape or meaning.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"EGRETOBJ";
 const HEADER: usize = 88;
 const DIR: usize = 40;
@@ -58,7 +58,7 @@ pub(super) struct Verdict {
     pub(super) fingerprint: u64,
 }
 
-/// Where objects of a kind share their names: both kinds of pool are pools.
+/// Where objects of a kind share their names: both kinds of pool are pools, and an annotation names either kind of policy.
 pub(super) fn slot(kind: Kind) -> u8 {
     match kind {
         Kind::Namespace => 0,
@@ -66,6 +66,8 @@ pub(super) fn slot(kind: Kind) -> u8 {
         Kind::Node => 2,
         Kind::EgressPool | Kind::IPPool => 3,
         Kind::ServiceCIDR => 4,
+        Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => 5,
+        Kind::CiliumEgressGatewayPolicy => 6,
     }
 }
 

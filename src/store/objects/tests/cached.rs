@@ -54,6 +54,9 @@ fn a_rewrite_with_the_old_size_and_modification_time_is_seen() {
     world.write("a.yaml", &pod("a", "2"));
     let file = File::options().write(true).open(world.path("a.yaml")).unwrap();
     file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+    // While it is open for writing, what it held stays in force.
+    assert_eq!(label(&world.open(), "a").as_deref(), Some("1"));
+    drop(file);
     assert_eq!(label(&world.open(), "a").as_deref(), Some("2"));
 }
 

@@ -1,0 +1,308 @@
+//! Which files are watched, and what a change of them calls for.
+//!
+//! In: the state directory, the node's own directory, the folders that namespaces lie in. Out: jobs. Never: reads an object.
+//!
+//! A file counts when its writer closes it, or when it is renamed, linked or removed: what is half written is nobody's business
+//! yet. A mount over the directory makes no notice at all, and a link may lead out of it; for both there is the regular look.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+
+use crate::agent::schedule::Job;
+use crate::store::Dir;
+
+/// Directories inside directories, as `store::objects` reads them.
+const DEPTH: usize = 32;
+
+/// Device and inode of a directory: which one it is, whatever its name.
+pub type Identity = (u64, u64);
+
+/// What stands at a path.
+pub fn identity(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// What lies in a watched folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The state directory: only the coming and going of its parts matters.
+    State,
+    /// Objects, records of endpoints and nodes.
+    Input,
+    /// The node's own directory.
+    Memory,
+    /// Records of attachments.
+    Attachments,
+    /// A folder with namespaces.
+    Namespaces,
+}
+
+impl Kind {
+    fn flags(self) -> AddWatchFlags {
+        let moves = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
+        let names = moves | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE;
+        let itself = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
+        match self {
+            Kind::State => names | itself,
+            Kind::Input => names | itself | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB,
+            Kind::Memory => moves | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_CREATE | itself,
+            Kind::Attachments => names | itself,
+            Kind::Namespaces => AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR,
+        }
+    }
+}
+
+/// The watches.
+pub struct Files {
+    inotify: Inotify,
+    kinds: HashMap<WatchDescriptor, Kind>,
+    /// Why not everything is watched.
+    short: Option<String>,
+}
+
+impl Files {
+    /// No watch yet.
+    ///
+    /// # Errors
+    /// The kernel has no inotify instance left (`fs.inotify.max_user_instances`).
+    pub fn open() -> io::Result<Files> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        Ok(Files { inotify, kinds: HashMap::new(), short: None })
+    }
+
+    /// What to poll for reading.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// Why not everything is watched, as a sentence; then somebody must look now and then.
+    pub fn short(&self) -> Option<&str> {
+        self.short.as_deref()
+    }
+
+    /// Watches everything anew; watches on what was watched already stay the same ones. Says whether there is a new one: then
+    /// something may have changed unheard.
+    pub fn watch(&mut self, state: &Dir, memory: &Path, namespaces: &BTreeSet<PathBuf>) -> bool {
+        self.short = None;
+        let before = std::mem::take(&mut self.kinds);
+        self.add(state.path(), Kind::State);
+        self.tree(&state.objects(), &mut Vec::new());
+        for part in ["endpoints", "nodes", "interfaces"] {
+            self.add(&state.path().join(part), Kind::Input);
+        }
+        self.add(memory, Kind::Memory);
+        let attachments = memory.join("attachments");
+        self.add(&attachments, Kind::Attachments);
+        for network in folders(&attachments) {
+            self.add(&network, Kind::Attachments);
+        }
+        for folder in namespaces {
+            self.add(folder, Kind::Namespaces);
+        }
+        let news = self.kinds.keys().any(|watch| !before.contains_key(watch));
+        for old in before.into_keys().filter(|old| !self.kinds.contains_key(old)) {
+            let _ = self.inotify.rm_watch(old); // gone with its directory, most often
+        }
+        news
+    }
+
+    fn tree(&mut self, folder: &Path, above: &mut Vec<Identity>) {
+        let Ok(itself) = identity(folder) else { return };
+        if above.len() >= DEPTH || above.contains(&itself) || self.short.is_some() {
+            return;
+        }
+        self.add(folder, Kind::Input);
+        above.push(itself);
+        for inner in folders(folder) {
+            self.tree(&inner, above);
+        }
+        above.pop();
+    }
+
+    fn add(&mut self, path: &Path, kind: Kind) {
+        match self.inotify.add_watch(path, kind.flags()) {
+            Ok(watch) => drop(self.kinds.insert(watch, kind)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {} // whoever makes it is heard one level up
+            Err(errno) => {
+                let why = match errno {
+                    Errno::ENOSPC => {
+                        "the limit of inotify watches is reached (sysctl fs.inotify.max_user_watches); raise it"
+                            .to_owned()
+                    }
+                    other => other.desc().to_owned(),
+                };
+                self.short.get_or_insert(format!("cannot watch {}: {why}", path.display()));
+            }
+        }
+    }
+
+    /// Takes in everything that was said until now. Does not wait. A value for each job that something calls for.
+    pub fn listen(&mut self) -> BTreeSet<Job> {
+        let mut jobs = BTreeSet::new();
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => events.iter().for_each(|event| self.hear(event, &mut jobs)),
+                Err(Errno::EINTR) => {}
+                Err(_) => return jobs,
+            }
+        }
+    }
+
+    fn hear(&self, event: &InotifyEvent, jobs: &mut BTreeSet<Job>) {
+        let is = |flags| event.mask.intersects(flags);
+        if is(AddWatchFlags::IN_Q_OVERFLOW) {
+            // Anything may have happened.
+            jobs.extend([Job::Folder, Job::Recall, Job::Update, Job::Namespaces]);
+            return;
+        }
+        let Some(kind) = self.kinds.get(&event.wd) else { return };
+        let whole = AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_UNMOUNT
+            | AddWatchFlags::IN_IGNORED;
+        let moved = is(whole);
+        let folder = is(AddWatchFlags::IN_ISDIR);
+        match kind {
+            Kind::State if moved || folder => jobs.extend([Job::Folder, Job::Update]),
+            Kind::State => {}
+            Kind::Input if moved || folder => jobs.extend([Job::Folder, Job::Update]),
+            Kind::Input => {
+                if !is_draft(event.name.as_deref()) {
+                    jobs.insert(Job::Update);
+                }
+            }
+            Kind::Memory if moved || folder => jobs.extend([Job::Folder, Job::Recall]),
+            Kind::Memory => {
+                if is_ours(event.name.as_ref()) {
+                    jobs.insert(Job::Recall);
+                }
+            }
+            Kind::Attachments if moved || folder => jobs.extend([Job::Folder, Job::Recall]),
+            Kind::Attachments => {
+                if !is_draft(event.name.as_deref()) {
+                    jobs.insert(Job::Recall);
+                }
+            }
+            Kind::Namespaces => drop(jobs.insert(Job::Namespaces)),
+        }
+    }
+}
+
+/// Hidden names are drafts of writers, or editors' own files, and are read by nobody. A hidden *link* may be what all others
+/// lead through (`..data` of a ConfigMap), so two dots count.
+fn is_draft(name: Option<&OsStr>) -> bool {
+    let name = name.map(OsStr::as_encoded_bytes).unwrap_or_default();
+    name.starts_with(b".") && !name.starts_with(b"..")
+}
+
+/// Files of the node's own directory that other calls write and this process goes by.
+fn is_ours(name: Option<&OsString>) -> bool {
+    name.is_some_and(|name| ["plan.json", "config.json", "intended.json"].iter().any(|own| name == own))
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    // Followed: a link may lead to a folder of objects.
+    let named = entries.filter(|entry| !is_draft(Some(&entry.file_name())));
+    named.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// Whether a folder holds anything that looks like objects. An unreadable one may hold anything.
+pub fn holds_objects(folder: &Path) -> bool {
+    fn look(folder: &Path, depth: usize) -> bool {
+        let Ok(entries) = fs::read_dir(folder) else { return true };
+        entries.flatten().any(|entry| {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.as_encoded_bytes();
+            let object = [&b".yaml"[..], b".yml", b".json"].iter().any(|end| name.ends_with(end));
+            !name.starts_with(b".") && (object || (depth < DEPTH && path.is_dir() && look(&path, depth + 1)))
+        })
+    }
+    look(folder, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dir::tests::scratch;
+
+    fn files(root: &Path) -> (Files, Dir) {
+        let dir = Dir::open(root.join("state")).unwrap();
+        fs::create_dir_all(root.join("run/attachments/net")).unwrap();
+        let mut files = Files::open().unwrap();
+        files.watch(&dir, &root.join("run"), &BTreeSet::new());
+        (files, dir)
+    }
+
+    #[test]
+    fn a_file_counts_when_it_is_closed_renamed_or_removed() {
+        let (root, _clean) = scratch();
+        let (mut files, dir) = files(&root);
+        let path = dir.objects().join("pod.yaml");
+        let mut writer = fs::File::create(&path).unwrap();
+        files.listen(); // a link would appear like this, so making it counts once
+        io::Write::write_all(&mut writer, b"kind: Pod").unwrap();
+        assert_eq!(files.listen(), BTreeSet::new());
+        drop(writer);
+        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+        fs::rename(&path, dir.objects().join("other.yaml")).unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+        fs::remove_file(dir.objects().join("other.yaml")).unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+        fs::write(dir.objects().join(".other.yaml.swp"), "").unwrap();
+        assert_eq!(files.listen(), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_new_folder_is_watched_once_looked_at_and_a_vanished_directory_is_said() {
+        let (root, _clean) = scratch();
+        let (mut files, dir) = files(&root);
+        let inner = dir.objects().join("shop/deep");
+        fs::create_dir_all(&inner).unwrap();
+        assert!(files.listen().contains(&Job::Folder));
+        files.watch(&dir, &root.join("run"), &BTreeSet::new());
+        fs::write(inner.join("pod.yaml"), "").unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+        fs::rename(root.join("state"), root.join("away")).unwrap();
+        assert!(files.listen().contains(&Job::Folder));
+        fs::rename(root.join("away"), root.join("state")).unwrap();
+        files.watch(&dir, &root.join("run"), &BTreeSet::new());
+        files.listen();
+        fs::write(inner.join("pod.yaml"), "x").unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+    }
+
+    #[test]
+    fn other_calls_are_noticed_by_the_plan_and_the_records_they_leave() {
+        let (root, _clean) = scratch();
+        let (mut files, _dir) = files(&root);
+        let run = root.join("run");
+        fs::write(run.join("settings.json"), "").unwrap();
+        assert_eq!(files.listen(), BTreeSet::new());
+        fs::write(run.join(".plan"), "").unwrap();
+        fs::rename(run.join(".plan"), run.join("plan.json")).unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Recall]));
+        fs::write(run.join("attachments/net/c1:eth0.json"), "").unwrap();
+        assert_eq!(files.listen(), BTreeSet::from([Job::Recall]));
+    }
+
+    #[test]
+    fn a_folder_holds_objects_or_it_does_not() {
+        let (root, _clean) = scratch();
+        assert!(!holds_objects(&root));
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/README"), "").unwrap();
+        assert!(!holds_objects(&root));
+        fs::write(root.join("a/b/x.yaml"), "").unwrap();
+        assert!(holds_objects(&root));
+        assert!(holds_objects(&root.join("nowhere")));
+    }
+}

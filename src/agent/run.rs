@@ -1,0 +1,325 @@
+//! The agent's loop: listen, do what is due, wait.
+//!
+//! In: how to be configured. Out: nothing, until it is told to end. Never: decides what is due ([`Schedule`]) or does it
+//! (`work`). One thread: every job is short, and two at once would wait for the same lock.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::agent::files::{Files, identity};
+use crate::agent::schedule::{Job, Schedule};
+use crate::agent::state::{Failure, Health, LOCK, Watching};
+use crate::agent::work::{Agent, Configure};
+use crate::config::Config;
+use crate::egress::numbers;
+use crate::kernel::watch::Watch;
+use crate::node::embedded::{Embedded, now};
+use crate::node::memory::Memory;
+use crate::node::records::node_name;
+use crate::store::{Guard, LockError, lock};
+
+/// How long a job waits for the node's lock before it lets the others go first.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How often namespaces and the directory are looked at.
+const OFTEN: Duration = Duration::from_secs(1);
+/// The same while something is wrong with the directory.
+const IMPATIENT: Duration = Duration::from_millis(100);
+/// How often everything is looked at, whatever was heard: settings make no notice, and links may lead out of the directory.
+const REGULARLY: Duration = Duration::from_secs(10);
+/// How often files are looked at where they cannot be watched.
+const POLLING: Duration = Duration::from_millis(500);
+/// How often owners are asked.
+const ASKING: Duration = Duration::from_secs(5);
+/// How long they have for an answer.
+const ANSWERING: Duration = Duration::from_millis(100);
+
+/// Why an agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another one does.
+    #[error("an agent runs on this node already: {0}")]
+    Another(LockError),
+    /// Something that it cannot do without is missing.
+    #[error("{0}")]
+    Unable(String),
+}
+
+impl From<String> for AgentError {
+    fn from(sentence: String) -> AgentError {
+        AgentError::Unable(sentence)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT. `configure` is asked again whenever the plugin may have been called otherwise.
+///
+/// # Errors
+/// Another agent runs here, or the kernel gives no notices.
+pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentError> {
+    let node = open(&configure()?)?;
+    let turn = take_turn(&node.memory)?;
+    let signals = signals()?;
+    let here = node.netns().map_err(|e| e.to_string())?;
+    let watch = Watch::open(&here, &numbers::node_scope()).map_err(|e| e.to_string())?;
+    let files = Files::open()
+        .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
+    tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
+    let mut run = Run {
+        agent: Agent::new(configure as Configure<'_>, node),
+        schedule: Schedule::default(),
+        files,
+        watch,
+        signals,
+        turn,
+        clock: Instant::now(),
+        flushed: None,
+        failing: BTreeMap::new(),
+        began: false,
+    };
+    run.begin();
+    run.serve()
+}
+
+/// The process that holds the agent's lock of a node; `None` if there is no agent.
+pub fn running(memory: &Memory) -> Option<LockError> {
+    let path = memory.dir().join(LOCK);
+    if !path.exists() {
+        return None;
+    }
+    lock(&path, "a look", Duration::ZERO).err()
+}
+
+/// The node. Its directory is made only where nothing is wired: a directory that is missing under running pods is not mounted.
+fn open(config: &Config) -> Result<Embedded, String> {
+    let name = node_name(config).map_err(|e| e.to_string())?;
+    let memory = Memory::new(&config.run_dir, &name);
+    let wired = memory.applied().is_some_and(|applied| !applied.plan.is_idle());
+    let mut node =
+        if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
+    node.patience = PATIENCE;
+    Ok(node)
+}
+
+fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {
+    std::fs::create_dir_all(memory.dir())
+        .map_err(|e| AgentError::Unable(format!("cannot make {}: {e}", memory.dir().display())))?;
+    match lock(&memory.dir().join(LOCK), "egret agent", Duration::ZERO) {
+        Ok(guard) => Ok(guard),
+        Err(busy @ LockError::Busy { .. }) => Err(AgentError::Another(busy)),
+        Err(error) => Err(AgentError::Unable(error.to_string())),
+    }
+}
+
+/// SIGTERM and SIGINT are read between two jobs, so that none is cut in half. What is wired stays.
+fn signals() -> Result<SignalFd, String> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block().map_err(|e| format!("signals cannot be blocked: {e}"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|e| format!("signals cannot be read: {e}"))
+}
+
+struct Run<'a> {
+    agent: Agent<'a>,
+    schedule: Schedule,
+    files: Files,
+    watch: Watch,
+    signals: SignalFd,
+    turn: Guard,
+    clock: Instant,
+    /// When the loss of our tables was heard.
+    flushed: Option<Instant>,
+    /// Jobs that fail, and how.
+    failing: BTreeMap<Job, String>,
+    /// Whether kernel and directory were both looked at once.
+    began: bool,
+}
+
+impl Run<'_> {
+    fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    fn begin(&mut self) {
+        for job in [Job::Recall, Job::Folder, Job::Check, Job::Update, Job::Look, Job::Namespaces, Job::Ask] {
+            self.schedule.at(job, Duration::ZERO);
+        }
+        // Before anything is compared: who was wired here, and by which plan.
+        if let Err(error) = self.agent.recall() {
+            tracing::warn!(error, "the node's own files cannot be read yet");
+        }
+        self.rewatch();
+    }
+
+    fn serve(&mut self) -> Result<(), AgentError> {
+        loop {
+            while let Some((job, wanted)) = self.schedule.take(self.now()) {
+                self.carry_out(job, wanted)?;
+                self.listen();
+                if self.told_to_end() {
+                    return Ok(());
+                }
+            }
+            self.wait()?;
+            self.listen();
+            if self.told_to_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<(), AgentError> {
+        let pause = self.schedule.pause(self.now()).unwrap_or(REGULARLY);
+        let millis = u16::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let [a, b, c] = self.watch.descriptors();
+        let all = [self.files.descriptor(), self.signals.as_fd(), a, b, c];
+        let mut all = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut all, PollTimeout::from(millis)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(AgentError::Unable(format!("cannot wait for notices: {errno}"))),
+        }
+    }
+
+    fn listen(&mut self) {
+        let now = self.now();
+        for job in self.files.listen() {
+            self.schedule.want(job, now);
+        }
+        let heard = self.watch.listen();
+        if heard.tables_gone {
+            self.flushed.get_or_insert_with(Instant::now);
+        }
+        if heard.ours || heard.machine || heard.lost {
+            self.schedule.want(if heard.ours || heard.lost { Job::Check } else { Job::Look }, now);
+        }
+        if heard.machine || heard.lost {
+            self.schedule.want(Job::Look, now);
+        }
+    }
+
+    fn told_to_end(&mut self) -> bool {
+        let Ok(Some(signal)) = self.signals.read_signal() else { return false };
+        tracing::info!(signal = signal.ssi_signo, "the agent ends; what is wired stays");
+        self.agent.state.is(Health::Stopped, now());
+        self.agent.write();
+        true
+    }
+
+    fn carry_out(&mut self, job: Job, wanted: Option<Duration>) -> Result<(), AgentError> {
+        let began = self.now();
+        let heard = wanted.map(|at| self.clock + at);
+        let result = match job {
+            Job::Check => {
+                let flushed = self.flushed.take();
+                let checked = self.agent.check(heard.unwrap_or_else(Instant::now), flushed);
+                if checked.is_err() {
+                    self.flushed = flushed; // it goes on
+                }
+                checked
+            }
+            Job::Folder => self.folder()?,
+            Job::Recall => self.recall(),
+            Job::Update => self.agent.update(heard),
+            Job::Look => self.agent.look().map(|changed| {
+                if changed {
+                    self.schedule.want(Job::Update, began);
+                    // The kernel takes next hops with a carrier and never brings them back.
+                    self.schedule.want(Job::Check, began);
+                }
+            }),
+            Job::Namespaces => self.agent.namespaces(),
+            Job::Announce => {
+                self.agent.announce(began);
+                Ok(())
+            }
+            Job::Ask => {
+                if self.agent.ask() {
+                    self.schedule.at(Job::Answers, began + ANSWERING);
+                }
+                Ok(())
+            }
+            Job::Answers => self.agent.answers(),
+        };
+        self.account(job, began, result);
+        Ok(())
+    }
+
+    /// Notes how a job went, and when it comes again by the clock.
+    fn account(&mut self, job: Job, began: Duration, result: Result<(), String>) {
+        let ended = self.now();
+        match result {
+            Ok(()) => {
+                self.schedule.done(job, began, ended);
+                if self.failing.remove(&job).is_some() {
+                    tracing::info!(?job, "works again");
+                }
+            }
+            Err(error) => {
+                self.schedule.failed(job, ended);
+                if self.failing.get(&job) != Some(&error) {
+                    tracing::warn!(?job, error, "failed; tried again");
+                }
+                self.agent.state.last_error = Some(Failure { at: now(), message: error.clone() });
+                self.failing.insert(job, error);
+            }
+        }
+        let again = match job {
+            Job::Namespaces => Some(OFTEN),
+            Job::Folder => Some(if self.agent.is_groundless() { IMPATIENT } else { OFTEN }),
+            Job::Update if self.files.short().is_some() => Some(POLLING),
+            Job::Check | Job::Update | Job::Look | Job::Recall => Some(REGULARLY),
+            Job::Ask => Some(ASKING),
+            Job::Announce | Job::Answers => None,
+        };
+        if let Some(pause) = again {
+            self.schedule.at(job, ended + pause);
+        }
+        if let Some(next) = self.agent.announcing.next() {
+            self.schedule.at(Job::Announce, next);
+        }
+        self.began |= job == Job::Update;
+        let failing =
+            [Job::Check, Job::Update, Job::Namespaces].iter().any(|job| self.failing.contains_key(job));
+        self.agent.tell(failing, self.began, self.files.short());
+    }
+
+    fn recall(&mut self) -> Result<(), String> {
+        let before = self.agent.namespace_folders();
+        self.agent.recall()?;
+        self.agent.hold_addresses(self.now());
+        if self.agent.namespace_folders() != before {
+            self.rewatch();
+        }
+        Ok(())
+    }
+
+    /// Whether what is watched is still what lies at the paths. Outer error: another agent took this one's place.
+    fn folder(&mut self) -> Result<Result<(), String>, AgentError> {
+        let path = self.agent.node.memory.dir().join(LOCK);
+        if identity(&path).ok() != self.turn.identity() {
+            tracing::warn!(path = %path.display(), "the node's own directory was deleted under the agent");
+            self.turn = take_turn(&self.agent.node.memory)?;
+            self.schedule.want(Job::Recall, self.now());
+        }
+        let groundless = self.agent.is_groundless();
+        if self.rewatch() || groundless {
+            self.schedule.want(Job::Update, self.now());
+        }
+        Ok(Ok(()))
+    }
+
+    /// Watches everything anew; whether anything is watched that was not.
+    fn rewatch(&mut self) -> bool {
+        let folders = self.agent.namespace_folders();
+        let node = &self.agent.node;
+        let news = self.files.watch(&node.dir, node.memory.dir(), &folders);
+        self.agent.state.watching =
+            if self.files.short().is_some() { Watching::Polling } else { Watching::Notified };
+        news
+    }
+}

@@ -1,0 +1,222 @@
+//! When which job is due.
+//!
+//! In: wishes and outcomes, each with the clock's value. Out: the job to do now, or how long nothing is due. Pure: time is an
+//! argument, counted from the agent's start.
+//!
+//! A burst of a thousand files is one job: it waits until nothing was heard for a moment ([`Job::quiet`]), but never longer than
+//! [`Job::most`] after the first wish, so that nobody starves it by writing all the time. A job that was done rests as long as it
+//! took, so that the agent never holds the node's lock for more than half of the time; one that failed is tried again, later each
+//! time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A kind of work. The order is that of urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Job {
+    /// Compare the kernel with the plan, and put back what is missing.
+    Check,
+    /// Is the directory still the one that is watched?
+    Folder,
+    /// Read the plan that somebody else has applied, and the records of attachments.
+    Recall,
+    /// Read the directory, plan, bring the kernel there.
+    Update,
+    /// What is this machine? If that changed, an update follows.
+    Look,
+    /// Are the pods' namespaces still there?
+    Namespaces,
+    /// Say again that an address is here.
+    Announce,
+    /// Ask who else has our addresses.
+    Ask,
+    /// Collect the answers.
+    Answers,
+}
+
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+impl Job {
+    /// How long nothing must have been heard before it is done.
+    pub fn quiet(self) -> Duration {
+        match self {
+            Job::Check => millis(1),
+            Job::Update | Job::Recall | Job::Folder => millis(4),
+            Job::Look | Job::Namespaces => millis(20),
+            Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+        }
+    }
+
+    /// How long it waits at most after it was first wanted.
+    pub fn most(self) -> Duration {
+        match self {
+            Job::Check => millis(5),
+            Job::Update | Job::Recall | Job::Folder => millis(25),
+            Job::Look | Job::Namespaces => millis(80),
+            Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+        }
+    }
+}
+
+/// Pause after the first failure; each further one doubles it.
+const RETRY: Duration = millis(20);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// All that is to be done, and when.
+#[derive(Debug, Clone, Default)]
+pub struct Schedule {
+    wanted: BTreeMap<Job, Wanted>,
+    rest: BTreeMap<Job, Duration>,
+    failures: BTreeMap<Job, u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// When it was first wanted by something that happened; `None` if only by the clock.
+    first: Option<Duration>,
+    at: Duration,
+}
+
+impl Schedule {
+    /// Something happened that calls for a job.
+    pub fn want(&mut self, job: Job, now: Duration) {
+        let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
+        let at = (now + job.quiet()).min(first + job.most());
+        self.wanted.insert(job, Wanted { first: Some(first), at });
+    }
+
+    /// The clock calls for a job, no earlier than `at`. What is due sooner stays so.
+    pub fn at(&mut self, job: Job, at: Duration) {
+        let wanted = self.wanted.entry(job).or_insert(Wanted { first: None, at });
+        wanted.at = wanted.at.min(at);
+    }
+
+    /// A job was done.
+    pub fn done(&mut self, job: Job, began: Duration, ended: Duration) {
+        self.failures.remove(&job);
+        self.rest.insert(job, ended + ended.saturating_sub(began));
+    }
+
+    /// A job failed: again, later each time. Until it succeeds, what happens does not make it due sooner than that.
+    pub fn failed(&mut self, job: Job, now: Duration) {
+        let failures = self.failures.entry(job).or_default();
+        let pause = RETRY.saturating_mul(1 << (*failures).min(16)).min(LONGEST);
+        *failures += 1;
+        self.rest.insert(job, now + pause);
+        self.at(job, now + pause);
+    }
+
+    /// The most urgent job that is due, which is then no longer wanted, and since when something that happened called for it.
+    pub fn take(&mut self, now: Duration) -> Option<(Job, Option<Duration>)> {
+        let job = self.wanted.keys().copied().find(|job| self.due(*job).is_some_and(|due| due <= now))?;
+        let wanted = self.wanted.remove(&job);
+        Some((job, wanted.and_then(|wanted| wanted.first)))
+    }
+
+    /// How long nothing is due; `None` if nothing is wanted at all.
+    pub fn pause(&self, now: Duration) -> Option<Duration> {
+        self.wanted.keys().filter_map(|job| self.due(*job)).min().map(|due| due.saturating_sub(now))
+    }
+
+    fn due(&self, job: Job) -> Option<Duration> {
+        let wanted = self.wanted.get(&job)?;
+        Some(self.rest.get(&job).map_or(wanted.at, |rest| wanted.at.max(*rest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn take(schedule: &mut Schedule, now: Duration) -> Option<Job> {
+        schedule.take(now).map(|(job, _)| job)
+    }
+
+    #[test]
+    fn a_burst_of_a_thousand_files_is_one_update_soon_after_its_end() {
+        let mut schedule = Schedule::default();
+        for n in 0..1000 {
+            schedule.want(Job::Update, Duration::from_micros(10 * n));
+        }
+        assert_eq!(take(&mut schedule, millis(13)), None);
+        assert_eq!(take(&mut schedule, millis(14)), Some(Job::Update));
+        assert_eq!((take(&mut schedule, millis(99)), schedule.pause(millis(99))), (None, None));
+    }
+
+    #[test]
+    fn who_writes_all_the_time_starves_nothing() {
+        let mut schedule = Schedule::default();
+        for n in 0..=24 {
+            schedule.want(Job::Update, millis(n));
+            assert_eq!(take(&mut schedule, millis(n)), None);
+        }
+        schedule.want(Job::Update, millis(25));
+        assert_eq!(take(&mut schedule, millis(25)), Some(Job::Update));
+    }
+
+    #[test]
+    fn the_kernel_comes_before_the_files() {
+        let mut schedule = Schedule::default();
+        schedule.want(Job::Update, millis(0));
+        schedule.want(Job::Check, millis(8));
+        assert_eq!(take(&mut schedule, millis(10)), Some(Job::Check));
+        assert_eq!(take(&mut schedule, millis(10)), Some(Job::Update));
+    }
+
+    #[test]
+    fn failures_are_tried_again_later_each_time_and_success_forgets_them() {
+        let mut schedule = Schedule::default();
+        let mut pauses = Vec::new();
+        let mut now = millis(0);
+        for _ in 0..11 {
+            schedule.failed(Job::Update, now);
+            schedule.want(Job::Update, now); // does not hurry it
+            let pause = schedule.pause(now).unwrap();
+            pauses.push(pause.as_millis());
+            now += pause;
+            assert_eq!(take(&mut schedule, now), Some(Job::Update));
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000, 5000]);
+        schedule.done(Job::Update, now, now);
+        schedule.failed(Job::Update, now);
+        assert_eq!(schedule.pause(now), Some(millis(20)));
+    }
+
+    #[test]
+    fn what_took_long_rests_as_long() {
+        let mut schedule = Schedule::default();
+        schedule.want(Job::Check, millis(0));
+        assert_eq!(take(&mut schedule, millis(1)), Some(Job::Check));
+        schedule.want(Job::Check, millis(30)); // our own change was heard
+        schedule.done(Job::Check, millis(1), millis(31));
+        assert_eq!(take(&mut schedule, millis(60)), None);
+        assert_eq!(take(&mut schedule, millis(61)), Some(Job::Check));
+    }
+
+    proptest! {
+        /// However wishes fall, a job is due within its longest wait after the first of them, and before the last is over.
+        #[test]
+        fn nothing_waits_longer_than_it_may(gaps in prop::collection::vec(0u64..40_000, 1..60)) {
+            let mut schedule = Schedule::default();
+            let (mut now, mut first) = (Duration::ZERO, None);
+            for gap in gaps {
+                now += Duration::from_micros(gap);
+                if let Some(since) = first {
+                    let due = now >= since + Job::Update.most();
+                    let taken = take(&mut schedule, now);
+                    prop_assert!(!due || taken.is_some(), "wanted since {since:?}, now {now:?}");
+                    if taken.is_some() {
+                        first = None;
+                    }
+                }
+                schedule.want(Job::Update, now);
+                first.get_or_insert(now);
+            }
+            prop_assert_eq!(take(&mut schedule, now + Job::Update.quiet()), Some(Job::Update));
+        }
+    }
+}

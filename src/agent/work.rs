@@ -1,0 +1,394 @@
+//! What the agent does, job by job, with the verbs that the plugin uses too.
+//!
+//! In: a job that is due. Out: the node as it shall be, and what is told of it. Never: waits for anything but a lock, and for
+//! that a moment only; says when a job is due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::agent::announcing::{Announced, Announcing};
+use crate::agent::files::{self, Identity};
+use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
+use crate::config::Config;
+use crate::kernel::devices::{self, Device};
+use crate::kernel::{Step, announce as wire};
+use crate::node::announce::{ANOTHER_OWNER, Asked, ask};
+use crate::node::attachment::Attachment;
+use crate::node::embedded::{Embedded, NodeError, now};
+use crate::node::memory::Applied;
+use crate::node::update::{Outcome, Thoroughness};
+use crate::problem::Problem;
+use crate::store::endpoints;
+
+/// Where configurations come from: flags, a file, or what the plugin was last called with.
+pub(super) type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
+
+/// The agent of one node.
+pub(super) struct Agent<'a> {
+    configure: Configure<'a>,
+    pub(super) node: Embedded,
+    pub(super) state: AgentState,
+    /// What the file says.
+    told: Option<AgentState>,
+    /// Attachments, as they were last read: should their records be deleted under running pods, they are written again.
+    attachments: BTreeMap<String, Attachment>,
+    /// The plan last applied, by whomever.
+    applied: Option<Applied>,
+    pub(super) announcing: Announcing,
+    asked: Vec<Asked>,
+    /// Who else answers for our addresses.
+    owners: Vec<Problem>,
+    /// Which directory the objects in force came from, and whether there were any.
+    ground: Option<(Identity, bool)>,
+    /// Why the directory is not read; what was last read stays in force.
+    groundless: Option<Problem>,
+    /// What is wrong with objects and records.
+    wrong: Vec<Problem>,
+    machine: Option<Vec<Device>>,
+}
+
+impl<'a> Agent<'a> {
+    pub(super) fn new(configure: Configure<'a>, node: Embedded) -> Agent<'a> {
+        let state = AgentState::starting(&node.name, std::process::id(), now());
+        Agent {
+            configure,
+            node,
+            state,
+            told: None,
+            attachments: BTreeMap::new(),
+            applied: None,
+            announcing: Announcing::default(),
+            asked: Vec::new(),
+            owners: Vec::new(),
+            ground: None,
+            groundless: None,
+            wrong: Vec::new(),
+            machine: None,
+        }
+    }
+
+    /// Whether anything here has, or may have, to do with egress.
+    fn is_idle(&self) -> bool {
+        self.attachments.is_empty() && self.applied.as_ref().is_none_or(|applied| applied.plan.is_idle())
+    }
+
+    /// Folders that the pods' namespaces lie in; those of processes come and go without notice.
+    pub(super) fn namespace_folders(&self) -> BTreeSet<PathBuf> {
+        let folders = self.attachments.values().filter_map(|a| a.netns.parent());
+        folders.filter(|folder| !folder.starts_with("/proc")).map(PathBuf::from).collect()
+    }
+
+    // --- the kernel ------------------------------------------------------------------------------------------
+
+    /// Puts back what is missing. `heard`: when its loss was noticed; `flushed`: when the rules were.
+    pub(super) fn check(&mut self, heard: Instant, flushed: Option<Instant>) -> Result<(), String> {
+        let outcome = self.node.repair().map_err(|e| e.to_string())?;
+        let steps: Vec<&Step> = outcome.steps().collect();
+        if !steps.is_empty() {
+            let took = heard.elapsed();
+            self.state.repaired(&steps, took, now());
+            let names: Vec<String> = steps.iter().take(8).map(ToString::to_string).collect();
+            tracing::warn!(
+                steps = steps.len(),
+                millis = took.as_millis(),
+                what = names.join("; "),
+                "put back what somebody took away"
+            );
+        }
+        if let Some(since) = flushed
+            && outcome.reports.iter().any(|(place, report)| {
+                place == "node" && report.done.iter().any(|s| matches!(s, Step::Nft(_)))
+            })
+        {
+            let window = since.elapsed();
+            self.state.flushed(window, now());
+            tracing::warn!(
+                micros = window.as_micros(),
+                "nftables rules were deleted by somebody else; in this window packets of clients may have left as if unselected"
+            );
+        }
+        failures(&outcome)
+    }
+
+    /// Whether devices or addresses of this machine changed, so that the plan may.
+    pub(super) fn look(&mut self) -> Result<bool, String> {
+        let found = self.node.netns().map_err(|e| e.to_string())?;
+        let mut found = devices::list(&found).map_err(|e| e.to_string())?;
+        // A pod's veth without an address is none of the plan's business.
+        found.retain(|device| !device.addresses.is_empty());
+        let changed = self.machine.as_ref().is_some_and(|known| *known != found);
+        self.machine = Some(found);
+        Ok(changed)
+    }
+
+    // --- the directory ---------------------------------------------------------------------------------------
+
+    /// Reads, plans, and brings the kernel there.
+    pub(super) fn update(&mut self, heard: Option<Instant>) -> Result<(), String> {
+        self.adopt_configuration();
+        if self.is_idle() {
+            self.groundless = self.stand().err();
+            return Ok(());
+        }
+        let ground = match self.stand() {
+            Ok(ground) => ground,
+            Err(problem) => {
+                let sentence = problem.to_string();
+                self.groundless = Some(problem);
+                return Err(sentence);
+            }
+        };
+        let began = Instant::now();
+        let outcome = match self.bring() {
+            Ok(outcome) => outcome,
+            Err(error @ (NodeError::Objects(_) | NodeError::Dir(_) | NodeError::Record(_))) => {
+                let path = self.node.dir.path().display().to_string();
+                self.groundless = Some(Problem::new("", DIRECTORY_UNREADABLE, error.to_string()).file(path));
+                return Err(error.to_string());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        self.ground = Some(ground);
+        self.groundless = None;
+        let steps = outcome.steps().count();
+        let took = heard.unwrap_or(began).elapsed();
+        self.state.updated(steps > 0, took, now());
+        if steps > 0 {
+            tracing::info!(steps, millis = took.as_millis(), "the kernel follows the directory");
+        }
+        let result = failures(&outcome);
+        self.wrong = outcome.problems;
+        // Of other owners the agent knows more than one look at a time.
+        self.wrong.retain(|problem| problem.reason != ANOTHER_OWNER);
+        result
+    }
+
+    fn bring(&self) -> Result<Outcome, NodeError> {
+        let _guard = self.node.lock("the agent's update")?;
+        self.node.update(Thoroughness::Quick, &[])
+    }
+
+    /// Where the objects are to be read from: that directory, or why what was last read stays in force.
+    fn stand(&self) -> Result<(Identity, bool), Problem> {
+        let dir = &self.node.dir;
+        let unreadable = |path: PathBuf, why: String| {
+            let message = format!(
+                "{} {why}; what was last read stays in force. Mount or restore it; nothing else needs to be done",
+                path.display()
+            );
+            Problem::new("", DIRECTORY_UNREADABLE, message)
+        };
+        for part in [dir.objects(), dir.endpoints(), dir.nodes()] {
+            if let Err(error) = std::fs::read_dir(&part) {
+                return Err(unreadable(part, format!("cannot be listed: {error}")));
+            }
+        }
+        let objects = dir.objects();
+        let found = files::identity(&objects).map_err(|e| unreadable(objects.clone(), e.to_string()))?;
+        let holds = files::holds_objects(&objects);
+        let emptied = match self.ground {
+            Some((known, held)) => known != found && held && !holds,
+            // The agent was started anew: the plan says that there was something.
+            None => !holds && self.applied.as_ref().is_some_and(|applied| !applied.plan.is_idle()),
+        };
+        if emptied {
+            let message = format!(
+                "{} is another directory than before and holds no object, as if something were not mounted; what was last read stays \
+                 in force. If it shall be empty, run `egret reconcile`",
+                objects.display()
+            );
+            return Err(Problem::new("", DIRECTORY_EMPTIED, message));
+        }
+        Ok((found, holds))
+    }
+
+    /// Whether the directory is not as it was, while the objects last read stay in force.
+    pub(super) fn is_groundless(&self) -> bool {
+        self.groundless.is_some()
+    }
+
+    /// The plugin's configuration is the agent's: two programs with two configurations would undo each other's work.
+    fn adopt_configuration(&mut self) {
+        match (self.configure)() {
+            Ok(mut config) => {
+                // What is watched and locked stays until the next start.
+                config.state_dir.clone_from(&self.node.config.state_dir);
+                config.run_dir.clone_from(&self.node.config.run_dir);
+                config.node_name.clone_from(&self.node.config.node_name);
+                if config != self.node.config {
+                    tracing::info!("another configuration");
+                    self.node.config = config;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the last configuration stays in force"),
+        }
+    }
+
+    // --- the node's own files --------------------------------------------------------------------------------
+
+    /// Reads what other calls left: records of attachments, the plan applied.
+    ///
+    /// The records are read first: who deletes one takes the attachment out of the plan before. So a record that is missing
+    /// while the plan still has its attachment, and its namespace lives, was deleted by accident, and so was the plan's file
+    /// while pods of it live. Both are written again: without them the next call would take the node for a deserted one.
+    pub(super) fn recall(&mut self) -> Result<(), String> {
+        let guard = self.node.lock("the agent's look at records").map_err(|e| e.to_string())?;
+        let vanished = !self.node.records.folder().is_dir();
+        let listing = self.node.listing(None).map_err(|e| e.to_string())?;
+        let names = listing.names();
+        let applied = self.node.memory.applied();
+        let plan = applied.as_ref().or(self.applied.as_ref()).map(|applied| &applied.plan);
+        for (name, attachment) in &self.attachments {
+            let here = || !attachment.netns_is_gone();
+            let lost = vanished || plan.is_some_and(|plan| plan.concerns(name));
+            if !names.contains(name) && lost && here() {
+                tracing::warn!(attachment = %name, "the record of a running pod was deleted; written again");
+                self.node.records.write(attachment).map_err(|e| e.to_string())?;
+            }
+        }
+        if applied.is_none()
+            && let Some(last) = self.applied.as_ref().filter(|last| !last.plan.is_idle())
+            && self.node.memory.intended().is_none()
+        {
+            tracing::warn!("the plan last applied was deleted; written again");
+            let memory = &self.node.memory;
+            let written = memory.intend(last.inputs, &last.plan);
+            written
+                .and_then(|()| memory.applied_as_intended(last.inputs, false))
+                .map_err(|e| e.to_string())?;
+        }
+        self.applied = self.node.memory.applied();
+        let listing = self.node.listing(None).map_err(|e| e.to_string())?;
+        drop(guard);
+        self.attachments = listing.attachments.into_iter().map(|a| (a.id().to_string(), a)).collect();
+        Ok(())
+    }
+
+    /// Forgets pods whose namespace is gone, as GC would, and lets clients everywhere know of lost gateways.
+    pub(super) fn namespaces(&mut self) -> Result<(), String> {
+        let lost = self.attachments.values().filter(|a| a.netns_is_gone()).count();
+        if lost == 0 {
+            return Ok(());
+        }
+        tracing::info!(lost, "namespaces are gone without a DEL");
+        let forget = || -> Result<Outcome, NodeError> {
+            // By memory alone first: objects that cannot be read must not keep a dead gateway in its sets.
+            let guard = self.node.lock("the agent's look at namespaces")?;
+            self.node.unwire(None)?;
+            drop(guard);
+            self.node.reconcile()
+        };
+        failures(&forget().map_err(|e| e.to_string())?)
+    }
+
+    // --- addresses -------------------------------------------------------------------------------------------
+
+    /// The plan may announce other addresses now.
+    pub(super) fn hold_addresses(&mut self, at: Duration) {
+        let plan = self.applied.as_ref().map(|applied| &applied.plan);
+        let announced: BTreeSet<Announced> = plan
+            .into_iter()
+            .flat_map(|plan| plan.locals.values())
+            .flat_map(|g| g.announced.clone())
+            .collect();
+        let remembered = if announced.is_empty() { Vec::new() } else { self.node.memory.announced() };
+        let unix = now();
+        self.announcing.hold(&announced, at, |(dev, ip)| {
+            let taken = remembered.iter().find(|one| one.dev == *dev && one.ip == *ip)?;
+            Some(Duration::from_secs(unix.saturating_sub(taken.since)))
+        });
+    }
+
+    pub(super) fn announce(&mut self, at: Duration) {
+        for (dev, ip) in self.announcing.take(at) {
+            match wire::announce(&dev, ip) {
+                Ok(()) => tracing::debug!(%ip, dev, "announced again"),
+                Err(error) => tracing::warn!(%ip, dev, %error, "not announced"),
+            }
+        }
+    }
+
+    /// Asks who else has our addresses; whether there is anything to wait for.
+    pub(super) fn ask(&mut self) -> bool {
+        let Some(applied) = &self.applied else { return false };
+        self.asked = ask(&applied.plan.here, &self.announcing.all());
+        !self.asked.is_empty()
+    }
+
+    /// Collects the answers. A change is written to the endpoints concerned.
+    pub(super) fn answers(&mut self) -> Result<(), String> {
+        let asked = std::mem::take(&mut self.asked);
+        let over = Instant::now();
+        let owners: Vec<Problem> = asked.iter().flat_map(|asked| asked.owners(over)).collect();
+        for problem in owners.iter().filter(|problem| !self.owners.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        for problem in self.owners.iter().filter(|problem| !owners.contains(problem)) {
+            tracing::info!(object = %problem.object, "no other owner answers any more");
+        }
+        self.owners = owners;
+        self.tell_endpoints().map_err(|e| e.to_string())
+    }
+
+    fn tell_endpoints(&self) -> Result<(), NodeError> {
+        let (known, _) = endpoints::list(&self.node.dir)?;
+        let mut changed = Vec::new();
+        for endpoint in known.into_iter().filter(|e| e.node == self.node.name) {
+            let mut next = endpoint.clone();
+            next.problems.retain(|problem| problem.reason != ANOTHER_OWNER);
+            let names: Vec<String> = next.addresses.iter().map(|a| format!("Address {}", a.ip)).collect();
+            next.problems.extend(self.owners.iter().filter(|p| names.contains(&p.object)).cloned());
+            if next.problems != endpoint.problems {
+                changed.push(next);
+            }
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let guard = self.node.lock_store("problems of endpoints")?;
+        for next in changed {
+            // Only the problems are ours to say here; whoever wrote anything else meanwhile is left in peace.
+            if let Some((mut endpoint, _)) = endpoints::get(&self.node.dir, &next.attachment)? {
+                endpoint.problems = next.problems;
+                endpoints::put(&self.node.dir, &guard, &endpoint)?;
+            }
+        }
+        Ok(())
+    }
+
+    // --- what is told ----------------------------------------------------------------------------------------
+
+    /// Writes what changed of the agent's own file. `failing`: a job on the kernel fails; `short`: why not everything is watched.
+    pub(super) fn tell(&mut self, failing: bool, began: bool, short: Option<&str>) {
+        let mut problems: Vec<Problem> = self.groundless.iter().cloned().collect();
+        problems.extend(short.map(|why| Problem::new("", "NotWatched", why)));
+        problems.extend(self.owners.iter().chain(&self.wrong).cloned());
+        self.state.problems = problems;
+        let degraded = self.groundless.is_some() || short.is_some() || !self.owners.is_empty();
+        let health = match (began, failing, degraded) {
+            (false, false, _) => Health::Starting,
+            (_, _, true) if !failing || self.groundless.is_some() => Health::Degraded,
+            (_, true, _) => Health::Failing,
+            (true, false, _) => Health::Well,
+        };
+        self.state.is(health, now());
+        self.write();
+    }
+
+    /// Writes the agent's own file, if it says something else.
+    pub(super) fn write(&mut self) {
+        if self.told.as_ref() == Some(&self.state) {
+            return;
+        }
+        match self.node.memory.tell(FILE, &self.state) {
+            Ok(()) => self.told = Some(self.state.clone()),
+            Err(error) => tracing::warn!(%error, "the agent's state is not written"),
+        }
+    }
+}
+
+fn failures(outcome: &Outcome) -> Result<(), String> {
+    let failures = outcome.failures();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}

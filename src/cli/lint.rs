@@ -1,0 +1,180 @@
+//! `egret lint -f`: what is wrong with manifests, before anybody applies them.
+//!
+//! In: files, anywhere. Out: findings as lines or JSON; 0 if there is no error, 1 if there is one, 2 if there was nothing to read.
+//! Never: a state directory, a kernel, a privilege. It reads by the same readers and decides by the same resolver as a node.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::manifests::{self, Manifests};
+use super::paint::Paint;
+use super::{API_VERSION, Common, Output, Refused, json, workload};
+use crate::api::Reading;
+use crate::config::Config;
+use crate::egress::explain::Shown;
+use crate::egress::lint::{Finding, Severity, lint};
+use crate::problem::Problem;
+use crate::store::objects::Objects;
+
+/// Its arguments.
+#[derive(Debug, Clone, Args)]
+pub struct LintArgs {
+    #[command(flatten)]
+    manifests: Manifests,
+    /// Warnings count as errors
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What was found, as one JSON document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LintReport {
+    api_version: &'static str,
+    kind: &'static str,
+    /// Every object that was read.
+    items: Vec<Item>,
+    /// How many objects of kinds that have nothing to do with egress were passed over.
+    skipped: BTreeMap<String, usize>,
+    /// Errors and warnings, by file.
+    problems: Vec<Finding>,
+}
+
+/// An object that was read.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    /// `Pod shop/cart`.
+    object: String,
+    file: String,
+    verdict: Verdict,
+}
+
+/// The worst that was found of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Error,
+}
+
+/// Looks at the manifests; `false` if there is an error.
+///
+/// # Errors
+/// There is nothing to read.
+pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> {
+    let texts = args.manifests.texts()?;
+    // Not what a plugin was last called with on this machine: the answer must be the same on every machine.
+    let config = match &common.config {
+        Some(file) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
+        None => Config::default(),
+    };
+    let report = report(&config, manifests::read(&texts))?;
+    let count = |severity| report.problems.iter().filter(|finding| finding.severity == severity).count();
+    let well = count(Severity::Error) == 0 && (!args.strict || report.problems.is_empty());
+    let text = match common.output {
+        Output::Json => json(&report)?,
+        Output::Text => report.text(texts.len(), Paint::of_stdout()),
+    };
+    Ok((text, well))
+}
+
+fn report(config: &Config, whole: manifests::Whole) -> Result<LintReport, Refused> {
+    let mut problems: Vec<Finding> = Vec::new();
+    for (_, reading) in &whole.readings {
+        problems.extend(reading.problems.iter().map(|problem| graded(reading, problem)));
+    }
+    let known = problems.len();
+    let written: Vec<(String, String)> = (whole.readings.iter())
+        .flat_map(|(file, reading)| reading.objects.iter().map(move |object| (file, object)))
+        .map(|(file, object)| (workload::shown(object.kind, &object.name), file.clone()))
+        .collect();
+    let objects = Objects::of(whole.readings).map_err(|e| Refused::failed(e.to_string()))?;
+    let view = objects.view(config, Vec::new());
+    // Those of files are known; what follows is between them: doubles, pools that overlap.
+    let between =
+        objects.problems().into_iter().filter(|p| !problems[..known].iter().any(|f| f.problem == *p));
+    let between: Vec<Finding> =
+        between.map(|problem| Finding { severity: Severity::Error, problem }).collect();
+    problems.extend(between);
+    let placed =
+        lint(&view).into_iter().map(|found| Finding { problem: objects.placed(found.problem), ..found });
+    problems.extend(placed);
+    for finding in &mut problems {
+        finding.problem = workload::renamed(finding.problem.clone());
+    }
+    let place = |f: &Finding| (f.problem.file.clone(), f.severity);
+    problems.sort_by_key(place);
+    let mut seen = BTreeSet::new();
+    problems.retain(|finding| seen.insert(finding.clone()));
+    let mut verdicts: HashMap<&str, Severity> = HashMap::new();
+    for Finding { severity, problem } in &problems {
+        let worst = verdicts.entry(&problem.object).or_insert(*severity);
+        *worst = (*worst).min(*severity);
+    }
+    let item =
+        |(object, file): (String, String)| Item { verdict: verdicts.get(&*object).into(), object, file };
+    let items = written.into_iter().map(item).collect();
+    Ok(LintReport { api_version: API_VERSION, kind: "LintReport", items, skipped: whole.skipped, problems })
+}
+
+impl From<Option<&Severity>> for Verdict {
+    fn from(worst: Option<&Severity>) -> Verdict {
+        match worst {
+            Some(Severity::Error) => Verdict::Error,
+            Some(Severity::Warning) => Verdict::Warning,
+            None => Verdict::Ok,
+        }
+    }
+}
+
+/// Reasons that never make an object unusable by themselves, should it be so by another.
+const HARMLESS: [&str; 2] = ["UnknownField", "IgnoredField"];
+
+/// What an object survives is a warning; an object that could not be understood, or not be obeyed, has errors.
+fn graded(reading: &Reading, problem: &Problem) -> Finding {
+    let mut named = reading
+        .objects
+        .iter()
+        .filter(|written| workload::shown(written.kind, &written.name) == problem.object);
+    let survives = named.next().is_some_and(|written| written.object.is_some());
+    let harmless = survives || HARMLESS.contains(&problem.reason.as_str());
+    let severity = if harmless { Severity::Warning } else { Severity::Error };
+    Finding { severity, problem: problem.clone() }
+}
+
+impl LintReport {
+    /// One finding after another, as compilers write them, and a sentence that counts.
+    fn text(&self, files: usize, paint: Paint) -> String {
+        let mut text = String::new();
+        for finding in &self.problems {
+            let Finding { severity, problem } = finding;
+            let severity = match severity {
+                Severity::Error => paint.bad(&format!("error[{}]", problem.reason)),
+                Severity::Warning => paint.doubtful(&format!("warning[{}]", problem.reason)),
+            };
+            let _ = writeln!(text, "{severity}: {}", Shown(problem));
+        }
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let of = |severity| self.problems.iter().filter(|f| f.severity == severity).count();
+        let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+        let verdict = match (errors, warnings) {
+            (0, 0) => paint.good("nothing wrong"),
+            (0, _) => count(warnings, "warning"),
+            (_, 0) => count(errors, "error"),
+            _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+        };
+        let read = format!("{} in {}", count(self.items.len(), "object"), count(files, "file"));
+        let _ = writeln!(text, "{read}: {verdict}");
+        if !self.skipped.is_empty() {
+            let kinds: Vec<String> = self.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+            let _ =
+                writeln!(text, "passed over, as they have nothing to do with egress: {}", kinds.join(", "));
+        }
+        text
+    }
+}

@@ -1,0 +1,121 @@
+//! Never empty by mistake.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use egret::agent::state::{DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, Health};
+use egret::testbed::STATE_DIR;
+
+use crate::lab::{Agent, Lab, eventually, leaves_by, within};
+
+const A_WHILE: Duration = Duration::from_millis(400);
+
+fn stays(lab: &Lab, client: &egret::testbed::Pod, gateway: &egret::testbed::Pod) {
+    assert!(leaves_by(lab, client, gateway));
+    std::thread::sleep(A_WHILE);
+    assert!(leaves_by(lab, client, gateway), "what was last read stays in force");
+}
+
+fn well(agent: &Agent) -> bool {
+    agent.state().is_some_and(|state| state.health == Health::Well && state.problems.is_empty())
+}
+
+#[test]
+fn a_directory_that_is_away_empties_nothing_and_is_watched_again_when_it_is_back() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    let pod = lab.plain(1, "later");
+    eventually("all is well", || well(&agents[0]));
+    let objects = Path::new(STATE_DIR).join("objects");
+    let away = Path::new(STATE_DIR).join("away");
+    fs::rename(&objects, &away).unwrap();
+    eventually("the agent says so", || agents[0].reasons().iter().any(|r| r == DIRECTORY_UNREADABLE));
+    stays(&lab, &client, &gateway);
+    // Repairs go on meanwhile.
+    lab.node(1).sh("ip rule del pref 799").unwrap();
+    eventually("the rule is back", || lab.node(1).sh("ip rule").unwrap().contains("799:"));
+
+    // An empty one in its place, as below a mount point.
+    fs::create_dir(&objects).unwrap();
+    eventually("the agent says so", || agents[0].reasons().iter().any(|r| r == DIRECTORY_EMPTIED));
+    stays(&lab, &client, &gateway);
+
+    fs::remove_dir(&objects).unwrap();
+    fs::rename(&away, &objects).unwrap();
+    eventually("all is well again", || well(&agents[0]));
+    lab.select(&pod, true);
+    eventually("and watched", || leaves_by(&lab, &pod, &gateway));
+}
+
+#[test]
+fn objects_that_are_really_removed_are_gone() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    assert!(leaves_by(&lab, &client, &gateway));
+    for file in fs::read_dir(Path::new(STATE_DIR).join("objects")).unwrap().flatten() {
+        fs::remove_file(file.path()).unwrap();
+    }
+    eventually("nobody selects it", || !leaves_by(&lab, &client, &gateway));
+    assert!(!agents[0].reasons().iter().any(|r| r == DIRECTORY_EMPTIED), "{:?}", agents[0].reasons());
+}
+
+#[test]
+fn a_half_written_file_changes_nothing_until_it_is_whole() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    let other = lab.plain(1, "other");
+    let path = Path::new(STATE_DIR).join("objects/pod-shop-cart.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    // Truncated, and written slowly: at no time before its end does it say that nothing selects the pod.
+    let mut file = File::create(&path).unwrap();
+    lab.select(&other, true); // so that the agent reads the directory
+    eventually("the other pod is bound", || leaves_by(&lab, &other, &gateway));
+    stays(&lab, &client, &gateway);
+    let (head, tail) = text.split_at(text.len() / 3);
+    file.write_all(head.as_bytes()).unwrap();
+    lab.select(&other, false);
+    eventually("the other pod is let go", || !leaves_by(&lab, &other, &gateway));
+    stays(&lab, &client, &gateway);
+    file.write_all(tail.as_bytes()).unwrap();
+    drop(file);
+    stays(&lab, &client, &gateway);
+
+    // Broken for good: the last good one stays in force, and a problem says so.
+    fs::write(&path, "kind: Pod\nmetadata: {name: [").unwrap();
+    eventually("a problem says so", || !agents[0].reasons().is_empty());
+    stays(&lab, &client, &gateway);
+    fs::write(&path, text).unwrap();
+    eventually("all is well", || well(&agents[0]));
+}
+
+#[test]
+fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pods() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    let capture = lab.capture().unwrap();
+    let own = agents[0].directory();
+    eventually("the agent knows all records", || agents[0].state().is_some_and(|s| s.updates.times > 0));
+    std::thread::sleep(Duration::from_millis(200));
+    fs::remove_dir_all(&own).unwrap();
+    eventually("it is back", || {
+        own.join("plan.json").exists()
+            && fs::read_dir(own.join("attachments/pods")).is_ok_and(|all| all.count() == 2)
+    });
+    assert!(leaves_by(&lab, &client, &gateway));
+    lab.del_pod(&client).unwrap();
+    assert!(!within(A_WHILE, || fs::read_dir(own.join("attachments/pods")).unwrap().count() == 2));
+    eventually("nothing differs", || lab.differs(1).is_empty());
+    let again = lab.client(1, "again");
+    assert!(leaves_by(&lab, &again, &gateway));
+    capture.assert_clean(&[&client, &again]);
+}

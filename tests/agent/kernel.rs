@@ -1,0 +1,141 @@
+//! What somebody else takes away is put back.
+use egret::testbed::Pod;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::lab::{Lab, eventually, leaves_by, outside};
+
+/// What somebody does to the node of the gateway, to the other one, or in the gateway's namespace; and which kinds are put back.
+const HARM: [(&str, &str); 13] = [
+    ("ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default", "rule"),
+    ("ip -6 rule flush; ip -6 rule add pref 32766 lookup main", "rule"),
+    ("for t in $(seq 479001 479127); do ip route flush table $t 2>/dev/null || true; done", "route"),
+    ("for t in $(seq 479001 479127); do ip -6 route flush table $t 2>/dev/null || true; done", "route"),
+    ("ip nexthop flush proto 65", "nexthop"),
+    ("ip link del egress.vxlan", "device"),
+    ("ip link set egress.vxlan down", "device"),
+    ("ip addr flush dev egress.vxlan", "address"),
+    (
+        "for m in $(/sbin/bridge fdb show dev egress.vxlan | cut -d' ' -f1); do /sbin/bridge fdb del $m dev egress.vxlan; done",
+        "forwarding entry",
+    ),
+    ("nft delete table inet egret", "nftables"),
+    ("nft delete table netdev egret", "nftables"),
+    ("nft flush ruleset", "nftables"),
+    ("nft flush chain inet egret prerouting", "nftables"),
+];
+
+/// The same on the gateway's node.
+const HARM_TO_GATEWAYS: [(&str, &str); 2] = [
+    ("for d in $(ls /sys/class/net | grep ^eg[0-9a-f]); do ip link del $d; done", "device"),
+    ("ip neigh flush proxy", "proxy neighbour"),
+];
+
+fn harm(lab: &Lab, agent: &crate::lab::Agent, node: u8, what: &str, kind: &str) {
+    let count = || agent.state().unwrap().repairs.get(kind).map_or(0, |r| r.times);
+    let before = count();
+    lab.node(node).sh(what).unwrap();
+    let took = eventually(&format!("`{what}` on node {node} is mended"), || count() > before);
+    println!("node {node}: `{what}`: mended within {took:?}");
+    eventually("nothing differs", || lab.differs(node).is_empty());
+}
+
+#[test]
+fn whatever_is_deleted_on_a_node_comes_back_by_itself() {
+    let lab = Lab::raise(2);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(2, "cart");
+    eventually("the gateway is used", || leaves_by(&lab, &client, &gateway));
+    for (what, kind) in HARM {
+        for node in [1, 2] {
+            if node == 1 && ["nexthop", "forwarding entry"].contains(&kind) {
+                continue; // no client is there, so no gateway's next hop
+            }
+            harm(&lab, &agents[usize::from(node) - 1], node, what, kind);
+        }
+        assert!(leaves_by(&lab, &client, &gateway), "after `{what}`");
+    }
+    for (what, kind) in HARM_TO_GATEWAYS {
+        harm(&lab, &agents[0], 1, what, kind);
+        eventually("the gateway is used again", || leaves_by(&lab, &client, &gateway));
+    }
+    let flushes = agents[1].state().unwrap().ruleset_flushes;
+    assert!(flushes.times >= 2 && flushes.longest_micros > 0, "{flushes:?}");
+    println!("without rules: {flushes:?}");
+}
+
+#[test]
+fn what_is_deleted_in_a_gateways_namespace_comes_back_too() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    for what in
+        ["ip route flush table all proto 65", "nft flush ruleset", "ip rule del pref 799 || ip rule flush"]
+    {
+        gateway.place().sh(what).unwrap();
+        eventually(what, || lab.differs(1).is_empty());
+        eventually("the gateway is used again", || leaves_by(&lab, &client, &gateway));
+    }
+    drop(agents);
+}
+
+/// Tells a thread to stop, also when the story fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// New flows all the time.
+fn chatter(pod: &Pod, stop: &AtomicBool) {
+    let mut pod = pod.clone();
+    pod.patience = Duration::from_millis(50);
+    while !stop.load(Ordering::Relaxed) {
+        for to in outside() {
+            let _ = (pod.udp(to), pod.tcp(to));
+        }
+    }
+}
+
+#[test]
+fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_within_its_window() {
+    let lab = Lab::raise(2);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(2, "cart");
+    eventually("the gateway is used", || leaves_by(&lab, &client, &gateway));
+    let capture = lab.capture().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| chatter(&client, &stop));
+        for (what, kind) in HARM.iter().filter(|(_, kind)| *kind != "nftables") {
+            harm(&lab, &agents[1], 2, what, kind);
+        }
+    });
+    capture.assert_clean(&[&client]);
+
+    // The ruleset is the decision itself: what leaves in its absence is counted here, and its time by the agent.
+    let capture = lab.capture().unwrap();
+    stop.store(false, Ordering::Relaxed);
+    let before = agents[1].state().unwrap().ruleset_flushes.times;
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| chatter(&client, &stop));
+        for n in 1..=5 {
+            lab.node(2).sh("nft flush ruleset").unwrap();
+            eventually("the window is over and counted", || {
+                agents[1].state().unwrap().ruleset_flushes.times == before + n
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        capture.restart();
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    println!("five flushes: {:?}", agents[1].state().unwrap().ruleset_flushes);
+    capture.assert_clean(&[&client]);
+}

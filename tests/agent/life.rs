@@ -1,0 +1,80 @@
+//! The agent's own life: two of them, its end, its death, its start on a node in any state.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use egret::agent::state::Health;
+use egret::testbed::Answer;
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, eventually, leaves_by, outside};
+
+#[test]
+fn a_second_agent_refuses_and_names_the_first_and_so_does_uninstall() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let mut second = lab.start(1);
+    assert!(!second.end());
+    let (said, pid) = (second.log(), agents[0].pid());
+    assert!(
+        said.contains("an agent runs on this node already") && said.contains(&format!("(process {pid})")),
+        "{said}"
+    );
+    let list = lab.conflist_path(1).display().to_string();
+    let output = lab.egret(1, &["uninstall", "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(&pid.to_string()), "{said}");
+}
+
+#[test]
+fn when_it_is_killed_and_started_again_flows_live_and_nothing_is_touched() {
+    let lab = Lab::raise(2);
+    let mut agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(2, "cart");
+    eventually("the gateway is used", || leaves_by(&lab, &client, &gateway));
+    let capture = lab.capture().unwrap();
+    let mut flows: Vec<_> = outside().iter().map(|to| client.tcp_flow(*to).unwrap()).collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for flow in &mut flows {
+                    assert!(matches!(flow.ask(), Answer::From(_)));
+                }
+            }
+        });
+        let _stop = crate::kernel::Stop(&stop);
+        let rules = || {
+            lab.node(2)
+                .sh("ip rule; ip route show table all; ip nexthop; nft -a list ruleset | grep -v packets")
+                .unwrap()
+        };
+        let before = rules();
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            agents[1].signal(signal);
+            assert_eq!(agents[1].end(), signal == Signal::SIGTERM, "{}", agents[1].log());
+            if signal == Signal::SIGTERM {
+                assert_eq!(agents[1].state().unwrap().health, Health::Stopped);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            agents[1] = lab.agent(2);
+            let state = agents[1].state().unwrap();
+            assert!(state.repairs.is_empty() && state.updates.changed == 0, "{state:?}");
+        }
+        assert_eq!(rules(), before);
+    });
+    capture.assert_clean(&[&client]);
+}
+
+#[test]
+fn what_changed_while_there_was_no_agent_is_done_at_its_start() {
+    let lab = Lab::raise(2);
+    let gateway = lab.gateway(1, "red");
+    let pod = lab.plain(2, "cart");
+    lab.select(&pod, true);
+    lab.node(1).sh("ip rule del pref 799; ip nexthop flush proto 65; nft delete table inet egret").unwrap();
+    let _agents = lab.agents();
+    eventually("the gateway is used", || leaves_by(&lab, &pod, &gateway));
+    eventually("nothing differs", || lab.differs(1).is_empty() && lab.differs(2).is_empty());
+}

@@ -1,0 +1,8 @@
+//! `egret agent`: a real agent per node beside the plugin, in the testbed's world.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
+
+mod directory;
+mod kernel;
+mod lab;
+mod life;
+mod live;

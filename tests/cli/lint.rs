@@ -1,0 +1,192 @@
+//! `egret lint`: manifests that nobody has applied yet.
+
+use crate::world::Folder;
+
+const SHOP: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+
+const POOL: &str = "
+apiVersion: egret.dev/v1alpha1
+kind: EgressPool
+metadata: {name: egress}
+spec: {cidr: 10.10.10.0/28, gatewayNamespaces: all()}
+";
+
+const GATEWAY: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: gw, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: gateway}, annotations: {egret.dev/ipv4pools: '[\"egress\"]'}}
+    spec: {}
+";
+
+fn client(selector: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: cart, namespace: shop, annotations: {{egret.dev/selector: \"{selector}\"}}}}\n"
+    )
+}
+
+#[test]
+fn a_right_world_is_right_and_what_is_not_ours_is_passed_over() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
+    let folder = Folder::with(&[
+        ("shop.yaml", SHOP),
+        ("deep/in/pool.yml", POOL),
+        ("gw.yaml", GATEWAY),
+        ("cart.yaml", &client("app == 'gateway'")),
+        ("service.yaml", service),
+        ("notes.txt", "not a manifest"),
+        (".hidden.yaml", "kind: ["),
+    ]);
+    let said = folder.egret("lint -f .");
+    assert_eq!(said.status, 0, "{}{}", said.out, said.err);
+    assert!(said.out.starts_with("4 objects in 5 files: nothing wrong\n"), "{}", said.out);
+    assert!(
+        said.out.contains("passed over, as they have nothing to do with egress: 1 Service"),
+        "{}",
+        said.out
+    );
+    let json = folder.egret("lint -f . -o json").json();
+    assert_eq!(json["kind"], "LintReport");
+    assert_eq!(json["items"].as_array().unwrap().len(), 4);
+    assert_eq!(json["items"][2]["object"], "StatefulSet shop/gw");
+    assert_eq!((&json["problems"], &json["skipped"]["Service"]), (&serde_json::json!([]), &1.into()));
+}
+
+#[test]
+fn a_selector_that_matches_no_gateway_among_the_manifests_is_told_but_no_error() {
+    let folder =
+        Folder::with(&[("pool.yaml", POOL), ("gw.yaml", GATEWAY), ("cart.yaml", &client("app == 'gatway'"))]);
+    let said = folder.egret("lint -f . -o json");
+    assert_eq!((said.status, said.reasons()), (0, vec!["NoGateway".to_owned()]), "{}", said.out);
+    assert_eq!(said.json()["problems"][0]["severity"], "warning");
+    assert_eq!(folder.egret("lint --strict -f .").status, 1);
+    // Where no gateway is among the manifests, they may be anywhere.
+    std::fs::remove_file(folder.path().join("gw.yaml")).unwrap();
+    assert_eq!(folder.egret("lint --strict -f .").status, 0);
+}
+
+#[test]
+fn errors_name_file_object_field_and_the_way_out() {
+    let slip = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, annotations: {egret.dev/selctor: all()}}\n";
+    let files = [("cart.yaml", client("app = 'gw'")), ("slip.yaml", slip.to_owned())];
+    let folder = Folder::with(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let said = folder.egret("lint -f cart.yaml -f slip.yaml");
+    assert_eq!(said.status, 1);
+    let expected = "\
+error[SelectorSyntax]: cart.yaml: Pod shop/cart: metadata.annotations[\"egret.dev/selector\"]: the selector does not parse at character 5: a single `=` is no operator; write `==`
+  app = 'gw'
+      ^ a single `=` is no operator; write `==`
+error[UnknownAnnotation]: slip.yaml: Pod shop/a: metadata.annotations[\"egret.dev/selctor\"]: nobody reads this annotation; did you mean `egret.dev/selector`?
+2 objects in 2 files: 2 errors
+";
+    assert_eq!(said.out, expected);
+}
+
+#[test]
+fn a_namespace_is_looked_at_although_no_pod_of_it_is_shown() {
+    let namespace =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {egret.dev/selector: 'a ='}}\n";
+    let said = Folder::with(&[("ns.yaml", namespace)]).egret("lint -f ns.yaml -o json");
+    assert_eq!((said.status, said.reasons()), (1, vec!["SelectorSyntax".to_owned()]));
+    assert_eq!(said.json()["items"][0]["verdict"], "error");
+}
+
+#[test]
+fn a_template_on_its_nodes_network_cannot_be_selected() {
+    let deployment = "
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: nightly, namespace: shop}
+spec:
+  jobTemplate:
+    spec:
+      template:
+        metadata: {annotations: {egret.dev/selector: all(), egret.dev/selctor: all()}}
+        spec: {hostNetwork: true}
+";
+    let said = Folder::with(&[("job.yaml", deployment)]).egret("lint -f job.yaml -o json");
+    let json = said.json();
+    assert_eq!(said.status, 1);
+    for problem in json["problems"].as_array().unwrap() {
+        assert_eq!(problem["object"], "CronJob shop/nightly");
+    }
+    let fields: Vec<&str> =
+        json["problems"].as_array().unwrap().iter().filter_map(|p| p["field"].as_str()).collect();
+    assert!(
+        fields.contains(&"spec.jobTemplate.spec.template.metadata.annotations[\"egret.dev/selctor\"]"),
+        "{fields:?}"
+    );
+    assert!(said.reasons().contains(&"HostNetworkSelected".to_owned()), "{}", said.out);
+}
+
+#[test]
+fn pools_that_overlap_doubles_and_calicos_open_pools_are_told() {
+    let ip_pool = |name: &str, cidr: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: {cidr}, blockSize: 31}}\n"
+        )
+    };
+    let [a, b] = [ip_pool("a", "10.0.0.0/24"), ip_pool("b", "10.0.0.128/25")];
+    let folder = Folder::with(&[("1.yaml", &a), ("2.yaml", &b), ("3.yaml", &a)]);
+    let said = folder.egret("lint -f . -o json");
+    let mut reasons = said.reasons();
+    reasons.sort();
+    assert_eq!(
+        (said.status, reasons),
+        (1, ["Duplicate", "OpenPool", "PoolOverlap"].map(str::to_owned).to_vec())
+    );
+}
+
+#[test]
+fn bad_input_is_a_sentence_and_its_own_status() {
+    let folder = Folder::with(&[
+        ("empty/notes.txt", "x"),
+        ("bad.yaml", "a: [1,\n"),
+        ("none.yaml", ""),
+        ("bin.json", "{\"a\": \u{1}"),
+    ]);
+    for (arguments, sentence) in [
+        ("lint -f nowhere.yaml", "egret: cannot read nowhere.yaml: No such file or directory"),
+        ("lint -f empty", "egret: there is no .yaml, .yml or .json file in empty"),
+        ("lint", "required arguments were not provided"),
+        ("lint -f bad.yaml --config nowhere.conf", "nowhere.conf"),
+    ] {
+        let said = folder.egret(arguments);
+        assert_eq!((said.status, said.out.as_str()), (2, ""), "{arguments}: {}", said.err);
+        assert!(said.err.contains(sentence), "{arguments}: {}", said.err);
+    }
+    for (file, reason) in [("bad.yaml", "NotYaml"), ("none.yaml", "EmptyFile"), ("bin.json", "NotJson")] {
+        let said = folder.egret(&format!("lint -f {file} -o json"));
+        assert_eq!((said.status, said.reasons()), (1, vec![reason.to_owned()]), "{}", said.out);
+    }
+}
+
+#[test]
+fn standard_input_may_be_yaml_or_json_and_a_thousand_objects_take_no_time() {
+    let folder = Folder::with(&[]);
+    assert_eq!(folder.egret_with("lint -f -", SHOP).out, "1 object in 1 file: nothing wrong\n");
+    let pod = |i: usize| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("p{i}"), "namespace": "shop", "annotations": {"egret.dev/selector": "app == 'gateway'"}},
+        })
+    };
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": (0..1000).map(pod).collect::<Vec<_>>()});
+    let start = std::time::Instant::now();
+    let said = folder.egret_with("lint -f -", &list.to_string());
+    assert_eq!(
+        (said.status, said.out.as_str()),
+        (0, "1000 objects in 1 file: nothing wrong\n"),
+        "{}",
+        said.err
+    );
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+#[test]
+fn no_colours_where_nobody_sees_them() {
+    let folder = Folder::with(&[("cart.yaml", &client("a ="))]);
+    assert!(!folder.egret("lint -f .").out.contains('\x1b'));
+}
