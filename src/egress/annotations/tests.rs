@@ -74,7 +74,7 @@ fn a_list_of_policies_that_makes_no_sense_is_named() {
         ("a,", "BadValue: `` is no name of"),
         ("a b", "BadValue: `a b` is no name of"),
         ("[]", "BadValue: it names no policy: write one or remove the annotation"),
-        ("[1]", "BadValue: is not a JSON list of texts such as"),
+        ("[1]", "BadValue: `[1]` is not a JSON list of texts such as"),
     ] {
         let annotations = pairs(&[("egret.dev/egressGatewayPolicy", value)]);
         let problem = ClientAnnotations::on(&annotations).unwrap().policies().unwrap_err();
