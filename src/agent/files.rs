@@ -199,7 +199,7 @@ impl Files {
 /// Hidden names are drafts of writers, or editors' own files, and are read by nobody. A hidden *link* may be what all others
 /// lead through (`..data` of a ConfigMap), so two dots count.
 fn is_draft(name: Option<&OsStr>) -> bool {
-    let name = name.map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
+    let name = name.map(OsStr::as_encoded_bytes).unwrap_or_default();
     name.starts_with(b".") && !name.starts_with(b"..")
 }
 
