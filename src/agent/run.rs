@@ -193,9 +193,10 @@ impl Run<'_> {
         let heard = self.watch.listen();
         if heard.tables_gone {
             self.flushed.get_or_insert_with(Instant::now);
+            self.schedule.hurry(Job::Check, now);
         }
-        if heard.ours || heard.machine || heard.lost {
-            self.schedule.want(if heard.ours || heard.lost { Job::Check } else { Job::Look }, now);
+        if (heard.ours || heard.lost) && !heard.tables_gone {
+            self.schedule.want(Job::Check, now);
         }
         if heard.machine || heard.lost {
             self.schedule.want(Job::Look, now);

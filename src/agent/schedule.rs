@@ -5,8 +5,7 @@
 //!
 //! A burst of a thousand files is one job: it waits until nothing was heard for a moment ([`Job::quiet`]), but never longer than
 //! [`Job::most`] after the first wish, so that nobody starves it by writing all the time. A job that was done rests as long as it
-//! took, so that the agent never holds the node's lock for more than half of the time; one that failed is tried again, later each
-//! time.
+//! took, but not long, so that the agent leaves the node's lock to others; one that failed is tried again, later each time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,6 +59,8 @@ impl Job {
     }
 }
 
+/// The longest rest.
+const REST: Duration = millis(20);
 /// Pause after the first failure; each further one doubles it.
 const RETRY: Duration = millis(20);
 /// The longest pause.
@@ -88,6 +89,13 @@ impl Schedule {
         self.wanted.insert(job, Wanted { first: Some(first), at });
     }
 
+    /// Something happened that cannot wait at all: packets are on their way meanwhile.
+    pub fn hurry(&mut self, job: Job, now: Duration) {
+        let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
+        self.wanted.insert(job, Wanted { first: Some(first), at: now });
+        self.rest.remove(&job);
+    }
+
     /// The clock calls for a job, no earlier than `at`. What is due sooner stays so.
     pub fn at(&mut self, job: Job, at: Duration) {
         let wanted = self.wanted.entry(job).or_insert(Wanted { first: None, at });
@@ -97,7 +105,7 @@ impl Schedule {
     /// A job was done.
     pub fn done(&mut self, job: Job, began: Duration, ended: Duration) {
         self.failures.remove(&job);
-        self.rest.insert(job, ended + ended.saturating_sub(began));
+        self.rest.insert(job, ended + ended.saturating_sub(began).min(REST));
     }
 
     /// A job failed: again, later each time. Until it succeeds, what happens does not make it due sooner than that.
@@ -191,10 +199,13 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.want(Job::Check, millis(0));
         assert_eq!(take(&mut schedule, millis(1)), Some(Job::Check));
-        schedule.want(Job::Check, millis(30)); // our own change was heard
-        schedule.done(Job::Check, millis(1), millis(31));
-        assert_eq!(take(&mut schedule, millis(60)), None);
-        assert_eq!(take(&mut schedule, millis(61)), Some(Job::Check));
+        schedule.want(Job::Check, millis(15)); // our own change was heard
+        schedule.done(Job::Check, millis(1), millis(16));
+        assert_eq!(take(&mut schedule, millis(30)), None);
+        assert_eq!(take(&mut schedule, millis(31)), Some(Job::Check));
+        schedule.done(Job::Check, millis(31), millis(46));
+        schedule.hurry(Job::Check, millis(47)); // the rules are gone
+        assert_eq!(take(&mut schedule, millis(47)), Some(Job::Check));
     }
 
     proptest! {

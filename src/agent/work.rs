@@ -12,6 +12,7 @@ use crate::agent::files::{self, Identity};
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
 use crate::kernel::devices::{self, Device};
+use crate::kernel::nft::diff::Verb;
 use crate::kernel::{Step, announce as wire};
 use crate::node::announce::{ANOTHER_OWNER, Asked, ask};
 use crate::node::attachment::Attachment;
@@ -96,12 +97,9 @@ impl<'a> Agent<'a> {
                 "put back what somebody took away"
             );
         }
-        if let Some(since) = flushed
-            && outcome.reports.iter().any(|(place, report)| {
-                place == "node" && report.done.iter().any(|s| matches!(s, Step::Nft(_)))
-            })
-        {
-            let window = since.elapsed();
+        // Whether a table had to be made anew, and not whether its loss was heard: that may be heard only after this very look.
+        if outcome.steps().any(makes_a_table) {
+            let window = flushed.unwrap_or(heard).elapsed();
             self.state.flushed(window, now());
             tracing::warn!(
                 micros = window.as_micros(),
@@ -386,6 +384,11 @@ impl<'a> Agent<'a> {
             Err(error) => tracing::warn!(%error, "the agent's state is not written"),
         }
     }
+}
+
+/// In the node's own namespace or a gateway's: neither translates without.
+fn makes_a_table(step: &Step) -> bool {
+    matches!(step, Step::Nft(change) if change.commands.iter().any(|command| command.verb == Verb::AddTable))
 }
 
 fn failures(outcome: &Outcome) -> Result<(), String> {

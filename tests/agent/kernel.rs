@@ -129,7 +129,7 @@ fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_wit
         for n in 1..=5 {
             lab.node(2).sh("nft flush ruleset").unwrap();
             eventually("the window is over and counted", || {
-                agents[1].state().unwrap().ruleset_flushes.times == before + n
+                agents[1].state().unwrap().ruleset_flushes.times >= before + n
             });
         }
         std::thread::sleep(Duration::from_millis(100));
