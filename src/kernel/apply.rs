@@ -13,7 +13,7 @@ use super::netlink::{Refusal, Socket, address, link, neighbour, nexthop, route, 
 use super::observe::{KernelError, open};
 use super::state::{Link, LinkKind, Nexthop, Removal, Route, Scope};
 use super::step::Step;
-use super::{Place, Report, effect, sysctl};
+use super::{Place, Report, behind, effect, sysctl};
 
 const MAKE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 const MAKE_OR_REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
@@ -229,7 +229,8 @@ impl Hands<'_> {
 
     fn delete_link(&mut self, name: &str) -> Result<(), Failure> {
         self.indexes.remove(name);
-        Ok(self.here.change(link::delete(name), 0)?)
+        let calls = open(self.place.here).map_err(|error| Failure::Said(error.to_string()))?;
+        Ok(behind::delete_link(&mut self.here, calls, name)?)
     }
 
     fn home(&mut self) -> Result<&mut Socket, Failure> {

@@ -1,15 +1,15 @@
-//! Who else uses our numbers here, and what this kernel lacks: asked once, before anything is written.
+//! Who else uses our numbers here, asked once, before anything is written; and what this machine lacks, asked when something failed.
 //!
 //! In: a place, our marks of ownership, our mark bits, our tunnel's name and UDP port. Out: sentences that say who and what to do; none if all is
 //! well. Never: changes anything.
 
 use super::netlink::{link, nexthop, rule};
 use super::observe::{KernelError, open, reading};
-use super::probe;
 use super::state::Scope;
 use super::{Netns, Place};
+use super::{nft, probe};
 
-/// Looks for overlaps in a namespace, and for what its kernel cannot do.
+/// Looks for overlaps in a namespace.
 pub fn conflicts(
     place: &Place<'_>,
     scope: &Scope,
@@ -20,14 +20,19 @@ pub fn conflicts(
     rules(place.here, scope, mark_mask, &mut found)?;
     nexthops(place.here, scope, &mut found)?;
     tunnels(place.here, scope, (tunnel, port), &mut found)?;
-    if !probe::has_netdev_egress(place.here) {
-        found.push(
-            "this kernel cannot filter packets as they leave a device (nftables `netdev` family, hook `egress`); Egret needs \
-             Linux 5.16 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NF_TABLES_NETDEV"
-                .to_owned(),
-        );
-    }
     Ok(found)
+}
+
+/// What this machine cannot do although we need it: the egress hook, and an `nft` that knows it. Asking costs a grace period of RCU
+/// and a process (20 ms), so it is asked when something could not be loaded, to say why, and not before each first wiring.
+pub fn lacks(here: &Netns) -> Vec<String> {
+    let hook = (!probe::has_netdev_egress(here)).then(|| {
+        "this kernel cannot filter packets as they leave a device (nftables `netdev` family, hook `egress`); Egret needs \
+         Linux 5.16 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NF_TABLES_NETDEV"
+            .to_owned()
+    });
+    let nft = nft::load::require().err().map(|error| error.to_string());
+    hook.into_iter().chain(nft).collect()
 }
 
 fn rules(here: &Netns, scope: &Scope, mark_mask: u32, found: &mut Vec<String>) -> Result<(), KernelError> {

@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod apply;
+mod behind;
 pub mod conflicts;
 pub mod conntrack;
 pub mod devices;
@@ -25,7 +26,7 @@ pub mod sysctl;
 pub mod watch;
 
 pub use apply::apply;
-pub use conflicts::conflicts;
+pub use conflicts::{conflicts, lacks};
 pub use netns::{Netns, NetnsError};
 pub use observe::{KernelError, observe};
 pub use step::Step;

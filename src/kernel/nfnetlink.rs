@@ -5,11 +5,14 @@
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 mod message;
 
 pub(crate) use message::{ACK, Attributes, CREATE, DUMP, Reply, Request};
 
+use super::behind;
 use message::Messages;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -69,9 +72,18 @@ impl Error {
 
 /// A socket of the current thread's network namespace. One dump at a time.
 pub(crate) struct Netfilter {
-    socket: Socket,
+    socket: ManuallyDrop<Socket>,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl Drop for Netfilter {
+    /// The kernel holds the close of any netfilter socket until what was deleted in this namespace is freed.
+    fn drop(&mut self) {
+        // SAFETY: nothing touches the field after this, and the descriptor is its only owner's.
+        let socket = unsafe { OwnedFd::from_raw_fd(ManuallyDrop::take(&mut self.socket).into_raw_fd()) };
+        behind::close(socket);
+    }
 }
 
 impl Netfilter {
@@ -85,7 +97,7 @@ impl Netfilter {
         socket.set_cap_ack(true)?;
         // A batch of a thousand refusals must fit; failing that, the kernel's default does for all sane cases.
         let _ = socket.set_rx_buf_sz(1u32 << 20);
-        Ok(Netfilter { socket, sequence: 0, buffer: vec![0; READ_BYTES] })
+        Ok(Netfilter { socket: ManuallyDrop::new(socket), sequence: 0, buffer: vec![0; READ_BYTES] })
     }
 
     /// Sends one request and hands every object of the answer to `each`. The request asks for a dump or an acknowledgement.

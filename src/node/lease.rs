@@ -26,6 +26,8 @@ pub struct Leased {
     /// The endpoint, not written yet.
     pub endpoint: Endpoint,
     claims: Vec<Claimed>,
+    /// Attachments whose endpoints have an address that was leased here: an earlier sandbox of the same owner.
+    superseded: Vec<String>,
 }
 
 impl Leased {
@@ -71,7 +73,12 @@ impl Embedded {
         }
         fault::point("add.after-lease");
         match self.endpoint(view, attachment, &claims, &guard) {
-            Ok(endpoint) => Ok(Leased { endpoint, claims }),
+            Ok((endpoint, known)) => {
+                let mut leased = Leased { endpoint, claims, superseded: Vec::new() };
+                let superseded = known.into_iter().filter(|other| leased.supersedes(other));
+                leased.superseded = superseded.map(|other| other.attachment).collect();
+                Ok(leased)
+            }
             Err(error) => {
                 cancel(&store, &claims);
                 Err(error.into())
@@ -119,11 +126,10 @@ impl Embedded {
     pub fn publish(&self, leased: &Leased) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("ADD {}", leased.endpoint.attachment))?;
         endpoints::put(&self.dir, &guard, &leased.endpoint)?;
-        // An earlier sandbox of the same owner, whose lease this one took over: were both known, clients might choose the one
-        // that is gone.
-        let (known, _) = endpoints::list(&self.dir)?;
-        for earlier in known.iter().filter(|e| leased.supersedes(e)) {
-            endpoints::remove(&self.dir, &guard, &earlier.attachment)?;
+        // Were both known, clients might choose the one that is gone. None has come since the lease: nobody publishes an address
+        // that is another's.
+        for earlier in &leased.superseded {
+            endpoints::remove(&self.dir, &guard, earlier)?;
         }
         Ok(())
     }
@@ -174,13 +180,14 @@ impl Embedded {
         Tenant { owner, holder, pod: attachment.pod.clone() }
     }
 
+    /// The endpoint to be, and those that are known.
     fn endpoint(
         &self,
         view: &View,
         attachment: &Attachment,
         claims: &[Claimed],
         guard: &Guard,
-    ) -> Result<Endpoint, NodeError> {
+    ) -> Result<(Endpoint, Vec<Endpoint>), NodeError> {
         let id = attachment.id().to_string();
         let (known, _) = endpoints::list(&self.dir)?;
         let taken: BTreeSet<u32> = known.iter().map(|e| e.vni).chain([self.config.underlay.vni]).collect();
@@ -195,7 +202,7 @@ impl Embedded {
             _ => self.wire(&id, &addresses, &known)?,
         };
         let node = view.nodes.get(&self.name);
-        Ok(Endpoint {
+        let endpoint = Endpoint {
             pod: attachment.pod.clone().unwrap_or_default(),
             uid: attachment.uid.clone(),
             attachment: id,
@@ -207,7 +214,8 @@ impl Embedded {
             state: EndpointState::Ready,
             generation: 0,
             problems: Vec::new(),
-        })
+        };
+        Ok((endpoint, known))
     }
 
     /// Wire bytes of a gateway without IPv4: those it had, else new ones.

@@ -122,11 +122,19 @@ impl Memory {
         self.remove(INTENDED)
     }
 
-    /// Whether an address may be a client's in the plan last applied, without reading all of it: a plan speaks of every
-    /// address in quotes. A plan that cannot be read may say anything.
-    pub fn may_bind(&self, ip: &IpAddr) -> bool {
-        let quoted = format!("\"{ip}\"");
-        fs::read_to_string(self.dir.join("plan.json")).map_or(true, |plan| plan.contains(&quoted))
+    /// Whether an address or an attachment may be in the plan last applied, without understanding all of it: a plan speaks of
+    /// each in quotes. A plan that cannot be read may say anything; `None` where there is none.
+    pub fn may_concern(&self, name: impl std::fmt::Display) -> Option<bool> {
+        let Ok(quoted) = serde_json::to_string(&name.to_string()) else { return Some(true) };
+        match fs::read_to_string(self.dir.join("plan.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            plan => Some(plan.map_or(true, |plan| plan.contains(&quoted))),
+        }
+    }
+
+    /// Whether somebody began to apply a plan and did not finish, without reading it.
+    pub fn is_unfinished(&self) -> bool {
+        self.dir.join(INTENDED).exists()
     }
 
     /// The configuration that the plugin was last called with here, so that a person need not repeat it.

@@ -22,6 +22,7 @@ use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
+use crate::node::first::{able, start_ahead};
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
 use crate::problem::Problem;
@@ -166,14 +167,19 @@ impl Embedded {
         if change.is_nothing() {
             return Ok(None);
         }
-        if change.before.is_idle() && !change.next.is_idle() {
+        let first = change.before.is_idle() && !change.next.is_idle();
+        if first {
             self.fit(change.next, node_ns)?;
         }
         if self.dry_run {
+            if first {
+                able(node_ns)?;
+            }
             self.gateways(change, node_ns, outcome);
             self.node(change.before, change.next, change.how(), node_ns, outcome)?;
             return Ok(None);
         }
+        let _ahead = first.then(|| start_ahead(change, node_ns));
         let flows = change.flows();
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
@@ -185,6 +191,9 @@ impl Embedded {
         });
         let change = Change { next: reduced.as_ref().unwrap_or(change.next), ..*change };
         self.node(held.as_ref().unwrap_or(change.before), change.next, change.how(), node_ns, outcome)?;
+        if first && outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
+            able(node_ns)?;
+        }
         flows::end(&flows).map_err(NodeError::Observe)?;
         self.announce(&change, questions, outcome);
         Ok(reduced)
@@ -309,21 +318,6 @@ impl Embedded {
         }
         outcome.reports.push(("node".to_owned(), report));
         Ok(())
-    }
-
-    /// Whether this kernel has what we need and nobody else uses what is ours. Asked before the first wiring.
-    fn fit(&self, next: &NodePlan, node_ns: &Netns) -> Result<(), NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
-        let conflicts = kernel::conflicts(
-            &place,
-            &numbers::node_scope(),
-            next.here.mark_mask,
-            (numbers::TUNNEL, next.here.port),
-        )
-        .map_err(|e| NodeError::Observe(e.to_string()))?;
-        let nft = kernel::nft::load::require().err().map(|e| e.to_string());
-        let unfit: Vec<String> = conflicts.into_iter().chain(nft).collect();
-        if unfit.is_empty() { Ok(()) } else { Err(NodeError::Unfit(unfit)) }
     }
 
     /// What the kernel holds of ours.

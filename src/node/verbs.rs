@@ -8,23 +8,22 @@ use std::time::Duration;
 use crate::addr::Cidr;
 use crate::cni::Node;
 use crate::cni::reply::{CniError, Code};
-use crate::cni::request::{Request, Valid};
+use crate::cni::request::Request;
 use crate::config::Config;
 use crate::egress::gateway;
 use crate::egress::model::{Endpoint, PodName, Role, View};
 use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
-use crate::ipam::After;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::lease::Leased;
-use crate::node::netns;
-use crate::node::records::{Records, attachment_id};
+use crate::node::records::{self, attachment_id};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
 use crate::node::update::{Change, GATEWAY_UNREACHABLE, Outcome, Thoroughness};
+use crate::node::{netns, removal};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 
@@ -60,16 +59,16 @@ impl Node for Plugin {
     }
 
     fn check(&self, request: &Request) -> Result<(), CniError> {
-        Records.check(request)?;
+        records::check(request)?;
         Embedded::open(&request.config)?.compare(&attachment_id(request))
     }
 
     fn gc(&self, request: &Request) -> Result<(), CniError> {
-        gc(&Embedded::open(&request.config)?, request)
+        removal::gc(&Embedded::open(&request.config)?, request)
     }
 
     fn status(&self, request: &Request) -> Result<(), CniError> {
-        Records.status(request)
+        records::status(request)
     }
 }
 
@@ -356,12 +355,13 @@ impl Embedded {
     /// happened to come by, nor makes it wait for others; but where the plan still has another pod's binding for this one's
     /// address, because that pod's DEL failed or never came, the binding goes now or the ADD fails.
     fn catch_up(&mut self, asking: &Asking) -> Result<(), CniError> {
-        let (unfinished, known) = (self.memory.intended().is_some(), self.memory.inputs());
+        let (unfinished, known) = (self.memory.is_unfinished(), self.memory.inputs());
         if known.is_none() && !unfinished {
             return Ok(());
         }
         let inputs = self.inputs(&asking.objects);
-        let inherits = asking.attachment.addresses.iter().any(|ip| self.memory.may_bind(ip));
+        let inherits =
+            asking.attachment.addresses.iter().any(|ip| self.memory.may_concern(ip).unwrap_or(true));
         if known == Some(inputs) && !inherits && !unfinished {
             self.announce_again(&mut Outcome::default());
             return Ok(());
@@ -386,70 +386,4 @@ impl Embedded {
             Ok(()) => Ok(()),
         }
     }
-
-    /// Undoes an attachment, by the record and the last plan alone: objects are not read, so a broken directory stops nothing.
-    ///
-    /// # Errors
-    /// What could not be undone; GC and reconcile try again, because the record stays.
-    pub fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
-        let name = id.to_string();
-        let concerned = self.memory.applied().is_some_and(|a| a.plan.concerns(&name));
-        if concerned || self.memory.intended().is_some() {
-            let _guard = self.lock(&format!("DEL {id}"))?;
-            // The plan may have changed while we waited.
-            self.unwire(Some(&name))?;
-            fault::point("del.after-unwiring");
-        }
-        // Also without a plan: after a reboot, memory is gone and the store is not.
-        if self.is_gateway(id) {
-            self.unpublish(id)?;
-            fault::point("del.after-endpoint");
-            self.release(id, After::Owner)?;
-            fault::point("del.after-release");
-        }
-        let gone = self.records.remove(id);
-        gone.map(drop)
-            .map_err(|e| CniError::new(Code::Io, format!("cannot remove the record of attachment {id}: {e}")))
-    }
-
-    /// Whether it may have leases or an endpoint. A record that cannot be read may have spoken of a gateway.
-    fn is_gateway(&self, id: &AttachmentId) -> bool {
-        let recorded = self.records.read(id).map_or(true, |found| found.is_some_and(|a| a.gateway));
-        let published = || crate::store::endpoints::get(&self.dir, &id.to_string());
-        recorded || published().map_or(true, |found| found.is_some())
-    }
-}
-
-fn gc(node: &Embedded, request: &Request) -> Result<(), CniError> {
-    let listing = node.records.list(Some(&request.network)).map_err(|e| {
-        CniError::new(Code::Io, format!("cannot list {}: {e}", node.records.folder().display()))
-    })?;
-    let none = BTreeSet::new();
-    let valid = match &request.valid {
-        Valid::Absent => None,
-        Valid::Null => Some(&none),
-        Valid::Listed(valid) => Some(valid),
-    };
-    let is_valid =
-        |id: &AttachmentId| valid.is_some_and(|v| v.contains(&(id.container_id.clone(), id.ifname.clone())));
-    let lost = |a: &&Attachment| if valid.is_some() { !is_valid(&a.id()) } else { a.netns_is_gone() };
-    let mut stale: Vec<AttachmentId> = listing.attachments.iter().filter(lost).map(Attachment::id).collect();
-    for (id, problem) in listing.torn {
-        tracing::warn!(%problem, "torn record");
-        // Without a list nothing is known of it; and one that is valid still names an attachment.
-        if valid.is_some() && !is_valid(&id) {
-            stale.push(id);
-        }
-    }
-    let mut failed: Vec<String> =
-        stale.iter().filter_map(|id| node.remove(id).err()).map(|e| e.to_string()).collect();
-    fault::point("gc.after-attachments");
-    failed.extend(node.finish_unfinished().err().map(|e| e.to_string()));
-    failed.extend(node.withdraw_unrecorded().err().map(|e| e.to_string()));
-    failed.extend(node.release_lost(&request.network).err().map(|e| e.to_string()));
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let msg = format!("{} of {} stale attachments could not be removed", failed.len(), stale.len());
-    Err(CniError::new(Code::Io, msg).details(failed.join("; ")))
 }

@@ -1,6 +1,6 @@
 //! Overlaps with others are found, and named so that one can act on them.
 
-use egret::kernel::{Place, Saved, conflicts};
+use egret::kernel::{Place, Saved, conflicts, lacks};
 
 use crate::roundtrip::full_node;
 use crate::world::*;
@@ -12,6 +12,7 @@ fn an_untouched_node_has_none_and_neither_has_a_wired_one() {
     assert_eq!(conflicts(&place, &scope(), 0x7f, ("ours0", 4790)).unwrap(), Vec::<String>::new());
     settle(&place, &full_node(), &mut Saved::new());
     assert_eq!(conflicts(&place, &scope(), 0x7f, ("ours0", 4790)).unwrap(), Vec::<String>::new());
+    assert_eq!(lacks(&node), Vec::<String>::new(), "these tests need Linux 5.16 and nftables 1.0.1");
     assert!(!sh("nft list tables").contains("egret-probe"), "the probe left its table behind");
 }
 

@@ -41,7 +41,7 @@ fn foreign_objects_survive_reconcile_repair_and_uninstall() {
     sh("sleep 0.3"); // link-local addresses of the foreign devices settle
     let place = Place::node(&node);
     let (desired, mut saved) = (full_node(), Saved::new());
-    let before = listing();
+    let before = calm();
 
     settle(&place, &desired, &mut saved);
     let missing: Vec<String> = before.difference(&listing()).cloned().collect();
@@ -50,7 +50,7 @@ fn foreign_objects_survive_reconcile_repair_and_uninstall() {
     sh("ip link del egress.vxlan; ip nexthop del id 479002");
     settle(&place, &desired, &mut saved);
     settle(&place, &State::default(), &mut saved);
-    assert_same(&listing(), &before);
+    assert_same(listing, &before);
 }
 
 #[test]
@@ -92,11 +92,11 @@ fn somebody_elses_device_of_our_name_is_reported_and_left() {
 fn a_dry_run_shows_the_steps_and_changes_nothing() {
     let node = node();
     let place = Place::node(&node);
-    let before = listing();
+    let before = calm();
     let mut saved = Saved::new();
     let report = reconcile(&place, &scope(), &full_node(), &mut saved, true).unwrap();
     assert!(report.done.is_empty() && report.failed.is_empty() && saved.is_empty());
-    assert_same(&listing(), &before);
+    assert_same(listing, &before);
     let applied = settle(&place, &full_node(), &mut saved);
     assert_eq!(lines(&report.pending), lines(&applied.done));
 }

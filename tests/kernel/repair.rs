@@ -46,13 +46,13 @@ fn whatever_is_taken_away_or_spoiled_is_put_back() {
     let place = Place::node(&node);
     let (desired, mut saved) = (full_node(), Saved::new());
     settle(&place, &desired, &mut saved);
-    let healthy = listing();
+    let healthy = calm();
     for damage in DAMAGE {
         sh(damage);
         let found = reconcile(&place, &scope(), &desired, &mut saved, true).unwrap();
         assert!(!found.pending.is_empty(), "`{damage}` was not noticed");
         let report = settle(&place, &desired, &mut saved);
-        assert_same(&listing(), &healthy);
+        assert_same(listing, &healthy);
         let rebuilt = report.done.iter().any(|step| matches!(step, Step::AddLink { .. }));
         let rebuild = damage.contains("link del") || damage.contains("learning");
         assert_eq!(rebuilt, rebuild, "`{damage}`: {}", lines(&report.done));

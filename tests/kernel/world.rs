@@ -136,9 +136,33 @@ pub fn listing() -> BTreeSet<String> {
     seen
 }
 
-/// Demands that two listings are equal, and shows only what differs.
-pub fn assert_same(now: &BTreeSet<String>, before: &BTreeSet<String>) {
-    let gone: Vec<_> = before.difference(now).collect();
+/// The listing of a place where every device is up at both ends, once the kernel says so: it tells of a carrier, and makes what
+/// depends on it, up to a second late and of its own accord (`linkwatch`).
+pub fn calm() -> BTreeSet<String> {
+    for _ in 0..LOOKS {
+        let now = listing();
+        if !now.iter().any(|line| line.contains("NO-CARRIER")) && now == listing() {
+            return now;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    panic!("some device has no carrier after three seconds: {:#?}", listing())
+}
+
+const LOOKS: u32 = 60;
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Demands that a listing becomes what it was, in the time that [`calm`] gives, and shows only what differs.
+pub fn assert_same(look: impl Fn() -> BTreeSet<String>, before: &BTreeSet<String>) {
+    let mut now = look();
+    for _ in 0..LOOKS {
+        if now == *before {
+            return;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        now = look();
+    }
+    let gone: Vec<_> = before.difference(&now).collect();
     let new: Vec<_> = now.difference(before).collect();
     assert!(gone.is_empty() && new.is_empty(), "gone: {gone:#?}\nnew: {new:#?}");
 }

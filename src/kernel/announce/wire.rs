@@ -14,6 +14,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::Error;
 use crate::addr::Mac;
+use crate::kernel::behind;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -69,8 +70,7 @@ impl Wire {
     }
 }
 
-/// A socket that is closed beside the caller's work: closing a packet socket waits until no processor can still be handing it a
-/// frame (an RCU grace period, 15 ms measured on 6.18), and several that wait together wait once.
+/// A socket whose close nobody waits for: a packet socket's waits until no processor can still be handing it a frame.
 #[derive(Debug)]
 struct Closing(Option<OwnedFd>);
 
@@ -86,9 +86,7 @@ impl Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        let socket = self.0.take();
-        // Where no thread can be had, the closure is dropped right here, and the socket with it.
-        let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(socket));
+        self.0.take().into_iter().for_each(behind::close);
     }
 }
 

@@ -4,6 +4,7 @@
 //! it is opened inside and then used from anywhere. Never: two dumps at once (the kernel answers EBUSY), and never a dump that
 //! was interrupted by a change: that retry is here and nowhere else.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::{fmt, io};
 
 use netlink_packet_core::{
@@ -145,16 +146,16 @@ impl Socket {
         Err(Refusal { errno: libc::EINTR, words })
     }
 
+    /// A change as bytes, for a process that may not take memory. It is this socket's first and only request.
+    pub(crate) fn prepared<T: NetlinkSerializable>(&self, message: T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        serialize(message, NLM_F_REQUEST | NLM_F_ACK, self.sequence.wrapping_add(1), &mut bytes);
+        bytes
+    }
+
     fn send<T: NetlinkSerializable>(&mut self, message: T, flags: u16) -> Result<(), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        self.out.clear();
-        self.out.resize(message.buffer_len(), 0);
-        message.serialize(&mut self.out);
+        serialize(message, flags, self.sequence, &mut self.out);
         self.socket.send(&self.out, 0).map(|_| ()).map_err(|error| Refusal::of(&error))
     }
 
@@ -195,6 +196,23 @@ impl Socket {
             }
         }
     }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn serialize<T: NetlinkSerializable>(message: T, flags: u16, sequence: u32, into: &mut Vec<u8>) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    into.clear();
+    into.resize(message.buffer_len(), 0);
+    message.serialize(into);
 }
 
 /// The messages in a datagram: header, and the whole message with it. Ends at the first one that does not fit.

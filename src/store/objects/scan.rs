@@ -6,11 +6,11 @@
 //! entry, so one `stat` per directory and file is all (measured: 0.74 µs each; listing would add 0.28 µs).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::image::{FileRow, Image};
@@ -37,7 +37,34 @@ struct Seen {
 /// Looks at all that the image knows.
 pub(super) fn survey(root: BorrowedFd<'_>, image: &Image) -> Survey {
     let same_names = image.dirs().all(|dir| seen(root, dir.path).stamp == dir.stamp);
-    Survey { same_names, files: image.files().map(|file| seen(root, file.path)).collect() }
+    let mut folder = Folder { path: b"", open: None };
+    let files = image.files().map(|file| folder.look(root, file.path)).collect();
+    Survey { same_names, files }
+}
+
+/// The directory of the file looked at last, open, because its files stand together: the kernel then looks up one name per file
+/// and not the whole path.
+struct Folder<'a> {
+    path: &'a [u8],
+    open: Option<OwnedFd>,
+}
+
+impl<'a> Folder<'a> {
+    fn look(&mut self, root: BorrowedFd<'_>, path: &'a CStr) -> Seen {
+        let bytes = path.to_bytes_with_nul();
+        let Some(slash) = bytes.iter().rposition(|byte| *byte == b'/') else { return seen(root, path) };
+        let (above, name) = (&bytes[..slash], CStr::from_bytes_with_nul(&bytes[slash + 1..]));
+        if self.path != above {
+            let open = |above| {
+                openat(root, above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            };
+            *self = Folder { path: above, open: open(above).ok() };
+        }
+        match (&self.open, name) {
+            (Some(folder), Ok(name)) => seen(folder.as_fd(), name),
+            _ => seen(root, path),
+        }
+    }
 }
 
 fn seen(root: BorrowedFd<'_>, path: &CStr) -> Seen {

@@ -1,0 +1,142 @@
+//! Records are written, found, and lost as the module says.
+
+use super::*;
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("egret-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn records(&self) -> Attachments {
+        Attachments::of_node(&self.0, "n1")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn attachment(container_id: &str, ifname: &str) -> Attachment {
+    Attachment {
+        network: "net".to_owned(),
+        container_id: container_id.to_owned(),
+        ifname: ifname.to_owned(),
+        netns: "/run/netns/a".into(),
+        dev: 4,
+        inode: 4026531840,
+        pod: Some(PodName::new("shop", "cart")),
+        uid: None,
+        addresses: vec!["10.0.0.5".parse().unwrap()],
+        networks: Vec::new(),
+        annotations: None,
+        seen: 0,
+        since: 0,
+        gateway: false,
+        host_interface: None,
+    }
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written_and_removed_once() {
+    let folder = Folder::new("record");
+    let records = folder.records();
+    let one = attachment("c1", "eth0");
+    assert_eq!(records.read(&one.id()), Ok(None));
+    records.write(&one).unwrap();
+    records.write(&one).unwrap();
+    assert_eq!(records.read(&one.id()), Ok(Some(one.clone())));
+    assert_eq!(records.list(None).unwrap().attachments, std::slice::from_ref(&one));
+    assert!(records.remove(&one.id()).unwrap());
+    assert!(!records.remove(&one.id()).unwrap());
+    assert_eq!(records.list(None).unwrap(), Listing::default());
+}
+
+#[test]
+fn names_that_look_alike_do_not_meet() {
+    let folder = Folder::new("alike");
+    let (one, two) = (attachment("a-b", "c"), attachment("a", "b-c"));
+    folder.records().write(&one).unwrap();
+    folder.records().write(&two).unwrap();
+    assert_eq!(folder.records().read(&one.id()), Ok(Some(one)));
+    assert_eq!(folder.records().read(&two.id()), Ok(Some(two)));
+}
+
+#[test]
+fn a_torn_or_foreign_record_is_named_and_the_rest_is_read() {
+    let folder = Folder::new("torn");
+    let records = folder.records();
+    records.write(&attachment("c1", "eth0")).unwrap();
+    let network = records.folder().join("net");
+    fs::write(network.join("c2:eth0.json"), "{\"network\":").unwrap();
+    fs::copy(network.join("c1:eth0.json"), network.join("c3:eth0.json")).unwrap();
+    fs::write(network.join("README"), "not ours").unwrap();
+    let listing = records.list(Some("net")).unwrap();
+    assert_eq!(listing.attachments.len(), 1);
+    let torn: Vec<String> = listing.torn.iter().map(|(id, problem)| format!("{id}: {problem}")).collect();
+    assert!(torn[0].contains("c2:eth0.json") && torn[0].contains("EOF"), "{torn:?}");
+    assert!(torn[1].contains("c3") && torn[1].contains("it speaks of net/c1/eth0"), "{torn:?}");
+}
+
+#[test]
+fn a_draft_left_by_a_killed_writer_harms_nobody() {
+    let folder = Folder::new("draft");
+    let records = folder.records();
+    let one = attachment("c1", "eth0");
+    fs::create_dir_all(records.folder().join("net")).unwrap();
+    fs::write(records.draft(&one.id()), "x".repeat(5000)).unwrap();
+    assert_eq!(records.list(None).unwrap(), Listing::default());
+    records.write(&one).unwrap();
+    assert_eq!(records.read(&one.id()), Ok(Some(one.clone())));
+    fs::write(records.draft(&one.id()), "half").unwrap();
+    records.remove(&one.id()).unwrap();
+    assert_eq!(fs::read_dir(records.folder().join("net")).unwrap().count(), 0);
+}
+
+#[test]
+fn writers_of_one_attachment_at_the_same_time_leave_one_whole_record() {
+    let folder = Folder::new("race");
+    let records = folder.records();
+    std::thread::scope(|threads| {
+        for writer in 0u64..8 {
+            let records = &records;
+            threads.spawn(move || {
+                for _ in 0..50 {
+                    let mut one = attachment("c1", "eth0");
+                    one.inode = writer;
+                    one.addresses = vec![one.addresses[0]; usize::try_from(writer).unwrap() * 20];
+                    records.write(&one).unwrap();
+                    assert!(records.read(&one.id()).unwrap().is_some());
+                }
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(records.folder().join("net")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_namespace_is_gone_only_when_that_is_proven() {
+    let folder = Folder::new("gone");
+    let file = folder.0.join("ns");
+    fs::write(&file, "").unwrap();
+    let meta = fs::metadata(&file).unwrap();
+    let mut one =
+        Attachment { netns: file.clone(), dev: meta.dev(), inode: meta.ino(), ..attachment("c1", "eth0") };
+    assert!(!one.netns_is_gone());
+    one.inode += 1;
+    assert!(!one.netns_is_gone(), "a plain file lies there, which proves nothing");
+    one.netns = "/proc/self/ns/net".into();
+    assert!(one.netns_is_gone(), "another namespace lies there");
+    one.netns = folder.0.join("other");
+    assert!(one.netns_is_gone(), "the folder is there, the name is not");
+    one.netns = folder.0.join("no-folder/ns");
+    assert!(!one.netns_is_gone(), "the folder is not there: another mount namespace?");
+    one.netns = "/proc/1048577/ns/net".into();
+    assert!(one.netns_is_gone(), "the process is gone");
+}
