@@ -52,6 +52,7 @@ fn decisions(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
         ipv6: true,
         hash_ports: true,
         uplinks: Vec::new(),
+        doors: BTreeMap::new(),
     };
     let (mut resolved, mut planned) = (Series::default(), Series::default());
     for _ in 0..arguments.pairs {

@@ -36,6 +36,8 @@ pub struct Belts {
     pub gateway_input: bool,
     /// (k) in the gateway: replies do not come by the tunnel.
     pub gateway_replies: bool,
+    /// (e) again, where a node is the gateway: what it sends for clients leaves by the declared interface and address only.
+    pub exit_source: bool,
 }
 
 impl Belts {
@@ -55,6 +57,7 @@ impl Belts {
         gateway_invalid: true,
         gateway_input: true,
         gateway_replies: true,
+        exit_source: true,
     };
 
     /// The belts of this build. A release has all of them; a `weakened` build leaves out those named in the environment.
@@ -83,6 +86,7 @@ impl Belts {
             gateway_invalid: has("gateway-invalid"),
             gateway_input: has("gateway-input"),
             gateway_replies: has("gateway-replies"),
+            exit_source: has("exit-source"),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
 pub use crate::egress::belts::Belts;
-use crate::egress::lower_nft;
 use crate::egress::numbers::{self, TABLES, mark};
 use crate::egress::plan::{Gateway, LocalGateway, NodePlan, Place};
+use crate::egress::{exits, lower_nft};
 use crate::kernel::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Route, Rule, State, Via};
 
 /// Everything that a node's namespace must hold for this plan. An idle node still keeps the tunnel and the empty rules that it
@@ -27,6 +27,7 @@ pub fn node_state(plan: &NodePlan, belts: Belts) -> State {
         set(plan, *mark, members, &mut state);
     }
     rules(plan, belts, &mut state);
+    exits::node_state(plan, &mut state);
     sysctls(plan, &mut state);
     if belts.unreachable_routes {
         belt_routes(&mut state);
@@ -148,6 +149,8 @@ fn reach(number: u32, gateway: &Gateway, state: &mut State) {
                 state.fdb.insert(key, Remote { node: *underlay, vni: *vni });
                 numbers::TUNNEL.to_owned()
             }
+            // Its packets are marked for its interface's own table; no set leads there.
+            Place::Exit { .. } => continue,
         };
         let next_hop = numbers::gateway_next_hop(gateway.mac, *ip);
         state.nexthops.insert(nexthop_id(number, family), Nexthop::Via { gateway: next_hop, dev });
@@ -159,7 +162,10 @@ fn set(plan: &NodePlan, mark: u8, members: &BTreeSet<u32>, state: &mut State) {
         let ids: BTreeSet<u32> = members
             .iter()
             .filter(|n| {
-                plan.gateways.get(n).is_some_and(|g| g.address(*family).is_some() && g.takes_new_flows)
+                plan.gateways.get(n).is_some_and(|g| {
+                    let routed = !matches!(g.place, Place::Exit { .. });
+                    routed && g.address(*family).is_some() && g.takes_new_flows
+                })
             })
             .map(|n| nexthop_id(*n, *family))
             .collect();
@@ -179,7 +185,7 @@ fn rules(plan: &NodePlan, belts: Belts, state: &mut State) {
         };
         let marked = |number| Match::Mark { value: mark_value(mask, number), mask };
         rule(numbers::PRIORITY_TUNNEL, marked(mark::TUNNEL), Some(table_of(mark::TUNNEL)));
-        for slot in slots(plan) {
+        for slot in slots(plan).into_iter().chain(plan.doors().into_values()) {
             rule(numbers::PRIORITY_LOCAL, marked(slot), Some(table_of(slot)));
         }
         for set in plan.sets.keys() {
@@ -195,7 +201,7 @@ fn rules(plan: &NodePlan, belts: Belts, state: &mut State) {
 pub fn slots(plan: &NodePlan) -> BTreeSet<u8> {
     let slot = |gateway: &Gateway| match gateway.place {
         Place::Local { slot, .. } => Some(slot),
-        Place::Remote { .. } => None,
+        Place::Remote { .. } | Place::Exit { .. } => None,
     };
     plan.gateways.values().filter_map(slot).collect()
 }

@@ -10,17 +10,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
+use crate::egress::exits;
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
-use crate::egress::numbers::{self, LINK_GROUP, PIN_MASK, PIN_SHIFT, mark};
+use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, NodePlan, Place, Verdict};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
 /// Chain that refuses and says so.
-const HELD: &str = "held";
+pub(crate) const HELD: &str = "held";
 /// Chain that sends a pinned packet into the tunnel.
-const TO_TUNNEL: &str = "to_tunnel";
+pub(crate) const TO_TUNNEL: &str = "to_tunnel";
 
 /// Priorities of nft's named places, as numbers.
 pub mod priority {
@@ -41,7 +42,7 @@ pub fn node_tables(plan: &NodePlan, belts: Belts) -> BTreeMap<(NftFamily, String
     let name = numbers::NFT_TABLE.to_owned();
     BTreeMap::from([
         ((NftFamily::Inet, name.clone()), inet(plan, belts)),
-        ((NftFamily::Netdev, name), netdev(plan)),
+        ((NftFamily::Netdev, name), exits::netdev(plan, netdev(plan))),
     ])
 }
 
@@ -118,6 +119,7 @@ fn inet(plan: &NodePlan, belts: Belts) -> Table {
     for (name, binding) in &plan.bindings {
         add_binding(name, binding, belts, &mut table);
     }
+    exits::inet(plan, belts, &mut table);
     table
 }
 
@@ -153,8 +155,9 @@ fn maps(plan: &NodePlan, table: &mut Table) {
         let chain = match gateway.place {
             Place::Local { slot, .. } => local_chain(slot),
             Place::Remote { .. } => TO_TUNNEL.to_owned(),
+            Place::Exit { index } => exits::go_chain(index),
         };
-        (vec![Atom::Mark(number << PIN_SHIFT)], Some(Value::Goto(chain)))
+        (vec![Atom::Mark(plan.pin(*number, gateway) << PIN_SHIFT)], Some(Value::Goto(chain)))
     });
     table.maps.insert("pinned".to_owned(), map(&[KeyType::Mark], Some(ValueType::Verdict), pinned));
 }
@@ -201,7 +204,7 @@ fn decide(plan: &NodePlan, belts: Belts, table: &mut Table) {
     }
 }
 
-fn set_chain(mark: u8) -> String {
+pub(crate) fn set_chain(mark: u8) -> String {
     format!("to_set_{mark:x}")
 }
 
@@ -265,6 +268,9 @@ fn pins(plan: &NodePlan, belts: Belts, table: &mut Table) {
             "tcp flags & (syn | ack | rst) == 0x0 counter reject with tcp reset",
         ),
         rule("dead pin: RST", "tcp flags & rst != 0x0 counter drop"),
+        // Its NAT binding was made on this node and is frozen: whatever way it took, it would show an address that it may not use.
+        // `transition` deletes the entry.
+        rule("dead pin: of a node gateway", format!("ct mark & {PIN_IS_EXIT:#x} != 0 counter drop")),
         rule("dead pin: pin anew", format!("ct mark set ct mark & {:#x}", !PIN_MASK)),
     ]);
     table.chains.insert("pinned_flow".into(), chain(rules));

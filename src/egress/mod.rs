@@ -3,6 +3,8 @@
 pub mod annotations;
 pub mod belts;
 mod candidates;
+pub mod exit_planning;
+pub mod exits;
 pub mod explain;
 pub mod gateway;
 pub mod gateway_state;

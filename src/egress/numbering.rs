@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::addr::Mac;
+use crate::egress::exits::exit_chain_index;
 use crate::egress::lower::{local_chain_slot, pin_chain_number};
-use crate::egress::numbers::{self, LAST_GATEWAY, mark};
+use crate::egress::numbers::{self, LAST_EXIT, LAST_GATEWAY, TABLES, mark};
 use crate::egress::plan::{NodePlan, Place};
 use crate::kernel::nft::table::{Atom, Value};
-use crate::kernel::state::{Nexthop, NftFamily, State};
+use crate::kernel::state::{Nexthop, NftFamily, State, Via};
 
 /// Numbers in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,9 +24,15 @@ pub struct Numbering {
     pub sets: BTreeMap<u8, BTreeSet<u32>>,
     /// Mark number of each local gateway by gateway number.
     pub slots: BTreeMap<u32, u8>,
+    /// Mark number of each interface by which this node's own gateways leave: of the same range.
+    pub doors: BTreeMap<String, u8>,
+    /// Index of each of this node's own gateways by its MAC.
+    pub exits: BTreeMap<Mac, u16>,
     /// Numbers of gateways that go with the next plan. They rest during it: until it stands, packets may still carry them,
     /// and would be found by whoever got one meanwhile.
     pub resting: BTreeSet<u32>,
+    /// Indexes that rest, for the same reason.
+    pub resting_exits: BTreeSet<u16>,
 }
 
 impl Numbering {
@@ -37,6 +45,8 @@ impl Numbering {
                 numbering.slots.insert(*number, slot);
             }
         }
+        numbering.doors = plan.doors().into_iter().map(|(dev, slot)| (dev.to_owned(), slot)).collect();
+        numbering.exits = plan.exits.iter().map(|(index, exit)| (exit.mac, *index)).collect();
         numbering
     }
 
@@ -73,6 +83,22 @@ impl Numbering {
                 numbering.sets.entry(set).or_default().extend(members);
             }
         }
+        for (key, value) in table.maps.get("exits").into_iter().flat_map(|m| &m.elements) {
+            if let ([Atom::Mac(mac)], Some(Value::Goto(chain))) = (key.as_slice(), value)
+                && let Some(index) = exit_chain_index(chain)
+            {
+                numbering.exits.insert(*mac, index);
+            }
+        }
+        for route in &state.routes {
+            // The table of an interface that is not ours; ours have nexthop objects.
+            let slot = route.table.checked_sub(TABLES).and_then(|slot| u8::try_from(slot).ok());
+            if let (Via::Device { dev, .. } | Via::Gateway { dev, .. }, Some(slot)) = (&route.via, slot)
+                && mark::LOCALS.contains(&slot)
+            {
+                numbering.doors.insert(dev.clone(), slot);
+            }
+        }
         numbering
     }
 
@@ -86,6 +112,40 @@ impl Numbering {
         for members in self.sets.values_mut() {
             members.retain(|number| numbers.contains(number));
         }
+    }
+
+    /// Lets go of every own gateway but these, with the same rest.
+    pub fn retain_exits(&mut self, alive: &BTreeSet<Mac>) {
+        let gone = self.exits.iter().filter(|(mac, _)| !alive.contains(*mac));
+        self.resting_exits.extend(gone.map(|(_, index)| *index));
+        self.exits.retain(|mac, _| alive.contains(mac));
+    }
+
+    /// The index of an own gateway: the one it had, else the lowest free one; `None` when all 511 are taken.
+    pub fn exit(&mut self, mac: Mac) -> Option<u16> {
+        if let Some(index) = self.exits.get(&mac) {
+            return Some(*index);
+        }
+        let used: BTreeSet<u16> = self.exits.values().chain(&self.resting_exits).copied().collect();
+        let index = (1..=LAST_EXIT).find(|index| !used.contains(index))?;
+        self.exits.insert(mac, index);
+        Some(index)
+    }
+
+    /// The mark number of an interface by which own gateways leave; `None` when all 30 are taken.
+    pub fn door(&mut self, dev: &str) -> Option<u8> {
+        if let Some(slot) = self.doors.get(dev) {
+            return Some(*slot);
+        }
+        let slot = self.free_slot()?;
+        self.doors.insert(dev.to_owned(), slot);
+        Some(slot)
+    }
+
+    fn free_slot(&self) -> Option<u8> {
+        mark::LOCALS
+            .into_iter()
+            .find(|s| !self.slots.values().chain(self.doors.values()).any(|used| used == s))
     }
 
     /// The number of the gateway with these next hops: the one it had, else the lowest free one.
@@ -106,7 +166,7 @@ impl Numbering {
         if let Some(slot) = self.slots.get(&gateway) {
             return Some(*slot);
         }
-        let slot = mark::LOCALS.into_iter().find(|s| !self.slots.values().any(|used| used == s))?;
+        let slot = self.free_slot()?;
         self.slots.insert(gateway, slot);
         Some(slot)
     }

@@ -69,10 +69,9 @@ pub const LAST_METRIC: u32 = u32::MAX;
 pub mod mark {
     /// Gateway sets: 0x01–0x5f.
     pub const SETS: std::ops::RangeInclusive<u8> = 0x01..=0x5f;
-    /// Local pod gateways: 0x60–0x7d.
+    /// Slots: what a local pod gateway, or an interface by which this node's own gateways leave, is called: 0x60–0x7d. Each has a
+    /// table. Which address a node gateway's packet leaves with is in its connection mark, so interfaces suffice here. (0x7e is spare.)
     pub const LOCALS: std::ops::RangeInclusive<u8> = 0x60..=0x7d;
-    /// This node is the gateway: may leave only by its declared interface and address. Reserved for node gateways.
-    pub const NODE_GATEWAY: u8 = 0x7e;
     /// Into the tunnel; the egress hook finds the gateway by the pin.
     pub const TUNNEL: u8 = 0x7f;
     /// Bits that the numbers need.
@@ -87,8 +86,17 @@ pub const PIN_SHIFT: u32 = 8;
 pub const LAST_GATEWAY: u32 = 0x7f_fffe;
 /// The pin of a flow whose pod was moved off its gateway: never in a map, so it takes the not-found path.
 pub const PIN_DEAD: u32 = 0x7fff_ff00;
-/// Set in the connection mark on a node gateway: the bits below are the client's node, not a gateway. Reserved.
-pub const PIN_IS_NODE: u32 = 0x8000_0000;
+/// Set in the connection mark where this node is the gateway: the bits below are no gateway's number but the node gateway's index
+/// ([`EXIT_MASK`]) and the client's node ([`CLIENT_MASK`]).
+pub const PIN_IS_EXIT: u32 = 0x8000_0000;
+/// The bits that say *which* node gateway: [`PIN_IS_EXIT`], and the index (1–511) at [`EXIT_SHIFT`].
+pub const EXIT_MASK: u32 = 0xffc0_0000;
+/// Where the index stands.
+pub const EXIT_SHIFT: u32 = 22;
+/// Highest index: nine bits are what fourteen for the client's node leave.
+pub const LAST_EXIT: u16 = 511;
+/// The bits that say whose node the client is on: [`PIN_IS_EXIT`], and the node's number at [`PIN_SHIFT`].
+pub const CLIENT_MASK: u32 = PIN_IS_EXIT | NODE_MASK << PIN_SHIFT;
 
 /// In a gateway's namespace the mark is the client's node (1–0x3fff) …
 pub const NODE_MASK: u32 = 0x3fff;
@@ -128,6 +136,24 @@ pub fn gateway_mac(wire: Ipv4Addr) -> Mac {
     mac(0x67, wire)
 }
 
+/// Who a node gateway is on the wire: `02:68` and four bytes of 240.0.0.0/4 that follow from its key, so that every node finds the
+/// same without asking. Two keys of one node that meet (one in 2^28) are a problem, and the second is not served.
+pub fn exit_mac(key: &str) -> Mac {
+    // 255.255.255.255 is no next hop.
+    let hash = (crate::hash::stable32(key.as_bytes()) & 0x0fff_ffff).min(0x0fff_fffe);
+    mac(EXIT_MAC, Ipv4Addr::from(0xf000_0000 | hash))
+}
+
+/// The connection mark's bits of a node gateway.
+pub fn exit_mark(index: u16) -> u32 {
+    PIN_IS_EXIT | u32::from(index) << EXIT_SHIFT
+}
+
+/// The connection mark's bits of a client's node.
+pub fn client_mark(node: u16) -> u32 {
+    PIN_IS_EXIT | u32::from(node) << PIN_SHIFT
+}
+
 /// MAC of `egress0` of the gateway that is `gateway` on the wire.
 pub fn egress0_mac(gateway: Mac) -> Mac {
     let mut bytes = gateway.0;
@@ -138,13 +164,22 @@ pub fn egress0_mac(gateway: Mac) -> Mac {
 /// The next hop that stands for a gateway on client nodes. IPv4: its egress address, `onlink`. IPv6: `fe80::67:` and the last four
 /// bytes of its MAC, because IPv6 refuses even an `onlink` gateway that `main` reaches by another device ("device mismatch"), and
 /// a lease usually lies in the uplink's own subnet. Link-local next hops are exempt from that check.
+///
+/// A node gateway's address cannot be its next hop: several may share one node's address, and `main` knows the way to it. So it is
+/// the four bytes of its MAC in IPv4 too.
 pub fn gateway_next_hop(gateway: Mac, address: IpAddr) -> IpAddr {
-    let [_, _, a, b, c, d] = gateway.0.map(u16::from);
+    let [_, kind, a, b, c, d] = gateway.0;
+    let [x, y] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
     match address {
+        IpAddr::V4(_) if kind == EXIT_MAC => Ipv4Addr::new(a, b, c, d).into(),
         IpAddr::V4(_) => address,
-        IpAddr::V6(_) => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x67, a << 8 | b, c << 8 | d).into(),
+        IpAddr::V6(_) if kind == EXIT_MAC => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x68, x, y).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x67, x, y).into(),
     }
 }
+
+/// Second byte of a node gateway's MAC.
+const EXIT_MAC: u8 = 0x68;
 
 fn mac(kind: u8, wire: Ipv4Addr) -> Mac {
     let [a, b, c, d] = wire.octets();
@@ -190,9 +225,11 @@ mod tests {
 
     #[test]
     fn the_ranges_do_not_meet() {
-        assert!(mark::SETS.end() < mark::LOCALS.start() && *mark::LOCALS.end() < mark::NODE_GATEWAY);
+        assert!(mark::SETS.end() < mark::LOCALS.start() && *mark::LOCALS.end() < mark::TUNNEL);
+        const { assert!(EXIT_MASK & CLIENT_MASK == PIN_IS_EXIT && EXIT_MASK | CLIENT_MASK == PIN_MASK) };
+        assert_eq!(exit_mark(LAST_EXIT), EXIT_MASK);
         const { assert!(NEXTHOPS + 2 * LAST_GATEWAY + 1 < NEXTHOP_GROUPS) };
-        const { assert!((LAST_GATEWAY + 1) << PIN_SHIFT == PIN_DEAD && PIN_DEAD & PIN_IS_NODE == 0) };
+        const { assert!((LAST_GATEWAY + 1) << PIN_SHIFT == PIN_DEAD && PIN_DEAD & PIN_IS_EXIT == 0) };
         const { assert!(TABLE_CLIENTS < TABLES + mark::TUNNEL as u32) };
     }
 }

@@ -35,6 +35,19 @@ pub struct Here {
     pub hash_ports: bool,
     /// Devices on which a lease can be announced, with their addresses and prefix lengths.
     pub uplinks: Vec<Uplink>,
+    /// Interfaces by which this node's own gateways leave, as they are now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub doors: BTreeMap<String, Door>,
+}
+
+/// An interface by which node gateways leave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Where it leads: its subnets, and everything, if any table of the node names a default route through it. Destination → next
+    /// hop, `None` where the device itself is the way. Empty while it is down.
+    pub routes: BTreeMap<Cidr, Option<IpAddr>>,
 }
 
 /// A device that leads to the outside.
@@ -76,6 +89,9 @@ pub struct NodePlan {
     pub sets: BTreeMap<u8, BTreeSet<u32>>,
     /// Pod gateways that run on this node, by attachment.
     pub locals: BTreeMap<String, LocalGateway>,
+    /// Node gateways of this very node, by index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exits: BTreeMap<u16, Exit>,
     /// Destinations that never go to a gateway.
     pub inside: BTreeSet<Cidr>,
 }
@@ -157,6 +173,11 @@ pub enum Place {
         /// Mark number, 0x60–0x7d.
         slot: u8,
     },
+    /// This very node: no tunnel, no veth.
+    Exit {
+        /// Index among this node's gateways.
+        index: u16,
+    },
     /// On another node, through the tunnel.
     Remote {
         /// Underlay address of that node, of the tunnel's family.
@@ -181,6 +202,21 @@ pub struct LocalGateway {
     pub announced: BTreeSet<(String, IpAddr)>,
 }
 
+/// A gateway that this node itself is: who it is on the wire, and how its packets leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its key (`NodeGateway::key`).
+    pub key: String,
+    /// Its MAC on the wire.
+    pub mac: Mac,
+    /// Interface it leaves by, and by no other.
+    pub interface: String,
+    /// Addresses it leaves with that the interface really has, at most one per family. A family without is dropped here.
+    pub addresses: Vec<IpAddr>,
+    /// Mark number of the interface.
+    pub slot: u8,
+}
+
 impl NodePlan {
     /// A plan of a node that has nothing to do.
     pub fn empty(here: Here) -> NodePlan {
@@ -192,13 +228,31 @@ impl NodePlan {
             gateways: BTreeMap::new(),
             sets: BTreeMap::new(),
             locals: BTreeMap::new(),
+            exits: BTreeMap::new(),
             inside: BTreeSet::new(),
         }
     }
 
     /// Whether there is nothing to hold in the kernel: no client and no gateway here.
     pub fn is_idle(&self) -> bool {
-        self.clients.is_empty() && self.locals.is_empty()
+        self.clients.is_empty() && self.locals.is_empty() && self.exits.is_empty()
+    }
+
+    /// What a flow of this node's clients carries in its connection mark, shifted, once it has gone by a gateway: the gateway's number,
+    /// or what this node's own gateways write.
+    pub fn pin(&self, number: u32, gateway: &Gateway) -> u32 {
+        match gateway.place {
+            Place::Exit { index } => {
+                let own = self.nodes.get(&self.here.node).map_or(0, |peer| peer.number);
+                (numbers::exit_mark(index) | numbers::client_mark(own)) >> numbers::PIN_SHIFT
+            }
+            Place::Local { .. } | Place::Remote { .. } => number,
+        }
+    }
+
+    /// Mark numbers of the interfaces by which this node's own gateways leave.
+    pub fn doors(&self) -> BTreeMap<&str, u8> {
+        self.exits.values().map(|exit| (exit.interface.as_str(), exit.slot)).collect()
     }
 
     /// This plan with a client's addresses bound to a binding that it already has; `None` when it has not.

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::model::{Action, Announce, Decision, Endpoint, EndpointState, Resolution, Role, View};
+use crate::egress::exit_planning;
+use crate::egress::model::{
+    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, Resolution, Role, View,
+};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, mark};
 use crate::egress::plan::{
@@ -43,6 +46,7 @@ pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Pr
     work.inside();
     work.peers();
     work.locals();
+    work.exits();
     work.forget_gone();
     work.clients();
     work.draining();
@@ -114,6 +118,7 @@ impl Work<'_> {
             .iter()
             .filter(|e| matches!(e.state, EndpointState::Ready | EndpointState::Draining))
             .flat_map(next_hops)
+            .chain(self.inputs.resolution.node_gateways.values().flat_map(exit_next_hops))
             .collect();
         self.numbering.retain(&alive);
     }
@@ -177,7 +182,35 @@ impl Work<'_> {
         Verdict::Set(number)
     }
 
+    /// This node's own gateways.
+    fn exits(&mut self) {
+        let asked = &self.inputs.resolution.node_gateways;
+        let (exits, problems) = exit_planning::exits(self.inputs.here, asked, self.numbering);
+        self.plan.exits = exits;
+        self.problems.extend(problems);
+    }
+
+    /// A node gateway as its clients here see it.
+    fn node_gateway(&mut self, gateway: &NodeGateway) -> Option<u32> {
+        let (key, mac) = (gateway.key(), numbers::exit_mac(&gateway.key()));
+        let (place, addresses) = if gateway.node == self.inputs.here.node {
+            let (index, exit) = self.plan.exits.iter().find(|(_, exit)| exit.key == key)?;
+            (Place::Exit { index: *index }, exit.addresses.clone())
+        } else {
+            let underlay = self.inputs.view.nodes.get(&gateway.node).map(|node| node.internal_ips.as_slice());
+            let underlay = self.underlay_of(&gateway.node, underlay.unwrap_or_default(), &key)?;
+            (Place::Remote { underlay, vni: self.inputs.here.vni }, gateway.addresses.clone())
+        };
+        let number = self.numbering.gateway(&exit_next_hops(gateway).collect::<Vec<_>>())?;
+        let gateway = Gateway { attachment: key, mac, addresses, place, takes_new_flows: true };
+        self.plan.gateways.entry(number).or_insert(gateway);
+        Some(number)
+    }
+
     fn gateway(&mut self, attachment: &str) -> Option<u32> {
+        if let Some(gateway) = self.inputs.resolution.node_gateways.get(attachment) {
+            return self.node_gateway(gateway);
+        }
         let endpoint = *self.endpoints.get(attachment)?;
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|a| a.ip).collect();
         let number = self.numbering.gateway(&next_hops(endpoint).collect::<Vec<_>>())?;
@@ -215,20 +248,27 @@ impl Work<'_> {
             // Its endpoint says it is here, but no attachment is: a lost namespace. Never tunnel to ourselves.
             return None;
         }
+        let underlay = self.underlay_of(&endpoint.node, &endpoint.underlay, &endpoint.pod.to_string());
+        underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })
+    }
+
+    /// Where a gateway's node is reached: its first address of the tunnel's family.
+    fn underlay_of(&mut self, node: &str, addresses: &[IpAddr], gateway: &str) -> Option<IpAddr> {
+        let here = self.inputs.here;
         let family = Family::of(here.underlay);
-        let underlay = endpoint.underlay.iter().copied().find(|ip| Family::of(*ip) == family);
+        let underlay = addresses.iter().copied().find(|ip| Family::of(*ip) == family);
         if underlay.is_none() {
             self.problems.push(Problem::new(
-                format!("Pod {}", endpoint.pod),
+                format!("Node {node}"),
                 "NoUnderlay",
                 format!(
-                    "node {} of gateway {} has no {family} underlay address, and the tunnel of node {} runs over {family}: add an \
-                     InternalIP of that family to the Node, or set underlay.address alike on all nodes",
-                    endpoint.node, endpoint.pod, here.node
+                    "node {node} of gateway {gateway} has no {family} underlay address, and the tunnel of node {} runs over {family}: \
+                     add an InternalIP of that family to the Node, or set underlay.address alike on all nodes",
+                    here.node
                 ),
             ));
         }
-        underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })
+        underlay
     }
 
     /// Gateways that drain keep the flows they have, as long as this node knew them.
@@ -249,6 +289,12 @@ impl Here {
             |uplink: &&crate::egress::plan::Uplink| uplink.addresses.iter().any(|(_, net)| net.contains(ip));
         self.uplinks.iter().filter(holds).map(|uplink| uplink.dev.clone()).collect()
     }
+}
+
+/// The next hops that stand for a node gateway, one per address.
+fn exit_next_hops(gateway: &NodeGateway) -> impl Iterator<Item = IpAddr> {
+    let mac = numbers::exit_mac(&gateway.key());
+    gateway.addresses.iter().map(move |ip| numbers::gateway_next_hop(mac, *ip))
 }
 
 /// The next hops that stand for an endpoint, one per address.

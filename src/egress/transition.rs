@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::addr::Family;
-use crate::egress::numbers;
-use crate::egress::plan::{Binding, Client, Gateway, NodePlan, Verdict, binding_chain};
+use crate::addr::{Cidr, Family};
+use crate::egress::numbering::Numbering;
+use crate::egress::numbers::{self, PIN_MASK, PIN_SHIFT};
+use crate::egress::plan::{Binding, Client, Exit, Gateway, NodePlan, Place, Verdict, binding_chain};
 use crate::kernel::nft::table::{Atom, Value};
 use crate::kernel::state::{NftFamily, State};
 
@@ -21,10 +22,29 @@ use crate::kernel::state::{NftFamily, State};
 pub struct Transition {
     /// Addresses whose outside-bound entries are deleted while they are held.
     pub rebound: BTreeSet<IpAddr>,
-    /// Flows that get the dead pin once the new plan stands: (client, gateway number).
+    /// Flows that get the dead pin once the new plan stands: (client, pin).
     pub moved: BTreeSet<(IpAddr, u32)>,
     /// Gateway numbers that begin: entries that still carry them belong to an earlier bearer and get the dead pin first.
     pub begun: BTreeSet<u32>,
+    /// Indexes of this node's own gateways that begin: what carries them is an earlier bearer's and is deleted first.
+    pub exits_begun: BTreeSet<u16>,
+    /// Indexes that end: once the new plan stands, their entries are deleted. Each holds the NAT binding of an address that it may
+    /// not use any more, and only without it can the flow get another.
+    pub exits_ended: BTreeSet<u16>,
+    /// Clients whose node is, or was, their own gateway by other rules: once the new plan stands, [`fate`] says of each of their
+    /// flows what becomes of it. A NAT binding made here is frozen, where one made in a gateway's namespace stays behind there.
+    pub rebuilt: BTreeSet<IpAddr>,
+}
+
+/// What becomes of a flow under a new plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It may go on.
+    Lives,
+    /// It is told at its next packet.
+    Told,
+    /// It is forgotten, and its next packet opens it anew.
+    Forgotten,
 }
 
 /// What must happen between two plans.
@@ -32,17 +52,27 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
     let addresses: BTreeSet<&IpAddr> = before.clients.keys().chain(after.clients.keys()).collect();
     let mut transition = Transition {
         begun: after.gateways.keys().filter(|n| !before.gateways.contains_key(n)).copied().collect(),
+        exits_begun: exits_without(after, before),
+        exits_ended: exits_without(before, after),
         ..Transition::default()
     };
     let (mut used_before, mut used_after) = (BTreeMap::new(), BTreeMap::new());
     for ip in addresses {
         match (bound(before, *ip), bound(after, *ip)) {
-            (Some(old), Some(new)) if old.attachment == new.attachment => {
+            (Some(old_client), Some(new_client)) if old_client.attachment == new_client.attachment => {
                 let family = Family::of(*ip);
-                let old = gateways_of(before, old, family, &mut used_before).clone();
-                let new = gateways_of(after, new, family, &mut used_after).clone();
+                let old = gateways_of(before, old_client, family, &mut used_before).clone();
+                let new = gateways_of(after, new_client, family, &mut used_after).clone();
                 let left = old.difference(&new).filter(|number| still_serves(before, after, **number));
-                transition.moved.extend(left.map(|number| (*ip, *number)));
+                let known = |number: &u32| {
+                    let place = before.gateways.get(number).map(|gateway| before.pin(*number, gateway));
+                    place.unwrap_or(*number)
+                };
+                transition.moved.extend(left.map(|number| (*ip, known(number))));
+                if at_home(before, &old_client.binding, family) != at_home(after, &new_client.binding, family)
+                {
+                    transition.rebuilt.insert(*ip);
+                }
             }
             (None, None) => {}
             _ => drop(transition.rebound.insert(*ip)),
@@ -59,6 +89,8 @@ pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) 
     let mut plan = gone.fold(before.clone(), |plan, attachment| plan.without(attachment));
     plan.inside.extend(&after.inside);
     plan.nodes.clone_from(&after.nodes);
+    // Routes of an interface that is gone cannot be made.
+    plan.here.doors.clone_from(&after.here.doors);
     hold(
         &mut plan,
         rebound.iter().map(|ip| {
@@ -112,7 +144,7 @@ pub const UNKNOWN: &str = "unknown";
 
 /// The last plan, as far as the kernel tells it when the node's own memory is lost: clients with the binding they have, and
 /// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all.
-pub fn believed(observed: &State, numbers: &BTreeMap<IpAddr, u32>, next: &NodePlan) -> NodePlan {
+pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodePlan {
     let mut plan = NodePlan::empty(next.here.clone());
     let table = observed.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned()));
     let maps = ["binding4", "binding6"].into_iter().filter_map(|name| table?.maps.get(name));
@@ -125,11 +157,70 @@ pub fn believed(observed: &State, numbers: &BTreeMap<IpAddr, u32>, next: &NodePl
             plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
         }
     }
-    let still =
-        |number: &u32, gateway: &Gateway| gateway.next_hops().all(|ip| numbers.get(&ip) == Some(number));
+    let still = |number: &u32, gateway: &Gateway| {
+        gateway.next_hops().all(|ip| numbers.gateways.get(&ip) == Some(number))
+    };
     let gateways = next.gateways.iter().filter(|(number, gateway)| still(number, gateway));
     plan.gateways = gateways.map(|(number, gateway)| (*number, gateway.clone())).collect();
+    // Of one that the next plan does not know, nothing but its index is known, and that suffices: it ends.
+    let exits = numbers.exits.iter().map(|(mac, index)| {
+        let known = next.exits.get(index).filter(|exit| exit.mac == *mac).cloned();
+        let unknown = || Exit {
+            key: String::new(),
+            mac: *mac,
+            interface: String::new(),
+            addresses: Vec::new(),
+            slot: 0,
+        };
+        (*index, known.unwrap_or_else(unknown))
+    });
+    plan.exits = exits.collect();
     plan
+}
+
+/// Indexes of one plan's exits that the other has not, or has for another gateway.
+fn exits_without(plan: &NodePlan, other: &NodePlan) -> BTreeSet<u16> {
+    let same = |index: &u16, exit: &Exit| other.exits.get(index).is_some_and(|o| o.mac == exit.mac);
+    plan.exits.iter().filter(|(index, exit)| !same(index, exit)).map(|(index, _)| *index).collect()
+}
+
+/// The rules of a binding by which the client's own node is the gateway, with the MAC of each.
+fn at_home(plan: &NodePlan, binding: &str, family: Family) -> BTreeMap<Cidr, BTreeSet<crate::addr::Mac>> {
+    let rules = plan.bindings.get(binding).map(|binding| &binding.rules);
+    let exits = |verdict: &Verdict| -> BTreeSet<crate::addr::Mac> {
+        let members = match verdict {
+            Verdict::Set(mark) => plan.sets.get(mark),
+            Verdict::Direct | Verdict::Held => None,
+        };
+        let members = members.into_iter().flatten().filter_map(|number| plan.gateways.get(number));
+        members.filter(|g| matches!(g.place, Place::Exit { .. })).map(|g| g.mac).collect()
+    };
+    let own = rules.into_iter().flatten().filter(|(prefix, _)| prefix.family() == family);
+    own.map(|(prefix, verdict)| (*prefix, exits(verdict))).filter(|(_, exits)| !exits.is_empty()).collect()
+}
+
+/// What becomes of a flow of a rebuilt client: of the rule that its destination now has, it must carry the pin. `mark` is the whole
+/// connection mark, `bare` whether nobody translates the flow, `told` whether its end can be told (established TCP).
+pub fn fate(plan: &NodePlan, client: IpAddr, to: Option<IpAddr>, mark: u32, bare: bool, told: bool) -> Fate {
+    let Some((to, binding)) = to.zip(plan.clients.get(&client)) else { return Fate::Lives };
+    let rules = plan.bindings.get(&binding.binding).map(|binding| &binding.rules);
+    let holds = |(prefix, _): &(&Cidr, &Verdict)| prefix.contains(to);
+    let rule = rules.into_iter().flatten().filter(holds).max_by_key(|(prefix, _)| prefix.prefix());
+    let pin = (mark & PIN_MASK) >> PIN_SHIFT;
+    let carries = |number: &u32| plan.gateways.get(number).is_some_and(|g| plan.pin(*number, g) == pin);
+    let drains = plan.gateways.get(&pin).is_some_and(|gateway| !gateway.takes_new_flows);
+    let lives = match rule.map(|(_, verdict)| verdict) {
+        _ if plan.inside.iter().any(|net| net.contains(to)) || drains => true,
+        None | Some(Verdict::Direct) => pin == 0,
+        Some(Verdict::Held) => false,
+        Some(Verdict::Set(set)) => plan.sets.get(set).is_some_and(|members| members.iter().any(carries)),
+    };
+    match lives {
+        true => Fate::Lives,
+        // Without its entry the far end's next packet would open the flow the wrong way round.
+        false if told || bare && pin == 0 => Fate::Told,
+        false => Fate::Forgotten,
+    }
 }
 
 fn hold(plan: &mut NodePlan, addresses: impl Iterator<Item = (IpAddr, String)>) {

@@ -134,12 +134,7 @@ fn forget_once(
                 }
                 return marks.push(entry.marked((value, mask)));
             }
-            let mut request = entry.request(DELETE);
-            // The tuple may belong to a new flow by the time the kernel looks; the id tells them apart.
-            if let Some(id) = entry.attributes.get(ID) {
-                request.put(ID, id);
-            }
-            requests.push(request);
+            requests.push(entry.deleted());
         }
     })?;
     let marked = change(socket, "mark", marks)?;
@@ -177,6 +172,64 @@ fn remark_listed(
             }
         })?;
         change(&mut socket, "mark", requests)
+    })
+}
+
+/// One flow, as far as it is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Who opened it, before NAT.
+    pub source: IpAddr,
+    /// Where its packets really go, after DNAT.
+    pub to: Option<IpAddr>,
+    /// Its mark.
+    pub mark: u32,
+    /// The far end answers to `source`: nobody translates it.
+    pub bare: bool,
+    /// TCP that went through its handshake and is not closed.
+    pub established_tcp: bool,
+}
+
+/// What is done with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sentence {
+    /// Nothing.
+    Keep,
+    /// These bits (value, mask) are written into its mark.
+    Mark(u32, u32),
+    /// It is deleted.
+    Delete,
+}
+
+/// Judges every flow that the filter and the source match, and tells how many were not kept.
+pub fn judge(
+    filter: MarkFilter,
+    source: Option<IpAddr>,
+    sentence: impl Fn(&Flow) -> Sentence,
+) -> Result<usize, Error> {
+    let mut socket = open()?;
+    if tracks_nothing(&mut socket) {
+        return Ok(0);
+    }
+    until_none_is_left(|| {
+        let (mut deletions, mut marks) = (Vec::new(), Vec::new());
+        list(&mut socket, filter, source, |entry| {
+            let Some(source) = entry.source() else { return };
+            let flow = Flow {
+                source,
+                to: entry.real_destination(),
+                mark: entry.mark(),
+                bare: entry.is_answered_at(source),
+                established_tcp: entry.is_established_tcp(),
+            };
+            match sentence(&flow) {
+                Sentence::Keep => {}
+                Sentence::Delete => deletions.push(entry.deleted()),
+                Sentence::Mark(value, mask) if (MarkFilter { value, mask }).matches(flow.mark) => {}
+                Sentence::Mark(value, mask) => marks.push(entry.marked((value, mask))),
+            }
+        })?;
+        Ok(change(&mut socket, "mark", marks)? + change(&mut socket, "delete", deletions)?)
     })
 }
 
@@ -246,6 +299,15 @@ impl Entry<'_> {
     fn marked(&self, (value, mask): (u32, u32)) -> Request {
         let mut request = self.request(NEW);
         request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
+        request
+    }
+
+    /// A request that deletes it. The tuple may belong to a new flow by the time the kernel looks; the id tells them apart.
+    fn deleted(&self) -> Request {
+        let mut request = self.request(DELETE);
+        if let Some(id) = self.attributes.get(ID) {
+            request.put(ID, id);
+        }
         request
     }
 

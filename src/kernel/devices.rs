@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::addr::{Family, Mac};
+pub use crate::kernel::netlink::route::DefaultRoute;
 use crate::kernel::netlink::{Socket, address, link, route};
 use crate::kernel::netns::Netns;
 use crate::kernel::observe::{KernelError, open, reading};
@@ -14,6 +15,10 @@ use crate::kernel::observe::{KernelError, open, reading};
 pub struct Device {
     /// Name.
     pub name: String,
+    /// Alternative names.
+    pub altnames: Vec<String>,
+    /// One end of a veth whose other end is in another namespace: a pod's interface, as a rule.
+    pub leads_to_pod: bool,
     /// Interface index.
     pub index: u32,
     /// Bytes.
@@ -49,6 +54,8 @@ pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
 fn plain(device: &link::Device<'_>) -> Device {
     Device {
         name: device.name.to_owned(),
+        altnames: device.altnames.iter().map(|name| (*name).to_owned()).collect(),
+        leads_to_pod: device.kind == "veth" && device.peer_netns.is_some(),
         index: device.index,
         mtu: device.mtu,
         group: device.group,
@@ -106,15 +113,45 @@ fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError>
 /// # Errors
 /// The namespace cannot be entered.
 pub fn default_route_source(netns: &Netns, family: Family) -> Result<Option<IpAddr>, KernelError> {
+    Ok(default_way(netns, family)?.map(|(source, _)| source))
+}
+
+/// Index of the device that a packet to the outside would leave by in a family; `None` without a default route.
+///
+/// # Errors
+/// The namespace cannot be entered.
+pub fn default_route_device(netns: &Netns, family: Family) -> Result<Option<u32>, KernelError> {
+    Ok(default_way(netns, family)?.map(|(_, index)| index))
+}
+
+/// Every default route of both families, in every table, but those that carry this protocol number: `main`'s first, then by table;
+/// within one by metric.
+///
+/// # Errors
+/// The namespace cannot be entered or read.
+pub fn default_routes(netns: &Netns, without: u8) -> Result<Vec<DefaultRoute>, KernelError> {
+    let mut socket = open(netns)?;
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        // A protocol of 0 asks for all.
+        let dump = socket.dump(&route::list(family, 0)).map_err(reading("routes"))?;
+        found.extend(dump.iter().flat_map(|message| route::read_default(message.payload, without)));
+    }
+    found.sort_by_key(|way| (way.table != MAIN, way.table, way.metric));
+    Ok(found)
+}
+
+/// Table `main` (RT_TABLE_MAIN).
+const MAIN: u32 = 254;
+
+fn default_way(netns: &Netns, family: Family) -> Result<Option<(IpAddr, u32)>, KernelError> {
     // Documentation addresses (RFC 5737, RFC 3849): nobody routes them but by the default route.
     let outside: IpAddr = match family {
         Family::V4 => [192, 0, 2, 1].into(),
         Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
     };
     let answer = open(netns)?.ask(route::lookup(outside));
-    Ok(answer
-        .ok()
-        .and_then(|a| a.iter().find_map(|m| route::read_lookup(m.payload)).map(|(source, _)| source)))
+    Ok(answer.ok().and_then(|a| a.iter().find_map(|m| route::read_lookup(m.payload))))
 }
 
 type Found = (u32, Option<u32>, Option<i32>);

@@ -3,14 +3,16 @@
 //! In: the configuration, the Node object, the devices of the namespace. Out: a [`Here`], or a sentence that says which key to
 //! set. Never: changes anything.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
 use crate::config::{Config, MultipathHash};
+use crate::egress::interfaces::{Interface, Interfaces};
 use crate::egress::model::Node;
 use crate::egress::numbers::LINK_GROUP;
-use crate::egress::plan::{Here, Uplink};
-use crate::kernel::devices::Device;
+use crate::egress::plan::{Door, Here, Uplink};
+use crate::kernel::devices::{DefaultRoute, Device};
 
 /// Bytes that VXLAN adds over IPv4: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 §4).
 const OVERHEAD_V4: u32 = 50;
@@ -73,6 +75,7 @@ pub fn here(
         ipv6: machine.ipv6,
         hash_ports: config.multipath_hash == MultipathHash::L4,
         uplinks: uplinks(config, machine.devices),
+        doors: BTreeMap::new(),
     })
 }
 
@@ -123,6 +126,57 @@ fn uplinks(config: &Config, devices: &[Device]) -> Vec<Uplink> {
     devices.iter().filter(serves).map(subnets).filter(|uplink| !uplink.addresses.is_empty()).collect()
 }
 
+/// What a node says of its own interfaces: those that are up and have an address, ours, `lo` and pods' ends left out.
+pub fn interfaces(devices: &[Device], default: &dyn Fn(Family) -> Option<u32>) -> Interfaces {
+    // A plugin that routes to each pod gives every pod's end the same host address: it is nobody's way out.
+    let is_pods = |device: &Device| {
+        let host = |(ip, prefix): &(IpAddr, u8)| *prefix == Family::of(*ip).bits() || !is_routable(ip);
+        device.leads_to_pod && device.addresses.iter().all(host)
+    };
+    let serves =
+        |device: &&Device| device.group != LINK_GROUP && device.name != "lo" && device.up && !is_pods(device);
+    let described = |device: &Device| Interface {
+        name: device.name.clone(),
+        altnames: device.altnames.clone(),
+        addresses: device.addresses.iter().map(|(ip, _)| *ip).filter(is_routable).collect(),
+    };
+    let links = devices.iter().filter(serves).map(described).filter(|link| !link.addresses.is_empty());
+    let name = |family| {
+        let index = default(family)?;
+        devices.iter().find(|device| device.index == index).map(|device| device.name.clone())
+    };
+    Interfaces { links: links.collect(), default4: name(Family::V4), default6: name(Family::V6) }
+}
+
+/// The interfaces by which node gateways leave, as they are: what they are called, every device, every default route of the node.
+pub fn doors(
+    names: &BTreeSet<&str>,
+    devices: &[Device],
+    defaults: &[DefaultRoute],
+) -> BTreeMap<String, Door> {
+    let here = devices.iter().filter(|device| names.contains(device.name.as_str()));
+    here.map(|device| (device.name.clone(), door(device, defaults))).collect()
+}
+
+fn door(device: &Device, defaults: &[DefaultRoute]) -> Door {
+    let mut door =
+        Door { addresses: device.addresses.iter().map(|(ip, _)| *ip).collect(), routes: BTreeMap::new() };
+    if !device.up {
+        return door;
+    }
+    for (ip, prefix) in device.addresses.iter().filter(|(ip, _)| is_routable(ip)) {
+        let subnet = Cidr::covering(*ip, *prefix);
+        if subnet.size() > 1 {
+            door.routes.insert(subnet, None);
+        }
+    }
+    // The first that names this device; of the tables' order `devices::default_routes` has taken care.
+    for way in defaults.iter().filter(|way| way.index == device.index) {
+        door.routes.entry(way.family.everything()).or_insert(way.gateway);
+    }
+    door
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +185,8 @@ mod tests {
         let addresses = [("172.30.0.1", 24), ("10.10.10.101", 24), ("fe80::1", 64), ("fd00:172:30::1", 64)];
         Device {
             name: "eth0".into(),
+            altnames: Vec::new(),
+            leads_to_pod: true,
             index: 2,
             mtu: 1500,
             group: 0,

@@ -6,15 +6,17 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::addr::Cidr;
-use crate::egress::numbers::{PIN_DEAD, PIN_MASK, PIN_SHIFT};
-use crate::egress::transition::Transition;
-use crate::kernel::conntrack::{self, MarkFilter};
+use crate::egress::numbers::{EXIT_MASK, PIN_DEAD, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, exit_mark};
+use crate::egress::plan::NodePlan;
+use crate::egress::transition::{Fate, Transition, fate};
+use crate::kernel::conntrack::{self, Flow, MarkFilter, Sentence};
 
 /// Before the new plan: numbers that begin must not be found on flows of an earlier bearer.
 ///
 /// # Errors
 /// The kernel's refusal, as a sentence.
 pub fn begin(transition: &Transition) -> Result<(), String> {
+    forget_exits(&transition.exits_begun)?;
     let begun = &transition.begun;
     match begun.first() {
         None => Ok(()),
@@ -39,17 +41,49 @@ pub fn forget(
     conntrack::forget_or_mark(addresses, inside, dead).map(drop).map_err(|e| e.to_string())
 }
 
-/// When the new plan stands: flows on a gateway that their pod may not use any more get the dead pin.
+/// When the new plan stands: flows on a gateway that their pod may not use any more get the dead pin; those with a NAT binding of this
+/// node's own that they may not use any more are told or forgotten.
 ///
 /// # Errors
 /// The kernel's refusal, as a sentence.
-pub fn end(transition: &Transition) -> Result<(), String> {
+pub fn end(transition: &Transition, plan: &NodePlan) -> Result<(), String> {
+    forget_exits(&transition.exits_ended)?;
+    rebuild(&transition.rebuilt, plan)?;
     let moved = &transition.moved;
     match moved.first() {
         None => Ok(()),
         Some((client, number)) if moved.len() == 1 => kill(*number, Some(*client)),
         Some(_) => kill_where(|client, number| moved.contains(&(client, number))),
     }
+}
+
+/// Entries of this node's own gateways, by index.
+fn forget_exits(indexes: &BTreeSet<u16>) -> Result<(), String> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let meant = |mark: u32| indexes.iter().any(|index| mark & EXIT_MASK == exit_mark(*index));
+    let filter = MarkFilter { value: PIN_IS_EXIT, mask: PIN_IS_EXIT };
+    let sentence = |flow: &Flow| if meant(flow.mark) { Sentence::Delete } else { Sentence::Keep };
+    conntrack::judge(filter, None, sentence).map(drop).map_err(|e| e.to_string())
+}
+
+fn rebuild(clients: &BTreeSet<IpAddr>, plan: &NodePlan) -> Result<(), String> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let sentence = |flow: &Flow| {
+        if !clients.contains(&flow.source) {
+            return Sentence::Keep;
+        }
+        match fate(plan, flow.source, flow.to, flow.mark, flow.bare, flow.established_tcp) {
+            Fate::Lives => Sentence::Keep,
+            Fate::Told => Sentence::Mark(PIN_DEAD, PIN_MASK),
+            Fate::Forgotten => Sentence::Delete,
+        }
+    };
+    let only = clients.first().copied().filter(|_| clients.len() == 1);
+    conntrack::judge(MarkFilter::ALL, only, sentence).map(drop).map_err(|e| e.to_string())
 }
 
 /// One listing that the kernel filters.

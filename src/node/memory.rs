@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::egress::interfaces::Interfaces;
 use crate::egress::plan::NodePlan;
 use crate::fault;
 use crate::problem::Problem;
@@ -176,6 +177,19 @@ impl Memory {
             fs::rename(self.dir.join(SETTINGS), self.dir.join("settings.torn"))?;
         }
         if settings.is_empty() { self.remove(SETTINGS) } else { self.write(SETTINGS, settings) }
+    }
+
+    /// What nodes said of their interfaces when it could last be read.
+    pub fn interfaces(&self) -> BTreeMap<String, Interfaces> {
+        self.read("interfaces.json").unwrap_or_default()
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn remember_interfaces(&self, interfaces: &BTreeMap<String, Interfaces>) -> io::Result<()> {
+        self.write("interfaces.json", interfaces)
     }
 
     /// Addresses taken over within the last minute.

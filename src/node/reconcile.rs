@@ -29,6 +29,7 @@ impl Embedded {
             self.forget_lost()?;
         }
         let torn = self.memory.torn_settings();
+        let unsaid = self.own_interfaces().map(|own| self.say_interfaces(&own))?;
         let mut outcome = self.update(Thoroughness::Whole, &[])?;
         outcome.problems.extend(torn);
         if !self.dry_run {
@@ -36,6 +37,7 @@ impl Embedded {
             self.release_lost_leases(None)?;
         }
         self.announce_again(&mut outcome);
+        outcome.problems.extend(unsaid);
         Ok(outcome)
     }
 

@@ -10,14 +10,18 @@ use std::path::Path;
 
 use crate::addr::Cidr;
 use crate::egress::inside;
+use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
 use crate::egress::plan::LocalPod;
+use crate::egress::policy::To;
 use crate::egress::resolve::resolve;
+use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
+use crate::node::facts;
 use crate::problem::Problem;
 use crate::store::objects::Objects;
-use crate::store::{endpoints, nodes};
+use crate::store::{endpoints, interfaces, nodes};
 
 /// Everything that a plan is made from.
 pub struct Situation {
@@ -84,9 +88,14 @@ impl Embedded {
             overlay(&mut view, attachment);
         }
         problems.extend(self.number_nodes(&mut view)?);
+        problems.extend(self.hear_interfaces(&mut view)?);
+        if asks_for_nodes(&view) {
+            problems.extend(view.interfaces.get(&self.name).and_then(|own| self.say_interfaces(own)));
+            self.keep_interfaces(&view)?;
+        }
         problems.extend(objects.problems());
         problems.extend(torn.into_iter().map(|(_, problem)| problem));
-        let resolution = resolve(&view, pods);
+        let resolution = resolved(&view, pods);
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
         Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
@@ -107,20 +116,76 @@ impl Embedded {
                 view.pods.entry(name).or_default().node.get_or_insert_with(|| self.name.clone());
             }
         }
+        let said = interfaces::list(&self.dir)?;
+        view.interfaces = said.interfaces;
+        problems.extend(said.torn.into_values());
         problems.extend(objects.problems());
         Ok((view, objects, problems))
     }
 
     /// A number for everything a plan is made from, cheap enough to ask at every call: the compiled objects' own fingerprint,
-    /// the endpoints' and nodes' files by name, inode and time, and the configuration.
+    /// the endpoints', nodes' and interfaces' files by name, inode and time, and the configuration.
     pub fn inputs(&self, objects: &Objects) -> u64 {
         let mut hash = DefaultHasher::new();
         objects.fingerprint().hash(&mut hash);
-        for folder in [self.dir.endpoints(), self.dir.nodes()] {
+        for folder in [self.dir.endpoints(), self.dir.nodes(), self.dir.interfaces()] {
             fingerprint(&folder, &mut hash);
         }
         serde_json::to_string(&self.config).unwrap_or_default().hash(&mut hash);
         hash.finish()
+    }
+
+    /// What nodes say of their interfaces, and what this one's kernel says of its own, which counts; other nodes read it from the
+    /// directory. Only where a policy asks for node gateways: a directory without them is not read.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or the node's own devices cannot be read.
+    pub(super) fn hear_interfaces(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
+        if !asks_for_nodes(view) {
+            return Ok(Vec::new());
+        }
+        let mut said = interfaces::list(&self.dir)?;
+        let last = self.memory.interfaces();
+        for node in said.torn.keys() {
+            if let Some(known) = last.get(node) {
+                said.interfaces.insert(node.clone(), known.clone());
+            }
+        }
+        said.interfaces.insert(self.name.clone(), self.own_interfaces()?);
+        view.interfaces = said.interfaces;
+        Ok(said.torn.into_values().collect())
+    }
+
+    /// Keeps what was heard, for the day when a file is torn.
+    fn keep_interfaces(&self, view: &View) -> Result<(), NodeError> {
+        if self.dry_run || self.memory.interfaces() == view.interfaces {
+            return Ok(());
+        }
+        self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
+    }
+
+    /// This node's interfaces as they are.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn own_interfaces(&self) -> Result<Interfaces, NodeError> {
+        let node_ns = self.netns()?;
+        let devices = devices::list(&node_ns)?;
+        let default = |family| devices::default_route_device(&node_ns, family).ok().flatten();
+        Ok(facts::interfaces(&devices, &default))
+    }
+
+    /// Lets the other nodes know.
+    pub(super) fn say_interfaces(&self, own: &Interfaces) -> Option<Problem> {
+        if self.dry_run {
+            return None;
+        }
+        let error = interfaces::put(&self.dir, &self.name, own).err()?;
+        let message = format!(
+            "this node cannot say its interfaces to the others ({}: {error}), so they may choose it as a gateway by old addresses",
+            self.dir.interfaces().display()
+        );
+        Some(Problem::new(format!("Node {}", self.name), "InterfacesNotWritten", message))
     }
 
     /// Gives every Node its number and wire bytes; a single machine without a Node object gets a node of its own.
@@ -179,6 +244,17 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
         (node.number, node.wire) = (Some(record.number), Some(record.wire));
         records.push(record);
     }
+}
+
+/// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
+pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
+    resolve(view, pods)
+}
+
+/// Whether any policy asks for node gateways.
+pub(super) fn asks_for_nodes(view: &View) -> bool {
+    let rules = view.policies.values().chain(view.cilium_policies.values()).flat_map(|policy| &policy.rules);
+    rules.into_iter().any(|rule| matches!(rule.to, To::Nodes(_)))
 }
 
 fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {

@@ -72,7 +72,15 @@ impl Embedded {
         let source = |family| devices::default_route_source(node_ns, family).ok().flatten();
         let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
         let machine = Machine { devices: &found, default_source: &source, ipv6 };
-        Ok(facts::here(&self.config, &self.name, situation.view.nodes.get(&self.name), &machine)?)
+        let mut here = facts::here(&self.config, &self.name, situation.view.nodes.get(&self.name), &machine)?;
+        let gateways =
+            situation.resolution.node_gateways.values().filter(|gateway| gateway.node == self.name);
+        let names: BTreeSet<&str> = gateways.map(|gateway| gateway.interface.as_str()).collect();
+        if !names.is_empty() {
+            let defaults = devices::default_routes(node_ns, numbers::PROTOCOL)?;
+            here.doors = facts::doors(&names, &found, &defaults);
+        }
+        Ok(here)
     }
 
     /// Reads everything, plans, and brings the kernel there. `asleep` are attachments whose pod has not started or has ended.
@@ -104,7 +112,7 @@ impl Embedded {
             (Some(plan), _) => Numbering::of(plan),
             (None, observed) => observed.as_ref().map(Numbering::read).unwrap_or_default(),
         };
-        let numbered = numbering.gateways.clone();
+        let numbered = numbering.clone();
         let locals = situation.locals();
         let inputs = Inputs {
             here: &here,
@@ -117,7 +125,8 @@ impl Embedded {
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
         // A node without a single pod was emptied, or its memory deleted with its pods.
-        let deserted = situation.attachments.is_empty() && situation.unread.is_empty();
+        let deserted =
+            situation.attachments.is_empty() && situation.unread.is_empty() && next.exits.is_empty();
         if before.is_none() && unfinished.is_none() && deserted {
             if how == Thoroughness::Whole {
                 self.take_out_remnants(&node_ns, &mut outcome)?;
@@ -194,7 +203,7 @@ impl Embedded {
         if first && outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
             able(node_ns)?;
         }
-        flows::end(&flows).map_err(NodeError::Observe)?;
+        flows::end(&flows, change.next).map_err(NodeError::Observe)?;
         self.announce(&change, questions, outcome);
         Ok(reduced)
     }
@@ -393,6 +402,9 @@ impl Change<'_> {
             flows.rebound.extend(more.rebound);
             flows.moved.extend(more.moved);
             flows.begun.extend(more.begun);
+            flows.exits_begun.extend(more.exits_begun);
+            flows.exits_ended.extend(more.exits_ended);
+            flows.rebuilt.extend(more.rebuilt);
         }
         flows
     }

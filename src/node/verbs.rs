@@ -21,7 +21,7 @@ use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::lease::Leased;
 use crate::node::records::{self, attachment_id};
-use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
+use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
 use crate::node::update::{Change, GATEWAY_UNREACHABLE, Outcome, Thoroughness};
 use crate::node::{netns, removal};
 use crate::problem::Problem;
@@ -117,6 +117,7 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     let objects = Objects::open(node.dir.path()).map_err(|e| CniError::new(Code::Io, e.to_string()))?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
     let mut view = objects.view_for(&node.config, &pods, Vec::new());
+    node.hear_interfaces(&mut view)?;
     let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
     let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
     let found = request.addresses();
@@ -297,7 +298,7 @@ impl Embedded {
         situation.view.endpoints.retain(stays);
         situation.view.endpoints.push(leased.endpoint.clone());
         let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
-        situation.resolution = resolve(&situation.view, pods);
+        situation.resolution = resolved(&situation.view, pods);
         let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;
         let object = format!("Attachment {id}");
         if let Some(problem) =

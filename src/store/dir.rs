@@ -28,6 +28,14 @@ pub enum DirError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A part is there and cannot be used.
+    #[error("cannot read {}: {source}", path.display())]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// It does not exist.
     #[error("there is no state directory {}. Name it with --state, or run the plugin once", path.display())]
     Missing {
@@ -93,6 +101,11 @@ impl Dir {
     /// Node records.
     pub fn nodes(&self) -> PathBuf {
         self.root.join("nodes")
+    }
+
+    /// What nodes say of their interfaces.
+    pub fn interfaces(&self) -> PathBuf {
+        self.root.join("interfaces")
     }
 
     /// What can be made again from the rest.

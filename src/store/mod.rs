@@ -6,6 +6,7 @@
 //! STATE/endpoints/*.json      gateways and where they are
 //! STATE/nodes/NODE.json       numbers and wire bytes of nodes
 //! STATE/lock                  who writes just now
+//! STATE/interfaces/NODE.json  what a node says of its interfaces, or `ip -j address` printed
 //! STATE/cache/                can be deleted at any time
 //! ```
 //! Reading needs no lock: a record is always whole, because a new one is renamed over it. Writing needs the [`Guard`]
@@ -14,6 +15,7 @@
 mod advice;
 pub(crate) mod dir;
 pub mod endpoints;
+pub mod interfaces;
 mod lock;
 pub mod nodes;
 pub mod objects;

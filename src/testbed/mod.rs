@@ -34,7 +34,8 @@ pub use private::{CNI_DIR, NETNS_DIR, RUN_DIR, STATE_DIR};
 pub use service::{HTTP_PORT, LINES_PORT, Service};
 pub use topology::{
     FAR_MTU, Families, LEASE_NET, Masquerade, NETWORK, Outside, Primary, Topology, fabric, lease_network,
-    node_address, node_lease_address, pod_network, pod_networks, router_address,
+    node_address, node_lease_address, pod_network, pod_networks, router_address, second_address,
+    second_network,
 };
 pub use verdict::{Clean, Leak};
 pub use world::{World, programs_dir};

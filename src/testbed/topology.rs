@@ -82,6 +82,9 @@ pub struct Topology {
     pub underlay: Family,
     /// Whether bridged packets pass the nodes' netfilter (`bridge-nf-call-iptables`).
     pub br_netfilter: bool,
+    /// Whether each node has a second way out: `eth1`, with a subnet of its own, a leg of the router, and a default route in a table
+    /// of its own (100), so that `main` knows nothing of it.
+    pub second_uplink: bool,
     /// `cniVersion` of the nodes' network list.
     pub cni_version: String,
     /// The `egret` binary to chain; `None` leaves the reference plugins alone.
@@ -106,6 +109,7 @@ impl Default for Topology {
             families: Families::Dual,
             underlay: Family::V4,
             br_netfilter: true,
+            second_uplink: false,
             cni_version: "1.0.0".to_owned(),
             egret: None,
             egret_keys: Map::new(),
@@ -183,6 +187,19 @@ pub fn node_address(node: u8, family: Family) -> IpAddr {
 /// A node's address in the second subnet: 10.10.10.(100+N) or fd00:10:10::(100+N).
 pub fn node_lease_address(node: u8, family: Family) -> IpAddr {
     host(lease_network(family), 100 + node)
+}
+
+/// The subnet of a node's second uplink: 172.31.N.0/24 or fd00:172:31:N::/64.
+pub fn second_network(node: u8, family: Family) -> Cidr {
+    constant(&match family {
+        Family::V4 => format!("172.31.{node}.0/24"),
+        Family::V6 => format!("fd00:172:31:{node}::/64"),
+    })
+}
+
+/// A node's address on its second uplink: 172.31.N.N or fd00:172:31:N::N.
+pub fn second_address(node: u8, family: Family) -> IpAddr {
+    host(second_network(node, family), node)
 }
 
 /// A node's pod network: 10.60.N.0/24 or fd00:10:60:N::/64.

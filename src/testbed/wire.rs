@@ -14,7 +14,7 @@ use std::fmt::Write;
 use super::place::Place;
 use super::topology::{
     FAR_MTU, Masquerade, Outside, Topology, fabric, host, lease_network, node_address, node_lease_address,
-    pod_network, pod_networks, router_address,
+    pod_network, pod_networks, router_address, second_address, second_network,
 };
 use super::{Trouble, netns};
 use crate::addr::{Cidr, Family};
@@ -114,6 +114,18 @@ fn router_cables(topology: &Topology) -> String {
             let (pods, via) = (pod_network(node, family), node_address(node, family));
             let _ = writeln!(lines, "route add {pods} via {via}");
         }
+        if topology.second_uplink {
+            let (name, mtu) = (node_name(node), topology.uplink_mtu);
+            let _ = writeln!(
+                lines,
+                "link add to-{name} mtu {mtu} type veth peer name eth1 mtu {mtu} netns {name}"
+            );
+            let _ = writeln!(lines, "link set to-{name} up");
+            for family in Family::BOTH {
+                let subnet = second_network(node, family);
+                lines += &on(subnet, router_address(subnet), &format!("to-{name}"));
+            }
+        }
     }
     lines
 }
@@ -138,6 +150,14 @@ fn node_routes(topology: &Topology, node: u8) -> String {
         for other in topology.node_numbers().filter(|n| *n != node) {
             let (pods, via) = (pod_network(other, family), node_address(other, family));
             let _ = writeln!(lines, "route add {pods} via {via}");
+        }
+    }
+    if topology.second_uplink {
+        lines += "link set eth1 up\n";
+        for family in Family::BOTH {
+            let subnet = second_network(node, family);
+            lines += &on(subnet, second_address(node, family), "eth1");
+            let _ = writeln!(lines, "route add default via {} dev eth1 table 100", router_address(subnet));
         }
     }
     lines

@@ -9,6 +9,7 @@ mod inside;
 mod lab;
 mod lost;
 mod mtu;
+mod node_gateways;
 mod running;
 mod selection;
 mod several;

@@ -52,6 +52,7 @@ impl World {
             ipv6: true,
             hash_ports: true,
             uplinks: vec![uplink],
+            doors: BTreeMap::new(),
         };
         World {
             here,

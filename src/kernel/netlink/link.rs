@@ -25,6 +25,8 @@ pub struct Device<'a> {
     pub index: u32,
     /// Name.
     pub name: &'a str,
+    /// Alternative names (`IFLA_PROP_LIST`).
+    pub altnames: Vec<&'a str>,
     /// Link-layer address, where it has one of six bytes.
     pub mac: Option<Mac>,
     /// Bytes.
@@ -63,6 +65,7 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
     let mut device = Device {
         index: u32_of(payload.get(4..)?)?,
         name: "",
+        altnames: Vec::new(),
         mac: None,
         mtu: 0,
         up: flags & LinkFlags::Up.bits() != 0,
@@ -87,6 +90,10 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
                         _ => {}
                     }
                 }
+            }
+            52 => {
+                let names = attributes(attribute.value).filter(|property| property.kind == 53);
+                device.altnames.extend(names.map(|name| str_of(name.value)));
             }
             27 => device.group = u32_of(attribute.value)?,
             37 => device.peer_netns = u32_of(attribute.value).map(u32::cast_signed),

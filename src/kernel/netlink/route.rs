@@ -95,6 +95,70 @@ pub fn read(payload: &[u8]) -> Option<Known> {
     Some(Known { table, to, metric, protocol: *payload.get(5)?, shape })
 }
 
+/// One way of a default route, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// Table number.
+    pub table: u32,
+    /// Family of what it carries.
+    pub family: Family,
+    /// Metric as the kernel says it.
+    pub metric: u32,
+    /// Index of the device it leaves by.
+    pub index: u32,
+    /// Next hop, of the same family; `None`: the device itself is the way.
+    pub gateway: Option<IpAddr>,
+}
+
+/// The ways of a default route in `RTM_NEWROUTE`, several if it is a multipath one; none if the message is about anything else, or
+/// carries this protocol number. A route to a nexthop object repeats what the object says (`nexthop_compat_mode`, on by default).
+pub fn read_default(payload: &[u8], without: u8) -> Vec<DefaultRoute> {
+    read_default_ways(payload, without).unwrap_or_default()
+}
+
+fn read_default_ways(payload: &[u8], without: u8) -> Option<Vec<DefaultRoute>> {
+    let family = family_of(*payload.first()?)?;
+    let cloned = u32_of(payload.get(8..)?)? & CLONED != 0;
+    let is_plain = payload.get(1..4)? == [0; 3] && *payload.get(7)? == RTN_UNICAST;
+    if cloned || !is_plain || *payload.get(5)? == without {
+        return None;
+    }
+    let (mut table, mut metric) = (u32::from(*payload.get(4)?), 0);
+    let (mut index, mut gateway) = (None, None);
+    let mut hops = Vec::new();
+    for attribute in behind(payload, HEADER) {
+        match attribute.kind {
+            4 => index = u32_of(attribute.value),
+            5 => gateway = ip_of(attribute.value),
+            6 => metric = u32_of(attribute.value)?,
+            9 => hops.extend(read_hops(attribute.value)),
+            15 => table = u32_of(attribute.value)?,
+            _ => {}
+        }
+    }
+    hops.extend(index.map(|index| (index, gateway)));
+    let way = |(index, gateway)| DefaultRoute { table, family, metric, index, gateway };
+    Some(hops.into_iter().map(way).collect())
+}
+
+/// `struct rtnexthop` after `struct rtnexthop`: length, flags, weight, index, then attributes.
+fn read_hops(mut bytes: &[u8]) -> Vec<(u32, Option<IpAddr>)> {
+    const HOP: usize = 8;
+    let mut hops = Vec::new();
+    while let Some(length) = bytes.get(..2).and_then(|b| <[u8; 2]>::try_from(b).ok()).map(u16::from_ne_bytes)
+    {
+        let length = usize::from(length);
+        let (Some(hop), Some(index)) = (bytes.get(..length), bytes.get(4..).and_then(u32_of)) else { break };
+        if length < HOP {
+            break;
+        }
+        let gateway = behind(hop, HOP).find(|attribute| attribute.kind == 5).and_then(|a| ip_of(a.value));
+        hops.push((index, gateway));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    hops
+}
+
 /// The routes of one family that carry a protocol number, in all tables.
 pub fn list(family: Family, protocol: u8) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
