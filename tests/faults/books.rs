@@ -130,7 +130,11 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).trim().to_owned()
 }
 
-/// Whether it, or the plugin that it called, was killed.
+/// Whether it, or the plugin that it called, was killed. One that is killed between its answer and its end has libcni read the
+/// answer as an error, with no words in it.
 pub(crate) fn was_killed(output: &Output) -> bool {
-    output.status.signal() == Some(9) || said(output).contains("signal: killed")
+    let said = said(output);
+    let wordless =
+        ["failed (add):", "failed (delete):", "failed (del):"].iter().any(|end| said.ends_with(end));
+    output.status.signal() == Some(9) || said.contains("signal: killed") || wordless
 }
