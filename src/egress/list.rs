@@ -75,8 +75,11 @@ struct Rows<'a> {
     view: &'a View,
     gateways: GatewayRows<'a>,
     /// By the candidates' place in memory, which is kept alive beside.
-    known: HashMap<(*const Vec<Candidate>, Family, bool), (Arc<Vec<Candidate>>, Vec<GatewayRow>)>,
+    known: HashMap<(*const Vec<Candidate>, Family, bool), Shown>,
 }
+
+/// Candidates, and rows of those that are shown.
+type Shown = (Arc<Vec<Candidate>>, Vec<GatewayRow>);
 
 impl Rows<'_> {
     fn of(&mut self, decision: &Decision, items: &mut Vec<Row>) {
