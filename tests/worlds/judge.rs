@@ -108,7 +108,12 @@ pub(crate) fn differences(
     wrong
 }
 
-fn difference(row: &Expected, means: Means, told: Option<&Told>, seen: Option<&BTreeSet<IpAddr>>) -> Option<String> {
+fn difference(
+    row: &Expected,
+    means: Means,
+    told: Option<&Told>,
+    seen: Option<&BTreeSet<IpAddr>>,
+) -> Option<String> {
     let told = told.map_or_else(|| Err("it was not asked".to_owned()), Ok);
     let told = match told {
         Ok(told) => told,
@@ -121,11 +126,15 @@ fn difference(row: &Expected, means: Means, told: Option<&Told>, seen: Option<&B
         (Way::Held, Err(kind)) if means == Means::Tcp && *kind != ErrorKind::ConnectionRefused => {
             Some(format!("no reset but {kind}"))
         }
-        (Way::Held, Err(kind)) if *kind == ErrorKind::TimedOut => Some("nobody said that it is held".to_owned()),
+        (Way::Held, Err(kind)) if *kind == ErrorKind::TimedOut => {
+            Some("nobody said that it is held".to_owned())
+        }
         (Way::Held, Err(_)) => None,
         (_, Err(kind)) => Some(format!("no answer ({kind}); the outside saw {seen:?}")),
         (_, Ok(Some(source))) if !row.allows(*source) => Some(format!("the server named {source}")),
-        (_, Ok(_)) if seen.is_none() => Some("an answer came from somewhere, the outside has no record".to_owned()),
+        (_, Ok(_)) if seen.is_none() => {
+            Some("an answer came from somewhere, the outside has no record".to_owned())
+        }
         (_, Ok(_)) => None,
     }
 }
@@ -135,7 +144,8 @@ fn difference(row: &Expected, means: Means, told: Option<&Told>, seen: Option<&B
 pub(crate) fn leaks(predictions: &[&[Expected]], packets: &[Packet], hidden: &[Cidr]) -> Vec<String> {
     let mut wrong = BTreeMap::<String, usize>::new();
     for packet in packets {
-        let mut rows = predictions.iter().flat_map(|rows| rows.iter()).filter(|row| row.is_of(packet)).peekable();
+        let mut rows =
+            predictions.iter().flat_map(|rows| rows.iter()).filter(|row| row.is_of(packet)).peekable();
         let known = rows.peek().map(|row| row.pod.clone());
         if rows.any(|row| row.allows(packet.source)) {
             continue;

@@ -85,7 +85,10 @@ fn selection(dice: &mut Dice) -> Value {
     let mut entry = Map::new();
     let all = [
         ("selector", dice.pick(&["app == 'web'", "app == 'db'", "tier in {'one'}", "all()"])),
-        ("namespaceSelector", dice.pick(&["team == 'a'", "projectcalico.org/name == 'free'", "kind != 'egress'"])),
+        (
+            "namespaceSelector",
+            dice.pick(&["team == 'a'", "projectcalico.org/name == 'free'", "kind != 'egress'"]),
+        ),
         ("nodeSelector", dice.pick(&["role == 'edge'", "zone in {'z1', 'z2'}"])),
     ];
     for (key, text) in dice.some(&all, 45) {
@@ -177,8 +180,7 @@ fn cilium(dice: &mut Dice) -> Value {
     };
     let mut selector = json!({"podSelector": labels(dice)});
     if dice.percent(40) {
-        selector["namespaceSelector"] =
-            json!({"matchLabels": dice.pick(&[json!({"team": "a"}), json!({"kubernetes.io/metadata.name": "free"})])});
+        selector["namespaceSelector"] = json!({"matchLabels": dice.pick(&[json!({"team": "a"}), json!({"kubernetes.io/metadata.name": "free"})])});
     }
     if dice.percent(25) {
         selector["nodeSelector"] = json!({"matchLabels": {"role": dice.pick(&["edge", "core"])}});

@@ -19,8 +19,10 @@ use crate::lab::{Lab, nodes};
 use crate::written::{CLIENTS, GATEWAYS, Words, Written};
 
 /// A further address of each place outside, so that prefixes split one network.
-const SECOND: [(&str, &str, &str); 2] =
-    [("outside", "198.51.100.200/24", "2001:db8:ff::200/64"), ("far", "198.51.101.200/24", "2001:db8:fe::200/64")];
+const SECOND: [(&str, &str, &str); 2] = [
+    ("outside", "198.51.100.200/24", "2001:db8:ff::200/64"),
+    ("far", "198.51.101.200/24", "2001:db8:fe::200/64"),
+];
 
 /// A running cluster.
 pub(crate) struct Stand {
@@ -170,7 +172,8 @@ impl Stand {
         let to = self.places();
         let asks = |pod: &Pod| -> Vec<Asked> {
             let each = to.iter().flat_map(|to| Means::ALL.map(|means| (*to, means)));
-            each.map(|(to, means)| Asked { port: pod.port(), to, means, told: told(pod, to, means) }).collect()
+            each.map(|(to, means)| Asked { port: pod.port(), to, means, told: told(pod, to, means) })
+                .collect()
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = self.pods.iter().map(|pod| scope.spawn(|| asks(pod))).collect();

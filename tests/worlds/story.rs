@@ -105,7 +105,9 @@ fn dump(stand: &Stand, seed: u64, rows: &[Row], wrong: &[String]) -> PathBuf {
     for entry in fs::read_dir(objects()).unwrap().flatten() {
         let _ = fs::copy(entry.path(), to.join("objects").join(entry.file_name()));
     }
-    let said = |row: &Row| format!("{} to {}: {}: {:?}\n", row.expected.pod, row.expected.to, row.expected.way, row.item);
+    let said = |row: &Row| {
+        format!("{} to {}: {}: {:?}\n", row.expected.pod, row.expected.to, row.expected.way, row.item)
+    };
     fs::write(to.join("predicted"), rows.iter().map(said).collect::<String>()).unwrap();
     fs::write(to.join("differences"), wrong.join("\n")).unwrap();
     fs::write(to.join("topology"), format!("{:#?}", stand.topology())).unwrap();

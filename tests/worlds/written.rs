@@ -142,7 +142,8 @@ impl Written {
             written.pods.insert(name.to_owned(), (labels, own));
         }
         for (name, cidr) in POOLS {
-            let clients = dice.pick(&["all()", "all()", "all()", "projectcalico.org/name == 'shop'", "team == 'a'"]);
+            let clients =
+                dice.pick(&["all()", "all()", "all()", "projectcalico.org/name == 'shop'", "team == 'a'"]);
             let gateways = dice.pick(&["all()", "all()", "all()", "all()", "kind == 'egress'", "!all()"]);
             written.add(&pool(name, cidr, gateways, clients));
         }
@@ -154,7 +155,8 @@ impl Written {
 
     /// A manifest, in the file that its kind and name say.
     pub(crate) fn add(&mut self, manifest: &Value) {
-        let word = |path: &str| manifest.pointer(path).and_then(Value::as_str).unwrap_or("none").to_lowercase();
+        let word =
+            |path: &str| manifest.pointer(path).and_then(Value::as_str).unwrap_or("none").to_lowercase();
         let group = word("/apiVersion").split('/').next().unwrap_or_default().to_owned();
         let name = format!("{}-{group}-{}.yaml", word("/kind"), word("/metadata/name"));
         self.files.insert(name, serde_yaml_ng::to_string(manifest).unwrap());
@@ -181,7 +183,8 @@ fn wants(pools: &[&str]) -> Words {
         let own: Vec<&&str> = pools.iter().filter(|pool| pool.ends_with('6') == six).collect();
         (!own.is_empty()).then(|| json!(own).to_string())
     };
-    let names = [("cni.projectcalico.org/ipv4pools", of(false)), ("cni.projectcalico.org/ipv6pools", of(true))];
+    let names =
+        [("cni.projectcalico.org/ipv4pools", of(false)), ("cni.projectcalico.org/ipv6pools", of(true))];
     names.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
