@@ -249,8 +249,8 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
     let mut resolution = resolve(view, pods);
-    let (all, problems) = node_gateways(view);
-    resolution.node_gateways.extend(all);
+    let (gateways, problems) = node_gateways(view);
+    resolution.node_gateways.extend(gateways);
     for problem in problems {
         if !resolution.problems.contains(&problem) {
             resolution.problems.push(problem);
