@@ -4,6 +4,7 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod convert;
 pub mod explain;
 pub mod ipam;
 pub mod lint;
@@ -67,6 +68,13 @@ enum Command {
                       Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
     )]
     Lint(lint::LintArgs),
+    /// Turn Calico's and Cilium's manifests into Egret's own
+    #[command(
+        long_about = "Turn Calico's and Cilium's manifests into Egret's own: YAML on standard output, notes about whatever has \
+                      no equal on standard error. Give it all manifests at once: what a pool is for stands with the gateways.\n\n\
+                      Exit status: 0 all converted, 1 something could not be and stays as it was, 2 nothing to read."
+    )]
+    Convert(convert::ConvertArgs),
     /// Print a script that completes Egret's arguments in a shell
     #[command(
         hide = true,
@@ -185,6 +193,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
+        Some(Command::Convert(args)) => answer(convert::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);

@@ -174,6 +174,9 @@ fn open_pool(name: &str) -> Problem {
 
 /// A policy that sends the whole internet of one family to gateways and says nothing of the other's.
 fn one_family(policy: &Policy) -> Option<Problem> {
+    if policy.kind != PolicyKind::Cilium && policy.ignores_other_family {
+        return None; // it was said, so it is meant
+    }
     let everything = |family: Family| family.everything();
     let sent =
         |cidr: Cidr| policy.rules.iter().find(|rule| rule.destination == cidr && rule.to != To::Direct);
