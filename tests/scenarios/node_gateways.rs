@@ -223,7 +223,7 @@ fn a_client_that_moves_between_pod_gateways_and_node_gateways_shows_nothing_else
                 match flow.ask() {
                     Answer::Reset if *tcp => {}
                     Answer::From(ip) => {
-                        assert!(!*tcp && expected.contains(&ip), "round {round}, tcp {tcp}: {ip}")
+                        assert!(!*tcp && expected.contains(&ip), "round {round}, tcp {tcp}: {ip}");
                     }
                     other => panic!("round {round}: {}, tcp {tcp}: {other:?}", client.name),
                 }
