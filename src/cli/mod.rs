@@ -7,7 +7,9 @@ pub mod agent;
 pub mod convert;
 pub mod explain;
 pub mod ipam;
+pub mod known;
 pub mod lint;
+pub mod list;
 pub mod manifests;
 pub mod node;
 pub mod paint;
@@ -57,6 +59,13 @@ enum Command {
     Uninstall(node::NodeArgs),
     /// Say where a pod's traffic leaves, and why
     Explain(explain::ExplainArgs),
+    /// List where pods' traffic leaves, one row per pod address and destination prefix
+    #[command(
+        long_about = "List where pods' traffic leaves, one row per pod address and destination prefix: the longest prefix of an \
+                      address decides. With --node, only pods of that node.\n\n\
+                      --state may also be a folder of manifests: then pods that ask to be gateways count as running."
+    )]
+    List(list::ListArgs),
     /// Show who has which egress address, check the books, give an address back
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
@@ -190,6 +199,7 @@ pub fn run() -> ExitCode {
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
+        Some(Command::List(args)) => answer(list::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),

@@ -52,7 +52,10 @@ fn destination(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
         Verdict::Held => "held, nothing leaves".to_owned(),
         Verdict::Gateway => {
             let sources: Vec<String> = item.sources.iter().map(ToString::to_string).collect();
-            format!("through a gateway, seen outside as {}", sources.join(" or "))
+            match sources.as_slice() {
+                [] => "through a gateway whose address is not known yet".to_owned(),
+                known => format!("through a gateway, seen outside as {}", known.join(" or ")),
+            }
         }
     };
     writeln!(f, "to {}: {action}", item.destination)?;
