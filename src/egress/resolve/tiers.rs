@@ -77,12 +77,13 @@ fn loser(policy: &Policy, winner: &Policy, cidrs: &[Cidr]) -> Problem {
         0 | 1 => String::new(),
         n => format!(" and {} more of its prefixes", n - 1),
     };
+    let stand = if cidrs.len() > 1 { "stand" } else { "stands" };
     let why = match winner.created.is_some() && winner.created != policy.created {
         true => "is older",
         false => "comes first by name",
     };
     let message = format!(
-        "{first}{more} stand in {} too, which {why}, and so decides for pods that both concern: take them out of one",
+        "{first}{more} {stand} in {} too, which {why}, and so decides for pods that both concern: take them out of one",
         winner.object()
     );
     let rule = policy.rules.iter().find(|rule| cidrs.first() == Some(&rule.destination));
