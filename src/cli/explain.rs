@@ -39,8 +39,8 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
         let mut gateways = items.iter().flat_map(|item| &item.gateways);
         gateways.any(|gateway| gateway.pod.as_ref() == Some(pod))
     };
-    let notes: Vec<String> = known.notes(concerned).collect();
-    explanation.notes.extend(notes);
+    let note = known.note(concerned);
+    explanation.notes.extend(note);
     let placed = explanation.problems.into_iter().map(|problem| known.objects.placed(problem));
     explanation.problems = placed.collect();
     explanation.problems.extend(known.problems);

@@ -118,21 +118,29 @@ impl Known {
         self.assumed.get(row.pod.as_ref()?)?.get(&family).copied()
     }
 
-    /// What is true of gateways that are taken as running, as sentences.
-    pub fn notes<'k>(
-        &'k self,
-        concerned: impl Fn(&PodName) -> bool + 'k,
-    ) -> impl Iterator<Item = String> + 'k {
-        let of = move |(pod, pools): (&PodName, &BTreeMap<Family, Cidr>)| {
+    /// A sentence about gateways that are taken as running, if any of them matters.
+    pub fn note(&self, concerned: impl Fn(&PodName) -> bool) -> Option<String> {
+        const SHOWN: usize = 5;
+        let named = |(pod, pools): (&PodName, &BTreeMap<Family, Cidr>)| {
             let pools: Vec<String> = pools.values().map(ToString::to_string).collect();
-            let address = match pools.as_slice() {
-                [] => String::new(),
-                pools => format!(", with an address of {}", pools.join(" and of ")),
-            };
-            concerned(pod)
-                .then(|| format!("these are manifests alone: gateway {pod} is taken as running{address}"))
+            if pools.is_empty() {
+                pod.to_string()
+            } else {
+                format!("{pod} with an address of {}", pools.join(" and "))
+            }
         };
-        self.assumed.iter().filter_map(of)
+        let mut names: Vec<String> =
+            self.assumed.iter().filter(|(pod, _)| concerned(pod)).map(named).collect();
+        let left = names.len().saturating_sub(SHOWN);
+        names.truncate(SHOWN);
+        if left > 0 {
+            names.push(format!("{left} more"));
+        }
+        let sentence = format!(
+            "these are manifests alone, so pods that ask to be gateways are taken as running: {}",
+            names.join(", ")
+        );
+        (!names.is_empty()).then_some(sentence)
     }
 }
 

@@ -71,7 +71,7 @@ pub fn run(common: &Common, args: &ListArgs) -> Result<(String, bool), Refused> 
         let mut gateways = items.iter().flat_map(|row| &row.gateways);
         gateways.any(|gateway| gateway.usable && gateway.pod.as_ref() == Some(pod))
     };
-    let notes: Vec<String> = known.notes(shown).collect();
+    let notes: Vec<String> = known.note(shown).into_iter().collect();
     let report = ListReport { api_version: API_VERSION, kind: "List", items, notes, problems };
     let text = match common.output {
         Output::Json => json(&report)?,

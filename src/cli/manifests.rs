@@ -65,7 +65,8 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
     if !fs::metadata(path).map_err(unusable)?.is_dir() {
         return Ok(vec![content(path)?]);
     }
-    let texts = folder(path, &[])?;
+    // What `ip -j address` printed of nodes may lie beside the manifests.
+    let texts = folder(path, &["interfaces"])?;
     if texts.is_empty() {
         let sentence = format!("there is no .yaml, .yml or .json file in {}", path.display());
         return Err(Refused::misused(sentence));

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod convert;
+mod documents;
 mod lint;
+mod list;
 mod random;
 mod world;
