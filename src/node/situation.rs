@@ -14,7 +14,7 @@ use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
 use crate::egress::plan::LocalPod;
 use crate::egress::policy::To;
-use crate::egress::resolve::resolve;
+use crate::egress::resolve::{node_gateways, resolve};
 use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
@@ -164,6 +164,14 @@ impl Embedded {
         self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
     }
 
+    /// Whether any policy asks for node gateways: then this node may be one without having a single pod.
+    ///
+    /// # Errors
+    /// The objects cannot be listed.
+    pub fn may_be_asked(&self) -> Result<bool, NodeError> {
+        Ok(asks_for_nodes(&self.objects()?.view_for(&self.config, &[], Vec::new())))
+    }
+
     /// This node's interfaces as they are.
     ///
     /// # Errors
@@ -248,7 +256,14 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
-    resolve(view, pods)
+    let mut resolution = resolve(view, pods);
+    let (asked, problems) = node_gateways(view);
+    for (key, gateway) in asked {
+        resolution.node_gateways.entry(key).or_insert(gateway);
+    }
+    let new: Vec<_> = problems.into_iter().filter(|problem| !resolution.problems.contains(problem)).collect();
+    resolution.problems.extend(new);
+    resolution
 }
 
 /// Whether any policy asks for node gateways.
