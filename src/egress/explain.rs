@@ -24,6 +24,7 @@ pub use text::Shown;
 
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// `egret.dev/v1alpha1`
@@ -40,6 +41,7 @@ pub struct Explanation {
 
 /// What one pod does with one destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The pod.
@@ -74,6 +76,7 @@ pub struct Item {
 
 /// What is done with packets for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Leaves through one of the usable gateways.
@@ -86,6 +89,7 @@ pub enum Verdict {
 
 /// A gateway that a rule looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRow {
     /// The gateway pod; none: the node itself is the gateway.
