@@ -14,7 +14,7 @@ use crate::egress::exits;
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
-use crate::egress::plan::{Binding, NodePlan, Place, Verdict};
+use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -151,7 +151,10 @@ fn maps(plan: &NodePlan, table: &mut Table) {
         let pins = pins.map(|(ip, number)| (vec![Atom::Ip(ip)], Some(Value::Goto(pin_chain(number)))));
         table.maps.insert(format!("pin{n}"), map(&[kind], Some(ValueType::Verdict), pins));
 
-        let leases = plan.locals.values().flat_map(|g| g.addresses.iter().map(|ip| (g.veth.clone(), *ip)));
+        // A lease that is hidden behind no address may not leave at all.
+        let may = |g: &LocalGateway, ip: &IpAddr| g.hidden.get(ip) != Some(&None);
+        let own = |g: &LocalGateway| g.addresses.iter().copied().filter(|ip| may(g, ip)).collect::<Vec<_>>();
+        let leases = plan.locals.values().flat_map(|g| own(g).into_iter().map(|ip| (g.veth.clone(), ip)));
         let leases = leases.filter(|(_, ip)| of_family(ip));
         let leases = leases.map(|(veth, ip)| (vec![Atom::Dev(veth), Atom::Ip(ip)], None));
         table.maps.insert(format!("lease{n}"), map(&[KeyType::Ifname, kind], None, leases));
@@ -357,6 +360,14 @@ fn nat(plan: &NodePlan, table: &mut Table) {
     let mask = plan.here.mark_mask;
     let text = format!("oifgroup {LINK_GROUP} meta mark & {mask:#x} != 0 snat {{ip}} to {{ip}} saddr");
     let mut rules = both("clients keep their address", &text).to_vec();
+    for gateway in plan.locals.values() {
+        let seen = gateway.hidden.iter().filter_map(|(lease, seen)| Some((lease, seen.as_ref()?)));
+        rules.extend(seen.map(|(lease, seen)| {
+            let (ip, veth) = (word(Family::of(*lease)), &gateway.veth);
+            let text = format!("iifname \"{veth}\" {ip} saddr {lease} snat {ip} to {seen}");
+            rule("natOutgoing: with the node's address", text)
+        }));
+    }
     rules.extend(both("leases keep their address", "iifname . {ip} saddr @lease{n} snat {ip} to {ip} saddr"));
     table.chains.insert("srcnat".into(), base("nat", "postrouting", priority::SRCNAT - 10, rules));
 }

@@ -9,6 +9,7 @@ mod inside;
 mod lab;
 mod lost;
 mod mtu;
+mod nat_outgoing;
 mod node_gateways;
 mod running;
 mod selection;
