@@ -35,8 +35,7 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100)]
 #[command(
-    after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so.\n\
-                  For packagers and editors: `egret completions`, `egret schema`."
+    after_help = "With CNI_COMMAND set it is a CNI plugin. See also: `egret completions`, `egret schema`."
 )]
 struct Line {
     #[command(flatten)]
