@@ -4,9 +4,12 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod convert;
 pub mod explain;
 pub mod ipam;
+pub mod known;
 pub mod lint;
+pub mod list;
 pub mod man;
 pub mod manifests;
 pub mod node;
@@ -60,6 +63,13 @@ enum Command {
     Uninstall(node::NodeArgs),
     /// Say where a pod's traffic leaves, and why
     Explain(explain::ExplainArgs),
+    /// List where pods' traffic leaves, a row per address and prefix
+    #[command(
+        long_about = "List where pods' traffic leaves, one row per pod address and destination prefix: the longest prefix of an \
+                      address decides. With --node, only pods of that node.\n\n\
+                      --state may also be a folder of manifests: then pods that ask to be gateways count as running."
+    )]
+    List(list::ListArgs),
     /// Show who has which egress address, check the books, give one back
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
@@ -79,6 +89,13 @@ enum Command {
                       Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
     )]
     Lint(lint::LintArgs),
+    /// Turn Calico's and Cilium's manifests into Egret's own
+    #[command(
+        long_about = "Turn Calico's and Cilium's manifests into Egret's own: YAML on standard output, notes about whatever has \
+                      no equal on standard error. Give it all manifests at once: what a pool is for stands with the gateways.\n\n\
+                      Exit status: 0 all converted, 1 something could not be and stays as it was, 2 nothing to read."
+    )]
+    Convert(convert::ConvertArgs),
     /// Write manual pages, one per command, into a directory
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -227,10 +244,12 @@ pub fn run() -> ExitCode {
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
+        Some(Command::List(args)) => answer(list::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
         Some(Command::Status(args)) => answer(status::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
+        Some(Command::Convert(args)) => answer(convert::run(common, &args)),
         Some(Command::Man(args)) => answer(man::run(&args)),
         Some(Command::Help { words }) => answer(help(&words)),
         Some(Command::Completions { shell }) => print(&completions(shell)),

@@ -231,8 +231,14 @@ pub(crate) fn memory(node: u8) -> Memory {
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn eventually(what: &str, so: impl FnMut() -> bool) -> Duration {
+    eventually_within(PATIENCE, what, so)
+}
+
+/// The same for what takes longer.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
-    assert!(within(PATIENCE, so), "not within {PATIENCE:?}: {what}");
+    assert!(within(patience, so), "not within {patience:?}: {what}");
     began.elapsed()
 }
 

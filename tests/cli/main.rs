@@ -6,5 +6,9 @@
 
 mod answers;
 mod colours;
+mod convert;
+mod documents;
 mod lint;
+mod list;
+mod random;
 mod world;
