@@ -4,13 +4,17 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod convert;
 pub mod explain;
 pub mod ipam;
+pub mod known;
 pub mod lint;
+pub mod list;
 pub mod manifests;
 pub mod node;
 pub mod paint;
 pub mod schema;
+pub mod status;
 pub mod table;
 pub mod workload;
 
@@ -32,7 +36,7 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[command(name = "egret", version, max_term_width = 100)]
 #[command(
     after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so.\n\
-                  For packagers: `egret completions`."
+                  For packagers and editors: `egret completions`, `egret schema`."
 )]
 struct Line {
     #[command(flatten)]
@@ -56,10 +60,25 @@ enum Command {
     Uninstall(node::NodeArgs),
     /// Say where a pod's traffic leaves, and why
     Explain(explain::ExplainArgs),
+    /// List where pods' traffic leaves, one row per pod address and destination prefix
+    #[command(
+        long_about = "List where pods' traffic leaves, one row per pod address and destination prefix: the longest prefix of an \
+                      address decides. With --node, only pods of that node.\n\n\
+                      --state may also be a folder of manifests: then pods that ask to be gateways count as running."
+    )]
+    List(list::ListArgs),
     /// Show who has which egress address, check the books, give an address back
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
+    #[command(hide = true)]
     Schema(schema::SchemaArgs),
+    /// Say how this node is: gateways, clients, what differs, what was dropped
+    #[command(
+        long_about = "Say how this node is: its tunnel, the gateways here and how replies find them, clients and bindings, gateway \
+                      sets, what differs from the plan, what was dropped and by which rule, the agent.\n\n\
+                      Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root)."
+    )]
+    Status(status::StatusArgs),
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
@@ -67,6 +86,13 @@ enum Command {
                       Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
     )]
     Lint(lint::LintArgs),
+    /// Turn Calico's and Cilium's manifests into Egret's own
+    #[command(
+        long_about = "Turn Calico's and Cilium's manifests into Egret's own: YAML on standard output, notes about whatever has \
+                      no equal on standard error. Give it all manifests at once: what a pool is for stands with the gateways.\n\n\
+                      Exit status: 0 all converted, 1 something could not be and stays as it was, 2 nothing to read."
+    )]
+    Convert(convert::ConvertArgs),
     /// Print a script that completes Egret's arguments in a shell
     #[command(
         hide = true,
@@ -182,9 +208,12 @@ pub fn run() -> ExitCode {
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
+        Some(Command::List(args)) => answer(list::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
+        Some(Command::Status(args)) => answer(status::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
+        Some(Command::Convert(args)) => answer(convert::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "egret", &mut script);

@@ -392,6 +392,11 @@ impl NodeGateway {
         format!("node/{}/{}/{}", self.node, self.interface, addresses.join(","))
     }
 
+    /// The interface that a key names.
+    pub fn interface_in(key: &str) -> Option<&str> {
+        key.strip_prefix("node/")?.split('/').nth(1)
+    }
+
     /// Its egress address of a family.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)

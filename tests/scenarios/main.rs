@@ -16,6 +16,7 @@ mod running;
 mod selection;
 mod several;
 mod startup;
+mod status;
 mod uninstall;
 mod variants;
 mod way_back;
