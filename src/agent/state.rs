@@ -24,6 +24,7 @@ pub const DIRECTORY_EMPTIED: &str = "DirectoryEmptied";
 
 /// The agent of one node. Only additions to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentState {
     /// `egret.dev/v1alpha1`.
@@ -62,6 +63,7 @@ pub struct AgentState {
 
 /// How an agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Health {
     /// It has not yet compared everything once.
@@ -78,6 +80,7 @@ pub enum Health {
 
 /// How changed files are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Watching {
     /// The kernel says (inotify).
@@ -88,6 +91,7 @@ pub enum Watching {
 
 /// Changes taken up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Updates {
     /// How often the directory was read and planned from.
@@ -107,6 +111,7 @@ pub struct Updates {
 
 /// How often one kind of thing was put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
     /// Repairs.
@@ -123,6 +128,7 @@ pub struct Repairs {
 
 /// Windows of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Windows {
     /// How many.
@@ -143,6 +149,7 @@ pub struct Windows {
 
 /// Something that did not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// When, Unix seconds.
     pub at: u64,

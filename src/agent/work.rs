@@ -73,7 +73,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Whether anything here has, or may have, to do with egress.
+    /// Whether no pod and no plan is here.
     fn is_idle(&self) -> bool {
         self.attachments.is_empty() && self.applied.as_ref().is_none_or(|applied| applied.plan.is_idle())
     }
@@ -89,18 +89,23 @@ impl<'a> Agent<'a> {
     /// Reads, plans, and brings the kernel there.
     pub(super) fn update(&mut self, heard: Option<Instant>) -> Result<(), String> {
         self.adopt_configuration();
-        if self.is_idle() {
-            self.groundless = self.stand().err();
-            return Ok(());
-        }
+        let idle = self.is_idle();
         let ground = match self.stand() {
             Ok(ground) => ground,
+            Err(problem) if idle => {
+                self.groundless = Some(problem);
+                return Ok(());
+            }
             Err(problem) => {
                 let sentence = problem.to_string();
                 self.groundless = Some(problem);
                 return Err(sentence);
             }
         };
+        if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
+            self.groundless = None;
+            return Ok(());
+        }
         let began = Instant::now();
         let outcome = match self.bring() {
             Ok(outcome) => outcome,

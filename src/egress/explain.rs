@@ -28,6 +28,7 @@ pub use text::Shown;
 
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// `egret.dev/v1alpha1`
@@ -44,6 +45,7 @@ pub struct Explanation {
 
 /// What one pod does with one destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The pod.
@@ -81,6 +83,7 @@ pub struct Item {
 
 /// What is done with packets for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Leaves through one of the usable gateways.

@@ -23,6 +23,7 @@ use crate::problem::Problem;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something is not obeyed: an object cannot be used, pods are held, an annotation is nobody's.
@@ -33,6 +34,7 @@ pub enum Severity {
 
 /// A problem and how bad it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// How bad.
     pub severity: Severity,

@@ -21,6 +21,7 @@ use crate::problem::Problem;
 
 /// What the pods asked for do with their traffic.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Listing {
     /// By pod, address, destination; a pod's addresses stand in its object's order.
@@ -31,6 +32,7 @@ pub struct Listing {
 
 /// What one address of a pod does with one destination prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// The pod.

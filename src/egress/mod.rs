@@ -22,6 +22,7 @@ pub mod numbers;
 pub mod plan;
 pub mod planning;
 pub mod policy;
+pub mod prefixes;
 pub mod resolve;
 pub mod selector;
 mod sharing;

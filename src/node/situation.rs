@@ -173,6 +173,14 @@ impl Embedded {
         self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
     }
 
+    /// Whether any policy asks for node gateways: then this node may be one without having a single pod.
+    ///
+    /// # Errors
+    /// The objects cannot be listed.
+    pub fn may_be_asked(&self) -> Result<bool, NodeError> {
+        Ok(asks_for_nodes(&self.objects()?.view_for(&self.config, &[], Vec::new())))
+    }
+
     /// This node's interfaces as they are.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl Drop for Stop<'_> {
 }
 
 /// New flows all the time.
-fn chatter(pod: &Pod, stop: &AtomicBool) {
+pub(crate) fn chatter(pod: &Pod, stop: &AtomicBool) {
     let mut pod = pod.clone();
     pod.patience = Duration::from_millis(50);
     while !stop.load(Ordering::Relaxed) {

@@ -30,6 +30,8 @@ pub(crate) struct Expected {
     pub(crate) pod: String,
     /// First of the pod's outside ports.
     pub(crate) port: u16,
+    /// Echo ids of its pings: those of this world's, and those of the flow that runs through all worlds.
+    pub(crate) echoes: [u16; 2],
     pub(crate) to: IpAddr,
     pub(crate) way: Way,
 }
@@ -45,7 +47,8 @@ impl Expected {
 
     fn is_of(&self, packet: &Packet) -> bool {
         let ports = self.port..self.port + PORTS;
-        packet.destination == self.to && packet.service.is_some_and(|port| ports.contains(&port))
+        let own = |service: u16| ports.contains(&service) || self.echoes.contains(&service);
+        packet.destination == self.to && packet.service.is_some_and(own)
     }
 }
 
@@ -183,7 +186,13 @@ mod tests {
     const TO: &str = "198.51.100.100";
 
     fn row(way: Way) -> Expected {
-        Expected { pod: "shop/cart".to_owned(), port: 20000, to: TO.parse().unwrap(), way }
+        Expected {
+            pod: "shop/cart".to_owned(),
+            port: 20000,
+            echoes: [20000, 40000],
+            to: TO.parse().unwrap(),
+            way,
+        }
     }
 
     fn packet(source: &str, protocol: u8) -> Packet {

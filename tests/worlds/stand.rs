@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use egret::addr::Family;
 use egret::config::Config;
 use egret::egress::explain::{Explanation, Item, Verdict, explain};
 use egret::node::embedded::Embedded;
-use egret::testbed::{Capture, Masquerade, Outside, Pod, STATE_DIR, Topology, node_address};
+use egret::testbed::{Answer, Capture, Flow, Masquerade, Outside, Pod, STATE_DIR, Topology, node_address};
 use serde_json::json;
 
 use crate::judge::{Asked, Expected, Means, Told, Way};
@@ -29,8 +30,24 @@ pub(crate) struct Stand {
     lab: Lab,
     pods: Vec<Pod>,
     now: Written,
+    /// Worlds so far.
+    age: usize,
+    running: Vec<Running>,
     pub(crate) capture: Capture,
 }
+
+/// A flow that began in one world and goes on in the next.
+struct Running {
+    pod: String,
+    to: IpAddr,
+    tcp: bool,
+    flow: Flow,
+}
+
+/// Echo ids below are ports of pods; each pod has so many of its own above.
+const ECHOES: (usize, usize) = (33_000, 2000);
+/// How long a running flow is waited for: it may be silent.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// One prediction with all that was said about it.
 pub(crate) struct Row {
@@ -56,7 +73,8 @@ impl Stand {
             lab.outside(*at).sh(&line).unwrap();
         }
         let capture = lab.capture().unwrap();
-        let mut stand = Stand { lab, pods: Vec::new(), now: Written::default(), capture };
+        let mut stand =
+            Stand { lab, pods: Vec::new(), now: Written::default(), age: 0, running: Vec::new(), capture };
         stand.write(&Written::nothing());
         stand.add_pods();
         // Nodes say their interfaces and gateways at the first, and read the others' at the second.
@@ -82,6 +100,7 @@ impl Stand {
     /// Writes what differs from what is written.
     pub(crate) fn write(&mut self, next: &Written) {
         let now = std::mem::replace(&mut self.now, next.clone());
+        self.age += 1;
         let lab = &self.lab;
         for (name, (labels, annotations)) in changed(&now.namespaces, &next.namespaces) {
             lab.namespace(name, &pairs(labels), &pairs(annotations)).unwrap();
@@ -164,21 +183,85 @@ impl Stand {
             Verdict::Direct => Way::Direct(node_address(pod.node, family)),
             Verdict::Held => Way::Held,
         };
-        Row { expected: Expected { pod: pod.name.to_string(), port: pod.port(), to, way }, item }
+        let echoes = self.echoes(pod);
+        Row { expected: Expected { pod: pod.name.to_string(), port: pod.port(), echoes, to, way }, item }
     }
 
     /// Every pod asks every place by every means.
     pub(crate) fn ask(&self) -> Vec<Asked> {
         let to = self.places();
         let asks = |pod: &Pod| -> Vec<Asked> {
+            let [fresh, _] = self.echoes(pod);
             let each = to.iter().flat_map(|to| Means::ALL.map(|means| (*to, means)));
-            each.map(|(to, means)| Asked { port: pod.port(), to, means, told: told(pod, to, means) })
+            each.map(|(to, means)| Asked { port: pod.port(), to, means, told: told(pod, to, means, fresh) })
                 .collect()
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = self.pods.iter().map(|pod| scope.spawn(|| asks(pod))).collect();
             running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         })
+    }
+
+    /// A pod's echo ids: this world's, and that of the ping that never ends.
+    fn echoes(&self, pod: &Pod) -> [u16; 2] {
+        let position = self.pods.iter().position(|other| other.name == pod.name).unwrap();
+        let first = ECHOES.0 + position * ECHOES.1;
+        [first + 1 + self.age % (ECHOES.1 - 1), first].map(|id| u16::try_from(id).unwrap())
+    }
+
+    /// Flows that the next world finds running: TCP and UDP, and pings of one id.
+    pub(crate) fn begin_flows(&mut self) {
+        let families = self.lab.topology().families.list();
+        let begin = |pod: &Pod| -> Vec<Running> {
+            let each = families
+                .iter()
+                .flat_map(|f| [(Outside::Near.address(*f), true), (Outside::Far.address(*f), false)]);
+            let begin = |(to, tcp): (IpAddr, bool)| {
+                let mut flow = if tcp { pod.tcp_flow(to) } else { pod.udp_flow(to) }.ok()?;
+                flow.set_patience(SHORT).ok()?;
+                (flow.ask() != Answer::Silent).then(|| Running { pod: pod.name.to_string(), to, tcp, flow })
+            };
+            each.filter_map(begin).collect()
+        };
+        self.running = std::thread::scope(|scope| {
+            let running: Vec<_> = self.pods.iter().map(|pod| scope.spawn(|| begin(pod))).collect();
+            running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+    }
+
+    /// What became of flows that began in the world before: each is asked once, and ended. What they may show, the capture says.
+    pub(crate) fn end_flows(&mut self) -> BTreeMap<String, usize> {
+        let flows = std::mem::take(&mut self.running);
+        let ends: Vec<String> = std::thread::scope(|scope| {
+            let ask = |mut running: Running| {
+                let Running { tcp, flow, .. } = &mut running;
+                let answer = match flow.ask() {
+                    Answer::From(_) => "go on",
+                    Answer::Reset => "are reset",
+                    Answer::Refused(_) => "are refused",
+                    Answer::Closed | Answer::Silent => "are silent",
+                };
+                format!("{} {answer}", if *tcp { "TCP flows" } else { "UDP flows" })
+            };
+            let asked: Vec<_> = flows.into_iter().map(|running| scope.spawn(move || ask(running))).collect();
+            asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut counts = BTreeMap::new();
+        ends.into_iter().for_each(|end| *counts.entry(end).or_default() += 1);
+        for pod in &self.pods {
+            let [_, always] = self.echoes(pod);
+            let mut pod = pod.clone();
+            pod.patience = SHORT;
+            for to in self.places() {
+                let end = if pod.reaches_as(to, always).is_ok() {
+                    "pings go on"
+                } else {
+                    "pings are refused or silent"
+                };
+                *counts.entry(end.to_owned()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Places outside, in the families that pods have.
@@ -206,11 +289,11 @@ impl Stand {
     }
 }
 
-fn told(pod: &Pod, to: IpAddr, means: Means) -> Told {
+fn told(pod: &Pod, to: IpAddr, means: Means, id: u16) -> Told {
     let told = match means {
         Means::Tcp => pod.tcp(to).map(Some),
         Means::Udp => pod.udp(to).map(Some),
-        Means::Ping => pod.reaches(to).map(|()| None),
+        Means::Ping => pod.reaches_as(to, id).map(|()| None),
     };
     told.map_err(|error| error.kind())
 }

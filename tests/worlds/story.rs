@@ -42,7 +42,7 @@ fn live(seeds: std::ops::Range<u64>, found: &Mutex<Found>) {
                  EGRET_WORLDS={} EGRET_WORLDS_SEED={}",
                 wrong.len(),
                 dump.display(),
-                wrong.iter().take(8).cloned().collect::<Vec<_>>().join("\n  "),
+                wrong.iter().take(24).cloned().collect::<Vec<_>>().join("\n  "),
                 seed - seeds.start + 1,
                 seeds.start
             ));
@@ -70,12 +70,14 @@ fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>,
     wrong.iter_mut().for_each(|line| line.insert_str(0, "while it changed: "));
     stand.capture.restart();
     spoil(stand);
+    let ends = stand.end_flows();
     let asked = stand.ask();
     let packets = stand.capture.packets();
     wrong.extend(judge::differences(&expected, &asked, &packets, &hidden));
     if stand.capture.dropped() > 0 {
         wrong.push("the capture lost packets, so this world proves nothing".to_owned());
     }
+    stand.begin_flows();
     let mut dice = Dice::of(!seed);
     let row = &rows[dice.below(rows.len())];
     let said = stand.ask_program(row);
@@ -83,7 +85,7 @@ fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>,
         wrong.push(format!("`egret explain` says {said:?}, not {:?}", row.item));
     }
     wrong.extend(stand.pending(1 + u8::try_from(dice.below(3)).unwrap()));
-    let mut tally = Tally { asked: asked.len(), packets: packets.len(), ..Tally::default() };
+    let mut tally = Tally { asked: asked.len(), packets: packets.len(), ends, ..Tally::default() };
     rows.iter().for_each(|row| tally.count(&row.item, &written.enforced));
     (tally, rows, wrong)
 }

@@ -13,6 +13,8 @@ pub(crate) struct Tally {
     pub(crate) rows: BTreeMap<(&'static str, String), usize>,
     pub(crate) asked: usize,
     pub(crate) packets: usize,
+    /// What became of running flows.
+    pub(crate) ends: BTreeMap<String, usize>,
 }
 
 /// What a run of many worlds must have met.
@@ -58,6 +60,9 @@ impl Tally {
     pub(crate) fn add(&mut self, other: &Tally) {
         for (kind, times) in &other.rows {
             *self.rows.entry(kind.clone()).or_default() += times;
+        }
+        for (end, times) in &other.ends {
+            *self.ends.entry(end.clone()).or_default() += times;
         }
         self.asked += other.asked;
         self.packets += other.packets;
@@ -113,6 +118,8 @@ impl Tally {
     /// One line per kind.
     pub(crate) fn table(&self) -> String {
         let line = |((action, by), times): (&(&str, String), &usize)| format!("{times:6} {action:8} {by}\n");
-        self.rows.iter().map(line).collect()
+        let rows: String = self.rows.iter().map(line).collect();
+        let ends: String = self.ends.iter().map(|(end, times)| format!("{times:6} {end}\n")).collect();
+        rows + &ends
     }
 }
