@@ -4,6 +4,7 @@
 //! that is torn or gone costs a line of history and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ pub const DIRECTORY_EMPTIED: &str = "DirectoryEmptied";
 
 /// The agent of one node. Only additions to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentState {
     /// `egret.dev/v1alpha1`.
@@ -64,6 +66,7 @@ pub struct AgentState {
 
 /// How an agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Health {
     /// It has not yet compared everything once.
@@ -80,6 +83,7 @@ pub enum Health {
 
 /// How changed files are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Watching {
     /// The kernel says (inotify).
@@ -90,6 +94,7 @@ pub enum Watching {
 
 /// Changes taken up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Updates {
     /// How often the directory was read and planned from.
@@ -109,6 +114,7 @@ pub struct Updates {
 
 /// How often one kind of thing was put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
     /// Repairs.
@@ -125,6 +131,7 @@ pub struct Repairs {
 
 /// Windows of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Windows {
     /// How many.
@@ -156,6 +163,7 @@ impl Windows {
 
 /// Something that did not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// When, Unix seconds.
     pub at: u64,
@@ -228,6 +236,17 @@ impl AgentState {
             (self.health, self.since) = (health, now);
         }
     }
+}
+
+/// What an agent said of itself last; `None` if none ever did. Errors are sentences.
+pub fn read(path: &Path) -> Result<Option<AgentState>, String> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let said = serde_json::from_slice(&text);
+    said.map(Some).map_err(|e| format!("{} is not understood; another release wrote it? {e}", path.display()))
 }
 
 /// What a step is about, in an operator's word; nothing for steps that take something away: those are no repairs.

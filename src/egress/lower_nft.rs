@@ -23,6 +23,13 @@ pub(crate) const HELD: &str = "held";
 /// Chain that sends a pinned packet into the tunnel.
 pub(crate) const TO_TUNNEL: &str = "to_tunnel";
 
+/// Chain that counts what a firewall's chains let through: see [`forwarded`].
+pub const FORWARDED: &str = "forwarded";
+/// Rule that counts what our devices hand to the node's forwarding.
+pub const FORWARDED_FROM_US: &str = "forwarded from us";
+/// Rule that counts what the node's forwarding hands to our devices.
+pub const FORWARDED_TO_US: &str = "forwarded to us";
+
 /// Priorities of nft's named places, as numbers.
 pub mod priority {
     /// `raw`: before connection tracking.
@@ -35,6 +42,8 @@ pub mod priority {
     pub const FILTER: i32 = 0;
     /// `srcnat`.
     pub const SRCNAT: i32 = 100;
+    /// Behind everybody's filter: `security` is 50, and firewalld's chains stand at `filter` + 10.
+    pub const LATE: i32 = 300;
 }
 
 /// Both tables of a node.
@@ -317,6 +326,7 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let text = format!("meta mark & {mask:#x} != 0 oifgroup != {LINK_GROUP} counter drop");
         rules.push(rule("belt: marked, but not leaving by us", text));
     }
+    rules.extend(forwarded());
     let clamp = format!(
         "tcp flags & (syn | rst) == syn oifname \"{}\" tcp option maxseg size set rt mtu",
         numbers::TUNNEL
@@ -331,6 +341,17 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input.to_vec()));
     }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));
+    let late = base("filter", "forward", priority::LATE, forwarded().to_vec());
+    table.chains.insert(FORWARDED.into(), late);
+}
+
+/// Counters that stand once before and once behind every firewall's chain in the same hook. What the second has not seen, somebody's
+/// policy took: `egret status` says so. Texts that never change, so no plan's change sets one of them back without the other.
+fn forwarded() -> [Rule; 2] {
+    [
+        rule(FORWARDED_FROM_US, format!("iifgroup {LINK_GROUP} counter")),
+        rule(FORWARDED_TO_US, format!("oifgroup {LINK_GROUP} counter")),
+    ]
 }
 
 /// Identity NAT in a chain before every primary's: the flow's source is settled here, so a masquerade behind is skipped,

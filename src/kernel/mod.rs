@@ -57,6 +57,7 @@ impl<'a> Place<'a> {
 
 /// What a reconcile found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// Entries that were as they shall be.
     pub unchanged: usize,

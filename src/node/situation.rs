@@ -3,8 +3,9 @@
 //! In: the directory and the node's records. Out: a [`Situation`], from which everything pure follows.
 //! Never: changes anything but the numbers that nodes get once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -110,11 +111,19 @@ impl Embedded {
         let objects = self.objects()?;
         let (endpoints, mut problems) = endpoints::list(&self.dir)?;
         let mut view = objects.view(&self.config, endpoints);
-        for attachment in self.records.list(None).map(|l| l.attachments).unwrap_or_default() {
+        let mut attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        attachments.sort_by_key(|attachment| attachment.since);
+        let mut here: BTreeMap<PodName, Vec<IpAddr>> = BTreeMap::new();
+        for attachment in attachments {
             overlay(&mut view, &attachment);
             if let Some(name) = attachment.pod {
-                view.pods.entry(name).or_default().node.get_or_insert_with(|| self.name.clone());
+                view.pods.entry(name.clone()).or_default().node.get_or_insert_with(|| self.name.clone());
+                here.entry(name).or_default().extend(attachment.addresses);
             }
+        }
+        // What ADD was told of a pod's addresses is newer than its object.
+        for (name, addresses) in here.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
+            view.pods.entry(name).or_default().ips = addresses;
         }
         let said = interfaces::list(&self.dir)?;
         view.interfaces = said.interfaces;
@@ -257,12 +266,13 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
     let mut resolution = resolve(view, pods);
-    let (asked, problems) = node_gateways(view);
-    for (key, gateway) in asked {
-        resolution.node_gateways.entry(key).or_insert(gateway);
+    let (gateways, problems) = node_gateways(view);
+    resolution.node_gateways.extend(gateways);
+    for problem in problems {
+        if !resolution.problems.contains(&problem) {
+            resolution.problems.push(problem);
+        }
     }
-    let new: Vec<_> = problems.into_iter().filter(|problem| !resolution.problems.contains(problem)).collect();
-    resolution.problems.extend(new);
     resolution
 }
 
@@ -274,8 +284,8 @@ pub(super) fn asks_for_nodes(view: &View) -> bool {
 
 fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {
     node.internal_ips.iter().find_map(|ip| match ip {
-        std::net::IpAddr::V4(ip) => Some(*ip),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
     })
 }
 

@@ -18,7 +18,7 @@ use egret::addr::Family;
 use egret::agent::state::{AgentState, FILE, Health};
 use egret::node::memory::Memory;
 use egret::store::{Dir, endpoints};
-use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World};
+use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World, faults};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
 /// How long a story waits for what the agent does within 100 ms on a machine with nothing else to do.
@@ -189,7 +189,9 @@ impl Agent {
     }
 
     pub(crate) fn state(&self) -> Option<AgentState> {
-        serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()
+        let said = serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()?;
+        assert_eq!(faults(&said), Vec::<String>::new());
+        serde_json::from_value(said).ok()
     }
 
     pub(crate) fn reasons(&self) -> Vec<String> {

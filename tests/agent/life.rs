@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egret::agent::state::Health;
-use egret::testbed::Answer;
+use egret::testbed::{Answer, faults};
 use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, eventually, leaves_by, outside};
@@ -24,6 +24,35 @@ fn a_second_agent_refuses_and_names_the_first_and_so_does_uninstall() {
     let output = lab.egret(1, &["uninstall", "--config", &list]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains(&pid.to_string()), "{said}");
+}
+
+#[test]
+fn status_tells_whether_it_lives_and_how_long_the_node_was_without_rules() {
+    let lab = Lab::raise(1);
+    let mut agents = lab.agents();
+    lab.gateway(1, "red");
+    eventually("it is well", || agents[0].state().is_some_and(|state| state.health == Health::Well));
+    let list = lab.conflist_path(1).display().to_string();
+    let status = |format: &str| {
+        let output = lab.egret(1, &["status", "--config", &list, "-o", format]).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let flushes = || agents[0].state().unwrap().ruleset_flushes.times;
+    lab.node(1).sh("nft flush ruleset").unwrap();
+    eventually("the rules are back", || flushes() == 1);
+    let said: serde_json::Value = serde_json::from_str(&status("json")).unwrap();
+    assert_eq!(faults(&said), Vec::<String>::new());
+    let node = &said["items"][0];
+    assert_eq!((&node["agentRuns"], &node["agent"]["rulesetFlushes"]["times"]), (&true.into(), &1.into()));
+    let said = status("text");
+    assert!(said.contains("  agent     well since ") && said.contains("  flushes   1 by others, "), "{said}");
+
+    agents[0].signal(Signal::SIGKILL);
+    agents[0].end();
+    let said = status("text");
+    assert!(said.contains("  agent     gone: it ended without a word"), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&status("json")).unwrap();
+    assert_eq!(said["items"][0]["agentRuns"], false);
 }
 
 #[test]
