@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use super::PRINTED;
 use crate::agent::state::AgentState;
 use crate::cli::API_VERSION;
+use crate::cli::convert::ConvertReport;
 use crate::cli::ipam::{IpamRelease, IpamReport};
 use crate::cli::lint::LintReport;
+use crate::cli::list::ListReport;
 use crate::cli::node::ReconcileReport;
 use crate::cli::schema::SchemaList;
 use crate::cli::status::StatusReport;
@@ -91,10 +93,12 @@ fn undescribed(schema: &Value, kind: &str) {
 fn the_schemas_of_what_is_printed_are_current() {
     let expected = [
         of::<AgentState>("AgentState"),
+        of::<ConvertReport>("ConvertReport"),
         of::<Explanation>("Explanation"),
         of::<IpamRelease>("IpamRelease"),
         of::<IpamReport>("IpamReport"),
         of::<LintReport>("LintReport"),
+        of::<ListReport>("List"),
         of::<StatusReport>("NodeStatus"),
         of::<ReconcileReport<'static>>("ReconcileReport"),
         of::<SchemaList>("SchemaList"),
