@@ -4,6 +4,7 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod crds;
 pub mod explain;
 pub mod ipam;
 pub mod lint;
@@ -60,6 +61,8 @@ enum Command {
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
     Schema(schema::SchemaArgs),
+    /// Print the definitions that a Kubernetes cluster needs to keep Egret's objects
+    Crds(crds::CrdsArgs),
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
@@ -184,6 +187,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
+        Some(Command::Crds(args)) => answer(crds::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
