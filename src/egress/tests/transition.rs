@@ -36,7 +36,7 @@ fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_ker
     let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
     let change = transition(&remembered, &after);
     assert_eq!(change.rebound, BTreeSet::from([client(11), ip("fd00:10:60:1::b")]));
-    let held = holding(&remembered, &after, &change.rebound);
+    let held = holding(&remembered, &after, &change.rebound, &change.released);
     assert!(
         held.clients.values().all(|client| held.bindings.contains_key(&client.binding)),
         "no goto into nowhere"
