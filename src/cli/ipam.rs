@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
-pub use report::{BlockRow, IpamReport, LeaseRow, PoolRow, UnservableRow};
+pub use report::{BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, ReleasedRow, UnservableRow};
 
 use super::{Common, Output};
 use crate::config::Config;
@@ -92,6 +92,8 @@ pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
         }
         Verb::Release { addresses, owner, force } => {
             let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
+            // It is there; a part of it may not be, as `cache/`, which anybody may delete.
+            let dir = Dir::open(dir.path()).map_err(|e| e.to_string())?;
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
             Ok((given_back(&freed, common.output)?, true))
         }
@@ -278,14 +280,7 @@ fn given_back(freed: &[Freed], output: Output) -> Result<String, String> {
             .iter()
             .map(|f| format!("{} of pool {} is no longer kept for {}\n", f.ip, f.pool, f.owner))
             .collect()),
-        Output::Json => json(&serde_json::json!({
-            "apiVersion": record::API_VERSION,
-            "kind": "IpamReport",
-            "items": freed.iter().map(|f| serde_json::json!({
-                "address": f.ip, "pool": f.pool, "owner": f.owner, "state": "free",
-            })).collect::<Vec<_>>(),
-            "problems": [],
-        })),
+        Output::Json => json(&IpamRelease::of(freed)),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::egress::plan::NodePlan;
+use crate::egress::prefixes;
 use crate::egress::transition::{Transition, transition};
 use crate::node::update::Thoroughness;
 
@@ -48,6 +49,10 @@ impl Change<'_> {
             flows.exits_begun.extend(more.exits_begun);
             flows.exits_ended.extend(more.exits_ended);
             flows.rebuilt.extend(more.rebuilt);
+            for (ip, changes) in more.released {
+                let gone = changes.into_iter().filter(|(_, change)| *change == prefixes::Change::Released);
+                flows.released.entry(ip).or_default().extend(gone);
+            }
         }
         flows
     }

@@ -1,4 +1,4 @@
-//! What people see of pools and leases, from directories made by hand.
+//! `egret ipam` on a directory of its own.
 
 use super::*;
 use crate::egress::model::PodName;

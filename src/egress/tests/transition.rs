@@ -18,7 +18,7 @@ fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
     let after = world.plan();
     let change = transition(&before, &after);
     assert_eq!(change.rebound, BTreeSet::from([client(10), ip("fd00:10:60:1::a")]));
-    let held = holding(&before, &after, &change.rebound);
+    let held = holding(&before, &after, &change.rebound, &change.released);
     let binding = &held.bindings[&held.clients[&client(10)].binding];
     assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
     assert_eq!(held.gateways, before.gateways, "what may not be wired yet is not waited for");
@@ -36,7 +36,7 @@ fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_ker
     let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
     let change = transition(&remembered, &after);
     assert_eq!(change.rebound, BTreeSet::from([client(11), ip("fd00:10:60:1::b")]));
-    let held = holding(&remembered, &after, &change.rebound);
+    let held = holding(&remembered, &after, &change.rebound, &change.released);
     assert!(
         held.clients.values().all(|client| held.bindings.contains_key(&client.binding)),
         "no goto into nowhere"
@@ -92,7 +92,7 @@ fn a_pod_that_is_let_go_is_held_first() {
     world.locals.retain(|pod| !pod.attachment.contains("c10"));
     let after = world.plan();
     let change = transition(&before, &after);
-    assert!(holding(&before, &after, &change.rebound).clients.contains_key(&client(10)));
+    assert!(holding(&before, &after, &change.rebound, &change.released).clients.contains_key(&client(10)));
 }
 
 #[test]
