@@ -27,8 +27,9 @@ pub struct ConvertArgs {
 
 /// What was converted, as one JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct ConvertReport {
+pub(super) struct ConvertReport {
     api_version: &'static str,
     kind: &'static str,
     /// Every document of the result.
@@ -43,14 +44,18 @@ struct ConvertReport {
 
 /// A document of the result.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Item {
+    /// The file that it was in.
     file: String,
     /// What it was: `IPPool egress`.
     was: String,
     /// What it is: `EgressPool egress`.
     object: String,
+    /// Whether it is another than it was.
     changed: bool,
+    /// The document itself.
     manifest: Value,
 }
 

@@ -92,6 +92,8 @@ pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
         }
         Verb::Release { addresses, owner, force } => {
             let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
+            // It is there; a part of it may not be, as `cache/`, which anybody may delete.
+            let dir = Dir::open(dir.path()).map_err(|e| e.to_string())?;
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
             Ok((given_back(&freed, common.output)?, true))
         }

@@ -38,8 +38,9 @@ pub struct ListArgs {
 
 /// The table as one JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct ListReport {
+pub(super) struct ListReport {
     api_version: &'static str,
     kind: &'static str,
     /// One per pod address and destination prefix.

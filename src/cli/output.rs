@@ -27,10 +27,12 @@ macro_rules! printed {
 
 printed! {
     "AgentState" by "egret agent",
+    "ConvertReport" by "egret convert",
     "Explanation" by "egret explain",
     "IpamRelease" by "egret ipam release",
     "IpamReport" by "egret ipam show, egret ipam check",
     "LintReport" by "egret lint",
+    "List" by "egret list",
     "NodeStatus" by "egret status",
     "ReconcileReport" by "egret reconcile, egret uninstall",
     "SchemaList" by "egret schema",

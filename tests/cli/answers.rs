@@ -43,6 +43,8 @@ fn every_answer_without_a_node_keeps_its_promise() {
         ("ipam check --state state --node n1", "IpamReport"),
         ("ipam release 10.10.10.2 --state state --node n1", "IpamRelease"),
         ("lint -f state/objects", "LintReport"),
+        ("list --state state", "List"),
+        ("convert -f state/objects", "ConvertReport"),
         ("schema", "SchemaList"),
     ];
     for (arguments, kind) in asked {
