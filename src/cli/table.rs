@@ -40,7 +40,7 @@ impl fmt::Display for Table {
             .collect();
         let number = |cell: &String| cell == "-" || cell.bytes().all(|b| b.is_ascii_digit());
         let right: Vec<bool> =
-            (0..widths.len()).map(|n| column(n).any(|cell| cell != "-") && column(n).all(number)).collect();
+            (0..widths.len()).map(|n| !self.rows.is_empty() && column(n).all(number)).collect();
         let heading: Vec<String> = self.heading.iter().map(|title| (*title).to_owned()).collect();
         for row in std::iter::once(&heading).chain(&self.rows) {
             let mut line = String::new();

@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod apply;
 mod behind;
+pub mod brake;
 pub mod conflicts;
 pub mod conntrack;
 pub mod devices;

@@ -22,7 +22,7 @@ use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World, faults};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
 /// How long a story waits for what the agent does within 100 ms on a machine with nothing else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What makes a pod a client of the gateways in namespace `gw`.
 pub(crate) const SELECTS_RED: [(&str, &str); 2] = [

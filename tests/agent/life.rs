@@ -107,3 +107,35 @@ fn what_changed_while_there_was_no_agent_is_done_at_its_start() {
     eventually("the gateway is used", || leaves_by(&lab, &pod, &gateway));
     eventually("nothing differs", || lab.differs(1).is_empty() && lab.differs(2).is_empty());
 }
+
+#[test]
+fn killed_anywhere_in_a_change_it_goes_on_where_it_was_and_nothing_leaks() {
+    const TIMES: u64 = 5;
+    let lab = Lab::raise(2);
+    let mut agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(2, "cart");
+    let others: Vec<_> = (0..4).map(|n| lab.plain(2, &format!("p{n}"))).collect();
+    eventually("the gateway is used", || leaves_by(&lab, &client, &gateway));
+    let mut flows: Vec<_> = outside().iter().map(|to| client.tcp_flow(*to).unwrap()).collect();
+    let capture = lab.capture().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = crate::kernel::Stop(&stop);
+        scope.spawn(|| crate::kernel::chatter(&client, &stop));
+        for n in 0..TIMES {
+            others.iter().for_each(|pod| lab.select(pod, n % 2 == 0));
+            // Somewhere between hearing of it and being done.
+            std::thread::sleep(Duration::from_millis(4 + 14 * n));
+            agents[1].signal(Signal::SIGKILL);
+            agents[1].end();
+            agents[1] = lab.agent(2);
+            for pod in &others {
+                eventually("the change is in force", || leaves_by(&lab, pod, &gateway) == (n % 2 == 0));
+            }
+            assert!(flows.iter_mut().all(|flow| matches!(flow.ask(), Answer::From(_))), "flows live on");
+        }
+    });
+    capture.assert_clean(&[&client]);
+    eventually("nothing differs", || lab.differs(2).is_empty());
+}

@@ -10,4 +10,5 @@ mod lab;
 mod life;
 mod live;
 mod machine;
+mod together;
 mod witness;

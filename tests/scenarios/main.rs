@@ -10,6 +10,7 @@ mod lab;
 mod lost;
 mod mtu;
 mod nat_outgoing;
+mod never;
 mod node_gateway_variants;
 mod node_gateways;
 mod running;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::{
-    Answer, Families, LINES_PORT, Masquerade, Outside, Pod, Primary, Topology, node_address, second_address,
+    Answer, Families, LINES_PORT, Masquerade, Outside, Pod, Primary, RUN_DIR, Topology, node_address,
+    second_address,
 };
 use serde_json::json;
 
@@ -241,6 +243,56 @@ fn replies_to_connections_from_outside_do_not_take_the_gateway() {
             let mut flow = lab.connect_from(Outside::Near, to).unwrap();
             assert_eq!(flow.ask(), Answer::From(Outside::Near.address(family)));
             flow.download(100_000).unwrap();
+        }
+        assert_eq!(lab.leaves_as_predicted(client), seconds(2));
+    }
+    capture.assert_clean(&[&clients[0], &clients[1]]);
+}
+
+/// Power goes: the node's kernel and what lay on tmpfs are empty. Until it reconciles, its clients send nothing.
+#[test]
+fn the_gateways_node_starts_anew() {
+    let lab = Lab::raise(topology(2));
+    policy(&lab, "by-eth1", "shop", WHOLE, &[(2, "interface: eth1")]);
+    let mut client = pod(&lab, 1, "c1", "shop");
+    let capture = lab.capture().unwrap();
+    assert_eq!(lab.leaves_as_predicted(&client), seconds(2));
+    lab.node(2)
+        .sh("nft delete table inet egret; nft delete table netdev egret; ip link del egress.vxlan; conntrack -F 2>/dev/null\n\
+             for f in -4 -6; do for p in 700 710 720 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done\n\
+             for t in $(seq 479000 479127); do ip $f route flush table $t 2>/dev/null || true; done; done")
+        .unwrap();
+    std::fs::remove_dir_all(Path::new(RUN_DIR).join("node2")).unwrap();
+    client.patience = Duration::from_millis(200);
+    for to in lab.destinations() {
+        assert!(client.tcp(to).is_err() && client.udp(to).is_err(), "to {to}");
+    }
+    lab.settle().unwrap();
+    client.patience = Duration::from_secs(1);
+    assert_eq!(lab.leaves_as_predicted(&client), seconds(2));
+    capture.assert_clean(&[&client]);
+}
+
+/// What never goes to a gateway does not go to a node gateway either: pods, every node address, the gateway's own.
+#[test]
+fn pods_and_nodes_see_the_pods_own_address() {
+    let lab = Lab::raise(topology(2));
+    policy(&lab, "by-eth1", "shop", WHOLE, &[(2, "interface: eth1")]);
+    let clients = [pod(&lab, 1, "c1", "shop"), pod(&lab, 2, "c2", "shop")];
+    let _servers: Vec<_> = clients.iter().map(|client| client.serve().unwrap()).collect();
+    let capture = lab.capture().unwrap();
+    for (client, other) in [(&clients[0], &clients[1]), (&clients[1], &clients[0])] {
+        for family in Family::BOTH {
+            let own = client.address(family).unwrap();
+            let to = SocketAddr::new(other.address(family).unwrap(), LINES_PORT);
+            assert_eq!(client.tcp_flow_to(to).unwrap().ask(), Answer::From(own));
+            for node in [1, 2] {
+                client.reaches(node_address(node, family)).unwrap();
+                let said = lab.explain(client, node_address(node, family));
+                assert!(said.items[0].inside.is_some(), "{said}");
+            }
+            // The address that the outside sees is the gateway's own, and reached like any other of that node.
+            client.reaches(second_address(2, family)).unwrap();
         }
         assert_eq!(lab.leaves_as_predicted(client), seconds(2));
     }
