@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const OFTEN: Duration = Duration::from_secs(1);
 /// The same while something is wrong with the directory.
 const IMPATIENT: Duration = Duration::from_millis(100);
-/// How often everything is looked at, whatever was heard: settings make no notice, and links may lead out of the directory.
+/// How often everything is looked at, whatever was heard: links may lead out of the directory.
 const REGULARLY: Duration = Duration::from_secs(10);
 /// How often files are looked at where they cannot be watched.
 const POLLING: Duration = Duration::from_millis(500);
@@ -146,7 +146,17 @@ impl Run<'_> {
     }
 
     fn begin(&mut self) {
-        for job in [Job::Recall, Job::Folder, Job::Check, Job::Update, Job::Look, Job::Namespaces, Job::Ask] {
+        let all = [
+            Job::Recall,
+            Job::Folder,
+            Job::Check,
+            Job::Update,
+            Job::Look,
+            Job::Unannounced,
+            Job::Namespaces,
+            Job::Ask,
+        ];
+        for job in all {
             self.schedule.at(job, Duration::ZERO);
         }
         // Before anything is compared: who was wired here, and by which plan.
@@ -233,6 +243,11 @@ impl Run<'_> {
                     self.schedule.want(Job::Check, began);
                 }
             }),
+            Job::Unannounced => self.agent.unannounced().map(|differs| {
+                if differs {
+                    self.schedule.want(Job::Check, began);
+                }
+            }),
             Job::Namespaces => self.agent.namespaces(),
             Job::Announce => {
                 self.agent.announce(began);
@@ -270,7 +285,7 @@ impl Run<'_> {
             }
         }
         let again = match job {
-            Job::Namespaces => Some(OFTEN),
+            Job::Namespaces | Job::Unannounced => Some(OFTEN),
             Job::Folder => Some(if self.agent.is_groundless() { IMPATIENT } else { OFTEN }),
             Job::Update if self.files.short().is_some() => Some(POLLING),
             Job::Check | Job::Update | Job::Look | Job::Recall => Some(REGULARLY),

@@ -4,6 +4,7 @@
 //! that is torn or gone costs a line of history and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -214,6 +215,17 @@ impl AgentState {
             (self.health, self.since) = (health, now);
         }
     }
+}
+
+/// What an agent said of itself last; `None` if none ever did. Errors are sentences.
+pub fn read(path: &Path) -> Result<Option<AgentState>, String> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let said = serde_json::from_slice(&text);
+    said.map(Some).map_err(|e| format!("{} is not understood; another release wrote it? {e}", path.display()))
 }
 
 /// What a step is about, in an operator's word; nothing for steps that take something away: those are no repairs.

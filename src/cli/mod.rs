@@ -11,6 +11,7 @@ pub mod manifests;
 pub mod node;
 pub mod paint;
 pub mod schema;
+pub mod status;
 pub mod table;
 pub mod workload;
 
@@ -32,7 +33,7 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[command(name = "egret", version, max_term_width = 100)]
 #[command(
     after_help = "A container runtime starts Egret as a CNI plugin: CNI_COMMAND in the environment says so.\n\
-                  For packagers: `egret completions`."
+                  For packagers and editors: `egret completions`, `egret schema`."
 )]
 struct Line {
     #[command(flatten)]
@@ -59,7 +60,15 @@ enum Command {
     /// Show who has which egress address, check the books, give an address back
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
+    #[command(hide = true)]
     Schema(schema::SchemaArgs),
+    /// Say how this node is: gateways, clients, what differs, what was dropped
+    #[command(
+        long_about = "Say how this node is: its tunnel, the gateways here and how replies find them, clients and bindings, gateway \
+                      sets, what differs from the plan, what was dropped and by which rule, the agent.\n\n\
+                      Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root)."
+    )]
+    Status(status::StatusArgs),
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
@@ -184,6 +193,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
+        Some(Command::Status(args)) => answer(status::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

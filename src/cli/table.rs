@@ -54,6 +54,16 @@ impl fmt::Display for Table {
     }
 }
 
+/// `12s`, `5m`, `3h`, `2d`: the largest unit that fills.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family};
 use crate::egress::annotations::{self, ClientAnnotations};
+use crate::egress::candidates::outside_address;
 use crate::egress::gateway_row::GatewayRows;
 use crate::egress::inside::{self, Inside};
 use crate::egress::model::{
-    Action, Decision, EgressSupport, Outcome, PodName, Resolution, Role, Source, View,
+    Action, Decision, EgressAddress, EgressSupport, Endpoint, Outcome, PodName, Resolution, Role, Source,
+    View,
 };
 use crate::egress::resolve::{lack, resolve};
 use crate::problem::Problem;
@@ -161,10 +163,19 @@ fn notes(view: &View, pod: &PodName) -> Vec<String> {
     let held = view.endpoints.iter().filter(|endpoint| endpoint.pod == *pod);
     notes.extend(held.map(|endpoint| {
         let addresses: Vec<String> =
-            endpoint.addresses.iter().map(|a| format!("{} ({})", a.ip, a.pool)).collect();
+            endpoint.addresses.iter().map(|a| left_with(view, endpoint, a)).collect();
         format!("its clients leave with {}", addresses.join(" and "))
     }));
     notes
+}
+
+fn left_with(view: &View, endpoint: &Endpoint, lease: &EgressAddress) -> String {
+    let EgressAddress { ip, pool } = lease;
+    match outside_address(view, endpoint, Family::of(*ip)) {
+        Some(seen) if seen == *ip => format!("{ip} ({pool})"),
+        Some(seen) => format!("{seen}, its node's address, for {ip} ({pool}, natOutgoing)"),
+        None => format!("nothing for {ip} ({pool}, natOutgoing), because its node has no such address"),
+    }
 }
 
 /// What is done with packets that a rule concerns, and why, in words that need no other object.
@@ -286,7 +297,7 @@ impl Asking<'_> {
         };
         let rows = GatewayRows::of(self.view);
         let gateways: Vec<GatewayRow> =
-            outcome.candidates.iter().map(|candidate| rows.row(candidate, rule.family())).collect();
+            outcome.candidates.iter().map(|candidate| rows.row(candidate)).collect();
         let usable = gateways.iter().filter(|gateway| gateway.usable);
         let sources: BTreeSet<IpAddr> = usable.filter_map(|gateway| gateway.egress_address).collect();
         let sources = if action == Verdict::Gateway { sources.into_iter().collect() } else { Vec::new() };

@@ -8,9 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::addr::Family;
 use crate::egress::model::{Candidate, Endpoint, NodeGateway, PodName, View};
-use crate::egress::node_gateways;
 
 /// A gateway that a rule looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +47,8 @@ impl<'a> GatewayRows<'a> {
         GatewayRows { view, endpoints: endpoints.collect() }
     }
 
-    /// The row of a candidate for destinations of a family.
-    pub(super) fn row(&self, candidate: &Candidate, family: Family) -> GatewayRow {
+    /// The row of a candidate.
+    pub(super) fn row(&self, candidate: &Candidate) -> GatewayRow {
         let endpoint = candidate.pod.as_ref().and_then(|_| self.endpoints.get(candidate.key.as_str()));
         let of_node = self.view.nodes.get(&candidate.node).and_then(|node| node.internal_ips.first());
         let of_endpoint = || endpoint?.underlay.first();
@@ -62,23 +60,10 @@ impl<'a> GatewayRows<'a> {
             pod: candidate.pod.clone(),
             node: candidate.node.clone(),
             node_address: of_node.or_else(of_endpoint).copied(),
-            egress_address: self.seen(candidate, family),
+            egress_address: candidate.address,
             interface,
             usable: candidate.unusable.is_none(),
             reason: candidate.unusable.clone(),
-        }
-    }
-
-    /// The source address that the outside sees of who leaves by this gateway: the gateway's own, or, where its pool says
-    /// `natOutgoing`, that of its node. `None` also where nobody said the node's.
-    pub(super) fn seen(&self, candidate: &Candidate, family: Family) -> Option<IpAddr> {
-        let own = candidate.address?;
-        let endpoint = candidate.pod.as_ref().and_then(|_| self.endpoints.get(candidate.key.as_str()));
-        let pool = endpoint.and_then(|endpoint| endpoint.addresses.iter().find(|address| address.ip == own));
-        let pool = pool.and_then(|address| self.view.pools.get(&address.pool));
-        match pool.is_some_and(|pool| pool.nat_outgoing) {
-            true => node_gateways::own_address(self.view, &candidate.node, family),
-            false => Some(own),
         }
     }
 }

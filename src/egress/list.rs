@@ -138,7 +138,7 @@ impl Rows<'_> {
         let candidates = &outcome.candidates;
         let known = self.known.entry((Arc::as_ptr(candidates), family, all)).or_insert_with(|| {
             let shown = candidates.iter().filter(|candidate| all || candidate.unusable.is_none());
-            let rows = shown.map(|candidate| self.gateways.row(candidate, family)).collect();
+            let rows = shown.map(|candidate| self.gateways.row(candidate)).collect();
             (Arc::clone(candidates), rows)
         });
         known.1.clone()

@@ -114,16 +114,6 @@ pub(super) fn find(view: &View, wish: &NodeGatewayWish) -> Found {
     Found { node: Some((name.clone(), ip)), gateway }
 }
 
-/// The address of a family that a node leaves with by itself: its default route's interface's, or, where nobody said which that
-/// is, its first InternalIP.
-pub(super) fn own_address(view: &View, node: &str, family: Family) -> Option<IpAddr> {
-    let by_route = view.interfaces.get(node).and_then(|interfaces| {
-        let name = interfaces.default_of(family)?;
-        interfaces.named(name)?.first(family)
-    });
-    by_route.or_else(|| underlay(view.nodes.get(node)?, family))
-}
-
 fn underlay(node: &Node, family: Family) -> Option<IpAddr> {
     node.internal_ips.iter().copied().find(|ip| Family::of(*ip) == family)
 }

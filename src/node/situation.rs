@@ -14,7 +14,7 @@ use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
 use crate::egress::plan::LocalPod;
 use crate::egress::policy::To;
-use crate::egress::resolve::resolve;
+use crate::egress::resolve::{node_gateways, resolve};
 use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
@@ -248,7 +248,15 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
-    resolve(view, pods)
+    let mut resolution = resolve(view, pods);
+    let (all, problems) = node_gateways(view);
+    resolution.node_gateways.extend(all);
+    for problem in problems {
+        if !resolution.problems.contains(&problem) {
+            resolution.problems.push(problem);
+        }
+    }
+    resolution
 }
 
 /// Whether any policy asks for node gateways.

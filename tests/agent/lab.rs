@@ -29,7 +29,9 @@ pub(crate) const SELECTS_RED: [(&str, &str); 2] = [
     ("egress.projectcalico.org/selector", "egress-code == 'red'"),
     ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'gw'"),
 ];
-const WANTS_LEASES: [(&str, &str); 2] =
+/// What makes a pod ask the policy `way`.
+pub(crate) const POLICY: (&str, &str) = ("egress.projectcalico.org/egressGatewayPolicy", "way");
+pub(crate) const WANTS_LEASES: [(&str, &str); 2] =
     [("cni.projectcalico.org/ipv4pools", "[\"red\"]"), ("cni.projectcalico.org/ipv6pools", "[\"red6\"]")];
 
 /// One world at a time: stories here are about milliseconds.
@@ -56,18 +58,23 @@ impl Lab {
     pub(crate) fn with(topology: Topology) -> Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let world = World::raise(Topology { egret: Some(EGRET.into()), settle: false, ..topology }).unwrap();
-        for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::10/124")] {
-            world
-                .object(&format!(
-                    "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-                     spec: {{cidr: '{cidr}', gatewayNamespaces: \"projectcalico.org/name == 'gw'\", clientNamespaces: \"all()\"}}\n"
-                ))
-                .unwrap();
-        }
+        let lab = Lab { world, _turn: turn };
+        lab.pools("all()");
         for namespace in ["gw", "shop"] {
-            world.namespace(namespace, &[], &[]).unwrap();
+            lab.namespace(namespace, &[], &[]).unwrap();
         }
-        Lab { world, _turn: turn }
+        lab
+    }
+
+    /// Writes both pools. `clients`: whose pods may use their gateways.
+    pub(crate) fn pools(&self, clients: &str) {
+        for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::10/124")] {
+            self.object(&format!(
+                "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {{cidr: '{cidr}', gatewayNamespaces: \"projectcalico.org/name == 'gw'\", clientNamespaces: \"{clients}\"}}\n"
+            ))
+            .unwrap();
+        }
     }
 
     /// An agent on each node.
@@ -113,8 +120,13 @@ impl Lab {
 
     /// A gateway pod `gw/NAME` with a lease of each family.
     pub(crate) fn gateway(&self, node: u8, name: &str) -> Pod {
+        self.gateway_of(node, name, "red")
+    }
+
+    /// The same with another code than `red`.
+    pub(crate) fn gateway_of(&self, node: u8, name: &str, code: &str) -> Pod {
         let name = format!("gw/{name}");
-        self.pod_object(&name, &[("egress-code", "red")], &WANTS_LEASES, node).unwrap();
+        self.pod_object(&name, &[("egress-code", code)], &WANTS_LEASES, node).unwrap();
         self.add_pod(node, &name).unwrap()
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::addr::Cidr;
-use crate::cli::table::Table;
+use crate::cli::table::{Table, age};
 use crate::egress::explain::Shown;
 use crate::egress::model::{PodName, Pool};
 use crate::ipam::{Block, Fill, Holder, Owner, State, Summary};
@@ -246,16 +246,6 @@ impl IpamReport {
             parts.push(self.problems.iter().map(|problem| format!("{}\n", Shown(problem))).collect());
         }
         if parts.is_empty() { "no pools, no leases\n".to_owned() } else { parts.join("\n") }
-    }
-}
-
-/// `12s`, `5m`, `3h`, `2d`: the largest unit that fills.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
     }
 }
 
