@@ -9,6 +9,7 @@ mod by_hand;
 mod calls;
 mod cluster;
 mod paths;
+mod policies;
 mod pure;
 mod rows;
 mod spawn;
