@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod basic;
+mod destinations;
 mod dry_run;
 mod example;
 mod guard;
@@ -11,6 +12,7 @@ mod lost;
 mod mtu;
 mod nat_outgoing;
 mod node_gateways;
+mod reuse;
 mod running;
 mod selection;
 mod several;

@@ -54,7 +54,7 @@ const POOLS: [(&str, &str); 6] = [
 
 /// What ten worlds stand on.
 pub(crate) fn ground(seed: u64) -> Topology {
-    let mut dice = Dice::of(seed / WORLDS_PER_GROUND ^ 0x6772_6f75_6e64);
+    let mut dice = Dice::of((seed / WORLDS_PER_GROUND) ^ 0x6772_6f75_6e64);
     let mut topology = Topology { nodes: 3, second_uplink: true, settle: false, ..Topology::default() };
     topology.primary = dice.pick(&[Primary::Bridge, Primary::Ptp, Primary::BridgePortmap]);
     topology.masquerade = dice.pick(&[
