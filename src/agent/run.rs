@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::agent::brakes::Brakes;
 use crate::agent::files::{Files, identity};
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const OFTEN: Duration = Duration::from_secs(1);
 /// The same while something is wrong with the directory.
 const IMPATIENT: Duration = Duration::from_millis(100);
-/// How often everything is looked at, whatever was heard: settings make no notice, and links may lead out of the directory.
+/// How often everything is looked at, whatever was heard: links may lead out of the directory.
 const REGULARLY: Duration = Duration::from_secs(10);
 /// How often files are looked at where they cannot be watched.
 const POLLING: Duration = Duration::from_millis(500);
@@ -69,7 +70,7 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentEr
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let mut run = Run {
-        agent: Agent::new(configure as Configure<'_>, node),
+        agent: Agent::new(configure as Configure<'_>, node, Brakes::start(&here)),
         schedule: Schedule::default(),
         files,
         watch,
@@ -146,7 +147,17 @@ impl Run<'_> {
     }
 
     fn begin(&mut self) {
-        for job in [Job::Recall, Job::Folder, Job::Check, Job::Update, Job::Look, Job::Namespaces, Job::Ask] {
+        let all = [
+            Job::Recall,
+            Job::Folder,
+            Job::Check,
+            Job::Update,
+            Job::Look,
+            Job::Unannounced,
+            Job::Namespaces,
+            Job::Ask,
+        ];
+        for job in all {
             self.schedule.at(job, Duration::ZERO);
         }
         // Before anything is compared: who was wired here, and by which plan.
@@ -233,6 +244,11 @@ impl Run<'_> {
                     self.schedule.want(Job::Check, began);
                 }
             }),
+            Job::Unannounced => self.agent.unannounced().map(|differs| {
+                if differs {
+                    self.schedule.want(Job::Check, began);
+                }
+            }),
             Job::Namespaces => self.agent.namespaces(),
             Job::Announce => {
                 self.agent.announce(began);
@@ -270,7 +286,7 @@ impl Run<'_> {
             }
         }
         let again = match job {
-            Job::Namespaces => Some(OFTEN),
+            Job::Namespaces | Job::Unannounced => Some(OFTEN),
             Job::Folder => Some(if self.agent.is_groundless() { IMPATIENT } else { OFTEN }),
             Job::Update if self.files.short().is_some() => Some(POLLING),
             Job::Check | Job::Update | Job::Look | Job::Recall => Some(REGULARLY),

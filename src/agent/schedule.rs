@@ -23,6 +23,8 @@ pub enum Job {
     Update,
     /// What is this machine? If that changed, an update follows.
     Look,
+    /// Is still there what the kernel gives no notice of?
+    Unannounced,
     /// Are the pods' namespaces still there?
     Namespaces,
     /// Say again that an address is here.
@@ -44,7 +46,7 @@ impl Job {
             Job::Check => millis(1),
             Job::Update | Job::Recall | Job::Folder => millis(4),
             Job::Look | Job::Namespaces => millis(20),
-            Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+            Job::Unannounced | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
         }
     }
 
@@ -54,7 +56,7 @@ impl Job {
             Job::Check => millis(5),
             Job::Update | Job::Recall | Job::Folder => millis(25),
             Job::Look | Job::Namespaces => millis(80),
-            Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+            Job::Unannounced | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
         }
     }
 }

@@ -3,24 +3,26 @@
 //! In: a job that is due. Out: the node as it shall be, and what is told of it. Never: waits for anything but a lock, and for
 //! that a moment only; says when a job is due.
 
+mod addresses;
+mod kernel;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::agent::announcing::{Announced, Announcing};
+use crate::agent::announcing::Announcing;
+use crate::agent::brakes::Brakes;
 use crate::agent::files::{self, Identity};
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
-use crate::kernel::devices::{self, Device};
-use crate::kernel::nft::diff::Verb;
-use crate::kernel::{Step, announce as wire};
-use crate::node::announce::{ANOTHER_OWNER, Asked, ask};
+use crate::kernel::devices::Device;
+use crate::kernel::state::State;
+use crate::node::announce::{ANOTHER_OWNER, Asked};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::memory::Applied;
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
-use crate::store::endpoints;
 
 /// Where configurations come from: flags, a file, or what the plugin was last called with.
 pub(super) type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
@@ -36,6 +38,7 @@ pub(super) struct Agent<'a> {
     attachments: BTreeMap<String, Attachment>,
     /// The plan last applied, by whomever.
     applied: Option<Applied>,
+    brakes: Brakes,
     pub(super) announcing: Announcing,
     asked: Vec<Asked>,
     /// Who else answers for our addresses.
@@ -47,10 +50,12 @@ pub(super) struct Agent<'a> {
     /// What is wrong with objects and records.
     wrong: Vec<Problem>,
     machine: Option<Vec<Device>>,
+    /// What of the plan last applied the kernel gives no notice of.
+    desired: Option<State>,
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn new(configure: Configure<'a>, node: Embedded) -> Agent<'a> {
+    pub(super) fn new(configure: Configure<'a>, node: Embedded, brakes: Brakes) -> Agent<'a> {
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,
@@ -59,6 +64,7 @@ impl<'a> Agent<'a> {
             told: None,
             attachments: BTreeMap::new(),
             applied: None,
+            brakes,
             announcing: Announcing::default(),
             asked: Vec::new(),
             owners: Vec::new(),
@@ -66,10 +72,11 @@ impl<'a> Agent<'a> {
             groundless: None,
             wrong: Vec::new(),
             machine: None,
+            desired: None,
         }
     }
 
-    /// Whether anything here has, or may have, to do with egress.
+    /// Whether no pod and no plan is here.
     fn is_idle(&self) -> bool {
         self.attachments.is_empty() && self.applied.as_ref().is_none_or(|applied| applied.plan.is_idle())
     }
@@ -80,63 +87,28 @@ impl<'a> Agent<'a> {
         folders.filter(|folder| !folder.starts_with("/proc")).map(PathBuf::from).collect()
     }
 
-    // --- the kernel ------------------------------------------------------------------------------------------
-
-    /// Puts back what is missing. `heard`: when its loss was noticed; `flushed`: when the rules were.
-    pub(super) fn check(&mut self, heard: Instant, flushed: Option<Instant>) -> Result<(), String> {
-        let outcome = self.node.repair().map_err(|e| e.to_string())?;
-        let steps: Vec<&Step> = outcome.steps().collect();
-        if !steps.is_empty() {
-            let took = heard.elapsed();
-            self.state.repaired(&steps, took, now());
-            let names: Vec<String> = steps.iter().take(8).map(ToString::to_string).collect();
-            tracing::warn!(
-                steps = steps.len(),
-                millis = took.as_millis(),
-                what = names.join("; "),
-                "put back what somebody took away"
-            );
-        }
-        // Whether a table had to be made anew, and not whether its loss was heard: that may be heard only after this very look.
-        if outcome.steps().any(makes_a_table) {
-            let window = flushed.unwrap_or(heard).elapsed();
-            self.state.flushed(window, now());
-            tracing::warn!(
-                micros = window.as_micros(),
-                "nftables rules were deleted by somebody else; in this window packets of clients may have left as if unselected"
-            );
-        }
-        failures(&outcome)
-    }
-
-    /// Whether devices or addresses of this machine changed, so that the plan may.
-    pub(super) fn look(&mut self) -> Result<bool, String> {
-        let found = self.node.netns().map_err(|e| e.to_string())?;
-        let mut found = devices::list(&found).map_err(|e| e.to_string())?;
-        // A pod's veth without an address is none of the plan's business.
-        found.retain(|device| !device.addresses.is_empty());
-        let changed = self.machine.as_ref().is_some_and(|known| *known != found);
-        self.machine = Some(found);
-        Ok(changed)
-    }
-
     // --- the directory ---------------------------------------------------------------------------------------
 
     /// Reads, plans, and brings the kernel there.
     pub(super) fn update(&mut self, heard: Option<Instant>) -> Result<(), String> {
         self.adopt_configuration();
-        if self.is_idle() {
-            self.groundless = self.stand().err();
-            return Ok(());
-        }
+        let idle = self.is_idle();
         let ground = match self.stand() {
             Ok(ground) => ground,
+            Err(problem) if idle => {
+                self.groundless = Some(problem);
+                return Ok(());
+            }
             Err(problem) => {
                 let sentence = problem.to_string();
                 self.groundless = Some(problem);
                 return Err(sentence);
             }
         };
+        if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
+            self.groundless = None;
+            return Ok(());
+        }
         let began = Instant::now();
         let outcome = match self.bring() {
             Ok(outcome) => outcome,
@@ -256,7 +228,14 @@ impl<'a> Agent<'a> {
                 .and_then(|()| memory.applied_as_intended(last.inputs, false))
                 .map_err(|e| e.to_string())?;
         }
-        self.applied = self.node.memory.applied();
+        let applied = self.node.memory.applied();
+        if applied != self.applied {
+            self.desired = None;
+            if let Some(applied) = &applied {
+                self.brakes.cover(&applied.plan);
+            }
+        }
+        self.applied = applied;
         let listing = self.node.listing(None).map_err(|e| e.to_string())?;
         drop(guard);
         self.attachments = listing.attachments.into_iter().map(|a| (a.id().to_string(), a)).collect();
@@ -278,81 +257,6 @@ impl<'a> Agent<'a> {
             self.node.reconcile()
         };
         failures(&forget().map_err(|e| e.to_string())?)
-    }
-
-    // --- addresses -------------------------------------------------------------------------------------------
-
-    /// The plan may announce other addresses now.
-    pub(super) fn hold_addresses(&mut self, at: Duration) {
-        let plan = self.applied.as_ref().map(|applied| &applied.plan);
-        let announced: BTreeSet<Announced> = plan
-            .into_iter()
-            .flat_map(|plan| plan.locals.values())
-            .flat_map(|g| g.announced.clone())
-            .collect();
-        let remembered = if announced.is_empty() { Vec::new() } else { self.node.memory.announced() };
-        let unix = now();
-        self.announcing.hold(&announced, at, |(dev, ip)| {
-            let taken = remembered.iter().find(|one| one.dev == *dev && one.ip == *ip)?;
-            Some(Duration::from_secs(unix.saturating_sub(taken.since)))
-        });
-    }
-
-    pub(super) fn announce(&mut self, at: Duration) {
-        for (dev, ip) in self.announcing.take(at) {
-            match wire::announce(&dev, ip) {
-                Ok(()) => tracing::debug!(%ip, dev, "announced again"),
-                Err(error) => tracing::warn!(%ip, dev, %error, "not announced"),
-            }
-        }
-    }
-
-    /// Asks who else has our addresses; whether there is anything to wait for.
-    pub(super) fn ask(&mut self) -> bool {
-        let Some(applied) = &self.applied else { return false };
-        self.asked = ask(&applied.plan.here, &self.announcing.all());
-        !self.asked.is_empty()
-    }
-
-    /// Collects the answers. A change is written to the endpoints concerned.
-    pub(super) fn answers(&mut self) -> Result<(), String> {
-        let asked = std::mem::take(&mut self.asked);
-        let over = Instant::now();
-        let owners: Vec<Problem> = asked.iter().flat_map(|asked| asked.owners(over)).collect();
-        for problem in owners.iter().filter(|problem| !self.owners.contains(problem)) {
-            tracing::warn!("{problem}");
-        }
-        for problem in self.owners.iter().filter(|problem| !owners.contains(problem)) {
-            tracing::info!(object = %problem.object, "no other owner answers any more");
-        }
-        self.owners = owners;
-        self.tell_endpoints().map_err(|e| e.to_string())
-    }
-
-    fn tell_endpoints(&self) -> Result<(), NodeError> {
-        let (known, _) = endpoints::list(&self.node.dir)?;
-        let mut changed = Vec::new();
-        for endpoint in known.into_iter().filter(|e| e.node == self.node.name) {
-            let mut next = endpoint.clone();
-            next.problems.retain(|problem| problem.reason != ANOTHER_OWNER);
-            let names: Vec<String> = next.addresses.iter().map(|a| format!("Address {}", a.ip)).collect();
-            next.problems.extend(self.owners.iter().filter(|p| names.contains(&p.object)).cloned());
-            if next.problems != endpoint.problems {
-                changed.push(next);
-            }
-        }
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let guard = self.node.lock_store("problems of endpoints")?;
-        for next in changed {
-            // Only the problems are ours to say here; whoever wrote anything else meanwhile is left in peace.
-            if let Some((mut endpoint, _)) = endpoints::get(&self.node.dir, &next.attachment)? {
-                endpoint.problems = next.problems;
-                endpoints::put(&self.node.dir, &guard, &endpoint)?;
-            }
-        }
-        Ok(())
     }
 
     // --- what is told ----------------------------------------------------------------------------------------
@@ -384,11 +288,6 @@ impl<'a> Agent<'a> {
             Err(error) => tracing::warn!(%error, "the agent's state is not written"),
         }
     }
-}
-
-/// In the node's own namespace or a gateway's: neither translates without.
-fn makes_a_table(step: &Step) -> bool {
-    matches!(step, Step::Nft(change) if change.commands.iter().any(|command| command.verb == Verb::AddTable))
 }
 
 fn failures(outcome: &Outcome) -> Result<(), String> {

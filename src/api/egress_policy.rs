@@ -27,6 +27,7 @@
 //!         egressIP: 192.0.2.10                 # leaves with this one; neither: the default route's interface
 //!   excludedCIDRs: [203.0.113.7/32]            # direct; on one prefix they win over rules
 //!   defaultAction: Allow                       # Deny: what no rule names is held
+//!   otherFamily: Hold                          # Ignore: a family that no rule names is left as it is, though all of the other is sent
 //! ```
 
 use super::Object;
@@ -71,6 +72,12 @@ const SPEC: &[Field] = &[
         "What becomes of destinations that no rule names: direct, or held.",
     )
     .or("Allow"),
+    field(
+        "otherFamily",
+        Shape::Choice(&["Hold", "Ignore"]),
+        "What becomes of a family that no rule names where all of the other is sent to gateways: held, or left as it is.",
+    )
+    .or("Hold"),
 ];
 
 const SELECTION: &[Field] = &[
@@ -232,6 +239,8 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     draft.select(selectors);
     let deny = spec.choice("defaultAction", &[("Allow", false), ("Deny", true)], findings) == Some(true);
     draft.deny_others(deny);
+    let ignore = spec.choice("otherFamily", &[("Hold", false), ("Ignore", true)], findings) == Some(true);
+    draft.ignore_other_family(ignore);
     let mut says_something = deny;
     for rule in spec.sections("rules", findings) {
         rule.closed(findings);

@@ -7,6 +7,7 @@
 
 mod calico_policy;
 mod cilium_policy;
+pub mod convert;
 mod crd;
 pub mod document;
 mod egress_policy;

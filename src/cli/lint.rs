@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::manifests::{self, Manifests};
 use super::paint::Paint;
 use super::{API_VERSION, Common, Output, Refused, json, workload};
-use crate::api::Reading;
+use crate::api::{Object, Reading};
 use crate::config::Config;
 use crate::egress::explain::Shown;
 use crate::egress::lint::{Finding, Severity, lint};
@@ -31,8 +31,9 @@ pub struct LintArgs {
 
 /// What was found, as one JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct LintReport {
+pub(super) struct LintReport {
     api_version: &'static str,
     kind: &'static str,
     /// Every object that was read.
@@ -45,16 +46,20 @@ struct LintReport {
 
 /// An object that was read.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Item {
     /// `Pod shop/cart`.
     object: String,
+    /// Its file.
     file: String,
+    /// Whether it is as it should be.
     verdict: Verdict,
 }
 
 /// The worst that was found of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
@@ -141,7 +146,11 @@ fn graded(reading: &Reading, problem: &Problem) -> Finding {
         .objects
         .iter()
         .filter(|written| workload::shown(written.kind, &written.name) == problem.object);
-    let survives = named.next().is_some_and(|written| written.object.is_some());
+    let survives = named.next().is_some_and(|written| match &written.object {
+        None => false,
+        Some(Object::Policy(policy)) => policy.unfit.is_empty(),
+        Some(_) => true,
+    });
     let harmless = survives || HARMLESS.contains(&problem.reason.as_str());
     let severity = if harmless { Severity::Warning } else { Severity::Error };
     Finding { severity, problem: problem.clone() }

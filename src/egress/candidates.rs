@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::egress::annotations::GatewayQuery;
@@ -151,7 +152,7 @@ impl Gateways {
                 pod: Some(endpoint.pod.clone()),
                 key: endpoint.attachment.clone(),
                 node: endpoint.node.clone(),
-                address: endpoint.address(family),
+                address: outside_address(view, endpoint, family),
                 unusable: self.unusable(view, gateway, client, family),
             }
         };
@@ -177,6 +178,12 @@ impl Gateways {
         if let Some(refusal) = self.client_refusal(view, pool, &endpoint.pod.namespace, client) {
             return Some(refusal);
         }
+        if outside_address(view, endpoint, family).is_none() {
+            let node = &endpoint.node;
+            return Some(format!(
+                "its pool `{pool}` has natOutgoing, and node {node} has no {family} InternalIP to leave with: add one to the Node object"
+            ));
+        }
         state(endpoint)
     }
 
@@ -194,6 +201,22 @@ impl Gateways {
             }),
         }
     }
+}
+
+/// The address that the outside sees of a gateway's clients: its lease, or its node's where the pool says so (`natOutgoing`).
+pub(super) fn outside_address(view: &View, endpoint: &Endpoint, family: Family) -> Option<IpAddr> {
+    let lease = endpoint.addresses.iter().find(|address| Family::of(address.ip) == family)?;
+    match view.pools.get(&lease.pool) {
+        Some(pool) if pool.nat_outgoing => node_address(view, endpoint, family),
+        _ => Some(lease.ip),
+    }
+}
+
+/// The first InternalIP of the gateway's node.
+pub(super) fn node_address(view: &View, endpoint: &Endpoint, family: Family) -> Option<IpAddr> {
+    let now = view.nodes.get(&endpoint.node).map(|node| node.internal_ips.as_slice());
+    let known = now.unwrap_or(&endpoint.underlay);
+    known.iter().copied().find(|ip| Family::of(*ip) == family)
 }
 
 /// What a client lacks whose query leaves it without a usable gateway: what was sought, what was found instead. The resolver asks

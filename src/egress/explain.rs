@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family};
 use crate::egress::annotations::{self, ClientAnnotations};
+use crate::egress::candidates::outside_address;
+use crate::egress::gateway_row::GatewayRows;
 use crate::egress::inside::{self, Inside};
 use crate::egress::model::{
-    Action, Candidate, Decision, EgressSupport, Outcome, PodName, Resolution, Role, Source, View,
+    Action, Decision, EgressAddress, EgressSupport, Endpoint, Outcome, PodName, Resolution, Role, Source,
+    View,
 };
 use crate::egress::resolve::{lack, resolve};
 use crate::problem::Problem;
@@ -20,10 +23,12 @@ use crate::spelling::nearest;
 
 mod text;
 
+pub use crate::egress::gateway_row::GatewayRow;
 pub use text::Shown;
 
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// `egret.dev/v1alpha1`
@@ -40,6 +45,7 @@ pub struct Explanation {
 
 /// What one pod does with one destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The pod.
@@ -52,6 +58,9 @@ pub struct Item {
     /// Which object and annotation decided; absent if nothing selects the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<Source>,
+    /// The policy whose rule this is, with the rule and its prefix; absent where annotations alone say where to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Source>,
     /// The address asked for, or a prefix.
     pub destination: String,
     /// The rule's prefix that holds it; absent if none does, or none is asked.
@@ -74,6 +83,7 @@ pub struct Item {
 
 /// What is done with packets for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Leaves through one of the usable gateways.
@@ -84,30 +94,8 @@ pub enum Verdict {
     Held,
 }
 
-/// A gateway that a rule looked at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayRow {
-    /// The gateway pod; none: the node itself is the gateway.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodName>,
-    /// Its node.
-    pub node: String,
-    /// That node's underlay address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_address: Option<IpAddr>,
-    /// The address that the outside sees.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress_address: Option<IpAddr>,
-    /// Whether new flows use it.
-    pub usable: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
 /// What becomes of traffic that we leave alone.
-const AS_PRIMARY: &str = "leaves as the primary network does (usually with the node's address)";
+pub(super) const AS_PRIMARY: &str = "leaves as the primary network does (usually with the node's address)";
 
 /// Reason of the problem that neither the pod nor its namespace is known: what is said then holds for any such name.
 pub const UNKNOWN_NAMESPACE: &str = "UnknownNamespace";
@@ -181,10 +169,49 @@ fn notes(view: &View, pod: &PodName) -> Vec<String> {
     let held = view.endpoints.iter().filter(|endpoint| endpoint.pod == *pod);
     notes.extend(held.map(|endpoint| {
         let addresses: Vec<String> =
-            endpoint.addresses.iter().map(|a| format!("{} ({})", a.ip, a.pool)).collect();
+            endpoint.addresses.iter().map(|a| left_with(view, endpoint, a)).collect();
         format!("its clients leave with {}", addresses.join(" and "))
     }));
     notes
+}
+
+fn left_with(view: &View, endpoint: &Endpoint, lease: &EgressAddress) -> String {
+    let EgressAddress { ip, pool } = lease;
+    match outside_address(view, endpoint, Family::of(*ip)) {
+        Some(seen) if seen == *ip => format!("{ip} ({pool})"),
+        Some(seen) => format!("{seen}, its node's address, for {ip} ({pool}, natOutgoing)"),
+        None => format!("nothing for {ip} ({pool}, natOutgoing), because its node has no such address"),
+    }
+}
+
+/// What is done with packets that a rule concerns, and why, in words that need no other object.
+pub(super) fn verdict(rule: Cidr, outcome: &Outcome) -> (Verdict, String) {
+    let total = outcome.candidates.len();
+    match &outcome.action {
+        Action::Direct => (Verdict::Direct, format!("the rule for {rule} has no gateway: it {AS_PRIMARY}")),
+        Action::Held(why) => (Verdict::Held, why.clone()),
+        Action::Through(usable) => {
+            let reason = match (usable.len(), total) {
+                (1, 1) => "the one gateway that matches is usable".to_owned(),
+                (1, total) => format!("1 of the {total} gateways that match is usable"),
+                (n, total) if n == total => format!("all {n} gateways that match are usable"),
+                (n, total) => format!("{n} of the {total} gateways that match are usable"),
+            };
+            (Verdict::Gateway, reason)
+        }
+    }
+}
+
+/// Why a destination that no rule concerns goes direct.
+pub(super) fn unruled(role: Role, family: Family) -> String {
+    match role {
+        Role::Unselected => format!("nothing selects the pod: it {AS_PRIMARY}"),
+        Role::Gateway => format!("it is a gateway, and gateways are never redirected: it {AS_PRIMARY}"),
+        Role::HostNetwork => {
+            "it shares its node's network and leaves as the node does, with the node's address".to_owned()
+        }
+        Role::Client => format!("no rule is for {family}: it {AS_PRIMARY}"),
+    }
 }
 
 struct Asking<'a> {
@@ -222,6 +249,7 @@ impl Asking<'_> {
             pod,
             role: self.decision.role,
             decided_by: self.decision.decided_by.clone(),
+            policy: None,
             destination,
             rule: None,
             inside: None,
@@ -235,21 +263,14 @@ impl Asking<'_> {
 
     /// A destination that no rule concerns.
     fn unruled(&self, destination: String, family: Family) -> Item {
-        let (reason, change) = match self.decision.role {
-            Role::Unselected => (format!("nothing selects the pod: it {AS_PRIMARY}"), self.how_to_select()),
-            Role::Gateway => {
-                (format!("it is a gateway, and gateways are never redirected: it {AS_PRIMARY}"), Vec::new())
-            }
-            Role::HostNetwork => (
-                "it shares its node's network and leaves as the node does, with the node's address"
-                    .to_owned(),
-                vec![
-                    "remove spec.hostNetwork: only pods with a network of their own can be redirected"
-                        .to_owned(),
-                ],
-            ),
-            Role::Client => (format!("no rule is for {family}: it {AS_PRIMARY}"), Vec::new()),
+        let change = match self.decision.role {
+            Role::Unselected => self.how_to_select(),
+            Role::HostNetwork => vec![
+                "remove spec.hostNetwork: only pods with a network of their own can be redirected".to_owned(),
+            ],
+            Role::Gateway | Role::Client => Vec::new(),
         };
+        let reason = unruled(self.decision.role, family);
         Item { change, ..self.item(destination, Verdict::Direct, reason) }
     }
 
@@ -276,30 +297,19 @@ impl Asking<'_> {
     }
 
     fn ruled(&self, destination: String, rule: Cidr, outcome: &Outcome) -> Item {
-        let total = outcome.candidates.len();
-        let (action, reason, change) = match &outcome.action {
-            Action::Direct => {
-                (Verdict::Direct, format!("the rule for {rule} has no gateway: it {AS_PRIMARY}"), Vec::new())
-            }
-            Action::Through(usable) => {
-                let reason = match (usable.len(), total) {
-                    (1, 1) => "the one gateway that matches is usable".to_owned(),
-                    (1, total) => format!("1 of the {total} gateways that match is usable"),
-                    (n, total) if n == total => format!("all {n} gateways that match are usable"),
-                    (n, total) => format!("{n} of the {total} gateways that match are usable"),
-                };
-                (Verdict::Gateway, reason, Vec::new())
-            }
-            Action::Held(why) => {
-                let (reason, change) = self.held(why, rule);
-                (Verdict::Held, reason, change)
-            }
+        let (action, reason) = verdict(rule, outcome);
+        let (reason, change) = match &outcome.action {
+            Action::Held(why) => self.held(why, rule),
+            Action::Direct | Action::Through(_) => (reason, Vec::new()),
         };
-        let usable = outcome.candidates.iter().filter(|candidate| candidate.unusable.is_none());
-        let sources: BTreeSet<IpAddr> = usable.filter_map(|candidate| candidate.address).collect();
+        let rows = GatewayRows::of(self.view);
+        let gateways: Vec<GatewayRow> =
+            outcome.candidates.iter().map(|candidate| rows.row(candidate)).collect();
+        let usable = gateways.iter().filter(|gateway| gateway.usable);
+        let sources: BTreeSet<IpAddr> = usable.filter_map(|gateway| gateway.egress_address).collect();
         let sources = if action == Verdict::Gateway { sources.into_iter().collect() } else { Vec::new() };
-        let gateways = outcome.candidates.iter().map(|candidate| self.gateway(candidate)).collect();
-        Item { rule: Some(rule), sources, gateways, change, ..self.item(destination, action, reason) }
+        let policy = outcome.decided_by.as_deref().cloned();
+        Item { rule: Some(rule), policy, sources, gateways, change, ..self.item(destination, action, reason) }
     }
 
     /// Why the pod is held, and what would free it: a gateway, or a correction.
@@ -316,20 +326,6 @@ impl Asking<'_> {
         let change = problem.map(|problem| format!("correct {} of {}", problem.field, problem.object));
         let unreadable = || source.map(|source| format!("correct {}", source.object));
         (why.to_owned(), change.or_else(unreadable).into_iter().collect())
-    }
-
-    fn gateway(&self, candidate: &Candidate) -> GatewayRow {
-        let of_node = self.view.nodes.get(&candidate.node).and_then(|node| node.internal_ips.first());
-        let of_endpoint =
-            || self.view.endpoints.iter().find(|e| e.attachment == candidate.key)?.underlay.first();
-        GatewayRow {
-            pod: candidate.pod.clone(),
-            node: candidate.node.clone(),
-            node_address: of_node.or_else(of_endpoint).copied(),
-            egress_address: candidate.address,
-            usable: candidate.unusable.is_none(),
-            reason: candidate.unusable.clone(),
-        }
     }
 }
 

@@ -194,16 +194,18 @@ impl<'a> Asking<'a> {
                 format!("pool `{name}`: source PodAddress is not served yet; use a pool with source Pool");
             return Some(("NotServedYet", message));
         }
-        if pool.nat_outgoing {
-            let message =
-                format!("pool `{name}`: natOutgoing is not served yet; use a pool with natOutgoing false");
-            return Some(("NotServedYet", message));
-        }
         None
     }
 
+    /// Why the pool does not serve a pod that left the choice to us.
     fn node_refusal(&self, pool: &Pool) -> Option<String> {
         let (name, node) = (&pool.name, self.node);
+        if pool.kind == PoolKind::IPPool && pool.nat_outgoing {
+            // In Calico that is how pools of pod addresses look.
+            return Some(format!(
+                "pool `{name}` is an IPPool with natOutgoing, which serves only gateways that name it"
+            ));
+        }
         match Selector::parse(&pool.node_selector) {
             Err(error) => Some(format!("pool `{name}`: in nodeSelector {}", error.sentence())),
             Ok(selector) => {

@@ -28,6 +28,7 @@ pub struct Interface {
     /// Its alternative names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altnames: Vec<String>,
-    /// Its addresses that can be reached from elsewhere, in order.
+    /// Its addresses that can be reached from elsewhere, in the kernel's order; IPv6 addresses that pass (temporary, deprecated, failed)
+    /// come last.
     pub addresses: Vec<IpAddr>,
 }

@@ -14,7 +14,7 @@ use crate::egress::exits;
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
-use crate::egress::plan::{Binding, NodePlan, Place, Verdict};
+use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -22,6 +22,13 @@ use crate::kernel::state::NftFamily;
 pub(crate) const HELD: &str = "held";
 /// Chain that sends a pinned packet into the tunnel.
 pub(crate) const TO_TUNNEL: &str = "to_tunnel";
+
+/// Chain that counts what a firewall's chains let through: see [`forwarded`].
+pub const FORWARDED: &str = "forwarded";
+/// Rule that counts what our devices hand to the node's forwarding.
+pub const FORWARDED_FROM_US: &str = "forwarded from us";
+/// Rule that counts what the node's forwarding hands to our devices.
+pub const FORWARDED_TO_US: &str = "forwarded to us";
 
 /// Priorities of nft's named places, as numbers.
 pub mod priority {
@@ -35,6 +42,8 @@ pub mod priority {
     pub const FILTER: i32 = 0;
     /// `srcnat`.
     pub const SRCNAT: i32 = 100;
+    /// Behind everybody's filter: `security` is 50, and firewalld's chains stand at `filter` + 10.
+    pub const LATE: i32 = 300;
 }
 
 /// Both tables of a node.
@@ -142,7 +151,10 @@ fn maps(plan: &NodePlan, table: &mut Table) {
         let pins = pins.map(|(ip, number)| (vec![Atom::Ip(ip)], Some(Value::Goto(pin_chain(number)))));
         table.maps.insert(format!("pin{n}"), map(&[kind], Some(ValueType::Verdict), pins));
 
-        let leases = plan.locals.values().flat_map(|g| g.addresses.iter().map(|ip| (g.veth.clone(), *ip)));
+        // A lease that is hidden behind no address may not leave at all.
+        let may = |g: &LocalGateway, ip: &IpAddr| g.hidden.get(ip) != Some(&None);
+        let own = |g: &LocalGateway| g.addresses.iter().copied().filter(|ip| may(g, ip)).collect::<Vec<_>>();
+        let leases = plan.locals.values().flat_map(|g| own(g).into_iter().map(|ip| (g.veth.clone(), ip)));
         let leases = leases.filter(|(_, ip)| of_family(ip));
         let leases = leases.map(|(veth, ip)| (vec![Atom::Dev(veth), Atom::Ip(ip)], None));
         table.maps.insert(format!("lease{n}"), map(&[KeyType::Ifname, kind], None, leases));
@@ -314,6 +326,7 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let text = format!("meta mark & {mask:#x} != 0 oifgroup != {LINK_GROUP} counter drop");
         rules.push(rule("belt: marked, but not leaving by us", text));
     }
+    rules.extend(forwarded());
     let clamp = format!(
         "tcp flags & (syn | rst) == syn oifname \"{}\" tcp option maxseg size set rt mtu",
         numbers::TUNNEL
@@ -328,6 +341,17 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input.to_vec()));
     }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));
+    let late = base("filter", "forward", priority::LATE, forwarded().to_vec());
+    table.chains.insert(FORWARDED.into(), late);
+}
+
+/// Counters that stand once before and once behind every firewall's chain in the same hook. What the second has not seen, somebody's
+/// policy took: `egret status` says so. Texts that never change, so no plan's change sets one of them back without the other.
+fn forwarded() -> [Rule; 2] {
+    [
+        rule(FORWARDED_FROM_US, format!("iifgroup {LINK_GROUP} counter")),
+        rule(FORWARDED_TO_US, format!("oifgroup {LINK_GROUP} counter")),
+    ]
 }
 
 /// Identity NAT in a chain before every primary's: the flow's source is settled here, so a masquerade behind is skipped,
@@ -336,6 +360,14 @@ fn nat(plan: &NodePlan, table: &mut Table) {
     let mask = plan.here.mark_mask;
     let text = format!("oifgroup {LINK_GROUP} meta mark & {mask:#x} != 0 snat {{ip}} to {{ip}} saddr");
     let mut rules = both("clients keep their address", &text).to_vec();
+    for gateway in plan.locals.values() {
+        let seen = gateway.hidden.iter().filter_map(|(lease, seen)| Some((lease, seen.as_ref()?)));
+        rules.extend(seen.map(|(lease, seen)| {
+            let (ip, veth) = (word(Family::of(*lease)), &gateway.veth);
+            let text = format!("iifname \"{veth}\" {ip} saddr {lease} snat {ip} to {seen}");
+            rule("natOutgoing: with the node's address", text)
+        }));
+    }
     rules.extend(both("leases keep their address", "iifname . {ip} saddr @lease{n} snat {ip} to {ip} saddr"));
     table.chains.insert("srcnat".into(), base("nat", "postrouting", priority::SRCNAT - 10, rules));
 }

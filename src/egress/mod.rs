@@ -7,10 +7,12 @@ pub mod exit_planning;
 pub mod exits;
 pub mod explain;
 pub mod gateway;
+mod gateway_row;
 pub mod gateway_state;
 pub mod inside;
 pub mod interfaces;
 pub mod lint;
+pub mod list;
 pub mod lower;
 pub mod lower_nft;
 pub mod model;
@@ -20,6 +22,7 @@ pub mod numbers;
 pub mod plan;
 pub mod planning;
 pub mod policy;
+pub mod prefixes;
 pub mod resolve;
 pub mod selector;
 mod sharing;
@@ -27,6 +30,6 @@ pub mod transition;
 pub mod unservable;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod world;

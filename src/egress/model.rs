@@ -215,6 +215,7 @@ pub struct Pool {
 
 /// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointState {
     /// Being wired; not used yet.
@@ -292,6 +293,7 @@ pub struct Decision {
 
 /// What a pod is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// Nothing selects it.
@@ -306,6 +308,7 @@ pub enum Role {
 
 /// Where a decision was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Source {
     /// `Pod shop/cart` or `Namespace shop`.
     pub object: String,
@@ -390,6 +393,11 @@ impl NodeGateway {
     pub fn key(&self) -> String {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         format!("node/{}/{}/{}", self.node, self.interface, addresses.join(","))
+    }
+
+    /// The interface that a key names.
+    pub fn interface_in(key: &str) -> Option<&str> {
+        key.strip_prefix("node/")?.split('/').nth(1)
     }
 
     /// Its egress address of a family.

@@ -200,6 +200,10 @@ pub struct LocalGateway {
     pub addresses: Vec<IpAddr>,
     /// Devices on which each address is announced.
     pub announced: BTreeSet<(String, IpAddr)>,
+    /// Leases of pools with `natOutgoing`, each with the node's address that the outside sees instead; without one, what carries the
+    /// lease is dropped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hidden: BTreeMap<IpAddr, Option<IpAddr>>,
 }
 
 /// A gateway that this node itself is: who it is on the wire, and how its packets leave.

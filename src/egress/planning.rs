@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
+use crate::egress::candidates::node_address;
 use crate::egress::exit_planning;
 use crate::egress::model::{
     Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, Resolution, Role, View,
@@ -91,9 +92,16 @@ impl Work<'_> {
                 mac: endpoint.mac,
                 addresses: endpoint.addresses.iter().map(|a| a.ip).collect(),
                 announced: BTreeSet::new(),
+                hidden: BTreeMap::new(),
             };
             for address in &endpoint.addresses {
                 let pool = self.inputs.view.pools.get(&address.pool);
+                if pool.is_some_and(|pool| pool.nat_outgoing) {
+                    // Nobody outside ever sees it, so nobody need find it.
+                    let seen = node_address(self.inputs.view, endpoint, Family::of(address.ip));
+                    gateway.hidden.insert(address.ip, seen);
+                    continue;
+                }
                 if pool.is_some_and(|p| p.announce == Announce::None) {
                     continue;
                 }

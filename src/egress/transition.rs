@@ -14,6 +14,7 @@ use crate::addr::{Cidr, Family};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, PIN_MASK, PIN_SHIFT};
 use crate::egress::plan::{Binding, Client, Exit, Gateway, NodePlan, Place, Verdict, binding_chain};
+use crate::egress::prefixes::{Change, Changes, changes};
 use crate::kernel::nft::table::{Atom, Value};
 use crate::kernel::state::{NftFamily, State};
 
@@ -31,9 +32,12 @@ pub struct Transition {
     /// Indexes that end: once the new plan stands, their entries are deleted. Each holds the NAT binding of an address that it may
     /// not use any more, and only without it can the flow get another.
     pub exits_ended: BTreeSet<u16>,
-    /// Clients whose node is, or was, their own gateway by other rules: once the new plan stands, [`fate`] says of each of their
-    /// flows what becomes of it. A NAT binding made here is frozen, where one made in a gateway's namespace stays behind there.
+    /// Clients to some of whose destinations other gateways lead, or none: once the new plan stands, [`fate`] says of each of their
+    /// flows what becomes of it.
     pub rebuilt: BTreeSet<IpAddr>,
+    /// Clients to some of whose destinations gateways led, or nothing, and that go there direct now: those prefixes are held while
+    /// their entries are deleted. What else the pod sends goes on meanwhile.
+    pub released: BTreeMap<IpAddr, Changes>,
 }
 
 /// What becomes of a flow under a new plan.
@@ -56,7 +60,7 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
         exits_ended: exits_without(before, after),
         ..Transition::default()
     };
-    let (mut used_before, mut used_after) = (BTreeMap::new(), BTreeMap::new());
+    let (mut used_before, mut used_after, mut compared) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for ip in addresses {
         match (bound(before, *ip), bound(after, *ip)) {
             (Some(old_client), Some(new_client)) if old_client.attachment == new_client.attachment => {
@@ -69,9 +73,18 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
                     place.unwrap_or(*number)
                 };
                 transition.moved.extend(left.map(|number| (*ip, known(number))));
-                if at_home(before, &old_client.binding, family) != at_home(after, &new_client.binding, family)
+                let (was, is) = (&old_client.binding, &new_client.binding);
+                let key = (was.clone(), is.clone(), family);
+                let changes = compared.entry(key).or_insert_with(|| changes(before, was, after, is, family));
+                let any = |what: Change| changes.values().any(|change| *change == what);
+                if any(Change::Judged)
+                    || at_home(before, &old_client.binding, family)
+                        != at_home(after, &new_client.binding, family)
                 {
                     transition.rebuilt.insert(*ip);
+                }
+                if any(Change::Released) {
+                    transition.released.insert(*ip, changes.clone());
                 }
             }
             (None, None) => {}
@@ -82,13 +95,21 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
 }
 
 /// The plan to apply while entries are deleted: the old one, with every rebound address held. Not the new one: its gateways may
-/// not be wired yet, and what is held needs no gateway. Inside destinations of either plan stay reachable meanwhile.
-pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) -> NodePlan {
+/// not be wired yet, and what is held needs no gateway. Of a released client only what goes direct anew is held. Inside destinations
+/// of either plan stay reachable meanwhile.
+pub fn holding(
+    before: &NodePlan,
+    after: &NodePlan,
+    rebound: &BTreeSet<IpAddr>,
+    released: &BTreeMap<IpAddr, Changes>,
+) -> NodePlan {
     // A gateway of this node that goes may have lost its devices already.
     let gone = before.locals.keys().filter(|attachment| !after.locals.contains_key(*attachment));
     let mut plan = gone.fold(before.clone(), |plan, attachment| plan.without(attachment));
     plan.inside.extend(&after.inside);
     plan.nodes.clone_from(&after.nodes);
+    // Of exits that were only read back from the kernel nothing is known that could be made.
+    plan.exits.retain(|_, exit| !exit.interface.is_empty());
     // Routes of an interface that is gone cannot be made.
     plan.here.doors.clone_from(&after.here.doors);
     hold(
@@ -98,7 +119,26 @@ pub fn holding(before: &NodePlan, after: &NodePlan, rebound: &BTreeSet<IpAddr>) 
             (*ip, owner.map(|client| client.attachment.clone()).unwrap_or_default())
         }),
     );
+    for (ip, changes) in released {
+        hold_prefixes(&mut plan, *ip, changes);
+    }
     plan
+}
+
+/// Gives a client a binding of its own: its rules, and what is released held.
+fn hold_prefixes(plan: &mut NodePlan, ip: IpAddr, changes: &Changes) {
+    let Some(client) = plan.clients.get(&ip) else { return };
+    let known = plan.bindings.get(&client.binding);
+    let mut rules = known.map(|binding| binding.rules.clone()).unwrap_or_default();
+    let prefixes = changes.iter().filter(|(_, change)| **change == Change::Released);
+    let held: Vec<Cidr> = prefixes.map(|(prefix, _)| *prefix).collect();
+    rules.extend(held.iter().map(|prefix| (*prefix, Verdict::Held)));
+    let names: Vec<String> = held.iter().map(Cidr::to_string).collect();
+    let key = format!("{HELD_KEY}: {} of {}", names.join(", "), client.binding);
+    let chain = binding_chain(&key);
+    let attachment = client.attachment.clone();
+    plan.bindings.insert(chain.clone(), Binding { key, rules });
+    plan.clients.insert(ip, Client { attachment, binding: chain });
 }
 
 /// Clients of the last plan that run on and are none any more keep an element, of a binding that sends everything direct. A FIN or
@@ -143,9 +183,12 @@ pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str
 pub const UNKNOWN: &str = "unknown";
 
 /// The last plan, as far as the kernel tells it when the node's own memory is lost: clients with the binding they have, and
-/// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all.
+/// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all, also while
+/// others are held: bindings, sets and gateways of this node are the next plan's, as far as the kernel has what they need.
 pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodePlan {
-    let mut plan = NodePlan::empty(next.here.clone());
+    let unwired = next.locals.iter().filter(|(_, gateway)| !observed.links.contains_key(&gateway.veth));
+    let mut plan = unwired.fold(next.clone(), |plan, (attachment, _)| plan.without(attachment));
+    plan.clients.clear();
     let table = observed.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned()));
     let maps = ["binding4", "binding6"].into_iter().filter_map(|name| table?.maps.get(name));
     for (key, value) in maps.flat_map(|map| &map.elements) {
@@ -157,11 +200,13 @@ pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodeP
             plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
         }
     }
-    let still = |number: &u32, gateway: &Gateway| {
+    let still = |number: &u32, gateway: &mut Gateway| {
         gateway.next_hops().all(|ip| numbers.gateways.get(&ip) == Some(number))
     };
-    let gateways = next.gateways.iter().filter(|(number, gateway)| still(number, gateway));
-    plan.gateways = gateways.map(|(number, gateway)| (*number, gateway.clone())).collect();
+    plan.gateways.retain(still);
+    let known: BTreeSet<u32> = plan.gateways.keys().copied().collect();
+    plan.sets.values_mut().for_each(|members| members.retain(|number| known.contains(number)));
+    plan.hold_what_has_no_gateway();
     // Of one that the next plan does not know, nothing but its index is known, and that suffices: it ends.
     let exits = numbers.exits.iter().map(|(mac, index)| {
         let known = next.exits.get(index).filter(|exit| exit.mac == *mac).cloned();
@@ -215,10 +260,21 @@ pub fn fate(plan: &NodePlan, client: IpAddr, to: Option<IpAddr>, mark: u32, bare
         Some(Verdict::Held) => false,
         Some(Verdict::Set(set)) => plan.sets.get(set).is_some_and(|members| members.iter().any(carries)),
     };
+    // Where this node translates, a flow that nobody translates can only begin anew.
+    let here = |set: &u8| {
+        let numbers = plan.sets.get(set).into_iter().flatten();
+        let mut members = numbers.filter_map(|number| plan.gateways.get(number));
+        members.any(|gateway| matches!(gateway.place, Place::Exit { .. }))
+    };
+    let anew = match rule.map(|(_, verdict)| verdict) {
+        None | Some(Verdict::Direct) => true,
+        Some(Verdict::Held) => false,
+        Some(Verdict::Set(set)) => here(set),
+    };
     match lives {
         true => Fate::Lives,
         // Without its entry the far end's next packet would open the flow the wrong way round.
-        false if told || bare && pin == 0 => Fate::Told,
+        false if told || bare && (pin == 0 || !anew) => Fate::Told,
         false => Fate::Forgotten,
     }
 }

@@ -29,7 +29,8 @@ pub struct Device {
     pub up: bool,
     /// Link-layer address, where it has one of six bytes.
     pub mac: Option<Mac>,
-    /// Addresses with the prefix lengths of their subnets, in the kernel's order.
+    /// Addresses with the prefix lengths of their subnets, in the kernel's order, but for those that pass, which come last: a
+    /// fixed egress address must not be one.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
@@ -43,7 +44,9 @@ pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
     let found = dump.iter().filter_map(|message| link::read(message.payload));
     let mut devices: Vec<Device> = found.map(|device| plain(&device)).collect();
     let dump = socket.dump(&address::list(None)).map_err(reading("addresses"))?;
-    for found in dump.iter().filter_map(|message| address::read(message.payload)) {
+    let mut found: Vec<_> = dump.iter().filter_map(|message| address::read(message.payload)).collect();
+    found.sort_by_key(|found| found.passing);
+    for found in found {
         if let Some(device) = devices.iter_mut().find(|device| device.index == found.index) {
             device.addresses.push((found.ip, found.prefix));
         }

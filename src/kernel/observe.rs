@@ -92,6 +92,26 @@ pub fn observe<'a>(
     Ok(state)
 }
 
+/// Reads what the kernel gives no notice of when it changes: proxy neighbours, and the settings named. A part of [`observe`], cheap
+/// enough to be read each second.
+///
+/// # Errors
+/// As [`observe`].
+pub fn unannounced<'a>(
+    netns: &super::Netns,
+    scope: &Scope,
+    settings: impl Iterator<Item = &'a str>,
+) -> Result<State, KernelError> {
+    let mut socket = open(netns)?;
+    let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
+    let devices = dump.iter().filter_map(|m| link::read(m.payload));
+    let names = devices.map(|device| (device.index, device.name)).collect();
+    let mut state = State::default();
+    proxies(&mut socket, scope, &names, &mut state)?;
+    state.sysctls = sysctl::read(netns, settings).map_err(KernelError::Setting)?;
+    Ok(state)
+}
+
 /// How to tell what stands at the other end of a device.
 enum Pairs {
     /// This namespace is the home namespace itself.

@@ -2,12 +2,13 @@
 //!
 //! In: a [`Transition`]. Out: entries deleted or re-marked. Never: touches the low byte of a mark, which is foreign.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::Cidr;
 use crate::egress::numbers::{EXIT_MASK, PIN_DEAD, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, exit_mark};
 use crate::egress::plan::NodePlan;
+use crate::egress::prefixes::{self, Change, Changes};
 use crate::egress::transition::{Fate, Transition, fate};
 use crate::kernel::conntrack::{self, Flow, MarkFilter, Sentence};
 
@@ -39,6 +40,24 @@ pub fn forget(
 ) -> Result<(), String> {
     let dead = |ip| joining.contains(&ip).then_some((PIN_DEAD, PIN_MASK));
     conntrack::forget_or_mark(addresses, inside, dead).map(drop).map_err(|e| e.to_string())
+}
+
+/// While prefixes are held: entries of their flows go, whoever carried them.
+///
+/// # Errors
+/// The kernel's refusal, as a sentence.
+pub fn release(released: &BTreeMap<IpAddr, Changes>, inside: &[Cidr]) -> Result<(), String> {
+    if released.is_empty() {
+        return Ok(());
+    }
+    let sentence = |flow: &Flow| {
+        let (Some(changes), Some(to)) = (released.get(&flow.source), flow.to) else { return Sentence::Keep };
+        let goes =
+            prefixes::at(changes, to) == Change::Released && !inside.iter().any(|net| net.contains(to));
+        if goes { Sentence::Delete } else { Sentence::Keep }
+    };
+    let only = released.keys().next().copied().filter(|_| released.len() == 1);
+    conntrack::judge(MarkFilter::ALL, only, sentence).map(drop).map_err(|e| e.to_string())
 }
 
 /// When the new plan stands: flows on a gateway that their pod may not use any more get the dead pin; those with a NAT binding of this

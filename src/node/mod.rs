@@ -16,5 +16,6 @@ pub mod records;
 pub mod removal;
 pub mod repair;
 pub mod situation;
+pub mod status;
 pub mod update;
 pub mod verbs;

@@ -11,6 +11,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
+use crate::egress::prefixes;
 use crate::egress::transition::{
     Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go, transition,
 };
@@ -223,9 +224,11 @@ impl Embedded {
             let owners = [change.before.clients.get(ip), unfinished, change.next.clients.get(ip)];
             owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
         };
-        let awake: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
-        let hold = !awake.is_empty() && Belts::of_this_build().hold;
-        let held = hold.then(|| holding(change.before, change.next, &awake));
+        let awake_ones: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
+        let released: BTreeMap<_, _> =
+            flows.released.iter().filter(|(ip, _)| awake(ip)).map(|(ip, c)| (*ip, c.clone())).collect();
+        let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
+        let held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
         if let Some(held) = &held {
             self.node(change.before, held, Thoroughness::Whole, node_ns, outcome)?;
             not_held(outcome)?;
@@ -234,8 +237,9 @@ impl Embedded {
         let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
         let joins =
             |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
-        let joining = awake.into_iter().filter(joins).collect();
+        let joining = awake_ones.into_iter().filter(joins).collect();
         flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)?;
+        flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
         Ok(held)
     }
 
@@ -405,6 +409,10 @@ impl Change<'_> {
             flows.exits_begun.extend(more.exits_begun);
             flows.exits_ended.extend(more.exits_ended);
             flows.rebuilt.extend(more.rebuilt);
+            for (ip, changes) in more.released {
+                let gone = changes.into_iter().filter(|(_, change)| *change == prefixes::Change::Released);
+                flows.released.entry(ip).or_default().extend(gone);
+            }
         }
         flows
     }

@@ -114,6 +114,10 @@ struct PrintedAddress {
     scope: String,
     #[serde(default)]
     temporary: bool,
+    #[serde(default)]
+    deprecated: bool,
+    #[serde(default)]
+    dadfailed: bool,
 }
 
 fn printed(links: Vec<Printed>) -> Interfaces {
@@ -124,8 +128,10 @@ fn printed(links: Vec<Printed>) -> Interfaces {
         up && link.group != ours && link.ifname.as_deref() != Some("lo")
     };
     let interface = |link: Printed| {
-        let reachable = link.addr_info.into_iter().filter(|a| a.scope == "global" && !a.temporary);
-        let addresses: Vec<IpAddr> = reachable.filter_map(|a| a.local).collect();
+        // As `kernel::devices` has them: what passes comes last.
+        let mut reachable: Vec<_> = link.addr_info.into_iter().filter(|a| a.scope == "global").collect();
+        reachable.sort_by_key(|a| a.temporary || a.deprecated || a.dadfailed);
+        let addresses: Vec<IpAddr> = reachable.into_iter().filter_map(|a| a.local).collect();
         let name = link.ifname.filter(|_| !addresses.is_empty())?;
         Some(Interface { name, altnames: link.altnames, addresses })
     };
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn what_ip_prints_is_read_without_what_leads_nowhere() {
         let read = parse(PRINTED.as_bytes()).unwrap();
-        let addresses = ["192.0.2.7", "2001:db8::7"].map(|ip| ip.parse().unwrap()).to_vec();
+        let addresses = ["192.0.2.7", "2001:db8::7", "2001:db8::99"].map(|ip| ip.parse().unwrap()).to_vec();
         let eth1 = Interface { name: "eth1".into(), altnames: vec!["enp1s0".into()], addresses };
         assert_eq!(read, Interfaces { links: vec![eth1], default4: None, default6: None });
     }

@@ -108,6 +108,17 @@ pub fn lock(path: &Path, who: &str, timeout: Duration) -> Result<Guard, LockErro
     wait(path, timeout, || open(path), |file| drop(say(file, who)))
 }
 
+/// Whether somebody holds the lock at `path`, found without taking it even for a moment: who starts just now must not find it
+/// taken. `/proc/locks` names files by device and inode.
+pub fn is_held(path: &Path) -> bool {
+    let (Ok(file), Ok(locks)) = (std::fs::metadata(path), std::fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    locks.lines().any(|line| line.contains("FLOCK") && line.split_whitespace().any(|word| word == file))
+}
+
 fn wait(
     path: &Path,
     timeout: Duration,
@@ -184,6 +195,7 @@ mod tests {
         let (root, _clean) = scratch();
         let path = root.join("lock");
         let held = lock(&path, "ADD of pod shop/cart-7", Duration::ZERO).unwrap();
+        assert!(is_held(&path));
         let error = lock(&path, "DEL", Duration::from_millis(30)).unwrap_err().to_string();
         assert!(error.contains("held by ADD of pod shop/cart-7 (process "), "{error}");
         drop(held);

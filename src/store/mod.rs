@@ -24,5 +24,5 @@ pub mod record;
 pub use advice::advice;
 pub(crate) use dir::make_folder;
 pub use dir::{Dir, DirError};
-pub use lock::{Guard, HeldBy, LockError, lock, wait_for_writers};
+pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
 pub use record::{RecordError, Swap, Version};

@@ -127,6 +127,11 @@ impl Pod {
         probe::ping(&self.netns()?, to, self.port, self.patience).map(drop)
     }
 
+    /// The same with an echo id of the caller's choice: to a node's connection tracking each id is a flow of its own.
+    pub fn reaches_as(&self, to: IpAddr, id: u16) -> io::Result<()> {
+        probe::ping(&self.netns()?, to, id, self.patience).map(drop)
+    }
+
     /// A TCP connection to keep. It has heard the greeting.
     pub fn tcp_flow(&self, to: IpAddr) -> io::Result<Flow> {
         Flow::tcp(probe::tcp_connect(&self.netns()?, (to, self.port).into(), self.patience)?)

@@ -18,18 +18,20 @@ use egret::addr::Family;
 use egret::agent::state::{AgentState, FILE, Health};
 use egret::node::memory::Memory;
 use egret::store::{Dir, endpoints};
-use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World};
+use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World, faults};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
 /// How long a story waits for what the agent does within 100 ms on a machine with nothing else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What makes a pod a client of the gateways in namespace `gw`.
 pub(crate) const SELECTS_RED: [(&str, &str); 2] = [
     ("egress.projectcalico.org/selector", "egress-code == 'red'"),
     ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'gw'"),
 ];
-const WANTS_LEASES: [(&str, &str); 2] =
+/// What makes a pod ask the policy `way`.
+pub(crate) const POLICY: (&str, &str) = ("egress.projectcalico.org/egressGatewayPolicy", "way");
+pub(crate) const WANTS_LEASES: [(&str, &str); 2] =
     [("cni.projectcalico.org/ipv4pools", "[\"red\"]"), ("cni.projectcalico.org/ipv6pools", "[\"red6\"]")];
 
 /// One world at a time: stories here are about milliseconds.
@@ -56,18 +58,23 @@ impl Lab {
     pub(crate) fn with(topology: Topology) -> Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let world = World::raise(Topology { egret: Some(EGRET.into()), settle: false, ..topology }).unwrap();
-        for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::10/124")] {
-            world
-                .object(&format!(
-                    "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-                     spec: {{cidr: '{cidr}', gatewayNamespaces: \"projectcalico.org/name == 'gw'\", clientNamespaces: \"all()\"}}\n"
-                ))
-                .unwrap();
-        }
+        let lab = Lab { world, _turn: turn };
+        lab.pools("all()");
         for namespace in ["gw", "shop"] {
-            world.namespace(namespace, &[], &[]).unwrap();
+            lab.namespace(namespace, &[], &[]).unwrap();
         }
-        Lab { world, _turn: turn }
+        lab
+    }
+
+    /// Writes both pools. `clients`: whose pods may use their gateways.
+    pub(crate) fn pools(&self, clients: &str) {
+        for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::10/124")] {
+            self.object(&format!(
+                "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {{cidr: '{cidr}', gatewayNamespaces: \"projectcalico.org/name == 'gw'\", clientNamespaces: \"{clients}\"}}\n"
+            ))
+            .unwrap();
+        }
     }
 
     /// An agent on each node.
@@ -113,8 +120,13 @@ impl Lab {
 
     /// A gateway pod `gw/NAME` with a lease of each family.
     pub(crate) fn gateway(&self, node: u8, name: &str) -> Pod {
+        self.gateway_of(node, name, "red")
+    }
+
+    /// The same with another code than `red`.
+    pub(crate) fn gateway_of(&self, node: u8, name: &str, code: &str) -> Pod {
         let name = format!("gw/{name}");
-        self.pod_object(&name, &[("egress-code", "red")], &WANTS_LEASES, node).unwrap();
+        self.pod_object(&name, &[("egress-code", code)], &WANTS_LEASES, node).unwrap();
         self.add_pod(node, &name).unwrap()
     }
 
@@ -177,7 +189,9 @@ impl Agent {
     }
 
     pub(crate) fn state(&self) -> Option<AgentState> {
-        serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()
+        let said = serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()?;
+        assert_eq!(faults(&said), Vec::<String>::new());
+        serde_json::from_value(said).ok()
     }
 
     pub(crate) fn reasons(&self) -> Vec<String> {
@@ -217,8 +231,14 @@ pub(crate) fn memory(node: u8) -> Memory {
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn eventually(what: &str, so: impl FnMut() -> bool) -> Duration {
+    eventually_within(PATIENCE, what, so)
+}
+
+/// The same for what takes longer.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
-    assert!(within(PATIENCE, so), "not within {PATIENCE:?}: {what}");
+    assert!(within(patience, so), "not within {patience:?}: {what}");
     began.elapsed()
 }
 

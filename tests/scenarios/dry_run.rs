@@ -47,7 +47,7 @@ fn who_only_asks_writes_nothing() {
     .unwrap();
     let kernel = |n: u8| lab.node(n).sh("nft -s list ruleset; ip rule; ip route show table all").unwrap();
     let (before, rules) = (files(), [1, 2].map(kernel));
-    let asked: [(u8, &[&str]); 7] = [
+    let asked: [(u8, &[&str]); 9] = [
         (1, &["reconcile", "--dry-run"]),
         (2, &["reconcile", "--dry-run"]),
         (1, &["uninstall", "--dry-run"]),
@@ -55,6 +55,8 @@ fn who_only_asks_writes_nothing() {
         (1, &["explain", "shop/c"]),
         (2, &["explain", "shop/c"]),
         (1, &["ipam", "show"]),
+        (1, &["status"]),
+        (2, &["status"]),
     ];
     for (node, arguments) in asked {
         let answer = lab.json(node, arguments);

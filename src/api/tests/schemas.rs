@@ -30,6 +30,7 @@ fn the_schemas_in_the_documents_are_current() {
         expected.push(path);
     }
     let mut found: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    found.retain(|path| path.is_file());
     found.sort();
     expected.sort();
     assert_eq!(found, expected);

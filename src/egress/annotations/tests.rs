@@ -10,7 +10,8 @@ fn pairs(pairs: &[(&str, &str)]) -> Pairs {
 
 fn refused(annotations: &[(&str, &str)]) -> String {
     let annotations = pairs(annotations);
-    let problem = ClientAnnotations::on(&annotations).unwrap().query().unwrap_err();
+    let found = ClientAnnotations::on(&annotations).unwrap();
+    let problem = found.policies().err().or_else(|| found.query().err()).unwrap();
     format!("{} {}={}: {}", problem.reason, problem.field, problem.value, problem.message)
 }
 
@@ -99,11 +100,6 @@ fn what_cannot_be_obeyed_is_said_with_field_and_value() {
             "SelectorAndPolicy metadata.annotations[\"egress.projectcalico.org/egressGatewayPolicy\"]=internet: \
              `egress.projectcalico.org/egressGatewayPolicy` stands beside `egress.projectcalico.org/selector`, \
              and only one of them can hold: remove one",
-        ),
-        (
-            vec![policy],
-            "NotServedYet metadata.annotations[\"egress.projectcalico.org/egressGatewayPolicy\"]=internet: \
-             egress gateway policies are not served yet: name the gateways with a selector annotation",
         ),
         (
             vec![policy, hops("2")],

@@ -120,8 +120,18 @@ fn what_a_pool_cannot_serve_is_said() {
         "{}",
         refused(&address)
     );
-    let nat = named().with_pool("named", |pool| pool.nat_outgoing = true);
-    assert!(refused(&nat).starts_with("NotServedYet: pool `named`: natOutgoing"), "{}", refused(&nat));
+}
+
+#[test]
+fn an_ip_pool_with_nat_outgoing_serves_who_names_it_and_nobody_else() {
+    let view = world(&[ANY]).with_pool("open4", |pool| {
+        (pool.kind, pool.nat_outgoing) = (PoolKind::IPPool, true);
+    });
+    assert!(!names(&wish(&view), Family::V4).contains(&"open4"));
+    let named = world(&[(V4, "open4")]).with_pool("open4", |pool| {
+        (pool.kind, pool.nat_outgoing) = (PoolKind::IPPool, true);
+    });
+    assert_eq!(names(&wish(&named), Family::V4), ["open4"]);
 }
 
 #[test]

@@ -14,6 +14,10 @@ const HEADER: usize = 8;
 const SCOPE_LINK: u8 = 253;
 /// `RT_SCOPE_HOST`.
 const SCOPE_HOST: u8 = 254;
+/// `IFA_F_DEPRECATED`.
+const DEPRECATED: u8 = 0x20;
+/// `IFA_F_TEMPORARY`, which in IPv4 means secondary, and `IFA_F_DADFAILED`.
+const PASSING_V6: u8 = 0x01 | 0x08;
 
 /// An address as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Assigned {
     pub link_scope: bool,
     /// Valid on this host only, as 127.0.0.1.
     pub host_scope: bool,
+    /// Temporary, deprecated, or refused by duplicate address detection.
+    pub passing: bool,
 }
 
 /// Reads `RTM_NEWADDR`. On a point-to-point device the own address is `IFA_LOCAL`, elsewhere both are equal or only
@@ -41,11 +47,13 @@ pub fn read(payload: &[u8]) -> Option<Assigned> {
             _ => {}
         }
     }
-    let scope = *payload.get(3)?;
+    let (flags, scope) = (*payload.get(2)?, *payload.get(3)?);
+    let ip = local.or(address)?;
     Some(Assigned {
         index: u32_of(payload.get(4..)?)?,
-        ip: local.or(address)?,
+        ip,
         prefix: *payload.get(1)?,
+        passing: flags & DEPRECATED != 0 || ip.is_ipv6() && flags & PASSING_V6 != 0,
         link_scope: scope == SCOPE_LINK,
         host_scope: scope == SCOPE_HOST,
     })

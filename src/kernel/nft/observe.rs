@@ -51,7 +51,7 @@ enum Trouble {
     Failed(Error),
 }
 
-fn not_read(what: &str, error: &nfnetlink::Error) -> Error {
+pub(super) fn not_read(what: &str, error: &nfnetlink::Error) -> Error {
     Error::NotRead { what: what.to_owned(), reason: error.to_string(), errno: error.errno() }
 }
 
@@ -241,7 +241,7 @@ fn hook_name(family: NftFamily, number: u32) -> &'static str {
 }
 
 /// The comment nft keeps in a rule's user data: type (0), length, text with NUL.
-fn comment(rule: Attributes<'_>) -> Option<&str> {
+pub(super) fn comment(rule: Attributes<'_>) -> Option<&str> {
     let mut data = rule.get(7)?;
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;

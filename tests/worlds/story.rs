@@ -1,0 +1,153 @@
+//! The story: ten worlds after each other on one ground, grounds side by side.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::dice::Dice;
+use crate::judge::{self, Expected};
+use crate::stand::{Row, Stand, objects};
+use crate::tally::Tally;
+use crate::written::{WORLDS_PER_GROUND, Written, ground};
+
+/// A run stops looking for more after so many worlds that differ.
+const ENOUGH: usize = 5;
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
+/// What was found in some worlds.
+#[derive(Default)]
+struct Found {
+    tally: Tally,
+    worlds: u64,
+    wrong: Vec<String>,
+}
+
+/// Raises the ground of these seeds and goes through them.
+fn live(seeds: std::ops::Range<u64>, found: &Mutex<Found>) {
+    let mut stand = Stand::raise(ground(seeds.start));
+    let mut before = rows_of(&stand.predict());
+    for seed in seeds.clone() {
+        let (tally, rows, wrong) = world(&mut stand, seed, &before);
+        let mut found = found.lock().unwrap();
+        found.tally.add(&tally);
+        found.worlds += 1;
+        if !wrong.is_empty() {
+            let dump = dump(&stand, seed, &rows, &wrong);
+            found.wrong.push(format!(
+                "world {seed} ({} differences; all in {}):\n  {}\n  alone: EGRET_WORLDS=1 EGRET_WORLDS_SEED={seed}; with what went before: \
+                 EGRET_WORLDS={} EGRET_WORLDS_SEED={}",
+                wrong.len(),
+                dump.display(),
+                wrong.iter().take(24).cloned().collect::<Vec<_>>().join("\n  "),
+                seed - seeds.start + 1,
+                seeds.start
+            ));
+        }
+        if found.wrong.len() >= ENOUGH {
+            return;
+        }
+        before = rows_of(&rows);
+    }
+}
+
+fn rows_of(rows: &[Row]) -> Vec<Expected> {
+    rows.iter().map(|row| row.expected.clone()).collect()
+}
+
+/// One world: written, reconciled, predicted, asked, judged.
+fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>, Vec<String>) {
+    let written = Written::of(seed);
+    stand.write(&written);
+    stand.settle();
+    let rows = stand.predict();
+    let expected = rows_of(&rows);
+    let hidden = stand.hidden();
+    let mut wrong = judge::leaks(&[before, &expected], &stand.capture.packets(), &hidden);
+    wrong.iter_mut().for_each(|line| line.insert_str(0, "while it changed: "));
+    stand.capture.restart();
+    spoil(stand);
+    let ends = stand.end_flows();
+    let asked = stand.ask();
+    let packets = stand.capture.packets();
+    wrong.extend(judge::differences(&expected, &asked, &packets, &hidden));
+    if stand.capture.dropped() > 0 {
+        wrong.push("the capture lost packets, so this world proves nothing".to_owned());
+    }
+    stand.begin_flows();
+    let mut dice = Dice::of(!seed);
+    let row = &rows[dice.below(rows.len())];
+    let said = stand.ask_program(row);
+    if said != row.item {
+        wrong.push(format!("`egret explain` says {said:?}, not {:?}", row.item));
+    }
+    wrong.extend(stand.pending(1 + u8::try_from(dice.below(3)).unwrap()));
+    let mut tally = Tally { asked: asked.len(), packets: packets.len(), ends, ..Tally::default() };
+    rows.iter().for_each(|row| tally.count(&row.item, &written.enforced));
+    (tally, rows, wrong)
+}
+
+/// `EGRET_WORLDS_SPOIL`: a line of shell on every node before pods ask, to see that it is noticed.
+fn spoil(stand: &Stand) {
+    if let Ok(line) = std::env::var("EGRET_WORLDS_SPOIL") {
+        for node in stand.topology().node_numbers() {
+            let _ = stand.node(node).sh(&line);
+        }
+    }
+}
+
+/// Keeps what is needed to look at it in peace.
+fn dump(stand: &Stand, seed: u64, rows: &[Row], wrong: &[String]) -> PathBuf {
+    let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("worlds/{seed}"));
+    let _ = fs::remove_dir_all(&to);
+    fs::create_dir_all(to.join("objects")).unwrap();
+    for entry in fs::read_dir(objects()).unwrap().flatten() {
+        let _ = fs::copy(entry.path(), to.join("objects").join(entry.file_name()));
+    }
+    let said = |row: &Row| {
+        format!("{} to {}: {}: {:?}\n", row.expected.pod, row.expected.to, row.expected.way, row.item)
+    };
+    fs::write(to.join("predicted"), rows.iter().map(said).collect::<String>()).unwrap();
+    fs::write(to.join("differences"), wrong.join("\n")).unwrap();
+    fs::write(to.join("topology"), format!("{:#?}", stand.topology())).unwrap();
+    to
+}
+
+/// `EGRET_WORLDS`: how many (50; more in `scripts/soak`). `EGRET_WORLDS_SEED`: the first one's; each further one has the next.
+#[test]
+fn in_every_world_the_outside_sees_what_was_predicted_and_nothing_else() {
+    let worlds = number("EGRET_WORLDS", 50);
+    let first = number("EGRET_WORLDS_SEED", 1000);
+    println!("EGRET_WORLDS={worlds} EGRET_WORLDS_SEED={first}");
+    let begun = Instant::now();
+    let mut grounds = Vec::new();
+    let mut seed = first;
+    while seed < first + worlds {
+        let end = ((seed / WORLDS_PER_GROUND + 1) * WORLDS_PER_GROUND).min(first + worlds);
+        grounds.push(seed..end);
+        seed = end;
+    }
+    let (grounds, found) = (Mutex::new(grounds.into_iter()), Mutex::new(Found::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let next = grounds.lock().unwrap().next();
+                    let Some(seeds) = next else { return };
+                    live(seeds, &found);
+                }
+            });
+        }
+    });
+    let found = found.into_inner().unwrap();
+    let each = begun.elapsed() / u32::try_from(found.worlds.max(1)).unwrap();
+    println!("{}", found.tally.table());
+    println!("soak: {} worlds, {each:.1?} each: {}", found.worlds, found.tally);
+    assert!(found.wrong.is_empty(), "{}", found.wrong.join("\n\n"));
+    let missing = found.tally.missing();
+    assert!(worlds < 50 || missing.is_empty(), "never met: {missing:#?}");
+    assert!(each < Duration::from_secs(30), "{each:?} each");
+}
