@@ -287,7 +287,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("config");
         fs::write(folder.join("ca.crt"), "x").unwrap();
-        let mut said = |cluster: &str, user: &str, context: Option<&str>| {
+        let said = |cluster: &str, user: &str, context: Option<&str>| {
             let text = format!(
                 "clusters: [{{name: c, cluster: {{server: \"https://a:1\", {cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n\
                  contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"

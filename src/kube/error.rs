@@ -82,7 +82,7 @@ fn advice(source: &io::Error) -> &'static str {
 fn consequence(status: u16) -> &'static str {
     match status {
         401 => ". The credentials are not known to it, or have expired",
-        403 => ". Grant it: `deploy/` has the roles that Egret needs",
+        403 => ". Grant it: `deploy/rbac.yaml` has the role that Egret needs",
         _ => "",
     }
 }
