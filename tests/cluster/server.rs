@@ -60,6 +60,15 @@ impl Server {
         Path::new(&all).join(&self.name)
     }
 
+    /// Moves the calling thread into the network where the server is.
+    pub(crate) fn enter(&self) {
+        let keeper = std::fs::read_to_string(self.state().join("keeper")).unwrap();
+        let keeper = keeper.split(' ').next().unwrap();
+        let first = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", first.trim())).unwrap();
+        nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
     /// Runs kubectl; whether it went well, and all it said.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &[u8]) -> (bool, String) {
         let mut child = Command::new(root().join("scripts/cluster"))
