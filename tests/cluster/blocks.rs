@@ -1,10 +1,11 @@
 //! What only the store over the API can get wrong: many nodes at once, objects that others wrote, rights that are missing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use egret::ipam::{IpamError, Store};
-use egret::kube::{ClusterStore, blocks};
+use egret::ipam::{After, IpamError, Store, release};
+use egret::kube::{ClusterStore, Following, Mirror, blocks};
 
 use crate::server::server;
 use crate::world::*;
@@ -103,7 +104,40 @@ fn who_may_not_is_told_what_and_where_the_rights_are() {
     let error = ClusterStore::new(&store_of_nobody).pools().unwrap_err().to_string();
     assert!(error.contains("User \"nobody\" cannot list resource \"egressblocks\""), "{error}");
     assert!(
-        error.ends_with("(403 Forbidden). Grant it: `deploy/` has the roles that Egret needs"),
+        error.ends_with("(403 Forbidden). Grant it: `deploy/rbac.yaml` has the role that Egret needs"),
         "{error}"
     );
+}
+
+#[test]
+fn the_role_in_deploy_is_enough_for_leases_and_for_following_and_no_more() {
+    let _alone = alone();
+    let server = server();
+    forget_blocks(&client_of("admin"));
+    let rights = std::fs::read(crate::server::root().join("deploy/rbac.yaml")).unwrap();
+    let bind =
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: lab-agent},
+        roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: egret-agent},
+        subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: agent}]}";
+    for manifest in [&rights[..], bind.as_bytes()] {
+        let (well, said) = server.kubectl(&["apply", "-f", "-"], manifest);
+        assert!(well, "{said}");
+    }
+    let client = Arc::new(client_of("agent"));
+    let pool = pool("p", "10.0.0.0/31", 31);
+    let store = ClusterStore::new(&client);
+    // The server learns of rights by a watch of its own.
+    let started = Instant::now();
+    while store.pools().is_err() {
+        assert!(started.elapsed().as_secs() < 10, "{:?}", store.pools());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    given(&store, &[&pool], tenant("pod:a", "node1", "a"), 0);
+    given(&store, &[&pool], tenant("pod:b", "node1", "b"), 0);
+    assert_eq!(release(&store, &holder("node1", "a"), After::Owner, 10).unwrap().len(), 1);
+    let following = Following::start(&client, "here").unwrap();
+    crate::following::until(&following, Mirror::is_synced);
+    for path in ["/api/v1/secrets", "/apis/apps/v1/deployments"] {
+        assert!(client.get(path).unwrap_err().is_forbidden(), "{path}");
+    }
 }

@@ -60,7 +60,7 @@ fn view_of_files() -> View {
 }
 
 /// Waits until the mirror says so; how long it took.
-fn until(following: &Following, what: impl Fn(&Mirror) -> bool) -> Duration {
+pub(crate) fn until(following: &Following, what: impl Fn(&Mirror) -> bool) -> Duration {
     let started = Instant::now();
     while !what(&following.mirror()) {
         assert!(

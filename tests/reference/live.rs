@@ -43,7 +43,7 @@ proptest! {
     }
 }
 
-fn here() -> Here {
+pub(crate) fn here() -> Here {
     Here {
         node: "n0".into(),
         underlay: "192.168.0.1".parse().unwrap(),
@@ -60,7 +60,7 @@ fn here() -> Here {
 }
 
 /// Every pod is wired here; where `shared`, some have the address of another.
-fn locals(pods: &BTreeSet<PodName>, shared: bool) -> Vec<LocalPod> {
+pub(crate) fn locals(pods: &BTreeSet<PodName>, shared: bool) -> Vec<LocalPod> {
     let local = |(n, pod): (u8, &PodName)| LocalPod {
         attachment: format!("pods/{}-{}/eth0", pod.namespace, pod.name),
         pod: Some(pod.clone()),
