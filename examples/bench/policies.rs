@@ -162,10 +162,11 @@ fn policy(n: usize) -> Policy {
         to: To::Direct,
     }));
     Policy {
+        ignores_other_family: false,
         name: format!("policy-{n}"),
         kind: PolicyKind::Ours,
         created: Some(n as i64),
-        enforced: n % 10 == 0,
+        enforced: n.is_multiple_of(10),
         selectors: vec![PodSelection { pods: Some(format!("app == 'app-{n}'")), ..PodSelection::default() }],
         rules,
         deny_others: false,
