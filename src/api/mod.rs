@@ -8,11 +8,13 @@
 mod calico_policy;
 mod cilium_policy;
 pub mod convert;
+mod crd;
 pub mod document;
 mod egress_policy;
 mod egress_pool;
 pub(crate) mod fields;
 mod ip_pool;
+mod kept;
 mod kind;
 mod label_selector;
 pub(crate) mod metadata;
@@ -25,6 +27,7 @@ mod pool;
 mod schema;
 mod service_cidr;
 mod shape;
+mod structural;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -35,6 +38,7 @@ use crate::addr::Cidr;
 use crate::egress::model::{Namespace, Node, Pod, Pool};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
+pub use crd::{Definition, definitions};
 use fields::{Findings, Section, described, shown};
 pub use kind::Kind;
 use kind::Served;
@@ -98,6 +102,13 @@ pub fn read(file: &str, text: &[u8]) -> Reading {
     for value in &documents.values {
         take(file, value, None, &mut reading);
     }
+    reading
+}
+
+/// Reads one member of a list of this `apiVersion` and kind, as an API server gives it; `origin` stands where a file's name would.
+pub fn read_member(origin: &str, version: &str, kind: &str, object: &Value) -> Reading {
+    let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), whole: true };
+    take(origin, object, Some((version, kind)), &mut reading);
     reading
 }
 

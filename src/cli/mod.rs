@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod convert;
+pub mod crds;
 pub mod explain;
 pub mod ipam;
 pub mod known;
@@ -39,7 +40,7 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[command(
     after_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.",
     after_long_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.\n\n\
-                       For packagers and editors: `egret man`, `egret completions`, `egret schema`."
+                       For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`."
 )]
 struct Line {
     #[command(flatten)]
@@ -82,6 +83,9 @@ enum Command {
                       Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root)."
     )]
     Status(status::StatusArgs),
+    /// Print what makes a Kubernetes cluster keep Egret's objects
+    #[command(hide = true)]
+    Crds(crds::CrdsArgs),
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
@@ -248,6 +252,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ipam(args)) => answer(ipam::run(common, &args)),
         Some(Command::Schema(args)) => answer(schema::run(common, &args)),
         Some(Command::Status(args)) => answer(status::run(common, &args)),
+        Some(Command::Crds(args)) => answer(crds::run(common, &args)),
         Some(Command::Lint(args)) => answer(lint::run(common, &args)),
         Some(Command::Convert(args)) => answer(convert::run(common, &args)),
         Some(Command::Man(args)) => answer(man::run(&args)),
