@@ -13,7 +13,9 @@ use std::net::IpAddr;
 use crate::addr::{Cidr, Family};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, PIN_MASK, PIN_SHIFT};
-use crate::egress::plan::{Binding, Client, Exit, Gateway, NodePlan, Place, Verdict, binding_chain};
+use crate::egress::plan::{
+    Binding, Client, Exit, Gateway, LocalPod, NodePlan, Place, Verdict, binding_chain,
+};
 use crate::egress::prefixes::{Change, Changes, changes};
 use crate::kernel::nft::table::{Atom, Value};
 use crate::kernel::state::{NftFamily, State};
@@ -112,9 +114,12 @@ pub fn holding(
     plan.exits.retain(|_, exit| !exit.interface.is_empty());
     // Routes of an interface that is gone cannot be made.
     plan.here.doors.clone_from(&after.here.doors);
+    // Nor can what was read back lead into rules that nobody knows.
+    let lost = plan.clients.iter().filter(|(_, client)| !plan.bindings.contains_key(&client.binding));
+    let held: BTreeSet<IpAddr> = lost.map(|(ip, _)| *ip).chain(rebound.iter().copied()).collect();
     hold(
         &mut plan,
-        rebound.iter().map(|ip| {
+        held.iter().map(|ip| {
             let owner = after.clients.get(ip).or_else(|| before.clients.get(ip));
             (*ip, owner.map(|client| client.attachment.clone()).unwrap_or_default())
         }),
@@ -185,7 +190,9 @@ pub const UNKNOWN: &str = "unknown";
 /// The last plan, as far as the kernel tells it when the node's own memory is lost: clients with the binding they have, and
 /// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all, also while
 /// others are held: bindings, sets and gateways of this node are the next plan's, as far as the kernel has what they need.
-pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodePlan {
+///
+/// A pod that has a record and is no client any more is not unknown: it is let go like any other.
+pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan, locals: &[LocalPod]) -> NodePlan {
     let unwired = next.locals.iter().filter(|(_, gateway)| !observed.links.contains_key(&gateway.veth));
     let mut plan = unwired.fold(next.clone(), |plan, (attachment, _)| plan.without(attachment));
     plan.clients.clear();
@@ -195,8 +202,11 @@ pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodeP
         if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value)
             && *chain != binding_chain(LET_GO_KEY)
         {
-            let known = next.clients.get(ip).filter(|client| client.binding == *chain);
-            let attachment = known.map_or(UNKNOWN, |client| &client.attachment).to_owned();
+            let attachment = match next.clients.get(ip) {
+                Some(client) => (client.binding == *chain).then_some(&client.attachment),
+                None => locals.iter().find(|pod| pod.addresses.contains(ip)).map(|pod| &pod.attachment),
+            };
+            let attachment = attachment.map_or(UNKNOWN, String::as_str).to_owned();
             plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
         }
     }

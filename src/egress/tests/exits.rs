@@ -154,7 +154,7 @@ fn indexes_and_interfaces_are_read_back_from_the_kernel_and_rest_before_they_are
     assert!(!next.exits.contains_key(&gone), "flows may still carry it");
     let change = transition(&plan, &next);
     assert_eq!((change.exits_ended, change.exits_begun), ([gone].into(), [3].into()));
-    let remembered = believed(&node_state(&plan, Belts::ALL), &read, &next);
+    let remembered = believed(&node_state(&plan, Belts::ALL), &read, &next, &[]);
     assert_eq!(transition(&remembered, &next).exits_ended, [gone].into());
     assert!(transition(&remembered, &remembered).exits_begun.is_empty());
 }

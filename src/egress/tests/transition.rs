@@ -11,7 +11,9 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers::PIN_SHIFT;
 use crate::egress::plan::{NodePlan, Place, Verdict};
 use crate::egress::prefixes::{self, Change};
-use crate::egress::transition::{Fate, believed, bound, fate, holding, keep_unread, let_go, transition};
+use crate::egress::transition::{
+    Fate, UNKNOWN, believed, bound, fate, holding, keep_unread, let_go, transition,
+};
 
 #[test]
 fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
@@ -36,7 +38,7 @@ fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_ker
     let kernel = node_state(&before, Belts::ALL);
     let mut world = world.client(11, &[2]);
     let after = world.plan();
-    let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &world.locals);
     let change = transition(&remembered, &after);
     assert_eq!(change.rebound, BTreeSet::from([client(11), ip("fd00:10:60:1::b")]));
     let held = holding(&remembered, &after, &change.rebound, &change.released);
@@ -51,10 +53,34 @@ fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_ker
     // A gateway whose devices are gone is not waited for.
     let mut kernel = kernel;
     kernel.links.retain(|name, _| !before.locals.values().any(|gateway| gateway.veth == *name));
-    let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &world.locals);
     assert!(remembered.locals.is_empty());
     let mut others = remembered.gateways.values();
     assert!(others.all(|gateway| matches!(gateway.place, Place::Remote { .. })));
+}
+
+#[test]
+fn a_node_that_lost_its_plan_lets_a_pod_go_that_is_no_client_any_more() {
+    let mut world = World::new().gateway(2, 1).client(10, &[1]);
+    let kernel = node_state(&world.plan(), Belts::ALL);
+    world.resolution.decisions.clear();
+    let mut after = world.plan();
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &world.locals);
+    keep_unread(&remembered, &mut after, |attachment| attachment == UNKNOWN);
+    let_go(&remembered, &mut after, |_| true);
+    assert!(after.clients.contains_key(&client(10)) && bound(&after, client(10)).is_none());
+    let change = transition(&remembered, &after);
+    assert!(change.rebound.contains(&client(10)));
+    let held = holding(&remembered, &after, &BTreeSet::new(), &change.released);
+    assert!(
+        held.clients.values().all(|client| held.bindings.contains_key(&client.binding)),
+        "no goto into nowhere"
+    );
+    // One that nobody has a record of stays held.
+    let mut after = world.plan();
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &[]);
+    keep_unread(&remembered, &mut after, |attachment| attachment == UNKNOWN);
+    assert!(bound(&after, client(10)).is_some());
 }
 
 #[test]
