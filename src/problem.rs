@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A problem: which object, where, which value, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     /// `Kind namespace/name` or `Kind name`; empty when the file could not even be read that far.
     pub object: String,

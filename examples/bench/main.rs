@@ -8,6 +8,7 @@
 mod by_hand;
 mod calls;
 mod cluster;
+mod live;
 mod paths;
 mod pure;
 mod rows;
@@ -28,7 +29,7 @@ struct Arguments {
     parts: Vec<String>,
 }
 
-const PARTS: [&str; 3] = ["pure", "calls", "paths"];
+const PARTS: [&str; 4] = ["pure", "calls", "paths", "live"];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +52,7 @@ fn run(arguments: &Arguments) -> Result<bool, Trouble> {
         match part.as_str() {
             "pure" => pure::measure(arguments, &mut rows)?,
             "calls" => calls::measure(arguments, &mut rows)?,
+            "live" => live::measure(arguments, &mut rows)?,
             _ => paths::measure(arguments, &mut rows)?,
         }
     }

@@ -97,6 +97,19 @@ impl Rows {
         self.0.push(Row { what: what.to_owned(), measured, value: series.median(), unit, target });
     }
 
+    /// The value that a share of the series is within.
+    pub(crate) fn share(
+        &mut self,
+        what: &str,
+        series: &Series,
+        share: f64,
+        unit: &'static str,
+        target: Target,
+    ) {
+        let measured = format!("{} values", series.0.len());
+        self.0.push(Row { what: what.to_owned(), measured, value: series.at(share), unit, target });
+    }
+
     /// A ratio of two medians measured in turn.
     pub(crate) fn ratio(&mut self, what: &str, pairs: &Pairs, unit: &str, against: &str, target: Target) {
         pairs.print(what, unit, "egret", against);

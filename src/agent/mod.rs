@@ -9,7 +9,9 @@
 //! the node's lock across a wait.
 
 pub mod announcing;
+pub mod brakes;
 pub mod files;
+
 pub mod run;
 pub mod schedule;
 pub mod state;

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::agent::brakes::Brakes;
 use crate::agent::files::{Files, identity};
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
@@ -69,7 +70,7 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentEr
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let mut run = Run {
-        agent: Agent::new(configure as Configure<'_>, node),
+        agent: Agent::new(configure as Configure<'_>, node, Brakes::start(&here)),
         schedule: Schedule::default(),
         files,
         watch,

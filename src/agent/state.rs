@@ -24,6 +24,7 @@ pub const DIRECTORY_EMPTIED: &str = "DirectoryEmptied";
 
 /// The agent of one node. Only additions to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentState {
     /// `egret.dev/v1alpha1`.
@@ -49,9 +50,12 @@ pub struct AgentState {
     /// What was put back because somebody else had taken it away: `rule`, `route`, `nexthop`, `nftables`, `device`, …
     #[serde(default)]
     pub repairs: BTreeMap<String, Repairs>,
-    /// The windows in which this node had no rules of ours, and so sent its clients' packets as if they were none.
+    /// The windows in which this node had no rules of ours.
     #[serde(default)]
     pub ruleset_flushes: Windows,
+    /// Their beginnings, until clients were stopped by policy rules: only then packets could leave as if nobody had selected them.
+    #[serde(default)]
+    pub unguarded: Windows,
     /// The last thing that did not work, whether or not it did later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Failure>,
@@ -62,6 +66,7 @@ pub struct AgentState {
 
 /// How an agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Health {
     /// It has not yet compared everything once.
@@ -78,6 +83,7 @@ pub enum Health {
 
 /// How changed files are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Watching {
     /// The kernel says (inotify).
@@ -88,6 +94,7 @@ pub enum Watching {
 
 /// Changes taken up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Updates {
     /// How often the directory was read and planned from.
@@ -107,6 +114,7 @@ pub struct Updates {
 
 /// How often one kind of thing was put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
     /// Repairs.
@@ -123,6 +131,7 @@ pub struct Repairs {
 
 /// Windows of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Windows {
     /// How many.
@@ -141,8 +150,20 @@ pub struct Windows {
     pub total_micros: u64,
 }
 
+impl Windows {
+    fn count(&mut self, window: Duration, now: u64) {
+        let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        self.times += 1;
+        self.last = Some(now);
+        self.last_micros = micros;
+        self.longest_micros = self.longest_micros.max(micros);
+        self.total_micros += micros;
+    }
+}
+
 /// Something that did not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// When, Unix seconds.
     pub at: u64,
@@ -166,6 +187,7 @@ impl AgentState {
             updates: Updates::default(),
             repairs: BTreeMap::new(),
             ruleset_flushes: Windows::default(),
+            unguarded: Windows::default(),
             last_error: None,
             problems: Vec::new(),
         }
@@ -188,13 +210,12 @@ impl AgentState {
 
     /// Counts a window without rules of ours.
     pub fn flushed(&mut self, window: Duration, now: u64) {
-        let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
-        let windows = &mut self.ruleset_flushes;
-        windows.times += 1;
-        windows.last = Some(now);
-        windows.last_micros = micros;
-        windows.longest_micros = windows.longest_micros.max(micros);
-        windows.total_micros += micros;
+        self.ruleset_flushes.count(window, now);
+    }
+
+    /// Counts the time that passed in it before clients were stopped.
+    pub fn unguarded(&mut self, window: Duration, now: u64) {
+        self.unguarded.count(window, now);
     }
 
     /// Counts a change of the kernel that the directory asked for.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::agent::announcing::Announcing;
+use crate::agent::brakes::Brakes;
 use crate::agent::files::{self, Identity};
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
@@ -37,6 +38,7 @@ pub(super) struct Agent<'a> {
     attachments: BTreeMap<String, Attachment>,
     /// The plan last applied, by whomever.
     applied: Option<Applied>,
+    brakes: Brakes,
     pub(super) announcing: Announcing,
     asked: Vec<Asked>,
     /// Who else answers for our addresses.
@@ -53,7 +55,7 @@ pub(super) struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn new(configure: Configure<'a>, node: Embedded) -> Agent<'a> {
+    pub(super) fn new(configure: Configure<'a>, node: Embedded, brakes: Brakes) -> Agent<'a> {
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,
@@ -62,6 +64,7 @@ impl<'a> Agent<'a> {
             told: None,
             attachments: BTreeMap::new(),
             applied: None,
+            brakes,
             announcing: Announcing::default(),
             asked: Vec::new(),
             owners: Vec::new(),
@@ -73,7 +76,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Whether anything here has, or may have, to do with egress.
+    /// Whether no pod and no plan is here.
     fn is_idle(&self) -> bool {
         self.attachments.is_empty() && self.applied.as_ref().is_none_or(|applied| applied.plan.is_idle())
     }
@@ -89,18 +92,23 @@ impl<'a> Agent<'a> {
     /// Reads, plans, and brings the kernel there.
     pub(super) fn update(&mut self, heard: Option<Instant>) -> Result<(), String> {
         self.adopt_configuration();
-        if self.is_idle() {
-            self.groundless = self.stand().err();
-            return Ok(());
-        }
+        let idle = self.is_idle();
         let ground = match self.stand() {
             Ok(ground) => ground,
+            Err(problem) if idle => {
+                self.groundless = Some(problem);
+                return Ok(());
+            }
             Err(problem) => {
                 let sentence = problem.to_string();
                 self.groundless = Some(problem);
                 return Err(sentence);
             }
         };
+        if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
+            self.groundless = None;
+            return Ok(());
+        }
         let began = Instant::now();
         let outcome = match self.bring() {
             Ok(outcome) => outcome,
@@ -223,6 +231,9 @@ impl<'a> Agent<'a> {
         let applied = self.node.memory.applied();
         if applied != self.applied {
             self.desired = None;
+            if let Some(applied) = &applied {
+                self.brakes.cover(&applied.plan);
+            }
         }
         self.applied = applied;
         let listing = self.node.listing(None).map_err(|e| e.to_string())?;

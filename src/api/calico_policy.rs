@@ -19,20 +19,32 @@
 //! policy are held.
 
 use super::Object;
-use super::egress_policy::{MAX_NEXT_HOPS, PREFERENCE, preference};
+use super::egress_policy::{MAX_NEXT_HOPS, PREFERENCE, SAID, SAME_DESTINATION, preference};
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, selector};
-use super::shape::{CIDR, Field, Shape, document, field};
+use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
 use crate::egress::policy::{PodGateways, PolicyKind, To};
 
-pub(super) const FIELDS: &[Field] = &document(SPEC);
+pub(super) const FIELDS: &[Field] = &document(SPEC, POLICY_RULES);
 
 const SPEC: &[Field] = &[field(
     "rules",
     Shape::Maps(RULE),
     "Destinations and where they go. The longest prefix wins, in any order.",
 )
-.required()];
+.required()
+.rules(&[
+    rule(
+        "self.filter(one, !has(one.destination) || !has(one.destination.cidr)).size() <= 1",
+        "two rules have no destination, so both are for everything; keep one of them",
+    ),
+    SAME_DESTINATION,
+])];
+
+const POLICY_RULES: &[Rule] = &[rule(
+    "self.rules.exists(one, has(one.gateway) || has(one.destination) && has(one.destination.cidr))",
+    "no rule of spec.rules specifies a gateway or a destination; write one that does",
+)];
 
 const RULE: &[Field] = &[
     field("description", Shape::Text, "For people."),
@@ -45,8 +57,14 @@ const DESTINATION: &[Field] =
     &[field("cidr", Shape::Text, "A prefix; a bare address is itself alone. Absent: everything.").like(CIDR)];
 
 const GATEWAY: &[Field] = &[
-    field("selector", Shape::Text, "Selector over the gateway pods' labels.").required(),
-    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces.").required(),
+    field("selector", Shape::Text, "Selector over the gateway pods' labels.")
+        .required()
+        .selects()
+        .rules(SAID),
+    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces.")
+        .required()
+        .selects()
+        .rules(SAID),
     MAX_NEXT_HOPS,
 ];
 

@@ -18,28 +18,44 @@
 //! ```
 
 use super::Object;
-use super::egress_policy::{EGRESS_IP, INTERFACE, MOST_NODE_GATEWAYS};
+use super::egress_policy::{ADDRESS_RULES, EGRESS_IP, INTERFACE, MOST_NODE_GATEWAYS};
 use super::fields::{Findings, Section};
 use super::label_selector::{self, LABEL_SELECTOR, Terms};
 use super::policy::{Draft, destination, leaves_by};
-use super::shape::{Field, PREFIX, Shape, document, field};
+use super::shape::{Field, PREFIX, Rule, Shape, document, field, rule};
 use crate::addr::Cidr;
 use crate::egress::policy::{NodeGatewayWish, PodSelection, PolicyKind, To};
 
-pub(super) const FIELDS: &[Field] = &document(SPEC);
+pub(super) const FIELDS: &[Field] = &document(SPEC, POLICY_RULES);
 
 const SPEC: &[Field] = &[
     field("selectors", Shape::Maps(SELECTION), "Pods that the policy is for; any entry is enough.")
-        .required(),
+        .required()
+        .each(&[rule(
+            "has(self.podSelector) || has(self.namespaceSelector)",
+            "the entry has neither podSelector nor namespaceSelector, and Cilium wants one; write `podSelector: {}` for every pod",
+        )]),
     field("destinationCIDRs", Shape::Texts, "Destinations; the longest prefix wins.").required().like(PREFIX),
     field("excludedCIDRs", Shape::Texts, "Destinations that go direct.").like(PREFIX),
-    field("egressGateway", Shape::Map(GATEWAY), "The node through which they go."),
+    field("egressGateway", Shape::Map(GATEWAY), "The node through which they go.").rules(ADDRESS_RULES),
     field(
         "egressGateways",
         Shape::Maps(GATEWAY),
         "Several: each pod takes one, by its UID. If there is any, `egressGateway` has no effect.",
     )
-    .items(0, MOST_NODE_GATEWAYS),
+    .items(0, MOST_NODE_GATEWAYS)
+    .each(ADDRESS_RULES),
+];
+
+const POLICY_RULES: &[Rule] = &[
+    rule(
+        "size(self.destinationCIDRs) > 0",
+        "destinationCIDRs is empty; write the destinations, such as 0.0.0.0/0 for all of IPv4",
+    ),
+    rule(
+        "has(self.egressGateway) || has(self.egressGateways) && size(self.egressGateways) > 0",
+        "egressGateway is missing, and egressGateways is empty; write where the traffic leaves",
+    ),
 ];
 
 const SELECTION: &[Field] = &[

@@ -27,19 +27,20 @@
 //!         egressIP: 192.0.2.10                 # leaves with this one; neither: the default route's interface
 //!   excludedCIDRs: [203.0.113.7/32]            # direct; on one prefix they win over rules
 //!   defaultAction: Allow                       # Deny: what no rule names is held
+//!   otherFamily: Hold                          # Ignore: a family that no rule names is left as it is, though all of the other is sent
 //! ```
 
 use super::Object;
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, leaves_by, selector};
-use super::shape::{ADDRESS, CIDR, Field, Shape, document, field};
+use super::shape::{ADDRESS, CIDR, Field, Rule, Shape, document, field, rule};
 use crate::addr::Cidr;
 use crate::egress::policy::{NodeGatewayWish, PodGateways, PodSelection, PolicyKind, To};
 
 /// As in Cilium's kind (`maxItems`).
 pub(super) const MOST_NODE_GATEWAYS: usize = 64;
 
-pub(super) const FIELDS: &[Field] = &document(SPEC);
+pub(super) const FIELDS: &[Field] = &document(SPEC, POLICY_RULES);
 
 const SPEC: &[Field] = &[
     field(
@@ -52,12 +53,17 @@ const SPEC: &[Field] = &[
         "selectors",
         Shape::Maps(SELECTION),
         "Pods that the policy selects by itself; any entry is enough. Absent: annotations name the policy.",
-    ),
+    )
+    .each(&[rule(
+        "has(self.selector) || has(self.namespaceSelector) || has(self.nodeSelector)",
+        "the entry has no selector; write `selector: all()` if every pod of the cluster is meant",
+    )]),
     field(
         "rules",
         Shape::Maps(RULE),
         "Destinations and where they go. The longest prefix wins, in any order.",
-    ),
+    )
+    .rules(DESTINATION_RULES),
     field("excludedCIDRs", Shape::Texts, "Destinations that go direct; on one prefix they win over rules.")
         .like(CIDR),
     field(
@@ -66,22 +72,77 @@ const SPEC: &[Field] = &[
         "What becomes of destinations that no rule names: direct, or held.",
     )
     .or("Allow"),
+    field(
+        "otherFamily",
+        Shape::Choice(&["Hold", "Ignore"]),
+        "What becomes of a family that no rule names where all of the other is sent to gateways: held, or left as it is.",
+    )
+    .or("Hold"),
 ];
 
 const SELECTION: &[Field] = &[
-    field("selector", Shape::Text, "Selector over the pods' labels. Absent: all."),
-    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces. Absent: all."),
-    field("nodeSelector", Shape::Text, "Selector over the labels of the node they run on. Absent: all."),
+    field("selector", Shape::Text, "Selector over the pods' labels. Absent: all.").selects().rules(SAID),
+    field("namespaceSelector", Shape::Text, "Selector over the labels of their namespaces. Absent: all.")
+        .selects()
+        .rules(SAID),
+    field("nodeSelector", Shape::Text, "Selector over the labels of the node they run on. Absent: all.")
+        .selects()
+        .rules(SAID),
 ];
+
+/// A selector that is written says something: the grammar reads an empty text as `all()`.
+pub(super) const SAID: &[Rule] = &[rule(
+    "self.matches('[^ \\t]')",
+    "the selector is empty; write `all()` if every one is meant, or leave the field out",
+)];
+
+const POLICY_RULES: &[Rule] = &[rule(
+    "has(self.rules) && self.rules.exists(one, has(one.gateway) || has(one.destination)) \
+     || has(self.excludedCIDRs) && size(self.excludedCIDRs) > 0 || has(self.defaultAction) && self.defaultAction == 'Deny'",
+    "the policy says nothing: it has no rule with a gateway or a destination, no excludedCIDRs, and defaultAction is not \
+     `Deny`; write a rule",
+)];
+
+/// Prefixes inside `cidrs` are compared when the policy is read: here it would cost more than the API server allows.
+const DESTINATION_RULES: &[Rule] = &[
+    rule(
+        "self.filter(one, !has(one.destination) || !has(one.destination.cidr) && !has(one.destination.cidrs)).size() <= 1",
+        "two rules have no destination, so both are for everything; keep one of them",
+    ),
+    SAME_DESTINATION,
+];
+
+/// Of rules of ours and of Calico's.
+pub(super) const SAME_DESTINATION: Rule = rule(
+    "self.filter(one, has(one.destination) && has(one.destination.cidr)).all(one, self.filter(other, \
+         has(other.destination) && has(other.destination.cidr) && other.destination.cidr == one.destination.cidr).size() == 1)",
+    "two rules have one destination, which cannot go two ways; remove one of them",
+);
 
 const RULE: &[Field] = &[
     field("description", Shape::Text, "For people."),
-    field("destination", Shape::Map(DESTINATION), "Where packets go to. Absent: everything, both families."),
+    field("destination", Shape::Map(DESTINATION), "Where packets go to. Absent: everything, both families.").rules(&[
+        rule("!has(self.cidr) || !has(self.cidrs)", "cidrs stands beside cidr; move that prefix into the list"),
+        rule(
+            "!has(self.cidrs) || size(self.cidrs) > 0",
+            "cidrs is empty; write a prefix, or leave `destination` out for everything",
+        ),
+    ]),
     field(
         "gateway",
         Shape::Map(GATEWAY),
         "Pods (`selector`) or nodes (`nodes`) through which they go. Absent: direct, as if there were no policy.",
-    ),
+    )
+    .rules(&[
+        rule(
+            "has(self.selector) || has(self.nodes)",
+            "the selector is missing; a gateway needs one over its pods, or `nodes`; write `all()` if every one is meant",
+        ),
+        rule(
+            "!has(self.nodes) || !has(self.selector) && !has(self.namespaceSelector) && !has(self.maxNextHops)",
+            "selector, namespaceSelector and maxNextHops are for gateway pods, and `nodes` names nodes; remove one",
+        ),
+    ]),
     PREFERENCE,
 ];
 
@@ -91,19 +152,24 @@ const DESTINATION: &[Field] = &[
 ];
 
 const GATEWAY: &[Field] = &[
-    field("selector", Shape::Text, "Selector over the gateway pods' labels; this or `nodes`."),
+    field("selector", Shape::Text, "Selector over the gateway pods' labels; this or `nodes`.")
+        .selects()
+        .rules(SAID),
     field(
         "namespaceSelector",
         Shape::Text,
         "Selector over the labels of the gateway pods' namespaces. Absent: the client's own namespace.",
-    ),
+    )
+    .selects()
+    .rules(SAID),
     MAX_NEXT_HOPS,
     field(
         "nodes",
         Shape::Maps(NODE),
         "Node gateways, instead of `selector`: each pod takes one of them, by its UID.",
     )
-    .items(1, MOST_NODE_GATEWAYS),
+    .items(1, MOST_NODE_GATEWAYS)
+    .each(ADDRESS_RULES),
 ];
 
 const NODE: &[Field] = &[
@@ -112,7 +178,9 @@ const NODE: &[Field] = &[
         Shape::Text,
         "Selector over node labels; the first node by name that matches serves.",
     )
-    .required(),
+    .required()
+    .selects()
+    .rules(SAID),
     INTERFACE,
     EGRESS_IP,
 ];
@@ -138,7 +206,17 @@ pub(super) const INTERFACE: Field = field(
     "interface",
     Shape::Text,
     "Leaves with the first address of each family of this interface, by its name or alternative name. Not beside `egressIP`.",
-);
+)
+.rules(&[rule(
+    "size(self) <= 127 && !self.matches('[[:space:]/]')",
+    "this is no name of a network interface; write one as `ip link` prints it, such as eth1",
+)]);
+
+/// Of a node gateway of ours and of Cilium's.
+pub(super) const ADDRESS_RULES: &[Rule] = &[rule(
+    "!has(self.interface) || self.interface == '' || !has(self.egressIP) || self.egressIP == ''",
+    "interface stands beside egressIP, and only one of them can say the address; remove one",
+)];
 
 /// Of a node gateway of ours and of Cilium's.
 pub(super) const EGRESS_IP: Field = field(
@@ -161,6 +239,8 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     draft.select(selectors);
     let deny = spec.choice("defaultAction", &[("Allow", false), ("Deny", true)], findings) == Some(true);
     draft.deny_others(deny);
+    let ignore = spec.choice("otherFamily", &[("Hold", false), ("Ignore", true)], findings) == Some(true);
+    draft.ignore_other_family(ignore);
     let mut says_something = deny;
     for rule in spec.sections("rules", findings) {
         rule.closed(findings);

@@ -20,11 +20,11 @@
 
 use super::Object;
 use super::fields::{Findings, Section};
-use super::pool::{self, DefaultBlock};
-use super::shape::{CIDR, Field, Shape, document, field};
+use super::pool::{self, DefaultBlock, PERMISSION_RULES, RANGE_RULES};
+use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
 use crate::egress::model::{Announce, Pool, PoolKind, PoolSource};
 
-pub(super) const FIELDS: &[Field] = &document(SPEC);
+pub(super) const FIELDS: &[Field] = &document(SPEC, BLOCK_RULES);
 
 const SPEC: &[Field] = &[
     field(
@@ -33,30 +33,56 @@ const SPEC: &[Field] = &[
         "The pool's addresses. They must be routed to the nodes, and be no special ones.",
     )
     .required()
-    .like(CIDR),
+    .like(CIDR)
+    .rules(RANGE_RULES),
     field(
         "blockSize",
         Shape::Number(0, 128),
         "Prefix length of a block: 20 to 32 for IPv4, 116 to 128 for IPv6; 31 and 127, or the pool's own where that is longer, if absent.",
     ),
-    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.").or("all()"),
+    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.")
+        .or("all()")
+        .selects(),
     field(
         "gatewayNamespaces",
         Shape::Text,
         "Selector over the namespaces whose pods may be gateways of the pool. Absent: none.",
-    ),
+    )
+    .selects()
+    .rules(PERMISSION_RULES),
     field(
         "clientNamespaces",
         Shape::Text,
         "Selector over the namespaces whose pods may use those gateways. Absent: the gateway's own.",
-    ),
-    field("source", Shape::Choice(&["Pool", "PodAddress"]), "Where the address comes from.").or("Pool"),
+    )
+    .selects()
+    .rules(PERMISSION_RULES),
+    field("source", Shape::Choice(&["Pool", "PodAddress"]), "Where the address comes from.")
+        .or("Pool")
+        .rules(&[rule(
+            "self != 'PodAddress'",
+            "source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`",
+        )]),
     field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
     field("strictAffinity", Shape::Flag, "Never borrow from another node's block.").or("false"),
     field("announce", Shape::Choice(&["Auto", "None"]), "How the outside finds the way to a lease.")
         .or("Auto"),
     field("cooldownSeconds", Shape::Number(0, 604_800), "Rest of a freed address, in seconds.").or("60"),
     field("disabled", Shape::Flag, "No new leases.").or("false"),
+];
+
+/// Absent, the block is the usual one or the pool, whatever is smaller: nothing to check.
+const BLOCK_RULES: &[Rule] = &[
+    rule(
+        "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
+         : self.blockSize >= 20 && self.blockSize <= 32)",
+        "blockSize is not between 20 and 32, the sizes for IPv4, or 116 and 128, those for IPv6",
+    ),
+    rule(
+        "!has(self.blockSize) || (isCIDR(self.cidr) ? self.blockSize >= cidr(self.cidr).prefixLength() \
+         : !isIP(self.cidr) || self.blockSize == (self.cidr.contains(':') ? 128 : 32))",
+        "the pool has fewer addresses than one block of blockSize; set blockSize to the pool's prefix length or more",
+    ),
 ];
 
 /// /31 has two usable addresses (RFC 3021). A pool of one address is one block.

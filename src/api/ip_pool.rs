@@ -6,8 +6,8 @@
 
 use super::Object;
 use super::fields::{Findings, Section};
-use super::pool::{self, DefaultBlock};
-use super::shape::{CIDR, Field, METADATA, Shape, field};
+use super::pool::{self, DefaultBlock, RANGE_RULES};
+use super::shape::{CIDR, Field, METADATA, Rule, Shape, field, rule};
 use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
 
 /// Calico's defaults. A pool smaller than a block is invalid there, and so it is here.
@@ -20,17 +20,36 @@ pub(super) const FIELDS: &[Field] = &[
         "Annotations `egret.dev/gateway-namespaces` and `egret.dev/client-namespaces` narrow the pool.",
     )
     .required(),
-    field("spec", Shape::Open(SPEC), "As in Calico; what is not listed is Calico's own.").required(),
+    field("spec", Shape::Open(SPEC), "As in Calico; what is not listed is Calico's own.")
+        .required()
+        .rules(BLOCK_RULES),
+];
+
+/// Calico's blocks do not shrink to their pool.
+const BLOCK_RULES: &[Rule] = &[
+    rule(
+        "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
+         : self.blockSize >= 20 && self.blockSize <= 32)",
+        "blockSize is not between 20 and 32, the sizes for IPv4, or 116 and 128, those for IPv6",
+    ),
+    rule(
+        "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize \
+         : self.cidr.contains(':') ? 122 : 26)",
+        "the pool has fewer addresses than one block of blockSize (26 if absent, 122 for IPv6); set blockSize to the \
+         pool's prefix length or more",
+    ),
 ];
 
 const SPEC: &[Field] = &[
-    field("cidr", Shape::Text, "The pool's addresses.").required().like(CIDR),
+    field("cidr", Shape::Text, "The pool's addresses.").required().like(CIDR).rules(RANGE_RULES),
     field(
         "blockSize",
         Shape::Number(0, 128),
         "Prefix length of a block: 20 to 32 (26 if absent), for IPv6 116 to 128 (122).",
     ),
-    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.").or("all()"),
+    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.")
+        .or("all()")
+        .selects(),
     field(
         "assignmentMode",
         Shape::Choice(&["Automatic", "Manual"]),

@@ -7,11 +7,14 @@
 
 mod calico_policy;
 mod cilium_policy;
+pub mod convert;
+mod crd;
 pub mod document;
 mod egress_policy;
 mod egress_pool;
 pub(crate) mod fields;
 mod ip_pool;
+mod kept;
 mod kind;
 mod label_selector;
 pub(crate) mod metadata;
@@ -24,6 +27,7 @@ mod pool;
 mod schema;
 mod service_cidr;
 mod shape;
+mod structural;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -34,6 +38,7 @@ use crate::addr::Cidr;
 use crate::egress::model::{Namespace, Node, Pod, Pool};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
+pub use crd::{Definition, definitions};
 use fields::{Findings, Section, described, shown};
 pub use kind::Kind;
 use kind::Served;

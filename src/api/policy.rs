@@ -39,6 +39,7 @@ impl Draft {
             selectors: Vec::new(),
             rules: Vec::new(),
             deny_others: false,
+            ignores_other_family: kind == PolicyKind::Cilium,
             unfit: Vec::new(),
         };
         Draft { policy, taken: HashMap::new(), everything: None }
@@ -50,6 +51,10 @@ impl Draft {
 
     pub(super) fn deny_others(&mut self, deny: bool) {
         self.policy.deny_others = deny;
+    }
+
+    pub(super) fn ignore_other_family(&mut self, ignore: bool) {
+        self.policy.ignores_other_family = ignore;
     }
 
     pub(super) fn select(&mut self, selectors: Vec<PodSelection>) {

@@ -3,6 +3,7 @@
 //! A pool is right by construction: masked, its block inside it, no address in it that could never be a source.
 
 use super::fields::{Findings, Section};
+use super::shape::{Rule, rule};
 use crate::addr::{Cidr, CidrError, Family};
 use crate::egress::selector::Selector;
 
@@ -27,6 +28,27 @@ const UNUSABLE: [(&str, &str); 9] = [
     ("fe80::/10", "link-local"),
     ("ff00::/8", "multicast"),
 ];
+
+/// What can be said of `spec.cidr` without reading it here: the same as [`range`] says.
+pub(super) const RANGE_RULES: &[Rule] = &[
+    rule(
+        "!isCIDR(self) || cidr(self) == cidr(self).masked()",
+        "the prefix has bits set below its length; write its first address, as in 10.10.10.0/28",
+    ),
+    rule(
+        "!isCIDR(self) && !isIP(self) || !['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', \
+         '255.255.255.255/32', '::/127', 'fe80::/10', 'ff00::/8'].exists(range, isIP(self) \
+         ? cidr(range).containsIP(self) : cidr(range).containsCIDR(self) || cidr(self).containsCIDR(range))",
+        "the range holds loopback, link-local, multicast or other special addresses, which no outside host answers; \
+         choose a range that is routed to your nodes",
+    ),
+];
+
+/// A permission is never given by an oversight.
+pub(super) const PERMISSION_RULES: &[Rule] = &[rule(
+    "self.matches('[^ \\t]')",
+    "the selector is empty; write `all()` for every namespace, or leave the field out",
+)];
 
 /// `spec.cidr` and `spec.blockSize`.
 pub(super) fn range(

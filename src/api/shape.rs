@@ -34,6 +34,12 @@ pub(crate) enum Shape {
     Open(&'static [Field]),
     /// A list of maps.
     Maps(&'static [Field]),
+    /// Maps of these fields, each by a name. This and the next two only stand in what Egret writes itself.
+    Named(&'static [Field]),
+    /// A whole number that no 32 bits hold.
+    Count,
+    /// `conditions` of `meta/v1`.
+    Conditions,
     /// Not looked at here, or read without complaint.
     Any,
 }
@@ -42,17 +48,46 @@ pub(crate) enum Shape {
 #[derive(Clone, Copy)]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
-    about: &'static str,
+    pub(super) about: &'static str,
     pub(crate) shape: Shape,
-    required: bool,
-    default: Option<&'static str>,
-    pattern: Option<&'static str>,
-    items: Option<(usize, usize)>,
+    pub(super) required: bool,
+    pub(super) default: Option<&'static str>,
+    pub(super) pattern: Option<&'static str>,
+    pub(super) items: Option<(usize, usize)>,
+    pub(super) selects: bool,
+    pub(super) rules: &'static [Rule],
+    pub(super) each: &'static [Rule],
+}
+
+/// What a cluster's API server checks besides types: an expression over `self`, and the sentence if it is false.
+#[derive(Clone, Copy)]
+pub(crate) struct Rule {
+    /// In the Common Expression Language, as Kubernetes 1.31 and newer speak it.
+    pub(super) cel: &'static str,
+    /// As the reader says it, without the value, which the API server shows.
+    pub(super) says: &'static str,
+}
+
+/// An expression, and the sentence if it is false.
+pub(crate) const fn rule(cel: &'static str, says: &'static str) -> Rule {
+    Rule { cel, says }
 }
 
 /// `name`, what it means, what it holds.
 pub(crate) const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
-    Field { name, about, shape, required: false, default: None, pattern: None, items: None }
+    let (default, pattern, items) = (None, None, None);
+    Field {
+        name,
+        about,
+        shape,
+        required: false,
+        default,
+        pattern,
+        items,
+        selects: false,
+        rules: &[],
+        each: &[],
+    }
 }
 
 impl Field {
@@ -80,6 +115,24 @@ impl Field {
         self
     }
 
+    /// Its text is a selector.
+    pub(crate) const fn selects(mut self) -> Field {
+        self.selects = true;
+        self
+    }
+
+    /// What must be true of it as a whole.
+    pub(crate) const fn rules(mut self, rules: &'static [Rule]) -> Field {
+        self.rules = rules;
+        self
+    }
+
+    /// What must be true of each entry of its list.
+    pub(crate) const fn each(mut self, rules: &'static [Rule]) -> Field {
+        self.each = rules;
+        self
+    }
+
     /// The JSON schema of the field; `strict`: maps may have no other fields.
     fn schema(&self, strict: bool) -> Value {
         let mut schema = match self.shape {
@@ -92,6 +145,9 @@ impl Field {
             Shape::Map(fields) => map(fields, strict),
             Shape::Open(fields) => map(fields, false),
             Shape::Maps(fields) => json!({"type": "array", "items": map(fields, strict)}),
+            Shape::Named(fields) => json!({"type": "object", "additionalProperties": map(fields, strict)}),
+            Shape::Count => json!({"type": "integer", "minimum": 0}),
+            Shape::Conditions => json!({"type": "array"}),
             Shape::Any => json!({}),
         };
         if let (Some(pattern), Some(Value::Object(of))) = (
@@ -155,7 +211,7 @@ const METADATA_FIELD: Field =
 const STATUS_FIELD: Field = field("status", Shape::Any, "Not looked at.");
 
 /// The fields of a document of a kind that is ours to check wholly, besides `apiVersion` and `kind`.
-pub(super) const fn document(spec: &'static [Field]) -> [Field; 3] {
-    let spec = field("spec", Shape::Map(spec), "What is wanted.").required();
+pub(super) const fn document(spec: &'static [Field], rules: &'static [Rule]) -> [Field; 3] {
+    let spec = field("spec", Shape::Map(spec), "What is wanted.").required().rules(rules);
     [METADATA_FIELD, spec, STATUS_FIELD]
 }

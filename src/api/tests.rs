@@ -1,5 +1,6 @@
 //! What users write, and what they are told. Each story is a file; the sentences are compared whole.
 
+mod definitions;
 mod policies;
 mod schemas;
 

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::{Common, Output};
-use crate::egress::explain::{Explanation, UNKNOWN_NAMESPACE, explain};
+use super::known::Known;
+use super::{Common, Output, Refused, json};
+use crate::addr::Family;
+use crate::egress::explain::{Explanation, Item, UNKNOWN_NAMESPACE, explain};
 use crate::egress::model::PodName;
-use crate::node::embedded::Embedded;
 
 /// Its arguments.
 #[derive(Debug, Clone, Args)]
@@ -25,14 +26,24 @@ pub struct ExplainArgs {
 /// Explains one pod; `false` if neither it nor its namespace is known.
 ///
 /// # Errors
-/// The directory cannot be read.
-pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), String> {
+/// Nothing is known.
+pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refused> {
     let (namespace, name) = args.pod.split_once('/').unwrap_or(("default", &args.pod));
-    let node = Embedded::look(&common.config()?).map_err(|e| e.to_string())?;
-    let (view, objects, problems) = node.whole_view().map_err(|e| e.to_string())?;
-    let mut explanation = explain(&view, &PodName::new(namespace, name), args.destination);
-    explanation.problems = explanation.problems.into_iter().map(|problem| objects.placed(problem)).collect();
-    explanation.problems.extend(problems);
+    let known = Known::look(common)?;
+    let mut explanation = explain(&known.view, &PodName::new(namespace, name), args.destination);
+    for item in &mut explanation.items {
+        forget_assumed(&known, item);
+    }
+    let items = &explanation.items;
+    let concerned = |pod: &PodName| {
+        let mut gateways = items.iter().flat_map(|item| &item.gateways);
+        gateways.any(|gateway| gateway.pod.as_ref() == Some(pod))
+    };
+    let note = known.note(concerned);
+    explanation.notes.extend(note);
+    let placed = explanation.problems.into_iter().map(|problem| known.objects.placed(problem));
+    explanation.problems = placed.collect();
+    explanation.problems.extend(known.problems);
     explanation.problems.dedup();
     // A name that nothing is known of is a slip of the pen: scripts must not take the answer for one about their pod.
     let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
@@ -40,11 +51,22 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), String
     Ok((print(&explanation, common.output)?, known))
 }
 
-fn print(explanation: &Explanation, output: Output) -> Result<String, String> {
-    match output {
-        Output::Text => Ok(explanation.to_string()),
-        Output::Json => {
-            serde_json::to_string_pretty(explanation).map(|text| text + "\n").map_err(|e| e.to_string())
+/// Takes back the addresses that nobody has leased yet.
+fn forget_assumed(known: &Known, item: &mut Item) {
+    let address = item.destination.split('/').next().and_then(|text| text.parse().ok());
+    let Some(family) = address.map(|ip: IpAddr| Family::of(ip)) else { return };
+    for gateway in &mut item.gateways {
+        let address = gateway.egress_address;
+        known.forget_assumed(gateway, family);
+        if gateway.egress_address.is_none() {
+            item.sources.retain(|source| Some(*source) != address);
         }
+    }
+}
+
+fn print(explanation: &Explanation, output: Output) -> Result<String, Refused> {
+    match output {
+        Output::Json => Ok(json(explanation)?),
+        _ => Ok(explanation.to_string()),
     }
 }

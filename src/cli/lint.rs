@@ -31,8 +31,9 @@ pub struct LintArgs {
 
 /// What was found, as one JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct LintReport {
+pub(super) struct LintReport {
     api_version: &'static str,
     kind: &'static str,
     /// Every object that was read.
@@ -45,16 +46,20 @@ struct LintReport {
 
 /// An object that was read.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Item {
     /// `Pod shop/cart`.
     object: String,
+    /// Its file.
     file: String,
+    /// Whether it is as it should be.
     verdict: Verdict,
 }
 
 /// The worst that was found of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,

@@ -65,13 +65,27 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
     if !fs::metadata(path).map_err(unusable)?.is_dir() {
         return Ok(vec![content(path)?]);
     }
-    let mut files = BTreeSet::new();
-    walk(path, DEPTH, &mut files)?;
-    if files.is_empty() {
+    // What `ip -j address` printed of nodes may lie beside the manifests.
+    let texts = folder(path, &["interfaces"])?;
+    if texts.is_empty() {
         let sentence = format!("there is no .yaml, .yml or .json file in {}", path.display());
         return Err(Refused::misused(sentence));
     }
-    files.iter().map(|file| content(file)).collect()
+    Ok(texts)
+}
+
+/// The manifests of a folder, at any depth, but for those below certain folders of it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn folder(path: &Path, except: &[&str]) -> Result<Vec<Text>, Refused> {
+    let mut files = BTreeSet::new();
+    walk(path, DEPTH, &mut files)?;
+    let excepted = |file: &PathBuf| {
+        let below = file.strip_prefix(path).ok().and_then(|below| below.components().next());
+        below.is_some_and(|first| except.iter().any(|name| first.as_os_str() == *name))
+    };
+    files.iter().filter(|file| !excepted(file)).map(|file| content(file)).collect()
 }
 
 fn content(path: &Path) -> Result<Text, Refused> {

@@ -24,16 +24,21 @@ pub struct NodeArgs {
 
 /// What was done to a node, as one JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct ReconcileReport<'a> {
+pub(super) struct ReconcileReport<'a> {
     api_version: &'static str,
     kind: &'static str,
+    /// Its name.
     node: &'a str,
+    /// The node's own namespace, and those of its gateways that were looked at.
     items: Vec<Item<'a>>,
     problems: &'a [Problem],
 }
 
+/// One namespace.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Item<'a> {
     /// `node`, or a gateway's attachment.

@@ -19,6 +19,10 @@ impl Paint {
     /// Plain text.
     pub const OFF: Paint = Paint(false);
 
+    /// As on a terminal.
+    #[cfg(test)]
+    pub const ALWAYS: Paint = Paint(true);
+
     /// Something is wrong.
     pub fn bad(self, text: &str) -> String {
         self.escape("31", text)
@@ -65,7 +69,7 @@ mod tests {
     #[test]
     fn paint_takes_no_columns_and_none_is_none() {
         assert_eq!(Paint::OFF.bad("held"), "held");
-        assert_eq!(Paint(true).bad("held"), "\x1b[31mheld\x1b[0m");
-        assert_eq!(width(&Paint(true).good("größe")), 5);
+        assert_eq!(Paint::ALWAYS.bad("held"), "\x1b[31mheld\x1b[0m");
+        assert_eq!(width(&Paint::ALWAYS.good("größe")), 5);
     }
 }

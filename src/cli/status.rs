@@ -22,8 +22,9 @@ pub struct StatusArgs {}
 
 /// One JSON document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct StatusReport {
+pub(super) struct StatusReport {
     api_version: &'static str,
     kind: &'static str,
     /// This node.
@@ -33,6 +34,7 @@ struct StatusReport {
 
 /// The node and its agent.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Item {
     #[serde(flatten)]

@@ -67,6 +67,7 @@ pub fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::paint::Paint;
 
     #[test]
     fn columns_line_up_and_numbers_stand_to_the_right() {
@@ -74,5 +75,19 @@ mod tests {
         table.row(["egress".to_owned(), "7".to_owned(), String::new()]);
         table.row(["a".to_owned(), "1024".to_owned(), "x".to_owned()]);
         assert_eq!(table.to_string(), "POOL    LEASED  WHY\negress       7  -\na         1024  x\n");
+    }
+
+    #[test]
+    fn the_widest_address_there_is_widens_its_column_alone() {
+        let wide = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        let mut table = Table::new(&["ADDRESS", "PACKETS", "WHY"]);
+        table.row([wide.to_owned(), "7".to_owned(), Paint::ALWAYS.bad("held")]);
+        table.row(["10.10.10.1".to_owned(), "1024".to_owned(), "direct".to_owned()]);
+        let lines: Vec<String> = table.to_string().lines().map(str::to_owned).collect();
+        let column = |line: &str, word: &str| line.find(word).unwrap() + word.len();
+        assert_eq!(column(&lines[1], " 7"), column(&lines[2], " 1024"), "numbers end in one column");
+        assert_eq!(lines[0].find("WHY"), lines[2].find("direct"));
+        assert_eq!(lines[0].find("WHY"), lines[1].find('\x1b'), "escapes take no columns");
+        assert_eq!(lines[0].find("PACKETS"), Some(wide.len() + 2));
     }
 }

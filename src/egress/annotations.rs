@@ -75,6 +75,13 @@ impl Annotation {
     }
 }
 
+/// Every name of somebody else's under which an annotation is read, with ours.
+pub fn twins() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let pairs =
+        |annotation: Annotation| annotation.0.iter().skip(1).map(move |name| (*name, annotation.name()));
+    ALL.into_iter().flat_map(pairs)
+}
+
 /// The path of an annotation as a problem's field names it.
 pub fn field(name: &str) -> String {
     format!("metadata.annotations[\"{name}\"]")

@@ -28,6 +28,7 @@ pub use text::Shown;
 
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// `egret.dev/v1alpha1`
@@ -44,6 +45,7 @@ pub struct Explanation {
 
 /// What one pod does with one destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The pod.
@@ -56,6 +58,9 @@ pub struct Item {
     /// Which object and annotation decided; absent if nothing selects the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<Source>,
+    /// The policy whose rule this is, with the rule and its prefix; absent where annotations alone say where to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Source>,
     /// The address asked for, or a prefix.
     pub destination: String,
     /// The rule's prefix that holds it; absent if none does, or none is asked.
@@ -78,6 +83,7 @@ pub struct Item {
 
 /// What is done with packets for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Leaves through one of the usable gateways.
@@ -243,6 +249,7 @@ impl Asking<'_> {
             pod,
             role: self.decision.role,
             decided_by: self.decision.decided_by.clone(),
+            policy: None,
             destination,
             rule: None,
             inside: None,
@@ -301,7 +308,8 @@ impl Asking<'_> {
         let usable = gateways.iter().filter(|gateway| gateway.usable);
         let sources: BTreeSet<IpAddr> = usable.filter_map(|gateway| gateway.egress_address).collect();
         let sources = if action == Verdict::Gateway { sources.into_iter().collect() } else { Vec::new() };
-        Item { rule: Some(rule), sources, gateways, change, ..self.item(destination, action, reason) }
+        let policy = outcome.decided_by.as_deref().cloned();
+        Item { rule: Some(rule), policy, sources, gateways, change, ..self.item(destination, action, reason) }
     }
 
     /// Why the pod is held, and what would free it: a gateway, or a correction.

@@ -12,6 +12,7 @@ use crate::egress::model::{Candidate, Endpoint, NodeGateway, PodName, View};
 
 /// A gateway that a rule looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRow {
     /// The gateway pod; none: the node itself is the gateway.

@@ -33,6 +33,7 @@ const EVERYWHERE: [(&str, &str); 12] = [
 
 /// One inside prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Inside {
     /// The prefix.
     pub cidr: Cidr,

@@ -23,6 +23,7 @@ use crate::problem::Problem;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something is not obeyed: an object cannot be used, pods are held, an annotation is nobody's.
@@ -33,6 +34,7 @@ pub enum Severity {
 
 /// A problem and how bad it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// How bad.
     pub severity: Severity,
@@ -62,7 +64,7 @@ const OF_NODES: [&str; 2] = ["NoGatewayNode", "NoEgressAddress"];
 /// What is wrong between objects, each of which could be read. What is wrong inside one is known from reading it.
 pub fn lint(view: &View) -> Vec<Finding> {
     let mut view = view.clone();
-    view.endpoints = gateways(&view);
+    view.endpoints = assumed_gateways(&view);
     let resolution = resolve(&view, asked(&view));
     let told = |problem: &Problem| {
         let reason = problem.reason.as_str();
@@ -99,8 +101,9 @@ fn asked(view: &View) -> BTreeSet<PodName> {
     view.pods.keys().cloned().chain(any).collect()
 }
 
-/// An endpoint for each pod that would be a gateway. Its address is one of its pool, so that the pool's permissions count.
-fn gateways(view: &View) -> Vec<Endpoint> {
+/// An endpoint for each pod that would be a gateway, for those who know manifests alone. Its address is one of its pool, so that the
+/// pool's permissions count; which one it would lease nobody knows.
+pub fn assumed_gateways(view: &View) -> Vec<Endpoint> {
     let wish = |pod: &PodName| {
         let node = view.pods.get(pod)?.node.clone().unwrap_or_default();
         let wish = gateway::wanted(view, pod, &node).ok().flatten()?;
@@ -174,6 +177,9 @@ fn open_pool(name: &str) -> Problem {
 
 /// A policy that sends the whole internet of one family to gateways and says nothing of the other's.
 fn one_family(policy: &Policy) -> Option<Problem> {
+    if policy.kind != PolicyKind::Cilium && policy.ignores_other_family {
+        return None; // it was said, so it is meant
+    }
     let everything = |family: Family| family.everything();
     let sent =
         |cidr: Cidr| policy.rules.iter().find(|rule| rule.destination == cidr && rule.to != To::Direct);

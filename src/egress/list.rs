@@ -6,7 +6,7 @@
 //! The longest prefix of a pod's rows decides, and one row per address always stands for its family's whole internet, so that every
 //! destination outside the cluster is in the table. Inside destinations (`inside`) go direct whatever the rows say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::problem::Problem;
 
 /// What the pods asked for do with their traffic.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Listing {
     /// By pod, address, destination; a pod's addresses stand in its object's order.
@@ -31,6 +32,7 @@ pub struct Listing {
 
 /// What one address of a pod does with one destination prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// The pod.
@@ -68,6 +70,13 @@ pub fn list(view: &View, pods: impl IntoIterator<Item = PodName>) -> Listing {
         rows.of(&resolver.decide(&pod), &mut items);
     }
     Listing { items, problems: resolver.problems().to_vec() }
+}
+
+/// Every pod of a view, and those that exist and cannot be read.
+pub fn everyone(view: &View) -> BTreeSet<PodName> {
+    let unread = view.broken.iter().filter_map(|object| object.strip_prefix("Pod ")?.split_once('/'));
+    let unread = unread.map(|(namespace, name)| PodName::new(namespace, name));
+    view.pods.keys().cloned().chain(unread).collect()
 }
 
 /// Rows of decisions; pods that share their rules share what is said of gateways.

@@ -30,6 +30,6 @@ pub mod transition;
 pub mod unservable;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod world;

@@ -215,6 +215,7 @@ pub struct Pool {
 
 /// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointState {
     /// Being wired; not used yet.
@@ -292,6 +293,7 @@ pub struct Decision {
 
 /// What a pod is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// Nothing selects it.
@@ -306,6 +308,7 @@ pub enum Role {
 
 /// Where a decision was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Source {
     /// `Pod shop/cart` or `Namespace shop`.
     pub object: String,

@@ -37,6 +37,9 @@ pub const PRIORITY_TUNNEL: u32 = 700;
 pub const PRIORITY_LOCAL: u32 = 710;
 /// Rule priority of gateway sets' tables: one priority for all, so that their number costs nothing to read.
 pub const PRIORITY_SETS: u32 = 720;
+/// Rule priority of the brake: a client's address, as long as the rules that decide about it are gone → unreachable. Behind those
+/// that lead somewhere, so that it stops nothing that is decided. Only the agent adds these, and for a moment.
+pub const PRIORITY_BRAKE: u32 = 790;
 /// Rule priority of the belt: marked, but nobody's any more → unreachable.
 pub const PRIORITY_BELT: u32 = 799;
 
@@ -207,7 +210,7 @@ pub fn node_scope() -> Scope {
     Scope {
         link_group: LINK_GROUP,
         protocol: PROTOCOL,
-        rule_priorities: vec![PRIORITY_TUNNEL, PRIORITY_LOCAL, PRIORITY_SETS, PRIORITY_BELT],
+        rule_priorities: vec![PRIORITY_TUNNEL, PRIORITY_LOCAL, PRIORITY_SETS, PRIORITY_BRAKE, PRIORITY_BELT],
         nexthop_ids: NEXTHOPS..=NEXTHOP_GROUPS + 2 * u32::from(*mark::SETS.end()) + 1,
         tables: vec![(NftFamily::Inet, NFT_TABLE.to_owned()), (NftFamily::Netdev, NFT_TABLE.to_owned())],
     }

@@ -58,6 +58,10 @@ pub struct Policy {
     /// Destinations that no rule matches are held, not direct. Ours only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deny_others: bool,
+    /// Where it sends one family's whole internet to gateways and says nothing of the other's, that one is left as it is instead of
+    /// held, as Cilium leaves it. Ours only; Cilium's kind always does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_other_family: bool,
     /// Why it cannot be obeyed. Pods that name it, or that it selects, are held; Cilium's kind is left out instead, as Cilium does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfit: Vec<Problem>,

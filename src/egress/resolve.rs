@@ -6,7 +6,7 @@
 //! Precedence: host-network pods and gateways are never redirected. Then three tiers: enforced policies that select the pod; its
 //! annotations, else its namespace's; other policies that select it. What none decides goes direct.
 //!
-//! A [`Resolver`] can be kept while pods come, change and go that are no gateways: nothing that it remembers depends on them.
+//! [`Live`] keeps what it knows while pods come, change and go that are no gateways: nothing that it remembers depends on them.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,11 +26,13 @@ use crate::spelling;
 
 mod asked;
 mod goals;
+mod live;
 mod policies;
 mod tiers;
 
 use asked::Asked;
 use goals::{Goals, Needs, Standing};
+pub use live::Live;
 use policies::{Policies, Selecting};
 use tiers::{Goal, Rule};
 
@@ -39,9 +41,8 @@ pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resoluti
     let mut resolver = Resolver::of(view);
     let decisions: Vec<(PodName, Decision)> =
         pods.into_iter().map(|pod| (pod.clone(), resolver.decide(&pod))).collect();
-    let node_gateways = resolver.node_gateways();
-    let problems = resolver.known.said.problems;
-    Resolution { decisions: decisions.into_iter().collect(), node_gateways, problems }
+    let node_gateways = resolver.known.goals.node_gateways().clone();
+    Resolution { decisions: decisions.into_iter().collect(), node_gateways, problems: resolver.said.problems }
 }
 
 /// Every node gateway that any policy asks for, used or not, by key; and what is wrong with those that cannot be. Each node wires
@@ -53,7 +54,7 @@ pub fn node_gateways(view: &View) -> (BTreeMap<String, NodeGateway>, Vec<Problem
 /// What a client lacks that is held for want of a gateway; `None` if the rule is held for another reason, or not at all.
 pub(super) fn lack(view: &View, pod: &PodName, rule: Cidr) -> Option<Lack> {
     let mut known = Known::of(view);
-    let decision = known.decide(view, pod);
+    let (decision, _) = known.decide(view, pod);
     let outcome = decision.rules.get(&rule).filter(|outcome| matches!(outcome.action, Action::Held(_)))?;
     // Every pod that has rules has a blend, unless an object cannot be read: then there is none at all.
     let goal = known.blends.last()?.rules.get(&rule)?.goal.clone();
@@ -70,6 +71,7 @@ const HELD: &str = "held";
 pub struct Resolver<V> {
     view: V,
     known: Known,
+    said: Said,
 }
 
 /// All that is remembered of a view.
@@ -86,8 +88,12 @@ struct Known {
     answers: HashMap<(u32, Standing), Answer>,
     /// Rules that are the same in namespaces that all pools admit.
     shared: HashMap<(u32, Standing), Rules>,
-    said: Said,
+    /// What is wrong with the objects that the decision being made depends on.
+    notes: Notes,
 }
+
+/// Problems, in lists that many decisions have in common.
+type Notes = Vec<Arc<Vec<Problem>>>;
 
 /// What the pods of one namespace share.
 struct ClientNamespace {
@@ -96,6 +102,8 @@ struct ClientNamespace {
     wish: Option<Wish>,
     /// Its object exists and cannot be understood.
     broken: bool,
+    /// What is wrong with its annotations.
+    problems: Arc<Vec<Problem>>,
 }
 
 /// An object's annotations that make its pods clients.
@@ -120,6 +128,8 @@ struct Blend {
     /// The first policy that selects the pod by itself.
     selected_by: Option<Source>,
     needs: Needs,
+    /// Prefixes that lost against another policy's.
+    lost: Arc<Vec<Problem>>,
 }
 
 type Rules = Arc<BTreeMap<Cidr, Outcome>>;
@@ -135,45 +145,19 @@ impl<V: Borrow<View>> Resolver<V> {
     /// Reads a view's policies and gateways; pods only when they are asked for.
     pub fn of(view: V) -> Resolver<V> {
         let known = Known::of(view.borrow());
-        Resolver { view, known }
-    }
-
-    /// The view that is decided by.
-    pub fn view(&self) -> &View {
-        self.view.borrow()
+        Resolver { view, known, said: Said::default() }
     }
 
     /// What one pod does.
     pub fn decide(&mut self, pod: &PodName) -> Decision {
-        self.known.decide(self.view.borrow(), pod)
+        let (decision, notes) = self.known.decide(self.view.borrow(), pod);
+        self.said.say(&notes);
+        decision
     }
 
-    /// Node gateways that decisions made so far speak of, by key.
-    pub fn node_gateways(&self) -> BTreeMap<String, NodeGateway> {
-        self.known.goals.node_gateways()
-    }
-
-    /// Problems met so far, each once.
+    /// Problems met so far, each once, in the order found.
     pub fn problems(&self) -> &[Problem] {
-        &self.known.said.problems
-    }
-}
-
-impl Resolver<View> {
-    /// Puts another object, or none, in place of a pod's. Only that pod's decision changes, unless it is or was a gateway: then
-    /// `true`, and everyone is to be asked for anew.
-    pub fn replace_pod(&mut self, pod: &PodName, object: Option<Pod>) -> bool {
-        let known = &mut self.known;
-        match object {
-            Some(object) => drop(self.view.pods.insert(pod.clone(), object)),
-            None => drop(self.view.pods.remove(pod)),
-        }
-        known.said.forget(&format!("Pod {pod}"));
-        let gateway = known.gateways.concern(pod);
-        if gateway {
-            *known = Known::of(&self.view);
-        }
-        gateway
+        &self.said.problems
     }
 }
 
@@ -190,11 +174,27 @@ impl Known {
             blends: Vec::new(),
             answers: HashMap::new(),
             shared: HashMap::new(),
-            said: Said::default(),
+            notes: Notes::new(),
         }
     }
 
-    fn decide(&mut self, view: &View, pod: &PodName) -> Decision {
+    /// A pod's decision, and what is wrong with the objects that it depends on.
+    fn decide(&mut self, view: &View, pod: &PodName) -> (Decision, Notes) {
+        let decision = self.decision(view, pod);
+        (decision, std::mem::take(&mut self.notes))
+    }
+
+    fn note(&mut self, problems: &Arc<Vec<Problem>>) {
+        if !problems.is_empty() {
+            self.notes.push(Arc::clone(problems));
+        }
+    }
+
+    fn say(&mut self, problem: &Problem, object: &str) {
+        self.notes.push(Arc::new(vec![named(problem, object)]));
+    }
+
+    fn decision(&mut self, view: &View, pod: &PodName) -> Decision {
         let object = view.pods.get(pod);
         self.meet_namespace(view, &pod.namespace);
         // Whose annotations do not concern us is asked none of the questions about them.
@@ -235,10 +235,12 @@ impl Known {
         if let Some(Wish { asked, source }) = &wish
             && let Err(problem) = &*self.asked[*asked as usize]
         {
-            self.said.say(problem, &source.object);
+            let problem = named(problem, &source.object);
+            self.notes.push(Arc::new(vec![problem]));
         }
         let number = self.blend(view, selecting, asked);
         let blend = Arc::clone(&self.blends[number as usize]);
+        self.note(&blend.lost);
         let source = wish.map(|wish| wish.source).or(blend.selected_by.clone());
         if blend.rules.is_empty() {
             return outside_of_rules(pod, Role::Unselected, source);
@@ -251,7 +253,7 @@ impl Known {
         if let Some(object) = object {
             let name = format!("Pod {pod}");
             for problem in annotations::unread(&object.annotations) {
-                self.said.say(&problem, &name);
+                self.say(&problem, &name);
             }
             if view.support == EgressSupport::EnabledPerNamespaceOrPerPod
                 && let Some(annotations) = ClientAnnotations::on(&object.annotations)
@@ -338,21 +340,21 @@ impl Known {
     }
 
     fn meet_namespace(&mut self, view: &View, name: &str) {
-        if self.namespaces.contains_key(name) {
-            return;
+        if let Some(known) = self.namespaces.get(name) {
+            let problems = Arc::clone(&known.problems);
+            return self.note(&problems);
         }
         let object = format!("Namespace {name}");
         let namespace = view.namespaces.get(name);
-        for problem in
-            namespace.map(|namespace| annotations::unread(&namespace.annotations)).unwrap_or_default()
-        {
-            self.said.say(&problem, &object);
-        }
+        let unread =
+            namespace.map(|namespace| annotations::unread(&namespace.annotations)).unwrap_or_default();
+        let problems = Arc::new(unread.iter().map(|problem| named(problem, &object)).collect());
+        self.note(&problems);
         let broken = view.broken.contains(&object);
         let annotations = namespace.and_then(|namespace| ClientAnnotations::on(&namespace.annotations));
         let wish = annotations.map(|annotations| self.wish_of(view, object, &annotations));
         let number = position(self.namespaces.len());
-        self.namespaces.insert(name.to_owned(), ClientNamespace { number, wish, broken });
+        self.namespaces.insert(name.to_owned(), ClientNamespace { number, wish, broken, problems });
     }
 
     fn host_network(&mut self, pod: &PodName, selected_by: Option<Source>) -> Decision {
@@ -362,7 +364,7 @@ impl Known {
                  selected by {} `{}`; leave it out, or remove spec.hostNetwork",
                 source.object, source.field
             );
-            self.said.say(&Problem::new("", "HostNetworkSelected", message), &format!("Pod {pod}"));
+            self.say(&Problem::new("", "HostNetworkSelected", message), &format!("Pod {pod}"));
         }
         outside_of_rules(pod, Role::HostNetwork, selected_by)
     }
@@ -373,9 +375,9 @@ impl Known {
         match gateway::wanted(view, pod, object.node.as_deref().unwrap_or_default()) {
             Ok(wish) => {
                 let problems = wish.iter().flat_map(|wish| &wish.problems);
-                problems.for_each(|problem| self.said.say(problem, &problem.object));
+                problems.for_each(|problem| self.say(problem, &problem.object));
             }
-            Err(problem) => self.said.say(&problem, &problem.object),
+            Err(problem) => self.say(&problem, &problem.object),
         }
     }
 
@@ -417,10 +419,10 @@ impl Known {
         };
         let others = self.tier(view, &selecting.others, &mut words, &mut lost);
         let rules = tiers::blend([enforced, annotated, others]);
-        lost.iter().for_each(|problem| self.said.say(problem, &problem.object));
         let first = selecting.first().and_then(|first| self.policies.get(view, first));
         let needs = self.goals.needs(rules.values().map(|rule| &rule.goal));
-        let blend = Blend { rules, words: words.join("; then "), selected_by: first.map(selected_by), needs };
+        let selected_by = first.map(selected_by);
+        let blend = Blend { rules, words: words.join("; then "), selected_by, needs, lost: Arc::new(lost) };
         let number = position(self.blends.len());
         self.blends.push(Arc::new(blend));
         self.alike.insert(key, number);
@@ -535,25 +537,31 @@ fn held(sentence: &str) -> Rules {
     Arc::new(Family::BOTH.into_iter().map(|family| (family.everything(), outcome())).collect())
 }
 
+fn named(problem: &Problem, object: &str) -> Problem {
+    Problem { object: object.to_owned(), ..problem.clone() }
+}
+
 /// Problems in the order found, each once.
 #[derive(Default)]
 struct Said {
     problems: Vec<Problem>,
     known: BTreeSet<Problem>,
+    /// Lists that were said already, by their place in memory; they are kept, so that no other takes the place.
+    lists: HashMap<*const Vec<Problem>, Arc<Vec<Problem>>>,
 }
 
 impl Said {
-    fn say(&mut self, problem: &Problem, object: &str) {
-        let problem = Problem { object: object.to_owned(), ..problem.clone() };
-        if self.known.insert(problem.clone()) {
-            self.problems.push(problem);
+    fn say(&mut self, notes: &Notes) {
+        for list in notes {
+            if self.lists.insert(Arc::as_ptr(list), Arc::clone(list)).is_some() {
+                continue;
+            }
+            for problem in list.iter() {
+                if self.known.insert(problem.clone()) {
+                    self.problems.push(problem.clone());
+                }
+            }
         }
-    }
-
-    /// Takes back what was said of an object that changed.
-    fn forget(&mut self, object: &str) {
-        self.problems.retain(|problem| problem.object != object);
-        self.known.retain(|problem| problem.object != object);
     }
 }
 

@@ -108,6 +108,8 @@ pub fn holding(
     let mut plan = gone.fold(before.clone(), |plan, attachment| plan.without(attachment));
     plan.inside.extend(&after.inside);
     plan.nodes.clone_from(&after.nodes);
+    // Of exits that were only read back from the kernel nothing is known that could be made.
+    plan.exits.retain(|_, exit| !exit.interface.is_empty());
     // Routes of an interface that is gone cannot be made.
     plan.here.doors.clone_from(&after.here.doors);
     hold(
@@ -181,9 +183,12 @@ pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str
 pub const UNKNOWN: &str = "unknown";
 
 /// The last plan, as far as the kernel tells it when the node's own memory is lost: clients with the binding they have, and
-/// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all.
+/// gateways that still have the number they had. So what the next plan finds in place is left in peace, flows and all, also while
+/// others are held: bindings, sets and gateways of this node are the next plan's, as far as the kernel has what they need.
 pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodePlan {
-    let mut plan = NodePlan::empty(next.here.clone());
+    let unwired = next.locals.iter().filter(|(_, gateway)| !observed.links.contains_key(&gateway.veth));
+    let mut plan = unwired.fold(next.clone(), |plan, (attachment, _)| plan.without(attachment));
+    plan.clients.clear();
     let table = observed.tables.get(&(NftFamily::Inet, numbers::NFT_TABLE.to_owned()));
     let maps = ["binding4", "binding6"].into_iter().filter_map(|name| table?.maps.get(name));
     for (key, value) in maps.flat_map(|map| &map.elements) {
@@ -195,11 +200,13 @@ pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan) -> NodeP
             plan.clients.insert(*ip, Client { attachment, binding: chain.clone() });
         }
     }
-    let still = |number: &u32, gateway: &Gateway| {
+    let still = |number: &u32, gateway: &mut Gateway| {
         gateway.next_hops().all(|ip| numbers.gateways.get(&ip) == Some(number))
     };
-    let gateways = next.gateways.iter().filter(|(number, gateway)| still(number, gateway));
-    plan.gateways = gateways.map(|(number, gateway)| (*number, gateway.clone())).collect();
+    plan.gateways.retain(still);
+    let known: BTreeSet<u32> = plan.gateways.keys().copied().collect();
+    plan.sets.values_mut().for_each(|members| members.retain(|number| known.contains(number)));
+    plan.hold_what_has_no_gateway();
     // Of one that the next plan does not know, nothing but its index is known, and that suffices: it ends.
     let exits = numbers.exits.iter().map(|(mac, index)| {
         let known = next.exits.get(index).filter(|exit| exit.mac == *mac).cloned();

@@ -52,6 +52,7 @@ pub struct Allocation {
 
 /// What an address is at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Anybody may get it; if it was given before, its last owner is remembered.

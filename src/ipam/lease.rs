@@ -134,6 +134,7 @@ impl<'de> Deserialize<'de> for Owner {
 
 /// The container that has a lease now: one attachment, on one node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holder {
     /// CNI network.
     pub network: String,

@@ -1,19 +1,21 @@
 //! Leaving to the kernel what only the kernel waits for.
 //!
 //! In: a descriptor to close, a device to delete. Out: both are done as far as anybody can see. Never: waits for the grace period
-//! of RCU that comes after (11 to 16 ms on 6.18), in which the kernel only frees memory.
+//! of RCU that comes after (11 to 16 ms on 6.18), in which the kernel only frees memory. Nothing that can fail is left behind: an error
+//! of the kernel comes before that wait, and is told.
 
 use std::fs::File;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, pipe2};
+use nix::unistd::{ForkResult, fork, getpid, pipe2};
 
 use super::netlink::{Refusal, Socket, link};
 
@@ -47,13 +49,19 @@ const LOOK: Duration = Duration::from_micros(200);
 
 /// Deletes a device and returns when it is gone from every listing, with its routes and neighbours. The caller of the kernel is kept
 /// for longer, until the last memory is free (`rcu_barrier` at the end of `rtnl_unlock`), so a process of its own calls: without
-/// standard streams, locks or anything else of ours, gone within milliseconds, its parent the reaper of orphans.
+/// standard streams, locks or anything else of ours, gone within milliseconds, its parent the reaper of orphans. Where that would be we
+/// ourselves (the agent is the first process of its container) it would stay as a zombie for ever, and nobody is in a hurry there.
+///
+/// The question whether the device is still there is answered under the kernel's lock (`rtnl`), which the deletion gives back only
+/// when routes, neighbours, nexthops and hooks of the device are gone: no later call sees half of it.
 ///
 /// # Errors
 /// As the kernel's. A device that was not there is an absence or no error at all: it is gone either way.
 pub(crate) fn delete_link(socket: &mut Socket, calls: Socket, name: &str) -> Result<(), Refusal> {
+    if getpid().as_raw() == 1 {
+        return socket.change(link::delete(name), 0);
+    }
     let request = calls.prepared(link::delete(name));
-    let refused = |errno: nix::Error| Refusal::of(&errno.into());
     let (mut answer, tell) = match pipe2(nix::fcntl::OFlag::O_CLOEXEC) {
         Ok((answer, tell)) => (File::from(answer), tell),
         Err(_) => return socket.change(link::delete(name), 0),
@@ -65,14 +73,15 @@ pub(crate) fn delete_link(socket: &mut Socket, calls: Socket, name: &str) -> Res
         Ok(ForkResult::Parent { child }) => {
             drop(tell);
             drop(calls);
-            waitpid(child, None).map_err(refused)?;
+            // It ends at once. Where the runtime has us ignore our children (an inherited SIG_IGN), the kernel takes it away itself.
+            while waitpid(child, None) == Err(Errno::EINTR) {}
         }
     }
     loop {
         let mut ends = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
         if ppoll(&mut ends, Some(LOOK.into()), None).is_ok_and(|ready| ready > 0) {
             let mut errno = [0; 4];
-            // It ended without a word: killed. Whether the device is gone, our own call tells.
+            // It ended without a word: killed, or disturbed. Whether the device is gone, our own call tells.
             let said = answer.read_exact(&mut errno).map(|()| i32::from_ne_bytes(errno));
             return match said {
                 Ok(0) => Ok(()),
@@ -97,29 +106,30 @@ fn child(calls: RawFd, tell: RawFd, request: &[u8]) -> ! {
             close_range(low + 1, high - 1);
             close_range(high + 1, RawFd::MAX);
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-            let errno = call(calls, request);
-            libc::write(tell, (&raw const errno).cast(), size_of::<i32>());
+            if let Some(errno) = call(calls, request) {
+                libc::write(tell, (&raw const errno).cast(), size_of::<i32>());
+            }
         }
         libc::_exit(0)
     }
 }
 
-/// Sends a request of netlink and takes its acknowledgement: the kernel's error number, 0 for none.
+/// Sends a request of netlink and takes its acknowledgement: the kernel's error number, 0 for none. `None`: it did not come.
 ///
 /// # Safety
 /// `socket` is an open netlink socket with no other request under way.
-unsafe fn call(socket: RawFd, request: &[u8]) -> i32 {
+unsafe fn call(socket: RawFd, request: &[u8]) -> Option<i32> {
     let mut answer = [0u8; 256];
     // SAFETY: both buffers are live and have the lengths given.
     let got = unsafe {
         if libc::send(socket, request.as_ptr().cast(), request.len(), 0) < 0 {
-            return std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+            return None;
         }
         libc::recv(socket, answer.as_mut_ptr().cast(), answer.len(), 0)
     };
     // `struct nlmsgerr` behind the header: the number, 0 or negative.
-    let [_, .., a, b, c, d] = answer.first_chunk::<20>().copied().unwrap_or([0; 20]);
-    if got < 20 { libc::EIO } else { i32::from_ne_bytes([a, b, c, d]).saturating_neg() }
+    let [_, .., a, b, c, d] = *answer.first_chunk::<20>()?;
+    (got >= 20).then(|| i32::from_ne_bytes([a, b, c, d]).saturating_neg())
 }
 
 fn close_range(first: RawFd, last: RawFd) {

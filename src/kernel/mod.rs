@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod apply;
 mod behind;
+pub mod brake;
 pub mod conflicts;
 pub mod conntrack;
 pub mod devices;
@@ -56,6 +57,7 @@ impl<'a> Place<'a> {
 
 /// What a reconcile found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// Entries that were as they shall be.
     pub unchanged: usize,

@@ -39,7 +39,7 @@ const HERE: [u32; 11] = [
 /// The same about the namespaces of gateways, whose neighbours and addresses are left to the regular look.
 const ELSEWHERE: [u32; 6] = [1, 7, 8, 11, 19, 32];
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
-const NFTABLES: u32 = 7;
+pub(super) const NFTABLES: u32 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 
 /// What was heard since one last listened.
@@ -140,9 +140,9 @@ fn listener(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
 }
 
 /// One message: its type and what stands behind its header.
-struct Message<'a> {
-    kind: u16,
-    payload: &'a [u8],
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
+    pub(super) payload: &'a [u8],
 }
 
 fn drain(
@@ -167,7 +167,8 @@ fn drain(
     }
 }
 
-fn next(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+/// The first message, and what stands behind it.
+pub(super) fn next(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let length = u32_of(bytes)? as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let payload = bytes.get(HEADER..length)?;

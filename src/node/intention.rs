@@ -99,7 +99,12 @@ impl Embedded {
         let place = Place { here: node_ns, home: node_ns };
         let mut saved = self.memory.saved_settings();
         let (scope, nothing) = (numbers::node_scope(), State::default());
+        let kept = saved.clone();
         let report = kernel::reconcile(&place, &scope, &nothing, &mut saved, self.dry_run)?;
+        if saved != kept && !self.dry_run {
+            // Given back once: whoever changes a setting afterwards means it.
+            self.memory.save_settings(&saved).map_err(|e| self.unwritable(e))?;
+        }
         if report != kernel::Report::default() {
             outcome.reports.push(("node".to_owned(), report));
         }

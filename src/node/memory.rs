@@ -94,7 +94,15 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn intend(&self, inputs: u64, plan: &NodePlan) -> io::Result<()> {
+        // From the first wiring on the file is there, if only to say that there is nothing to give back: then its loss is noticed.
+        if !self.was_wired() && !self.dir.join(SETTINGS).exists() {
+            self.write(SETTINGS, &SavedSettings::new())?;
+        }
         self.write(INTENDED, &Intended { inputs, plan })
+    }
+
+    fn was_wired(&self) -> bool {
+        ["plan.json", INTENDED].iter().any(|name| self.dir.join(name).exists())
     }
 
     /// The plan intended is now the plan applied. The fingerprint is written last: an old one only costs a needless look.
@@ -157,14 +165,19 @@ impl Memory {
         self.read(SETTINGS).unwrap_or_default()
     }
 
-    /// A problem if there were settings to give back and nobody can read which: the one thing here that cannot be found again.
+    /// A problem if there may be settings to give back and nobody can read which: the one thing here that cannot be found again.
     pub fn torn_settings(&self) -> Option<Problem> {
         let file = self.dir.join(SETTINGS);
-        if !file.exists() || self.read::<SavedSettings>(SETTINGS).is_some() {
-            return None;
-        }
-        let message = "settings of the host from before Egret cannot be read, so uninstall will not give them back: compare \
-                       fib_multipath_hash_policy, and proxy_delay and proxy_ndp of the uplinks, with another machine's";
+        let what = match file.exists() {
+            true if self.read::<SavedSettings>(SETTINGS).is_some() => return None,
+            true => "cannot be read",
+            false if self.was_wired() => "are lost (the file is gone)",
+            false => return None,
+        };
+        let message = format!(
+            "settings of the host from before Egret {what}, so uninstall will not give them back: compare fib_multipath_hash_policy, \
+             and proxy_delay and proxy_ndp of the uplinks, with another machine's"
+        );
         Some(Problem::new("", "TornRecord", message).file(file.display().to_string()))
     }
 
@@ -173,10 +186,11 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn save_settings(&self, settings: &SavedSettings) -> io::Result<()> {
-        if self.torn_settings().is_some() {
-            fs::rename(self.dir.join(SETTINGS), self.dir.join("settings.torn"))?;
+        let file = self.dir.join(SETTINGS);
+        if self.torn_settings().is_some() && file.exists() {
+            fs::rename(file, self.dir.join("settings.torn"))?;
         }
-        if settings.is_empty() { self.remove(SETTINGS) } else { self.write(SETTINGS, settings) }
+        self.write(SETTINGS, settings)
     }
 
     /// What nodes said of their interfaces when it could last be read.
@@ -277,6 +291,23 @@ mod tests {
         memory.save_settings(&settings).unwrap();
         assert_eq!((memory.torn_settings(), memory.saved_settings()), (None, settings));
         assert!(fs::read_to_string(memory.dir().join("settings.torn")).unwrap().ends_with(": "));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn settings_that_are_gone_from_a_wired_node_are_missed_also_when_there_were_none() {
+        let dir = std::env::temp_dir().join(format!("egret-memory-gone-{}", std::process::id()));
+        let memory = Memory::new(&dir, "n1");
+        assert_eq!(memory.torn_settings(), None, "never wired");
+        let plan = NodePlan::empty(crate::egress::tests::worlds::World::new().here);
+        memory.intend(1, &plan).unwrap();
+        memory.applied_as_intended(1, false).unwrap();
+        assert_eq!((memory.torn_settings(), memory.saved_settings()), (None, SavedSettings::new()));
+
+        fs::remove_file(memory.dir().join(SETTINGS)).unwrap();
+        memory.intend(2, &plan).unwrap();
+        let problem = memory.torn_settings().unwrap();
+        assert!(problem.message.contains("are lost (the file is gone)"), "{problem}");
         fs::remove_dir_all(dir).unwrap();
     }
 }

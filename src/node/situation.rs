@@ -3,8 +3,9 @@
 //! In: the directory and the node's records. Out: a [`Situation`], from which everything pure follows.
 //! Never: changes anything but the numbers that nodes get once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -110,11 +111,19 @@ impl Embedded {
         let objects = self.objects()?;
         let (endpoints, mut problems) = endpoints::list(&self.dir)?;
         let mut view = objects.view(&self.config, endpoints);
-        for attachment in self.records.list(None).map(|l| l.attachments).unwrap_or_default() {
+        let mut attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        attachments.sort_by_key(|attachment| attachment.since);
+        let mut here: BTreeMap<PodName, Vec<IpAddr>> = BTreeMap::new();
+        for attachment in attachments {
             overlay(&mut view, &attachment);
             if let Some(name) = attachment.pod {
-                view.pods.entry(name).or_default().node.get_or_insert_with(|| self.name.clone());
+                view.pods.entry(name.clone()).or_default().node.get_or_insert_with(|| self.name.clone());
+                here.entry(name).or_default().extend(attachment.addresses);
             }
+        }
+        // What ADD was told of a pod's addresses is newer than its object.
+        for (name, addresses) in here.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
+            view.pods.entry(name).or_default().ips = addresses;
         }
         let said = interfaces::list(&self.dir)?;
         view.interfaces = said.interfaces;
@@ -162,6 +171,14 @@ impl Embedded {
             return Ok(());
         }
         self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
+    }
+
+    /// Whether any policy asks for node gateways: then this node may be one without having a single pod.
+    ///
+    /// # Errors
+    /// The objects cannot be listed.
+    pub fn may_be_asked(&self) -> Result<bool, NodeError> {
+        Ok(asks_for_nodes(&self.objects()?.view_for(&self.config, &[], Vec::new())))
     }
 
     /// This node's interfaces as they are.
@@ -249,8 +266,8 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
     let mut resolution = resolve(view, pods);
-    let (all, problems) = node_gateways(view);
-    resolution.node_gateways.extend(all);
+    let (gateways, problems) = node_gateways(view);
+    resolution.node_gateways.extend(gateways);
     for problem in problems {
         if !resolution.problems.contains(&problem) {
             resolution.problems.push(problem);
@@ -267,8 +284,8 @@ pub(super) fn asks_for_nodes(view: &View) -> bool {
 
 fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {
     node.internal_ips.iter().find_map(|ip| match ip {
-        std::net::IpAddr::V4(ip) => Some(*ip),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
     })
 }
 

@@ -9,6 +9,7 @@
 mod capture;
 mod conflist;
 mod conversation;
+mod documents;
 mod flow;
 mod netns;
 mod objects;
@@ -25,6 +26,7 @@ mod wire;
 mod world;
 
 pub use capture::Capture;
+pub use documents::faults;
 pub use flow::{Answer, Flow};
 pub use objects::Words;
 pub use packet::{Packet, Spot};

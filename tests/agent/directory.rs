@@ -119,3 +119,36 @@ fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pod
     assert!(leaves_by(&lab, &again, &gateway));
     capture.assert_clean(&[&client, &again]);
 }
+
+#[test]
+fn what_is_mounted_over_the_directory_by_mistake_empties_nothing_and_is_over_when_it_is_unmounted() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    let pod = lab.plain(1, "later");
+    eventually("all is well", || well(&agents[0]));
+    let objects = format!("{STATE_DIR}/objects");
+    for (at, reason) in [(objects.as_str(), DIRECTORY_EMPTIED), (STATE_DIR, DIRECTORY_UNREADABLE)] {
+        mount(&["-t", "tmpfs", "none", at]);
+        eventually("the agent says so", || agents[0].reasons().iter().any(|r| r == reason));
+        // The lab reads leases from that directory too, so what the outside sees is asked by address.
+        let seen = || crate::lab::outside().map(|to| client.udp(to).unwrap().to_string());
+        let before = seen();
+        std::thread::sleep(A_WHILE);
+        assert_eq!(seen(), before, "what was last read stays in force");
+        assert!(before[0].starts_with("10.10.10.") && before[1].starts_with("fd00:10:10:"), "{before:?}");
+        umount(at);
+        eventually("all is well again", || well(&agents[0]));
+    }
+    lab.select(&pod, true);
+    eventually("and watched", || leaves_by(&lab, &pod, &gateway));
+}
+
+fn mount(arguments: &[&str]) {
+    assert!(std::process::Command::new("mount").args(arguments).status().unwrap().success());
+}
+
+fn umount(at: &str) {
+    assert!(std::process::Command::new("umount").arg(at).status().unwrap().success());
+}

@@ -91,7 +91,7 @@ impl Drop for Stop<'_> {
 }
 
 /// New flows all the time.
-fn chatter(pod: &Pod, stop: &AtomicBool) {
+pub(crate) fn chatter(pod: &Pod, stop: &AtomicBool) {
     let mut pod = pod.clone();
     pod.patience = Duration::from_millis(50);
     while !stop.load(Ordering::Relaxed) {
@@ -119,9 +119,12 @@ fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_wit
     });
     capture.assert_clean(&[&client]);
 
-    // The ruleset is the decision itself: what leaves in its absence is counted here, and its time by the agent.
+    // The ruleset is the decision itself: policy rules stop the client some microseconds after it is gone, until it is back. What
+    // leaves in those few is counted here, and their time by the agent.
     let capture = lab.capture().unwrap();
+    let mut leaked = Vec::new();
     stop.store(false, Ordering::Relaxed);
+    let leases = outside().map(|to| lab.lease(&gateway, egret::addr::Family::of(to)));
     let before = agents[1].state().unwrap().ruleset_flushes.times;
     std::thread::scope(|scope| {
         let _stop = Stop(&stop);
@@ -131,11 +134,28 @@ fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_wit
             eventually("the window is over and counted", || {
                 agents[1].state().unwrap().ruleset_flushes.times >= before + n
             });
+            leaked.push(
+                capture
+                    .sources_of(&client)
+                    .iter()
+                    .filter(|(ip, _)| !leases.contains(ip))
+                    .map(|(_, n)| n)
+                    .sum::<usize>(),
+            );
+            capture.restart();
+            eventually("and clients are let go", || {
+                !lab.node(2).sh("ip rule; ip -6 rule").unwrap().contains("790:")
+            });
         }
         std::thread::sleep(Duration::from_millis(100));
         capture.restart();
         std::thread::sleep(Duration::from_millis(300));
     });
-    println!("five flushes: {:?}", agents[1].state().unwrap().ruleset_flushes);
+    let state = agents[1].state().unwrap();
+    println!(
+        "five flushes: {:?}, unguarded {:?}, packets {leaked:?}",
+        state.ruleset_flushes, state.unguarded
+    );
+    assert!(state.unguarded.times >= 5 && state.unguarded.total_micros < state.ruleset_flushes.total_micros);
     capture.assert_clean(&[&client]);
 }

@@ -18,11 +18,11 @@ use egret::addr::Family;
 use egret::agent::state::{AgentState, FILE, Health};
 use egret::node::memory::Memory;
 use egret::store::{Dir, endpoints};
-use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World};
+use egret::testbed::{Outside, Pod, RUN_DIR, STATE_DIR, Topology, World, faults};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
 /// How long a story waits for what the agent does within 100 ms on a machine with nothing else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What makes a pod a client of the gateways in namespace `gw`.
 pub(crate) const SELECTS_RED: [(&str, &str); 2] = [
@@ -189,7 +189,9 @@ impl Agent {
     }
 
     pub(crate) fn state(&self) -> Option<AgentState> {
-        serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()
+        let said = serde_json::from_slice(&fs::read(self.directory().join(FILE)).ok()?).ok()?;
+        assert_eq!(faults(&said), Vec::<String>::new());
+        serde_json::from_value(said).ok()
     }
 
     pub(crate) fn reasons(&self) -> Vec<String> {
@@ -229,8 +231,14 @@ pub(crate) fn memory(node: u8) -> Memory {
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn eventually(what: &str, so: impl FnMut() -> bool) -> Duration {
+    eventually_within(PATIENCE, what, so)
+}
+
+/// The same for what takes longer.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
-    assert!(within(PATIENCE, so), "not within {PATIENCE:?}: {what}");
+    assert!(within(patience, so), "not within {patience:?}: {what}");
     began.elapsed()
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egret::agent::state::Health;
-use egret::testbed::Answer;
+use egret::testbed::{Answer, faults};
 use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, eventually, leaves_by, outside};
@@ -24,6 +24,35 @@ fn a_second_agent_refuses_and_names_the_first_and_so_does_uninstall() {
     let output = lab.egret(1, &["uninstall", "--config", &list]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains(&pid.to_string()), "{said}");
+}
+
+#[test]
+fn status_tells_whether_it_lives_and_how_long_the_node_was_without_rules() {
+    let lab = Lab::raise(1);
+    let mut agents = lab.agents();
+    lab.gateway(1, "red");
+    eventually("it is well", || agents[0].state().is_some_and(|state| state.health == Health::Well));
+    let list = lab.conflist_path(1).display().to_string();
+    let status = |format: &str| {
+        let output = lab.egret(1, &["status", "--config", &list, "-o", format]).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let flushes = || agents[0].state().unwrap().ruleset_flushes.times;
+    lab.node(1).sh("nft flush ruleset").unwrap();
+    eventually("the rules are back", || flushes() == 1);
+    let said: serde_json::Value = serde_json::from_str(&status("json")).unwrap();
+    assert_eq!(faults(&said), Vec::<String>::new());
+    let node = &said["items"][0];
+    assert_eq!((&node["agentRuns"], &node["agent"]["rulesetFlushes"]["times"]), (&true.into(), &1.into()));
+    let said = status("text");
+    assert!(said.contains("  agent     well since ") && said.contains("  flushes   1 by others, "), "{said}");
+
+    agents[0].signal(Signal::SIGKILL);
+    agents[0].end();
+    let said = status("text");
+    assert!(said.contains("  agent     gone: it ended without a word"), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&status("json")).unwrap();
+    assert_eq!(said["items"][0]["agentRuns"], false);
 }
 
 #[test]
@@ -77,4 +106,36 @@ fn what_changed_while_there_was_no_agent_is_done_at_its_start() {
     let _agents = lab.agents();
     eventually("the gateway is used", || leaves_by(&lab, &pod, &gateway));
     eventually("nothing differs", || lab.differs(1).is_empty() && lab.differs(2).is_empty());
+}
+
+#[test]
+fn killed_anywhere_in_a_change_it_goes_on_where_it_was_and_nothing_leaks() {
+    const TIMES: u64 = 5;
+    let lab = Lab::raise(2);
+    let mut agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(2, "cart");
+    let others: Vec<_> = (0..4).map(|n| lab.plain(2, &format!("p{n}"))).collect();
+    eventually("the gateway is used", || leaves_by(&lab, &client, &gateway));
+    let mut flows: Vec<_> = outside().iter().map(|to| client.tcp_flow(*to).unwrap()).collect();
+    let capture = lab.capture().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = crate::kernel::Stop(&stop);
+        scope.spawn(|| crate::kernel::chatter(&client, &stop));
+        for n in 0..TIMES {
+            others.iter().for_each(|pod| lab.select(pod, n % 2 == 0));
+            // Somewhere between hearing of it and being done.
+            std::thread::sleep(Duration::from_millis(4 + 14 * n));
+            agents[1].signal(Signal::SIGKILL);
+            agents[1].end();
+            agents[1] = lab.agent(2);
+            for pod in &others {
+                eventually("the change is in force", || leaves_by(&lab, pod, &gateway) == (n % 2 == 0));
+            }
+            assert!(flows.iter_mut().all(|flow| matches!(flow.ask(), Answer::From(_))), "flows live on");
+        }
+    });
+    capture.assert_clean(&[&client]);
+    eventually("nothing differs", || lab.differs(2).is_empty());
 }

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 #![allow(clippy::print_stdout, reason = "how long a repair took is worth a line")]
 
+mod addresses;
 mod changes;
 mod directory;
 mod kernel;
 mod lab;
 mod life;
 mod live;
+mod machine;
+mod together;
 mod witness;

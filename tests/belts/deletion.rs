@@ -1,5 +1,6 @@
 //! Each thing that we own, taken away in turn under traffic: nothing leaks, and reconcile puts it back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use egret::addr::Family;
@@ -33,10 +34,27 @@ fn flows(lab: &Lab, pod: &Pod, family: Family) -> bool {
 
 #[test]
 fn whatever_of_ours_is_deleted_nothing_leaks_and_reconcile_puts_it_back() {
-    let lab = Lab::raise();
+    let kinds = delete_each(&Lab::raise());
+    for kind in
+        ["ip rule del", "ip route del", "ip neigh del", "ip link del", "ip address del", "bridge fdb del"]
+    {
+        assert!(kinds.keys().any(|k| k.contains(kind)), "nothing of kind `{kind}` was deleted: {kinds:?}");
+    }
+}
+
+#[test]
+fn whatever_a_node_gateway_loses_nothing_leaks_and_reconcile_puts_it_back() {
+    let kinds = delete_each(&Lab::raise_by_node());
+    for kind in ["ip rule del", "ip route del", "ip nexthop del", "ip link del", "bridge fdb del"] {
+        assert!(kinds.keys().any(|k| k.contains(kind)), "nothing of kind `{kind}` was deleted: {kinds:?}");
+    }
+}
+
+/// Deletes each thing in turn, and counts the kinds.
+fn delete_each(lab: &Lab) -> BTreeMap<String, usize> {
     let capture = lab.capture().unwrap();
     let _traffic = Stream::start(&lab.clients);
-    let mut kinds = std::collections::BTreeMap::<String, usize>::new();
+    let mut kinds = BTreeMap::<String, usize>::new();
     for holder in lab.holders() {
         for step in deletions(&holder.state()) {
             let what = format!("{}: {step}", holder.name);
@@ -51,7 +69,7 @@ fn whatever_of_ours_is_deleted_nothing_leaks_and_reconcile_puts_it_back() {
             for pod in &lab.clients {
                 for family in Family::BOTH {
                     assert!(
-                        flows(&lab, pod, family),
+                        flows(lab, pod, family),
                         "after {what}: {} has no way out in {family:?}",
                         pod.name
                     );
@@ -60,9 +78,5 @@ fn whatever_of_ours_is_deleted_nothing_leaks_and_reconcile_puts_it_back() {
             lab.assert_clean(&capture, &what);
         }
     }
-    for kind in
-        ["ip rule del", "ip route del", "ip neigh del", "ip link del", "ip address del", "bridge fdb del"]
-    {
-        assert!(kinds.keys().any(|k| k.contains(kind)), "nothing of kind `{kind}` was deleted: {kinds:?}");
-    }
+    kinds
 }

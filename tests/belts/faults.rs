@@ -9,7 +9,7 @@ use std::time::Duration;
 use egret::addr::Family;
 use egret::egress::numbers::node_mac;
 use egret::kernel::Netns;
-use egret::testbed::{Capture, Outside, Packet, node_address};
+use egret::testbed::{Capture, Outside, Packet, node_address, second_address};
 
 use crate::lab::{Lab, forget};
 use crate::traffic::{Meeting, Sender, Storm};
@@ -84,7 +84,25 @@ fn reply_by_tunnel(lab: &Lab) -> usize {
     usize::from(!heard)
 }
 
-/// All of them.
+/// Long connections of clients that are let go end after that.
+fn unbound_then_ended(lab: &Lab, _: &mut [Sender], capture: &Capture) -> usize {
+    let ends = [(); 2].map(|()| lab.meetings());
+    capture.restart();
+    lab.bind(false);
+    let ends = ends.into_iter().zip([false, true]);
+    let ends: Vec<_> = ends
+        .flat_map(|(meetings, abruptly)| meetings.into_iter().flat_map(move |m| m.client_ends(abruptly)))
+        .collect();
+    std::thread::sleep(Duration::from_millis(60));
+    let own = capture.packets().iter().filter(|p| lab.is_clients(p.source)).count();
+    drop(ends);
+    lab.bind(true);
+    capture.restart();
+    lab.clients.iter().for_each(|pod| Sender::open(pod).round());
+    own
+}
+
+/// All of them, where a pod is the gateway.
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "the rules of sets, tunnel and local gateways are deleted",
@@ -244,24 +262,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "clients are unbound, then they end their connections",
         covered_by: &["invalid"],
-        strike: |lab, _, capture| {
-            let ends = [(); 2].map(|()| lab.meetings());
-            capture.restart();
-            lab.bind(false);
-            let ends = ends.into_iter().zip([false, true]);
-            let ends: Vec<_> = ends
-                .flat_map(|(meetings, abruptly)| {
-                    meetings.into_iter().flat_map(move |m| m.client_ends(abruptly))
-                })
-                .collect();
-            std::thread::sleep(Duration::from_millis(60));
-            let own = capture.packets().iter().filter(|p| lab.is_clients(p.source)).count();
-            drop(ends);
-            lab.bind(true);
-            capture.restart();
-            lab.clients.iter().for_each(|pod| Sender::open(pod).round());
-            own
-        },
+        strike: unbound_then_ended,
     },
     Fault {
         name: "clients are unbound while they send",
@@ -281,6 +282,63 @@ pub(crate) const FAULTS: &[Fault] = &[
             lab.clients.iter().for_each(|pod| Sender::open(pod).round());
             own
         },
+    },
+];
+
+/// Faults of a node that is a gateway itself.
+pub(crate) const EXIT_FAULTS: &[Fault] = &[
+    Fault {
+        name: "the rules are deleted where the node is the gateway",
+        covered_by: &["last-rule", "forward", "exit-source"],
+        strike: |lab, senders, _| {
+            let rules = "for f in -4 -6; do for p in 700 710 720; do while ip $f rule del pref $p 2>/dev/null; do :; done; done; done";
+            lab.node(2).sh(rules).unwrap();
+            rounds(senders, 3);
+            0
+        },
+    },
+    Fault {
+        name: "the interface that it leaves by goes down",
+        covered_by: &["unreachable-routes", "last-rule", "forward", "exit-source"],
+        strike: |lab, senders, _| {
+            lab.node(2).sh("ip link set eth1 down").unwrap();
+            rounds(senders, 3);
+            let [v4, v6] = Family::BOTH.map(|family| (second_address(2, family), lab.lease(family)));
+            let up = format!(
+                "ip link set eth1 up; ip -6 address replace {}/64 dev eth1 nodad; ip -6 address replace {}/64 dev eth1 nodad preferred_lft 0\n\
+                 ip route replace default via 172.31.2.254 dev eth1 table 100; ip -6 route replace default via fd00:172:31:2::254 dev eth1 table 100\n\
+                 ip address show dev eth1 | grep -q {} && ip address show dev eth1 | grep -q {}",
+                v6.0, v6.1, v4.0, v4.1
+            );
+            lab.node(2).sh(&up).unwrap();
+            0
+        },
+    },
+    Fault {
+        name: "its SNAT rules are lost",
+        covered_by: &["exit-source"],
+        strike: |lab, senders, _| {
+            lab.node(2).sh("nft flush chain inet egret srcnat").unwrap();
+            rounds(senders, 3);
+            0
+        },
+    },
+    Fault {
+        name: "its conntrack is flushed, then the client's FIN",
+        covered_by: &["invalid"],
+        strike: |lab, _, _| {
+            let meetings = lab.meetings();
+            forget(&lab.node(2));
+            let far: Vec<_> = meetings.into_iter().map(|m| m.client_ends(false)).collect();
+            std::thread::sleep(Duration::from_millis(60));
+            drop(far);
+            0
+        },
+    },
+    Fault {
+        name: "clients are unbound, then they end their connections to it",
+        covered_by: &["invalid"],
+        strike: unbound_then_ended,
     },
 ];
 

@@ -19,7 +19,9 @@ use egret::egress::numbers;
 use egret::kernel::state::{Scope, State};
 use egret::kernel::{self, Netns, Place};
 use egret::store::{Dir, endpoints};
-use egret::testbed::{Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World};
+use egret::testbed::{
+    Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World, second_address,
+};
 use serde_json::Value;
 
 use crate::traffic::Meeting;
@@ -52,6 +54,8 @@ pub(crate) struct Lab {
     pub(crate) clients: Vec<Pod>,
     /// On the other node; nothing selects it.
     pub(crate) thief: Pod,
+    /// The clients leave by node 2 itself, and the pod gateway is gone.
+    by_node: bool,
     _wrapper: Option<Wrapper>,
 }
 
@@ -90,26 +94,41 @@ impl Lab {
     /// Raises it. `ptp`: every pod has a device of its own at the node, so that one can tell whose packet it is. Reverse-path
     /// filtering is off: it would hide what the belts are for, and IPv6 has none.
     pub(crate) fn raise() -> Lab {
-        Lab::with(EGRET.into())
+        Lab::with(EGRET.into(), false)
+    }
+
+    /// The same with node 2 as the gateway, which leaves by its second uplink and with addresses that nothing else there takes.
+    pub(crate) fn raise_by_node() -> Lab {
+        Lab::with(EGRET.into(), true)
     }
 
     /// The same, wired by the weakened build with all belts on; see [`Lab::without`].
     pub(crate) fn weakened() -> Lab {
+        Lab::weakened_with(false)
+    }
+
+    /// [`Lab::raise_by_node`], wired by the weakened build.
+    pub(crate) fn weakened_by_node() -> Lab {
+        Lab::weakened_with(true)
+    }
+
+    fn weakened_with(by_node: bool) -> Lab {
         weakened();
         static LABS: AtomicUsize = AtomicUsize::new(0);
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("egret-belts-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         write_wrapper(&folder.join("egret"), &[]);
-        let lab = Lab::with(folder.join("egret"));
+        let lab = Lab::with(folder.join("egret"), by_node);
         Lab { _wrapper: Some(Wrapper(folder)), ..lab }
     }
 
-    fn with(egret: PathBuf) -> Lab {
+    fn with(egret: PathBuf, by_node: bool) -> Lab {
         let topology = Topology {
             nodes: 2,
             primary: Primary::Ptp,
             strict_rp_filter: false,
+            second_uplink: by_node,
             egret: Some(egret),
             ..Topology::default()
         };
@@ -125,11 +144,22 @@ impl Lab {
             world.object(&yaml).unwrap();
         }
         world.namespace("gw", &[], &[]).unwrap();
-        world.namespace("shop", &[], &SELECTS_RED).unwrap();
+        world.namespace("shop", &[], if by_node { &[] } else { &SELECTS_RED }).unwrap();
         let gateway = add_gateway(&world, 1, "g1");
+        if by_node {
+            world.del_pod(&gateway).unwrap();
+            let add =
+                Family::BOTH.map(|family| format!("ip address add {} dev eth1", exit_address(family, true)));
+            world.node(2).sh(&add.join("; ")).unwrap();
+            world.node(2).feed("nft", &["-f", "-"], &strays()).unwrap();
+            world.object(&exit_policy()).unwrap();
+            // Nodes say their interfaces at the first, and read the others' at the second.
+            world.settle().unwrap();
+            world.settle().unwrap();
+        }
         let clients = [1, 2].map(|node| world.add_pod(node, &format!("shop/c{node}")).unwrap()).into();
         let thief = world.add_pod(2, "plain/thief").unwrap();
-        Lab { world, gateway, clients, thief, _wrapper: None }
+        Lab { world, gateway, clients, thief, by_node, _wrapper: None }
     }
 
     /// One more gateway of the clients.
@@ -139,6 +169,13 @@ impl Lab {
 
     /// Binds or unbinds both clients: their namespace's annotations come or go, and both nodes reconcile.
     pub(crate) fn bind(&self, bound: bool) {
+        if self.by_node {
+            match bound {
+                true => drop(self.object(&exit_policy()).unwrap()),
+                false => self.remove_object("EgressGatewayPolicy", None, "by-node").unwrap(),
+            }
+            return self.settle().unwrap();
+        }
         self.namespace("shop", &[], if bound { &SELECTS_RED } else { &[] }).unwrap();
         self.settle().unwrap();
     }
@@ -160,8 +197,11 @@ impl Lab {
         endpoints.into_iter().find(|e| e.pod == self.gateway.name).unwrap()
     }
 
-    /// The gateway's lease.
+    /// The gateway's lease, or the address that the node gateway leaves with.
     pub(crate) fn lease(&self, family: Family) -> IpAddr {
+        if self.by_node {
+            return exit_address(family, false).parse().unwrap();
+        }
         self.endpoint().addresses.iter().map(|a| a.ip).find(|ip| Family::of(*ip) == family).unwrap()
     }
 
@@ -185,26 +225,47 @@ impl Lab {
         let node = |n: u8| {
             Holder::new(&format!("node {n}"), self.node(n).path(), self.node(n).path(), numbers::node_scope())
         };
-        let inside = self.gateway.place().path();
-        let gateway = Holder::new("gateway", inside, self.node(1).path(), numbers::gateway_scope());
-        vec![node(1), node(2), gateway]
+        let mut all = vec![node(1), node(2)];
+        if !self.by_node {
+            let inside = self.gateway.place().path();
+            all.push(Holder::new("gateway", inside, self.node(1).path(), numbers::gateway_scope()));
+        }
+        all
     }
 
     /// Forgets every connection, on both nodes and in the gateway.
     pub(crate) fn forget_all(&self) {
-        for place in [self.node(1), self.node(2), self.gateway.place().clone()] {
-            forget(&place);
+        self.nodes().for_each(|node| forget(&node));
+        if !self.by_node {
+            forget(self.gateway.place());
         }
     }
 
     /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard.
     pub(crate) fn leaked(&self, capture: &Capture) -> Option<Vec<Packet>> {
         match capture.verdict(&self.selected()) {
+            Ok(_) if self.by_node => Some(self.undeclared(capture)),
             Ok(_) => Some(Vec::new()),
             Err(Leak::Forbidden(packets, _)) => Some(packets),
             Err(Leak::Unheard(_)) => None,
             Err(leak @ Leak::Dropped(_)) => panic!("{leak}"),
         }
+    }
+
+    /// Packets with the address that the node gateway's interface has, and that no policy names.
+    fn undeclared(&self, capture: &Capture) -> Vec<Packet> {
+        let own = Family::BOTH.map(|family| second_address(2, family));
+        capture.packets().into_iter().filter(|packet| own.contains(&packet.source)).collect()
+    }
+
+    /// Packets since the last time that left node 2 by its first uplink with an address of the second.
+    pub(crate) fn strays(&self) -> usize {
+        if !self.by_node {
+            return 0;
+        }
+        let said = self.node(2).sh("nft reset counter inet strays seen").unwrap();
+        let mut words = said.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).unwrap().parse().unwrap()
     }
 
     /// Nothing leaked, and both clients were heard.
@@ -213,6 +274,7 @@ impl Lab {
         let leaked = self.leaked(capture);
         let leaked = leaked.unwrap_or_else(|| panic!("after {after}: a client was never heard"));
         let lines: Vec<String> = leaked.iter().take(12).map(ToString::to_string).collect();
+        assert_eq!(self.strays(), 0, "after {after}: they left by another interface");
         assert!(leaked.is_empty(), "after {after}: {} packets leaked:\n{}", leaked.len(), lines.join("\n"));
     }
 
@@ -253,6 +315,41 @@ impl Lab {
 /// `conntrack -F` in a place.
 pub(crate) fn forget(place: &egret::testbed::Place) {
     place.sh("conntrack -F 2>/dev/null").unwrap();
+}
+
+/// Addresses of node 2's second uplink beside those that it has anyway, and that a masquerade would take.
+fn exit_address(family: Family, with_prefix: bool) -> &'static str {
+    match (family, with_prefix) {
+        (Family::V4, false) => "172.31.2.77",
+        (Family::V4, true) => "172.31.2.77/24",
+        (Family::V6, false) => "fd00:172:31:2::77",
+        // Deprecated, or the kernel would prefer it to the other.
+        (Family::V6, true) => "fd00:172:31:2::77/64 nodad preferred_lft 0",
+    }
+}
+
+/// Counts behind everybody's rules.
+fn strays() -> String {
+    let [v4, v6] = Family::BOTH.map(|family| exit_address(family, false));
+    format!(
+        "table inet strays {{ counter seen {{}}; chain post {{ type filter hook postrouting priority 400;\n\
+         oifname eth0 ip saddr {v4} counter name seen;\noifname eth0 ip6 saddr {v6} counter name seen;\n}}; }}"
+    )
+}
+
+fn exit_policy() -> String {
+    let rule = |family: Family| {
+        format!(
+            "\n  - destination: {{cidr: '{}'}}\n    gateway: {{nodes: [{{nodeSelector: \"kubernetes.io/hostname == 'node2'\", egressIP: '{}'}}]}}",
+            family.everything(),
+            exit_address(family, false)
+        )
+    };
+    format!(
+        "apiVersion: egret.dev/v1alpha1\nkind: EgressGatewayPolicy\nmetadata: {{name: by-node}}\nspec:\n  \
+         selectors: [{{namespaceSelector: \"projectcalico.org/name == 'shop'\"}}]\n  rules:{}\n",
+        Family::BOTH.map(rule).concat()
+    )
 }
 
 fn add_gateway(world: &World, node: u8, name: &str) -> Pod {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use egret::testbed::Capture;
 
-use crate::faults::{FAULTS, Fault, HARMLESS};
+use crate::faults::{EXIT_FAULTS, FAULTS, Fault, HARMLESS};
 use crate::lab::Lab;
 use crate::traffic::Sender;
 
@@ -31,30 +31,41 @@ fn leaks(lab: &Lab, capture: &Capture, fault: &Fault, without: &[&str]) -> usize
     lab.forget_all();
     let mut senders: Vec<Sender> = lab.clients.iter().map(Sender::open).collect();
     capture.restart();
+    lab.strays();
     for sender in &mut senders {
         sender.lively_round();
     }
     let harm = (fault.strike)(lab, &mut senders, capture);
     std::thread::sleep(Duration::from_millis(30));
+    let strays = lab.strays();
     let leaked = lab.leaked(capture);
     let leaked =
         leaked.unwrap_or_else(|| panic!("{}, without {without:?}: a client was not heard", fault.name));
     drop(senders);
     lab.settle().unwrap();
     lab.forget_all();
-    leaked.len() + harm
+    leaked.len() + harm + strays
 }
 
 #[test]
 fn each_fault_leaks_without_the_belts_that_cover_it_and_each_of_them_alone_covers_it() {
-    let lab = Lab::weakened();
+    show(&Lab::weakened(), FAULTS);
+}
+
+#[test]
+fn each_fault_of_a_node_gateway_leaks_without_the_belts_that_cover_it_and_each_of_them_alone_covers_it() {
+    show(&Lab::weakened_by_node(), EXIT_FAULTS);
+}
+
+#[allow(clippy::print_stdout, reason = "what was measured")]
+fn show(lab: &Lab, faults: &[Fault]) {
     let capture = lab.capture().unwrap();
     let mut wrong = Vec::new();
     // `EGRET_FAULT_NAMED=unbound`: the lines whose name holds that, for who works on one.
     let named = std::env::var("EGRET_FAULT_NAMED").unwrap_or_default();
-    for fault in FAULTS.iter().filter(|fault| fault.name.contains(&named)) {
+    for fault in faults.iter().filter(|fault| fault.name.contains(&named)) {
         let mut expect = |without: &[&str], leak: bool| {
-            let leaked = leaks(&lab, &capture, fault, without);
+            let leaked = leaks(lab, &capture, fault, without);
             println!("{}, without {without:?}: {leaked}", fault.name);
             if (leaked > 0) != leak {
                 wrong.push(format!("{}, without {without:?}: {leaked} packets leaked", fault.name));
@@ -85,11 +96,16 @@ fn these_faults_leak_nothing_without_the_belts_that_one_would_expect() {
 
 #[test]
 fn a_build_without_a_belt_does_not_read_back_as_the_plan() {
-    let lab = Lab::weakened();
+    read_back(&Lab::weakened(), &READABLE);
+    read_back(&Lab::weakened_by_node(), &["exit-source"]);
+}
+
+#[allow(clippy::print_stdout, reason = "what was measured")]
+fn read_back(lab: &Lab, belts: &[&str]) {
     let missing = || [1, 2].map(|node| lab.missing(node)).concat();
     assert_eq!(missing(), [""; 0], "a weakened build with all belts is the product");
-    for belt in READABLE {
-        lab.without(&[belt]);
+    for belt in belts {
+        lab.without(&[*belt]);
         let steps = missing();
         println!("without {belt}: {} steps", steps.len());
         assert!(!steps.is_empty(), "a build without {belt} reads back as the plan");

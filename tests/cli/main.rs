@@ -4,5 +4,11 @@
 //! Nothing here needs a node, a privilege or a network.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
+mod answers;
+mod colours;
+mod convert;
+mod documents;
 mod lint;
+mod list;
+mod random;
 mod world;

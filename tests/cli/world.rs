@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use egret::testbed::faults;
 use serde_json::Value;
 
 /// A folder that is gone afterwards.
@@ -83,7 +84,10 @@ impl Said {
 
     /// The document, which is right by its own kind's schema.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}{}", self.out, self.err))
+        let document = serde_json::from_str(&self.out);
+        let document = document.unwrap_or_else(|e| panic!("{e}: {}{}", self.out, self.err));
+        assert_eq!(faults(&document), Vec::<String>::new());
+        document
     }
 
     /// Reasons of the problems, in the order told.

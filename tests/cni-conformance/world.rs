@@ -221,6 +221,7 @@ impl World {
     }
 }
 
+/// Without what the kernel does by itself meanwhile: an address of IPv6 is tentative for its first second or two.
 fn kernel_of(netns: Option<&str>) -> Vec<String> {
     let listings: [&[&str]; 6] = [
         &["ip", "-d", "addr"],
@@ -234,7 +235,8 @@ fn kernel_of(netns: Option<&str>) -> Vec<String> {
     let enter: Vec<&str> = inside.iter().flat_map(|net| ["nsenter", net.as_str()]).collect();
     let mut lines = Vec::new();
     for listing in listings {
-        lines.extend(output(&[&enter[..], listing].concat()).lines().map(ToOwned::to_owned));
+        let listed = output(&[&enter[..], listing].concat());
+        lines.extend(listed.lines().map(|line| line.replace(" tentative", "")));
     }
     lines
 }

@@ -101,6 +101,7 @@ fn the_table_of_numbers_is_current() {
         ("rule, tunnel", n::PRIORITY_TUNNEL.to_string()),
         ("rule, local gateways", n::PRIORITY_LOCAL.to_string()),
         ("rule, gateway sets", n::PRIORITY_SETS.to_string()),
+        ("rule, brake", n::PRIORITY_BRAKE.to_string()),
         ("rule, belt", n::PRIORITY_BELT.to_string()),
         ("routing tables", n::TABLES.to_string()),
         ("nexthops", format!("{:#x}", n::NEXTHOPS)),

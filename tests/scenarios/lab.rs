@@ -15,7 +15,7 @@ use egret::addr::Family;
 use egret::egress::explain::{Explanation, Verdict};
 use egret::store::{Dir, endpoints};
 use egret::testbed::{
-    CnitoolError, Masquerade, Outside, Place, Pod, STATE_DIR, Topology, World, node_address,
+    CnitoolError, Masquerade, Outside, Place, Pod, STATE_DIR, Topology, World, faults, node_address,
 };
 use serde_json::Value;
 
@@ -147,8 +147,10 @@ impl Lab {
         let mut all = arguments.to_vec();
         all.extend(["--config", &list, "-o", "json"]);
         let output = self.egret(node, &all).unwrap();
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("egret {all:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+        let document = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("egret {all:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!(faults(&document), Vec::<String>::new(), "egret {all:?}");
+        document
     }
 
     /// `reason` of every problem that reconcile on a node names.

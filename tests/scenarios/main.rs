@@ -11,6 +11,8 @@ mod lab;
 mod lost;
 mod mtu;
 mod nat_outgoing;
+mod never;
+mod node_gateway_variants;
 mod node_gateways;
 mod reuse;
 mod running;

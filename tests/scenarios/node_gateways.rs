@@ -5,30 +5,34 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::{Answer, Flow, Outside, Pod, Topology, second_address};
 
 use crate::lab::{Lab, listing, nodes};
 
-const WHOLE: &str = "0.0.0.0/0, '::/0'";
+/// Every destination.
+pub(crate) const WHOLE: &str = "0.0.0.0/0, '::/0'";
 
-fn topology(count: u8) -> Topology {
+/// Nodes with a second uplink.
+pub(crate) fn topology(count: u8) -> Topology {
     Topology { second_uplink: true, ..nodes(count) }
 }
 
 /// A Cilium policy: pods with this label leave to these prefixes by this gateway.
-fn policy(lab: &Lab, name: &str, app: &str, prefixes: &str, gateways: &[(u8, &str)]) {
+pub(crate) fn policy(lab: &Lab, name: &str, app: &str, prefixes: &str, gateways: &[(u8, &str)]) {
     let gateway = |(node, how): &(u8, &str)| {
         format!("{{nodeSelector: {{matchLabels: {{kubernetes.io/hostname: node{node}}}}}, {how}}}")
     };
-    let gateways: Vec<String> = gateways.iter().map(gateway).collect();
+    let listed: Vec<String> = gateways.iter().map(gateway).collect();
+    let gateways = match listed.as_slice() {
+        [one] => format!("egressGateway: {one}"),
+        several => format!("egressGateways: [{}]", several.join(", ")),
+    };
     lab.object(&format!(
         "apiVersion: cilium.io/v2\nkind: CiliumEgressGatewayPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
-         selectors: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]\n  destinationCIDRs: [{prefixes}]\n  \
-         egressGateway: {}\n  egressGateways: [{}]\n",
-        gateways[0],
-        gateways.join(", ")
+         selectors: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]\n  destinationCIDRs: [{prefixes}]\n  {gateways}\n"
     ))
     .unwrap();
     // Nodes say their interfaces at the first, and read the others' at the second.
@@ -36,13 +40,14 @@ fn policy(lab: &Lab, name: &str, app: &str, prefixes: &str, gateways: &[(u8, &st
     lab.settle().unwrap();
 }
 
-fn pod(lab: &Lab, node: u8, name: &str, app: &str) -> Pod {
+/// A pod with this label.
+pub(crate) fn pod(lab: &Lab, node: u8, name: &str, app: &str) -> Pod {
     lab.pod_object(&format!("apps/{name}"), &[("app", app)], &[], node).unwrap();
     lab.add_pod(node, &format!("apps/{name}")).unwrap()
 }
 
 /// The addresses of a node's second uplink.
-fn seconds(node: u8) -> BTreeSet<IpAddr> {
+pub(crate) fn seconds(node: u8) -> BTreeSet<IpAddr> {
     Family::BOTH.map(|family| second_address(node, family)).into()
 }
 
@@ -245,7 +250,8 @@ fn a_client_that_moves_between_pod_gateways_and_node_gateways_shows_nothing_else
 fn what_the_gateways_node_loses_stops_its_clients_and_shows_nothing() {
     let lab = Lab::raise(topology(2));
     policy(&lab, "by-eth1", "shop", WHOLE, &[(2, "interface: eth1")]);
-    let clients = [pod(&lab, 1, "c1", "shop"), pod(&lab, 2, "c2", "shop")];
+    let mut clients = [pod(&lab, 1, "c1", "shop"), pod(&lab, 2, "c2", "shop")];
+    clients.iter_mut().for_each(|client| client.patience = Duration::from_millis(300));
     let capture = lab.capture().unwrap();
     let node = lab.node(2);
     let faults: [(&str, &str, &str); 5] = [

@@ -2,7 +2,7 @@
 //!
 //! In: when a loss was heard. Out: repairs, counted; whether a plan is due. Never: reads an object of the user's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Agent, failures};
 use crate::egress::lower::{Belts, node_state};
@@ -33,9 +33,13 @@ impl Agent<'_> {
         if outcome.steps().any(makes_a_table) {
             let window = flushed.unwrap_or(heard).elapsed();
             self.state.flushed(window, now());
+            let unguarded = self.brakes.windows();
+            unguarded.iter().for_each(|window| self.state.unguarded(*window, now()));
             tracing::warn!(
                 micros = window.as_micros(),
-                "nftables rules were deleted by somebody else; in this window packets of clients may have left as if unselected"
+                unguarded = unguarded.iter().sum::<Duration>().as_micros(),
+                "nftables rules were deleted by somebody else; in the unguarded microseconds packets of clients may have left as if \
+                 unselected, then they were stopped until the rules were back"
             );
         }
         failures(&outcome)

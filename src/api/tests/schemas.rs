@@ -30,6 +30,7 @@ fn the_schemas_in_the_documents_are_current() {
         expected.push(path);
     }
     let mut found: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    found.retain(|path| path.is_file());
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
@@ -92,7 +93,7 @@ fn every_field_of_a_schema_is_read_and_its_type_is_checked() {
                 Shape::Text | Shape::Choice(_) | Shape::Pairs | Shape::Texts => json!(5),
                 Shape::Map(_) | Shape::Open(_) | Shape::Maps(_) => json!(5),
                 Shape::Flag | Shape::Number(..) => json!("x"),
-                Shape::Any => Value::Null,
+                Shape::Any | Shape::Named(_) | Shape::Count | Shape::Conditions => Value::Null,
             };
             let found = said(row, &holding(&path, &wrong));
             let field = written(&path);

@@ -11,12 +11,13 @@ use crate::addr::Cidr;
 use crate::cli::table::{Table, age};
 use crate::egress::explain::Shown;
 use crate::egress::model::{PodName, Pool};
-use crate::ipam::{Block, Fill, Holder, Owner, State, Summary};
+use crate::ipam::{Block, Fill, Freed, Holder, Owner, State, Summary};
 use crate::problem::Problem;
 use crate::store::record::API_VERSION;
 
 /// The answer: leases in `items`, and the pools and blocks that they lie in.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct IpamReport {
     api_version: &'static str,
@@ -35,6 +36,7 @@ pub struct IpamReport {
 
 /// An address of a pool that is never leased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct UnservableRow {
     /// The address.
@@ -47,6 +49,7 @@ pub struct UnservableRow {
 
 /// A pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRow {
     /// Its name.
@@ -71,6 +74,7 @@ pub struct PoolRow {
 
 /// A block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRow {
     /// Its addresses.
@@ -94,6 +98,7 @@ pub struct BlockRow {
 
 /// An address that is not free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseRow {
     /// The address.
@@ -118,6 +123,48 @@ pub struct LeaseRow {
     pub age: u64,
     /// The block's sequence when its holder took it.
     pub sequence: u64,
+}
+
+/// The answer of `egret ipam release`.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct IpamRelease {
+    api_version: &'static str,
+    kind: &'static str,
+    /// Addresses that were given back.
+    pub items: Vec<ReleasedRow>,
+    /// Empty: what cannot be given back is an error.
+    pub problems: Vec<Problem>,
+}
+
+/// An address that was given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReleasedRow {
+    /// The address.
+    pub address: IpAddr,
+    /// Its pool.
+    pub pool: String,
+    /// Whom it was for.
+    pub owner: Owner,
+    /// What it is now.
+    pub state: State,
+}
+
+impl IpamRelease {
+    /// Of what was given back.
+    pub fn of(freed: &[Freed]) -> IpamRelease {
+        let row = |freed: &Freed| ReleasedRow {
+            address: freed.ip,
+            pool: freed.pool.clone(),
+            owner: freed.owner.clone(),
+            state: State::Free,
+        };
+        let items = freed.iter().map(row).collect();
+        IpamRelease { api_version: API_VERSION, kind: "IpamRelease", items, problems: Vec::new() }
+    }
 }
 
 impl IpamReport {

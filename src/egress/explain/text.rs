@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{Explanation, GatewayRow, Item, Verdict};
-use crate::egress::model::Role;
+use crate::egress::model::{Role, Source};
 use crate::egress::selector::Selector;
 use crate::problem::Problem;
 
@@ -39,10 +39,7 @@ fn head(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
     writeln!(f, "Pod {}{node} is {role}", item.pod)?;
     match &item.decided_by {
         None => Ok(()),
-        Some(source) if source.field.is_empty() => writeln!(f, "  decided by {}", source.object),
-        Some(source) => {
-            writeln!(f, "  decided by {}: {}: {}", source.object, source.field, Plain(&source.value))
-        }
+        Some(source) => writeln!(f, "  decided by {}", Written(source)),
     }
 }
 
@@ -52,11 +49,17 @@ fn destination(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
         Verdict::Held => "held, nothing leaves".to_owned(),
         Verdict::Gateway => {
             let sources: Vec<String> = item.sources.iter().map(ToString::to_string).collect();
-            format!("through a gateway, seen outside as {}", sources.join(" or "))
+            match sources.as_slice() {
+                [] => "through a gateway whose address is not known yet".to_owned(),
+                known => format!("through a gateway, seen outside as {}", known.join(" or ")),
+            }
         }
     };
     writeln!(f, "to {}: {action}", item.destination)?;
     writeln!(f, "  why: {}", Plain(&item.reason))?;
+    if let Some(policy) = &item.policy {
+        writeln!(f, "  by {}", Written(policy))?;
+    }
     if !item.gateways.is_empty() {
         table(f, &item.gateways)?;
     }
@@ -67,22 +70,41 @@ fn destination(f: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
     Ok(())
 }
 
+/// Where something was written: object, field and value, as far as there are any.
+struct Written<'a>(&'a Source);
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Source { object, field, value } = self.0;
+        let parts: Vec<&str> =
+            [object, field, value].into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        write!(f, "{}", Plain(&parts.join(": ")))
+    }
+}
+
+/// Its column is shown only where a gateway leaves by an interface that was chosen.
+const INTERFACE: usize = 4;
+
 fn table(f: &mut fmt::Formatter<'_>, gateways: &[GatewayRow]) -> fmt::Result {
-    let head = ["GATEWAY", "NODE", "NODE ADDRESS", "EGRESS ADDRESS", "USABLE"].map(ToOwned::to_owned);
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(gateways.iter().map(row)).collect();
+    let head =
+        ["GATEWAY", "NODE", "NODE ADDRESS", "EGRESS ADDRESS", "INTERFACE", "USABLE"].map(ToOwned::to_owned);
+    let chosen = gateways.iter().any(|gateway| gateway.interface.is_some());
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(gateways.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 4] = std::array::from_fn(width);
+    let widths: [usize; 5] = std::array::from_fn(width);
     for row in &rows {
         write!(f, "  ")?;
-        for (cell, width) in row.iter().zip(widths) {
-            write!(f, "{cell:width$}  ")?;
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            if column != INTERFACE || chosen {
+                write!(f, "{cell:width$}  ")?;
+            }
         }
-        writeln!(f, "{}", row[4])?;
+        writeln!(f, "{}", row[5])?;
     }
     Ok(())
 }
 
-fn row(gateway: &GatewayRow) -> [String; 5] {
+fn row(gateway: &GatewayRow) -> [String; 6] {
     let address = |ip: Option<std::net::IpAddr>| ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
     let usable =
         gateway.reason.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {}", Plain(reason)));
@@ -92,6 +114,7 @@ fn row(gateway: &GatewayRow) -> [String; 5] {
         gateway.node.clone(),
         node,
         egress,
+        gateway.interface.clone().unwrap_or_else(|| "-".to_owned()),
         usable,
     ]
 }

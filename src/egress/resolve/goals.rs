@@ -170,8 +170,8 @@ impl Goals {
     }
 
     /// Node gateways that outcomes spoke of.
-    pub(super) fn node_gateways(&self) -> BTreeMap<String, NodeGateway> {
-        self.node_gateways.clone()
+    pub(super) fn node_gateways(&self) -> &BTreeMap<String, NodeGateway> {
+        &self.node_gateways
     }
 
     /// What must be known of a pod whose rules have these goals.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
 use crate::egress::model::Source;
-use crate::egress::policy::{Policy, PolicyKind, PolicyRule, To};
+use crate::egress::policy::{Policy, PolicyRule, To};
 use crate::problem::Problem;
 
 /// Where a rule sends.
@@ -77,12 +77,13 @@ fn loser(policy: &Policy, winner: &Policy, cidrs: &[Cidr]) -> Problem {
         0 | 1 => String::new(),
         n => format!(" and {} more of its prefixes", n - 1),
     };
+    let stand = if cidrs.len() > 1 { "stand" } else { "stands" };
     let why = match winner.created.is_some() && winner.created != policy.created {
         true => "is older",
         false => "comes first by name",
     };
     let message = format!(
-        "{first}{more} stand in {} too, which {why}, and so decides for pods that both concern: take them out of one",
+        "{first}{more} {stand} in {} too, which {why}, and so decides for pods that both concern: take them out of one",
         winner.object()
     );
     let rule = policy.rules.iter().find(|rule| cidrs.first() == Some(&rule.destination));
@@ -92,7 +93,7 @@ fn loser(policy: &Policy, winner: &Policy, cidrs: &[Cidr]) -> Problem {
 
 /// A policy's rules. `gateways` numbers what is sent to gateways.
 pub(super) fn rules_of(policy: &Policy, mut gateways: impl FnMut(&To) -> u32) -> Vec<(Cidr, Rule)> {
-    let holds_other_family = policy.kind != PolicyKind::Cilium;
+    let holds_other_family = !policy.ignores_other_family;
     let object = policy.object();
     let source = |field: &str, value: String| {
         Some(Arc::new(Source { object: object.clone(), field: field.to_owned(), value }))

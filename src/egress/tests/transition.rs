@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use super::worlds::{World, client, ip};
 use crate::addr::Family;
+use crate::egress::belts::Belts;
+use crate::egress::lower::node_state;
 use crate::egress::model::{EndpointState, PodName};
+use crate::egress::numbering::Numbering;
 use crate::egress::numbers::PIN_SHIFT;
-use crate::egress::plan::{NodePlan, Verdict};
+use crate::egress::plan::{NodePlan, Place, Verdict};
 use crate::egress::prefixes::{self, Change};
-use crate::egress::transition::{Fate, bound, fate, holding, keep_unread, let_go, transition};
+use crate::egress::transition::{Fate, believed, bound, fate, holding, keep_unread, let_go, transition};
 
 #[test]
 fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
@@ -23,6 +26,35 @@ fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
     assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
     assert_eq!(held.gateways, before.gateways, "what may not be wired yet is not waited for");
     assert!(held.inside.is_superset(&after.inside), "pods, services and nodes stay reachable");
+}
+
+#[test]
+fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_kernel_has_them() {
+    // Gateways here and on another node, both in use.
+    let mut world = World::new().gateway(1, 1).gateway(2, 2).client(10, &[1, 2]);
+    let before = world.plan();
+    let kernel = node_state(&before, Belts::ALL);
+    let mut world = world.client(11, &[2]);
+    let after = world.plan();
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
+    let change = transition(&remembered, &after);
+    assert_eq!(change.rebound, BTreeSet::from([client(11), ip("fd00:10:60:1::b")]));
+    let held = holding(&remembered, &after, &change.rebound, &change.released);
+    assert!(
+        held.clients.values().all(|client| held.bindings.contains_key(&client.binding)),
+        "no goto into nowhere"
+    );
+    let client = &held.clients[&client(10)];
+    assert_eq!(held.bindings[&client.binding], before.bindings[&client.binding]);
+    assert_eq!(held.sets[&1], before.sets[&1]);
+    assert_eq!((&held.gateways, &held.locals), (&before.gateways, &before.locals));
+    // A gateway whose devices are gone is not waited for.
+    let mut kernel = kernel;
+    kernel.links.retain(|name, _| !before.locals.values().any(|gateway| gateway.veth == *name));
+    let remembered = believed(&kernel, &Numbering::read(&kernel), &after);
+    assert!(remembered.locals.is_empty());
+    let mut others = remembered.gateways.values();
+    assert!(others.all(|gateway| matches!(gateway.place, Place::Remote { .. })));
 }
 
 #[test]

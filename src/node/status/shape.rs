@@ -12,6 +12,7 @@ use crate::egress::model::{EndpointState, PodName};
 
 /// How a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Health {
     /// Nothing of Egret is wired here.
@@ -28,6 +29,7 @@ pub enum Health {
 
 /// One node.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Its name.
@@ -59,6 +61,7 @@ pub struct NodeStatus {
 
 /// The node on the underlay.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
     /// Device.
@@ -78,6 +81,7 @@ pub struct Tunnel {
 
 /// A pod gateway that runs here.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayHere {
     /// The pod, where its endpoint or record names it.
@@ -94,6 +98,7 @@ pub struct GatewayHere {
 
 /// A leased address of a gateway here, and how replies find it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseHere {
     /// The address.
@@ -109,6 +114,7 @@ pub struct LeaseHere {
 
 /// A node gateway that this node is.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ExitHere {
     /// Who it is: `node/NODE/INTERFACE/ADDRESS[,ADDRESS]`.
@@ -123,6 +129,7 @@ pub struct ExitHere {
 
 /// A client pod that runs here.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ClientHere {
     /// The pod, where a record names it.
@@ -138,6 +145,7 @@ pub struct ClientHere {
 
 /// A binding.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BindingHere {
     /// Its chain in nftables.
@@ -150,6 +158,7 @@ pub struct BindingHere {
 
 /// One rule of a binding.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RuleHere {
     /// The longest prefix wins.
@@ -163,6 +172,7 @@ pub struct RuleHere {
 
 /// A gateway set.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SetHere {
     /// Its mark.
@@ -173,6 +183,7 @@ pub struct SetHere {
 
 /// A gateway as this node sees it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MemberHere {
     /// The gateway pod, where its endpoint names it.
@@ -192,6 +203,7 @@ pub struct MemberHere {
 
 /// A step that is missing.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// `node`, or a gateway's attachment.
@@ -202,6 +214,7 @@ pub struct Difference {
 
 /// Settings of the host that Egret changes.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// Whether Egret wants flows spread by ports (`multipathHash`).
@@ -216,6 +229,7 @@ pub struct Settings {
 
 /// What a rule dropped or refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Drops {
     /// `node`, or a gateway's attachment.
@@ -228,6 +242,7 @@ pub struct Drops {
 
 /// What a hook did to packets of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Firewall {
     /// `forward`.

@@ -15,7 +15,7 @@ use super::stamp::Stamp;
 use crate::api::Kind;
 
 /// Raise it when rows, or the JSON of an object, change shape or meaning.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const MAGIC: [u8; 8] = *b"EGRETOBJ";
 const HEADER: usize = 88;
 const DIR: usize = 40;

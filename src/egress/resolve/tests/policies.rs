@@ -37,6 +37,7 @@ fn policy(kind: PolicyKind, name: &str, rules: &[(&str, To)]) -> Policy {
         selectors: Vec::new(),
         rules: rules.iter().enumerate().map(rule).collect(),
         deny_others: false,
+        ignores_other_family: kind == PolicyKind::Cilium,
         unfit: Vec::new(),
     }
 }

@@ -1,0 +1,76 @@
+//! A thread that stops clients the moment the rules that decide about them are deleted.
+//!
+//! In: who is a client, whenever that changes. Out: how long each window was in which clients' packets could leave as if nobody had
+//! selected them. Never: repairs anything, or lets a client go again; the check that follows does both, rules first. A thread
+//! of its own, because any job of the loop takes longer than what this is about.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::egress::numbers;
+use crate::egress::plan::NodePlan;
+use crate::egress::transition::bound;
+use crate::kernel::brake::{Brake, Order};
+use crate::kernel::netns::Netns;
+use crate::kernel::state::NftFamily;
+
+/// What loop and thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    order: Mutex<Order>,
+    windows: Mutex<Vec<Duration>>,
+}
+
+/// The loop's end of it. The thread lives as long as the process.
+#[derive(Debug, Default)]
+pub struct Brakes(Arc<Shared>);
+
+impl Brakes {
+    /// Starts the thread. Without it the window lasts until the rules are back, and nothing else changes.
+    pub fn start(here: &Netns) -> Brakes {
+        let shared = Arc::<Shared>::default();
+        let brakes = Brakes(shared.clone());
+        let brake = match Brake::open(here, NftFamily::Inet, numbers::NFT_TABLE) {
+            Ok(brake) => brake,
+            Err(error) => {
+                tracing::warn!(%error, "clients will not be stopped while their rules are gone");
+                return brakes;
+            }
+        };
+        let spawned =
+            std::thread::Builder::new().name("brakes".to_owned()).spawn(move || watch(brake, &shared));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "clients will not be stopped while their rules are gone");
+        }
+        brakes
+    }
+
+    /// These are the clients now.
+    pub fn cover(&self, plan: &NodePlan) {
+        let clients = plan.clients.keys().copied().filter(|ip| bound(plan, *ip).is_some());
+        let clients: Vec<IpAddr> = clients.collect();
+        *held(&self.0.order) = Order::stop(clients, numbers::PRIORITY_BRAKE, numbers::PROTOCOL);
+    }
+
+    /// Windows since one last asked: from the kernel's notice until clients were stopped.
+    pub fn windows(&self) -> Vec<Duration> {
+        std::mem::take(&mut *held(&self.0.windows))
+    }
+}
+
+fn watch(mut brake: Brake, shared: &Shared) {
+    loop {
+        match brake.wait(|| held(&shared.order).clone()) {
+            Ok(window) => held(&shared.windows).push(window),
+            Err(error) => {
+                tracing::warn!(%error, "clients will not be stopped any more while their rules are gone");
+                return;
+            }
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

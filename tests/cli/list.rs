@@ -1,0 +1,186 @@
+//! `egret list` and `egret explain`, offline: a folder of manifests, perhaps with what nodes said of their interfaces.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::world::{Folder, Said};
+
+fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).display().to_string()
+}
+
+fn ask(arguments: &str) -> Said {
+    Folder::with(&[]).egret(arguments)
+}
+
+/// The row of a pod and a destination.
+fn row<'v>(report: &'v Value, pod: &str, destination: &str) -> &'v Value {
+    let items = report["items"].as_array().unwrap();
+    let found = items.iter().find(|row| row["pod"] == pod && row["destination"] == destination);
+    found.unwrap_or_else(|| panic!("{pod} to {destination} in {report:#}"))
+}
+
+#[test]
+fn a_folder_of_manifests_says_where_each_pod_leaves_and_by_what() {
+    let said = ask(&format!("list --state {} -o json", example("shop")));
+    let report = said.json();
+    assert_eq!(
+        (said.status, &report["kind"], &report["problems"]),
+        (0, &"List".into(), &serde_json::json!([]))
+    );
+    let cart = row(&report, "shop/cart", "0.0.0.0/0");
+    assert_eq!((&cart["action"], &cart["address"]), (&"gateway".into(), &"10.244.1.5".into()));
+    assert_eq!(cart["gateways"][1]["egressAddress"], "10.10.10.1");
+    assert_eq!(cart["gateways"][1]["nodeAddress"], "172.18.0.12");
+    let bank = row(&report, "shop/cart", "198.51.100.0/24");
+    assert_eq!(
+        (&bank["gateways"][0]["egressAddress"], &bank["gateways"][0]["interface"]),
+        (&"192.0.2.11".into(), &"eth1".into())
+    );
+    assert_eq!(bank["decidedBy"]["field"], "spec.rules[1]");
+    assert_eq!(row(&report, "shop/cart", "203.0.113.9/32")["action"], "direct");
+    let lost = row(&report, "media/lost", "203.0.113.0/24");
+    assert!(
+        lost["action"] == "held" && lost["reason"].as_str().unwrap().contains("role == \"none\""),
+        "{lost}"
+    );
+    assert_eq!(row(&report, "media/bot", "0.0.0.0/0")["gateways"][0]["egressAddress"], "192.0.2.10");
+    assert_eq!(row(&report, "default/plain", "0.0.0.0/0")["role"], "unselected");
+}
+
+#[test]
+fn pods_are_filtered_by_name_namespace_labels_and_node() {
+    let shop = example("shop");
+    for (arguments, pods) in [
+        ("-n media", vec!["media/bot", "media/lost"]),
+        ("bot", vec!["media/bot"]),
+        ("shop/cart default/plain", vec!["default/plain", "shop/cart"]),
+        ("-l has(app)", vec!["media/bot", "media/lost", "shop/cart"]),
+        ("--node worker-1", vec!["default/plain", "egress/gw-0", "shop/cart"]),
+        ("-n nowhere", vec![]),
+    ] {
+        let report = ask(&format!("list --state {shop} -o json {arguments}")).json();
+        let mut found: Vec<&str> =
+            report["items"].as_array().unwrap().iter().map(|r| r["pod"].as_str().unwrap()).collect();
+        found.dedup();
+        assert_eq!(found, pods, "{arguments}");
+    }
+    assert_eq!(ask(&format!("list --state {shop} -n nowhere")).out, "no pod\n");
+}
+
+#[test]
+fn an_address_that_nobody_has_leased_is_not_guessed() {
+    let said = ask(&format!("list my-client --state {}", example("calico-ippool")));
+    assert!(said.out.contains("of 10.10.10.0/31") && said.out.contains("taken as running"), "{}", said.out);
+    let report = ask(&format!("list my-client --state {} -o json", example("calico-ippool"))).json();
+    let gateway = &row(&report, "my-namespace/my-client", "0.0.0.0/0")["gateways"][0];
+    assert_eq!(
+        (&gateway["pod"], &gateway["egressAddress"], &gateway["nodeAddress"]),
+        (&"default/egress-gateway".into(), &Value::Null, &Value::Null)
+    );
+    let explained = ask(&format!(
+        "explain my-namespace/my-client 192.0.2.9 --state {} -o json",
+        example("calico-ippool")
+    ))
+    .json();
+    assert_eq!(
+        (&explained["items"][0]["sources"], &explained["items"][0]["action"]),
+        (&serde_json::json!([]), &"gateway".into())
+    );
+}
+
+#[test]
+fn what_is_missing_or_torn_is_said_in_a_sentence() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {role: edge}}\nstatus: {addresses: [{type: InternalIP, address: 172.18.0.1}]}\n";
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumEgressGatewayPolicy\nmetadata: {name: p}\nspec: {selectors: [{podSelector: {}}], destinationCIDRs: [0.0.0.0/0], egressGateway: {nodeSelector: {matchLabels: {role: edge}}}}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: cart, namespace: shop}\n";
+    let files = [
+        ("n.yaml", node),
+        ("p.yaml", policy),
+        ("c.yaml", pod),
+        ("interfaces/n1.json", "[{\"ifname\":"),
+        ("empty/x.txt", ""),
+    ];
+    let folder = Folder::with(&files);
+    for (arguments, status, sentence) in [
+        (
+            "list --state empty",
+            2,
+            "egret: there is neither a manifest (.yaml, .yml, .json) nor a folder `objects` in empty",
+        ),
+        ("list --state nowhere", 2, "egret: cannot read nowhere: No such file or directory"),
+        ("list --state . --node n2", 2, "egret: there is no Node `n2`, and no pod runs there; there are n1"),
+        (
+            "explain --state . --node other shop/cart",
+            2,
+            "egret: there is no Node `other`, and no pod runs there; there are n1",
+        ),
+        ("list --state . shop/crat", 1, "egret: there is no pod shop/crat; did you mean shop/cart?"),
+        ("list --state . -l app=x", 2, "egret: --selector: "),
+    ] {
+        let said = folder.egret(arguments);
+        assert_eq!((said.status, said.out.as_str()), (status, ""), "{arguments}: {}", said.err);
+        assert!(said.err.contains(sentence), "{arguments}: {}", said.err);
+    }
+    // Nobody knows the node's addresses: held, and why; the file is named.
+    let report = folder.egret("list --state . --node n1 -o json").json();
+    assert_eq!(report["items"], serde_json::json!([]), "no pod runs there");
+    let report = folder.egret("list --state . -o json").json();
+    assert_eq!(row(&report, "shop/cart", "0.0.0.0/0")["action"], "held");
+    let said: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["message"].as_str().unwrap()).collect();
+    assert!(said.iter().any(|message| message.contains("interfaces/n1.json cannot be read")), "{said:?}");
+    folder.write(
+        "interfaces/n1.json",
+        r#"[{"ifname":"eth0","flags":["UP"],"addr_info":[{"local":"172.18.0.1","scope":"global"}]}]"#,
+    );
+    let report = folder.egret("list --state . -o json").json();
+    assert_eq!(row(&report, "shop/cart", "0.0.0.0/0")["gateways"][0]["egressAddress"], "172.18.0.1");
+}
+
+#[test]
+fn what_is_listed_before_and_after_converting_is_the_same() {
+    for name in ["calico-ippool", "calico-guide", "cilium-guide", "shop"] {
+        let folder = Folder::with(&[]);
+        let yaml = folder.egret(&format!("convert -f {}", example(name))).out;
+        folder.write("state/all.yaml", &yaml);
+        let interfaces = Path::new(&example(name)).join("interfaces");
+        for entry in std::fs::read_dir(interfaces).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            folder.write(&format!("state/interfaces/{}", entry.file_name().display()), &text);
+        }
+        let facts = |state: &str| {
+            let report = folder.egret(&format!("list --state {state} -o json")).json();
+            let items = report["items"].as_array().unwrap().clone();
+            let of = |row: &Value| {
+                ["pod", "address", "destination", "action", "gateways"]
+                    .map(|key| row[key].to_string())
+                    .join(" ")
+            };
+            let rows: Vec<String> = items.iter().filter(|row| row["action"] != "held").map(of).collect();
+            (items.len(), rows)
+        };
+        let (before, after) = (facts(&example(name)), facts("state"));
+        assert!(before.1.iter().any(|row| row.contains("\"gateway\"")), "{name}: {before:?}");
+        assert_eq!(before, after, "{name}");
+    }
+}
+
+/// Manifests as the documents of Calico and Cilium show them, and as their clusters print them: read as they are.
+#[test]
+fn documented_manifests_are_read_unchanged() {
+    let known = ["OneFamily", "OpenPool", "NotServedYet"];
+    for (name, most) in [
+        ("calico-ippool", &known[..2]),
+        ("calico-guide", &known[..]),
+        ("cilium-guide", &known[..1]),
+        ("policies", &known[..1]),
+        ("shop", &known[..1]),
+    ] {
+        let said = ask(&format!("lint -f {} -o json", example(name)));
+        let reasons = said.reasons();
+        assert!(reasons.iter().all(|reason| most.contains(&reason.as_str())), "{name}: {}", said.out);
+        assert!(!said.json()["items"].as_array().unwrap().is_empty());
+    }
+}

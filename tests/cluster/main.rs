@@ -1,0 +1,10 @@
+//! What Egret is to a real Kubernetes API server: its definitions, and the store of blocks over the API.
+//!
+//! `scripts/cluster` raises etcd and kube-apiserver in namespaces of their own, once for all tests of this process, and they end
+//! with it. Getting the programs takes about 6 minutes, once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
+
+mod bad;
+mod definitions;
+mod server;
