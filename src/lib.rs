@@ -14,6 +14,7 @@ pub mod fault;
 pub mod hash;
 pub mod ipam;
 pub mod kernel;
+pub mod kube;
 pub mod log;
 pub mod node;
 pub mod problem;

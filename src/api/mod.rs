@@ -105,6 +105,13 @@ pub fn read(file: &str, text: &[u8]) -> Reading {
     reading
 }
 
+/// Reads one member of a list of this `apiVersion` and kind, as an API server gives it; `origin` stands where a file's name would.
+pub fn read_member(origin: &str, version: &str, kind: &str, object: &Value) -> Reading {
+    let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), whole: true };
+    take(origin, object, Some((version, kind)), &mut reading);
+    reading
+}
+
 /// Takes one document: an object, or a list of them.
 ///
 /// `member_of` is the list's (`apiVersion`, kind without `List`): the members of a typed list, as the API server writes

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// A folder cannot be made.
     #[error(transparent)]
     Dir(#[from] DirError),
+    /// A store elsewhere did not do it.
+    #[error(transparent)]
+    Remote(Box<dyn std::error::Error + Send + Sync>),
     /// Something else failed.
     #[error("cannot {verb} {what}: {source}")]
     Io {

@@ -3,8 +3,14 @@
 //! `scripts/cluster` raises etcd and kube-apiserver in namespaces of their own, once for all tests of this process, and they end
 //! with it. Getting the programs takes about 6 minutes, once.
 
+#![allow(clippy::print_stdout, reason = "figures are to be read")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
 
 mod bad;
+mod blocks;
 mod definitions;
+mod following;
 mod server;
+#[path = "../stores/suite.rs"]
+mod suite;
+mod world;

@@ -35,6 +35,10 @@ pub(crate) fn server() -> &'static Server {
 }
 
 impl Server {
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it ends when this process does, and nobody is left to ask how"
+    )]
     fn start() -> Server {
         let name = format!("test-{}", std::process::id());
         let mut keeper = Command::new(root().join("scripts/cluster"))
@@ -58,6 +62,15 @@ impl Server {
     pub(crate) fn state(&self) -> PathBuf {
         let all = std::env::var_os("EGRET_CLUSTERS").unwrap_or_else(|| "/run/egret-clusters".into());
         Path::new(&all).join(&self.name)
+    }
+
+    /// Moves the calling thread into the network where the server is.
+    pub(crate) fn enter(&self) {
+        let keeper = std::fs::read_to_string(self.state().join("keeper")).unwrap();
+        let keeper = keeper.split(' ').next().unwrap();
+        let first = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", first.trim())).unwrap();
+        nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     }
 
     /// Runs kubectl; whether it went well, and all it said.

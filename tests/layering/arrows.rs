@@ -3,7 +3,7 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
@@ -17,6 +17,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("config", &["addr", "api", "egress", "problem", "spelling", "log"]),
     ("store", &["addr", "api", "config", "egress", "fault", "hash", "problem"]),
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
+    // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
+    ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     ("agent", &["config", "egress", "kernel", "node", "problem", "store"]),

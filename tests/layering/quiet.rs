@@ -34,7 +34,8 @@ fn is_pure(path: &str) -> bool {
 }
 
 /// What reaches out of a process, or differs from run to run.
-const LOUD: [&str; 13] = [
+const LOUD: [&str; 14] = [
+    "rustls",
     "std::fs",
     "std::process",
     "std::thread",
@@ -66,6 +67,19 @@ fn pure_parts_know_no_files_clock_environment_or_kernel() {
     wrong.extend(pure.iter().flat_map(|s| found(s, &["std::env"]).collect::<Vec<_>>()));
     wrong.retain(|line| !line.contains(WEAKENED));
     assert!(wrong.is_empty(), "pure parts reach out:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_kube_speaks_to_a_cluster_and_nothing_starts_a_runtime() {
+    let all = sources();
+    let others = all.iter().filter(|s| s.module() != "kube");
+    let mut wrong: Vec<String> = others.flat_map(|s| found(s, &["rustls"]).collect::<Vec<_>>()).collect();
+    wrong.extend(
+        all.iter().flat_map(|s| found(s, &["tokio::", "async fn", "async move"]).collect::<Vec<_>>()),
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let kube = all.iter().filter(|s| s.module() == "kube");
+    assert!(kube.flat_map(|s| found(s, &["rustls"]).collect::<Vec<_>>()).count() > 0, "the search is broken");
 }
 
 #[test]

@@ -1,0 +1,273 @@
+//! Requests to an API server, and watches.
+//!
+//! In: verb, path, body. Out: JSON, or an [`ApiError`]. A connection is kept and used again; one that the server closed meanwhile
+//! costs one more try. Every write that Egret makes names the version it was decided on, so a write that is sent
+//! twice is refused the second time, never done twice.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::access::Access;
+use super::connection::{self, Stream};
+use super::error::ApiError;
+use super::http::{self, Body, Framing};
+
+/// How long the server may be silent in an answer. It gives up itself after 60 s; who waits here is a pod's start.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a watch may be silent: longer than the server lets it live. Keep-alive probes notice a dead peer long before.
+const WATCH_PATIENCE: Duration = Duration::from_secs(900);
+/// Longest answer that is read whole. Lists are asked for in pages.
+const LONGEST: u64 = 64 << 20;
+
+/// Speaks to one API server. Threads may share it.
+#[derive(Debug)]
+pub struct Client {
+    access: Access,
+    tls: Arc<ClientConfig>,
+    idle: Mutex<Vec<Stream>>,
+}
+
+/// The server's way to say no.
+#[derive(Deserialize, Default)]
+struct Status {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Client {
+    /// Makes nothing but memory: the first request connects.
+    ///
+    /// # Errors
+    /// If certificates or keys cannot be used.
+    pub fn new(access: Access) -> Result<Client, ApiError> {
+        let tls = connection::tls(&access)?;
+        Ok(Client { access, tls, idle: Mutex::default() })
+    }
+
+    /// Whom it speaks to, and as whom.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Reads an object or a list.
+    ///
+    /// # Errors
+    /// [`ApiError::is_absent`] and the others.
+    pub fn get(&self, path: &str) -> Result<Value, ApiError> {
+        self.request("GET", path, None)
+    }
+
+    /// Makes an object.
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if it exists, and the others.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        self.request("POST", path, Some(object))
+    }
+
+    /// Writes an object over the version that it names.
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if it has another version, and the others.
+    pub fn replace(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        self.request("PUT", path, Some(object))
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// [`ApiError::is_absent`] and the others.
+    pub fn delete(&self, path: &str) -> Result<Value, ApiError> {
+        self.request("DELETE", path, None)
+    }
+
+    fn request(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        let body = body.map(|value| value.to_string().into_bytes());
+        let bytes = self.bytes(verb, path, body.as_deref())?;
+        let kept = self.idle().pop();
+        if let Some(stream) = kept {
+            match self.exchange(stream, &bytes) {
+                Ok((status, answer)) => return self.judged(verb, path, status, &answer),
+                Err(error) if is_stale(&error) => {}
+                Err(source) => return Err(self.unreachable(source)),
+            }
+        }
+        let fresh = self.connect(PATIENCE)?;
+        let (status, answer) = self.exchange(fresh, &bytes).map_err(|source| self.unreachable(source))?;
+        self.judged(verb, path, status, &answer)
+    }
+
+    /// Follows a list from a version on. Ends when the server ends it, which it does every few minutes; ask again then.
+    ///
+    /// `path` has its query, with `resourceVersion` and `allowWatchBookmarks`.
+    ///
+    /// # Errors
+    /// [`ApiError::is_expired`]: list again. And the others.
+    pub fn watch(&self, path: &str) -> Result<Events, ApiError> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{separator}watch=1");
+        let bytes = self.bytes("GET", &path, None)?;
+        let mut stream = self.connect(WATCH_PATIENCE)?;
+        let head = send(&mut stream, &bytes).map_err(|source| self.unreachable(source))?;
+        let mut body = Body::new(stream, head.framing);
+        if head.status != 200 {
+            let mut answer = Vec::new();
+            body.by_ref()
+                .take(LONGEST)
+                .read_to_end(&mut answer)
+                .map_err(|source| self.unreachable(source))?;
+            return Err(self.judged("GET", &path, head.status, &answer).err().unwrap_or_else(|| {
+                ApiError::Odd {
+                    server: self.access.server(),
+                    why: format!("a watch began with {}", head.status),
+                }
+            }));
+        }
+        Ok(Events { reader: BufReader::new(body), server: self.access.server(), path })
+    }
+
+    fn bytes(&self, verb: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, ApiError> {
+        let host = format!("{}:{}", self.access.host, self.access.port);
+        let authorization = self.access.authorization()?;
+        let agent = concat!("egret/", env!("CARGO_PKG_VERSION"));
+        let mut headers =
+            vec![("host", host.as_str()), ("user-agent", agent), ("accept", "application/json")];
+        if let Some(value) = &authorization {
+            headers.push(("authorization", value));
+        }
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        let path = format!("{}{path}", self.access.prefix);
+        Ok(http::request(verb, &path, &headers, body))
+    }
+
+    fn connect(&self, patience: Duration) -> Result<Stream, ApiError> {
+        connection::connect(&self.access, &self.tls, patience).map_err(|source| self.unreachable(source))
+    }
+
+    /// One request and its whole answer; the connection is kept if the server keeps it.
+    fn exchange(&self, mut stream: Stream, bytes: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+        let head = send(&mut stream, bytes)?;
+        let mut body = Body::new(stream, head.framing);
+        let mut answer = Vec::new();
+        if body.by_ref().take(LONGEST).read_to_end(&mut answer)? as u64 == LONGEST {
+            return Err(io::Error::other(format!("its answer is longer than {LONGEST} bytes")));
+        }
+        if head.keep && head.framing != Framing::UntilClosed {
+            self.idle().push(body.reader);
+        }
+        Ok((head.status, answer))
+    }
+
+    fn judged(&self, verb: &'static str, path: &str, status: u16, answer: &[u8]) -> Result<Value, ApiError> {
+        if (200..300).contains(&status) {
+            return serde_json::from_slice(answer).map_err(|e| ApiError::Odd {
+                server: self.access.server(),
+                why: format!("its answer to {verb} {path} is no JSON: {e}"),
+            });
+        }
+        // A proxy before the server answers in a language of its own.
+        let said: Status = serde_json::from_slice(answer).unwrap_or_else(|_| Status {
+            reason: String::new(),
+            message: String::from_utf8_lossy(answer).lines().next().unwrap_or_default().to_owned(),
+        });
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        Err(ApiError::Refused { verb, path, status, reason: said.reason, message: said.message })
+    }
+
+    fn unreachable(&self, source: io::Error) -> ApiError {
+        ApiError::Unreachable { server: self.access.server(), source }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Stream>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<http::Head> {
+    stream.get_mut().write_all(bytes)?;
+    stream.get_mut().flush()?;
+    http::head(stream)
+}
+
+/// The server closed a connection that was kept; nothing of an answer came.
+fn is_stale(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// What a watch says, one event at a time.
+#[derive(Debug)]
+pub struct Events {
+    reader: BufReader<Body<Stream>>,
+    server: String,
+    path: String,
+}
+
+/// One event of a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The object is there, or has changed.
+    Is(Value),
+    /// It is gone; its last form.
+    Gone(Value),
+    /// Nothing happened up to this version.
+    Bookmark(String),
+}
+
+impl Events {
+    /// Waits for the next; `None`: the server ended the watch.
+    ///
+    /// # Errors
+    /// If the connection breaks, or the server says that the version is too old.
+    #[allow(clippy::should_implement_trait, reason = "it fails, and iterators of results invite to go on")]
+    pub fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let unreachable = |source| ApiError::Unreachable { server: self.server.clone(), source };
+            let count =
+                self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(unreachable)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            if !line.trim_ascii().is_empty() {
+                return self.event(&line).map(Some);
+            }
+        }
+    }
+
+    fn event(&self, line: &[u8]) -> Result<Event, ApiError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            r#type: String,
+            object: Value,
+        }
+        let odd = |why: String| ApiError::Odd { server: self.server.clone(), why };
+        let Wire { r#type, object } = serde_json::from_slice(line)
+            .map_err(|e| odd(format!("an event of {} is no JSON: {e}", self.path)))?;
+        match r#type.as_str() {
+            "ADDED" | "MODIFIED" => Ok(Event::Is(object)),
+            "DELETED" => Ok(Event::Gone(object)),
+            "BOOKMARK" => Ok(Event::Bookmark(
+                object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned(),
+            )),
+            "ERROR" => Err(ApiError::Refused {
+                verb: "GET",
+                path: self.path.clone(),
+                status: object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
+                reason: object["reason"].as_str().unwrap_or_default().to_owned(),
+                message: object["message"].as_str().unwrap_or_default().to_owned(),
+            }),
+            other => Err(odd(format!("an event of {} is `{other}`", self.path))),
+        }
+    }
+}

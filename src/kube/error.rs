@@ -1,0 +1,88 @@
+//! Why the API server did not do what was asked.
+
+use std::io;
+
+/// An answer that is none, or one that says no.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Who and where: the kubeconfig or the pod's credentials.
+    #[error("{0}")]
+    Access(String),
+    /// No connection, or one that broke.
+    #[error("cannot reach the API server at {server}: {source}{}", advice(source))]
+    Unreachable {
+        /// `https://host:port`.
+        server: String,
+        /// What the kernel or TLS said.
+        source: io::Error,
+    },
+    /// The server said no.
+    #[error("the API server refuses to {verb} {path}: {message} ({status} {reason}){}", consequence(*status))]
+    Refused {
+        /// `GET`, `PUT` and so on.
+        verb: &'static str,
+        /// Below the server's root.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// One word: `NotFound`, `AlreadyExists`, `Conflict`, `Forbidden`, `Expired`.
+        reason: String,
+        /// The server's sentence.
+        message: String,
+    },
+    /// Something answered that does not speak like an API server.
+    #[error("{server} does not answer as an API server does: {why}. Check the address in the kubeconfig")]
+    Odd {
+        /// `https://host:port`.
+        server: String,
+        /// What it did.
+        why: String,
+    },
+}
+
+impl ApiError {
+    /// The HTTP status, if it was the server that said no.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ApiError::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// There is no such object, or no such kind.
+    pub fn is_absent(&self) -> bool {
+        self.status() == Some(404)
+    }
+
+    /// Somebody else was faster: the object exists already, or has another version.
+    pub fn is_conflict(&self) -> bool {
+        self.status() == Some(409)
+    }
+
+    /// A watch asked for a version that the server no longer has: list again.
+    pub fn is_expired(&self) -> bool {
+        self.status() == Some(410)
+    }
+
+    /// We may not. Nothing may be removed because of it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.status(), Some(401 | 403))
+    }
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused => ". Nothing listens there; check the address and the server",
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ". It does not answer in time",
+        io::ErrorKind::InvalidData => ". Its certificate is not what the kubeconfig's authority signed",
+        _ => "",
+    }
+}
+
+fn consequence(status: u16) -> &'static str {
+    match status {
+        401 => ". The credentials are not known to it, or have expired",
+        403 => ". Grant it: `deploy/rbac.yaml` has the role that Egret needs",
+        _ => "",
+    }
+}

@@ -1,0 +1,24 @@
+//! The Kubernetes API: access, requests, and what Egret keeps there.
+//!
+//! In: a kubeconfig or a pod's own credentials; requests. Out: JSON values, or an error that says what to do. Blocks over the API
+//! are a [`crate::ipam::Store`] like those of a directory.
+//! Never: decides anything, reads a manifest's meaning (`api` does), touches a kernel.
+//!
+//! Blocking, on threads: one connection per watch, one for requests. `docs/architecture.md` says why there is no runtime.
+
+pub mod access;
+mod base64;
+pub mod blocks;
+pub mod client;
+mod connection;
+mod error;
+mod http;
+pub mod mirror;
+pub mod watch;
+
+pub use access::Access;
+pub use blocks::ClusterStore;
+pub use client::Client;
+pub use error::ApiError;
+pub use mirror::{Mirror, Watched};
+pub use watch::Following;

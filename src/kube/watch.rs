@@ -1,0 +1,169 @@
+//! Follows the objects that a node needs: list, watch from there, and again, for as long as the process lives.
+//!
+//! In: a client and the node's name. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
+//! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
+//! thread at a time of its own, so that its return is no storm.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::{Client, Event};
+use super::error::ApiError;
+use super::mirror::{Mirror, Watched};
+
+/// Objects in one answer.
+const PAGE: usize = 500;
+/// How long the server lets a watch live; then it is begun anew from where it was.
+const WATCH_SECONDS: u64 = 300;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A mirror that is kept true, and the end at which its changes are heard.
+#[derive(Debug)]
+pub struct Following {
+    mirror: Arc<Mutex<Mirror>>,
+    /// One notice stands for any number of changes: who hears it looks at everything.
+    notices: Receiver<()>,
+}
+
+impl Following {
+    /// Begins to follow everything that a node needs.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
+        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        let (sender, notices) = sync_channel(1);
+        for kind in Watched::ALL {
+            let follower = Follower {
+                client: client.clone(),
+                kind,
+                path: kind.path(node),
+                mirror: mirror.clone(),
+                notice: sender.clone(),
+            };
+            // It parses JSON and speaks TLS, no more.
+            let thread = thread::Builder::new().name(format!("watch-{kind:?}")).stack_size(256 << 10);
+            thread.spawn(move || follower.run())?;
+        }
+        Ok(Following { mirror, notices })
+    }
+
+    /// What is known now.
+    pub fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something has changed; `false`: nothing did in this time.
+    pub fn changed(&self, patience: Duration) -> bool {
+        self.notices.recv_timeout(patience).is_ok()
+    }
+}
+
+/// Follows one kind.
+struct Follower {
+    client: Arc<Client>,
+    kind: Watched,
+    path: String,
+    mirror: Arc<Mutex<Mirror>>,
+    notice: SyncSender<()>,
+}
+
+impl Follower {
+    fn run(&self) {
+        let mut pause = FIRST_PAUSE;
+        let mut version: Option<String> = None;
+        loop {
+            let result = match &version {
+                None => self.list().map(Some),
+                Some(from) => self.watch(from),
+            };
+            match result {
+                Ok(next) => {
+                    version = next;
+                    pause = FIRST_PAUSE;
+                }
+                // Older than the server remembers: begin with a list, which changes nothing that did not change.
+                Err(error) if error.is_expired() => version = None,
+                Err(error) => {
+                    if error.is_forbidden() || error.is_absent() {
+                        let why = error.to_string();
+                        self.change(|mirror| mirror.cannot_see(self.kind, &why));
+                        version = None;
+                    }
+                    tracing::warn!(kind = ?self.kind, %error, "cannot follow objects");
+                    thread::sleep(pause + pause.mul_f64(random()));
+                    pause = (pause * 2).min(LONGEST_PAUSE / 2);
+                }
+            }
+        }
+    }
+
+    /// Every object, page by page; the version that they are of.
+    fn list(&self) -> Result<String, ApiError> {
+        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
+        loop {
+            let mut list = self.client.get(&format!("{}limit={PAGE}&continue={next}", self.path))?;
+            if let Value::Array(page) = list["items"].take() {
+                items.extend(page);
+            }
+            match list["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => token.clone_into(&mut next),
+                _ => {
+                    self.change(|mirror| mirror.listed(self.kind, &items));
+                    return Ok(list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned());
+                }
+            }
+        }
+    }
+
+    /// Changes from a version on, until the server ends the watch. The version that was reached.
+    fn watch(&self, from: &str) -> Result<Option<String>, ApiError> {
+        let path = format!(
+            "{}resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}",
+            self.path
+        );
+        let mut reached = from.to_owned();
+        let mut events = self.client.watch(&path)?;
+        loop {
+            let event = match events.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(Some(reached)),
+                // Cut in the middle: what was heard was heard, so go on from there. Whether anybody answers shows then.
+                Err(ApiError::Unreachable { .. }) if reached != from => return Ok(Some(reached)),
+                Err(error) => return Err(error),
+            };
+            match &event {
+                Event::Bookmark(version) => reached.clone_from(version),
+                Event::Is(object) | Event::Gone(object) => {
+                    if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
+                        version.clone_into(&mut reached);
+                    }
+                    self.change(|mirror| match &event {
+                        Event::Is(object) => mirror.is(self.kind, object),
+                        _ => mirror.gone(self.kind, object),
+                    });
+                }
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Mirror) -> bool) {
+        let changed = change(&mut self.mirror.lock().unwrap_or_else(PoisonError::into_inner));
+        if changed {
+            // Full: a notice is on its way already.
+            let _ = self.notice.try_send(());
+        }
+    }
+}
+
+/// From 0 to 1, different in each thread and process: the standard library seeds its hashes by chance.
+fn random() -> f64 {
+    let bits = u32::try_from(RandomState::new().hash_one(0u8) >> 32).unwrap_or(u32::MAX);
+    f64::from(bits) / f64::from(u32::MAX)
+}

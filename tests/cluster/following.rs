@@ -1,0 +1,142 @@
+//! A mirror of the API server: the same view as files give, soon, and nothing that a node does not need.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egret::api;
+use egret::config::Config;
+use egret::egress::model::{PodName, View};
+use egret::kube::{Following, Mirror};
+use egret::store::objects::Objects;
+
+use crate::server::server;
+use crate::world::{alone, client_of};
+
+const WORLD: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: shop}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: here}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: there}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, labels: {app: cart}},
+ spec: {nodeName: here, containers: [{name: c, image: x}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: shop}, spec: {nodeName: there, containers: [{name: c, image: x}]}}
+---
+{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: shop-pool}, spec: {cidr: 10.77.0.0/28, gatewayNamespaces: all()}}
+---
+{apiVersion: egret.dev/v1alpha1, kind: EgressGatewayPolicy, metadata: {name: shop-policy}, spec: {rules: [{gateway: {selector: has(gw)}}]}}
+---
+{apiVersion: egret.dev/v1alpha1, kind: EgressEndpoint, metadata: {name: gw1}, spec: {pod: shop/gw, attachment: net/c/eth0, node: there,
+ underlay: [172.31.0.2], vni: 4098, mac: '02:67:0a:4d:00:00', addresses: [{ip: 10.77.0.0, pool: shop-pool}], state: ready, generation: 1}}
+";
+
+fn view(mirror: &Mirror) -> View {
+    let objects = Objects::of(mirror.readings()).unwrap();
+    assert_eq!(objects.problems(), []);
+    objects.view(&Config::default(), mirror.endpoints())
+}
+
+/// What files with the same objects say.
+fn view_of_files() -> View {
+    let mut readings = Vec::new();
+    for kind in [
+        "namespaces",
+        "nodes",
+        "pods -A --field-selector=spec.nodeName=here",
+        "servicecidrs",
+        "epool",
+        "egpol",
+    ] {
+        let arguments: Vec<&str> = ["get", "-o", "json"].into_iter().chain(kind.split(' ')).collect();
+        let (well, text) = server().kubectl(&arguments, b"");
+        assert!(well, "{text}");
+        readings.push((format!("{kind}.json"), api::read("x.json", text.as_bytes())));
+    }
+    Objects::of(readings).unwrap().view(&Config::default(), Vec::new())
+}
+
+/// Waits until the mirror says so; how long it took.
+pub(crate) fn until(following: &Following, what: impl Fn(&Mirror) -> bool) -> Duration {
+    let started = Instant::now();
+    while !what(&following.mirror()) {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "it never came: {:?}",
+            following.mirror().lost()
+        );
+        following.changed(Duration::from_millis(500));
+    }
+    started.elapsed()
+}
+
+#[test]
+fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    let (well, said) = server().kubectl(&["apply", "--server-side", "-f", "-"], WORLD.as_bytes());
+    assert!(well, "{said}");
+    let following = Following::start(&client, "here").unwrap();
+    println!("synced in {:?}", until(&following, Mirror::is_synced));
+    let seen = view(&following.mirror());
+    let mut expected = view_of_files();
+    assert_eq!(seen.endpoints.len(), 1);
+    expected.endpoints.clone_from(&seen.endpoints);
+    assert_eq!(seen, expected);
+    let cart = PodName { namespace: "shop".to_owned(), name: "cart".to_owned() };
+    assert_eq!(seen.pods.keys().collect::<Vec<_>>(), [&cart], "of this node, and of no other");
+
+    // The status of a pool is nothing that a node acts on; neither is a pod elsewhere.
+    while following.changed(Duration::from_millis(300)) {}
+    for arguments in [
+        &[
+            "patch",
+            "epool",
+            "shop-pool",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            r#"{"status": {"leased": 1}}"#,
+        ][..],
+        &["annotate", "pod", "-n", "shop", "far", "a=b"],
+    ] {
+        let (well, said) = server().kubectl(arguments, b"");
+        assert!(well, "{said}");
+    }
+    assert!(!following.changed(Duration::from_secs(1)), "nothing of this concerns the node");
+
+    let path = "/api/v1/namespaces/shop";
+    let mut times = Vec::new();
+    for n in 0..20 {
+        let mut object = client.get(path).unwrap();
+        object["metadata"]["annotations"]["egress.projectcalico.org/selector"] = format!("n == '{n}'").into();
+        let started = Instant::now();
+        client.replace(path, &object).unwrap();
+        let wanted = format!("n == '{n}'");
+        until(&following, |mirror| {
+            view(mirror).namespaces["shop"].annotations.values().any(|value| *value == wanted)
+        });
+        times.push(started.elapsed());
+    }
+    times.sort();
+    println!("an annotation, from the request to the view: median {:?}, slowest {:?}", times[10], times[19]);
+
+    let (well, said) = server().kubectl(&["delete", "egpol", "shop-policy"], b"");
+    assert!(well, "{said}");
+    until(&following, |mirror| view(mirror).policies.is_empty());
+}
+
+#[test]
+fn who_may_see_nothing_knows_why_and_is_never_synced() {
+    let _alone = alone();
+    let client = Arc::new(client_of("nobody"));
+    let following = Following::start(&client, "here").unwrap();
+    until(&following, |mirror| mirror.lost().len() == 7);
+    let mirror = following.mirror();
+    assert!(!mirror.is_synced());
+    let (_, why) = &mirror.lost()[0];
+    assert!(why.contains("cannot list resource \"namespaces\"") && why.contains("403"), "{why}");
+}
