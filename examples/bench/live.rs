@@ -59,6 +59,9 @@ struct Live<'a> {
     pod: Pod,
 }
 
+/// What writes a file.
+type Change<'a> = &'a dyn Fn() -> Result<(), Trouble>;
+
 /// Where the watched pod's datagrams come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum By {
@@ -75,7 +78,7 @@ impl Live<'_> {
         rule("near")?;
         write(&[])?;
         self.until(By::Nobody)?;
-        let kinds: [(&str, &dyn Fn() -> Result<(), Trouble>, By); 5] = [
+        let kinds: [(&str, Change<'_>, By); 5] = [
             ("a pod is annotated", &|| write(&selects("place == 'near'")), By::Near),
             ("its annotation names another gateway", &|| write(&selects("place == 'far'")), By::Far),
             ("its annotation names a policy", &|| write(&policy), By::Near),

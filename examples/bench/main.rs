@@ -10,6 +10,7 @@ mod calls;
 mod cluster;
 mod live;
 mod paths;
+mod policies;
 mod pure;
 mod rows;
 mod spawn;

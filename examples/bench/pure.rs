@@ -22,38 +22,28 @@ use egret::store::{Dir, Version, record};
 use egret::testbed::Trouble;
 
 use crate::Arguments;
+use crate::policies;
 use crate::rows::{Rows, Series, Target};
 
-/// Both halves.
+/// All halves.
 pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     decisions(arguments, rows)?;
+    policies::measure(arguments, rows)?;
     claims(arguments, rows).map_err(|e| Trouble::new(e.to_string()))
 }
 
-fn ms(begun: Instant) -> f64 {
+pub(crate) fn ms(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e3
 }
 
-const PODS: usize = 10_000;
-const NAMESPACES: usize = 50;
+pub(crate) const PODS: usize = 10_000;
+pub(crate) const NAMESPACES: usize = 50;
 
 fn decisions(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     let view = view();
     let locals = locals();
     let inside = inside(&view);
-    let here = Here {
-        node: "node-0".into(),
-        underlay: IpAddr::from([172, 30, 0, 1]),
-        port: 4790,
-        vni: 4097,
-        tunnel_mtu: 1450,
-        veth_mtu: 1500,
-        mark_mask: 0x7f,
-        ipv6: true,
-        hash_ports: true,
-        uplinks: Vec::new(),
-        doors: BTreeMap::new(),
-    };
+    let here = here();
     let (mut resolved, mut planned) = (Series::default(), Series::default());
     for _ in 0..arguments.pairs {
         let begun = Instant::now();
@@ -76,6 +66,22 @@ fn decisions(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
     rows.figure("decisions about 10,000 pods", &resolved, "ms", Target::None);
     rows.figure("plan for 10,000 pods", &planned, "ms", Target::AtMost(50.0));
     Ok(())
+}
+
+pub(crate) fn here() -> Here {
+    Here {
+        node: "node-0".into(),
+        underlay: IpAddr::from([172, 30, 0, 1]),
+        port: 4790,
+        vni: 4097,
+        tunnel_mtu: 1450,
+        veth_mtu: 1500,
+        mark_mask: 0x7f,
+        ipv6: true,
+        hash_ports: true,
+        uplinks: Vec::new(),
+        doors: BTreeMap::new(),
+    }
 }
 
 /// 50 namespaces, each with a rule of its own; 10,000 selected pods; 20 gateways on 20 nodes.
@@ -123,11 +129,11 @@ fn view() -> View {
     view
 }
 
-fn pod(number: usize) -> PodName {
+pub(crate) fn pod(number: usize) -> PodName {
     PodName::new(format!("team-{}", number % NAMESPACES), format!("pod-{number}"))
 }
 
-fn locals() -> Vec<LocalPod> {
+pub(crate) fn locals() -> Vec<LocalPod> {
     let local = |n: usize| LocalPod {
         attachment: format!("pods/{n:064x}/eth0"),
         pod: Some(pod(n)),
@@ -140,7 +146,7 @@ fn locals() -> Vec<LocalPod> {
     (0..PODS).map(local).collect()
 }
 
-fn pool(name: &str, cidr: &str) -> Pool {
+pub(crate) fn pool(name: &str, cidr: &str) -> Pool {
     Pool {
         name: name.to_owned(),
         kind: PoolKind::EgressPool,

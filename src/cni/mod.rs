@@ -170,7 +170,12 @@ mod tests {
             self.note("gc")
         }
         fn status(&self, _: &Request) -> Result<(), CniError> {
-            std::thread::sleep(if self.fails { Duration::from_secs(60) } else { Duration::ZERO });
+            if self.fails {
+                // For ever: what answers then is the deadline.
+                loop {
+                    std::thread::park();
+                }
+            }
             self.note("status")
         }
     }
@@ -215,10 +220,9 @@ mod tests {
 
     #[test]
     fn status_gives_up_after_its_deadline() {
-        let start = std::time::Instant::now();
         let (exit, error) = call(Witness::new(true), "STATUS", GOOD);
         assert_eq!((exit, &error["code"]), (1, &50.into()));
-        assert!(start.elapsed() < Duration::from_millis(1500));
+        assert!(error["msg"].as_str().unwrap().starts_with("no answer within 1000 ms"), "{error}");
     }
 
     #[test]

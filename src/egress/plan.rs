@@ -331,6 +331,11 @@ impl NodePlan {
     pub(crate) fn sweep(&mut self) {
         let used: BTreeSet<&String> = self.clients.values().map(|c| &c.binding).collect();
         self.bindings.retain(|chain, _| used.contains(chain));
+        self.sweep_sets();
+    }
+
+    /// The same where it is known that every binding has clients.
+    pub(crate) fn sweep_sets(&mut self) {
         let sets: BTreeSet<u8> =
             self.bindings.values().flat_map(|b| b.rules.values()).filter_map(set_of).collect();
         self.sets.retain(|mark, _| sets.contains(mark));

@@ -35,15 +35,13 @@ pub struct Inputs<'a> {
     pub inside: &'a [Cidr],
 }
 
+mod again;
+
+pub use again::replan;
+
 /// The plan of one node. `numbering` keeps what is in use and learns what is new.
 pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Problem>) {
-    let mut work = Work {
-        inputs,
-        numbering,
-        endpoints: inputs.view.endpoints.iter().map(|e| (e.attachment.as_str(), e)).collect(),
-        plan: NodePlan::empty(inputs.here.clone()),
-        problems: Vec::new(),
-    };
+    let mut work = Work::of(inputs, numbering, NodePlan::empty(inputs.here.clone()));
     work.inside();
     work.peers();
     work.locals();
@@ -62,6 +60,13 @@ struct Work<'a> {
     endpoints: BTreeMap<&'a str, &'a Endpoint>,
     plan: NodePlan,
     problems: Vec<Problem>,
+}
+
+impl<'a> Work<'a> {
+    fn of(inputs: &'a Inputs<'a>, numbering: &'a mut Numbering, plan: NodePlan) -> Work<'a> {
+        let endpoints = inputs.view.endpoints.iter().map(|e| (e.attachment.as_str(), e)).collect();
+        Work { inputs, numbering, endpoints, plan, problems: Vec::new() }
+    }
 }
 
 impl Work<'_> {
@@ -220,6 +225,10 @@ impl Work<'_> {
             return self.node_gateway(gateway);
         }
         let endpoint = *self.endpoints.get(attachment)?;
+        // Its endpoint says it is here, but no attachment is: a lost namespace. Never tunnel to ourselves, nor spend a number on it.
+        if endpoint.node == self.inputs.here.node && !self.plan.locals.contains_key(attachment) {
+            return None;
+        }
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|a| a.ip).collect();
         let number = self.numbering.gateway(&next_hops(endpoint).collect::<Vec<_>>())?;
         if !self.plan.gateways.contains_key(&number) {
@@ -251,10 +260,6 @@ impl Work<'_> {
                 ));
             }
             return slot.map(|slot| Place::Local { veth, slot });
-        }
-        if endpoint.node == here.node {
-            // Its endpoint says it is here, but no attachment is: a lost namespace. Never tunnel to ourselves.
-            return None;
         }
         let underlay = self.underlay_of(&endpoint.node, &endpoint.underlay, &endpoint.pod.to_string());
         underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })

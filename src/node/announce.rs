@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use crate::addr::{Family, Mac};
 use crate::egress::plan::{Here, NodePlan};
 use crate::kernel::announce::{self as wire, Question};
+use crate::node::change::Change;
 use crate::node::embedded::{Embedded, now};
 use crate::node::memory::Announced;
-use crate::node::update::{Change, Outcome, Thoroughness};
+use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 
 /// How long an owner has to answer.
@@ -25,6 +26,7 @@ pub struct Asked {
     dev: String,
     ip: IpAddr,
     question: Question,
+    until: Instant,
 }
 
 /// Addresses to ask about: those that the new plan takes over, and all of them when the update is whole.
@@ -49,7 +51,7 @@ pub fn ask(here: &Here, addresses: &BTreeSet<(String, IpAddr)>) -> Vec<Asked> {
         if let Some(source) = source
             && let Ok(question) = Question::ask(dev, source, *ip)
         {
-            asked.push(Asked { dev: dev.clone(), ip: *ip, question });
+            asked.push(Asked { dev: dev.clone(), ip: *ip, question, until: Instant::now() + PATIENCE });
         }
     }
     asked
@@ -74,9 +76,9 @@ impl Embedded {
         if self.dry_run {
             return;
         }
-        let deadline = Instant::now() + PATIENCE;
+        // Their time began when they were asked: what the wiring took of it need not be waited again.
         for asked in asked {
-            outcome.problems.extend(asked.owners(deadline));
+            outcome.problems.extend(asked.owners(asked.until));
         }
         let announced =
             |plan: &NodePlan| plan.locals.values().flat_map(|g| g.announced.clone()).collect::<BTreeSet<_>>();

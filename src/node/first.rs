@@ -7,8 +7,8 @@ use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
 use crate::kernel::nft::load::{self, Ahead};
 use crate::kernel::{self, Netns, Place};
+use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::update::Change;
 
 impl Embedded {
     /// Whether nobody else uses what is ours. Asked before the first wiring.

@@ -14,8 +14,9 @@ use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
 use crate::node::attachment::Attachment;
+use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::update::{Change, Outcome, Thoroughness, namespaces};
+use crate::node::update::{Outcome, Thoroughness, namespaces};
 
 impl Embedded {
     /// Brings kernel and memory from one plan to the next.

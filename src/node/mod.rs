@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod attachment;
+pub mod change;
 pub mod check;
 pub mod embedded;
 pub mod facts;

@@ -4,8 +4,9 @@
 //! is unreadable stops no repair; decides anything.
 
 use crate::kernel::Step;
+use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::update::{Change, Outcome, Thoroughness, namespaces};
+use crate::node::update::{Outcome, Thoroughness, namespaces};
 
 impl Embedded {
     /// Compares this node's kernel, and its gateways' namespaces, with the plan last applied, and takes the steps between.

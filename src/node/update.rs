@@ -11,16 +11,14 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, plan};
-use crate::egress::prefixes;
-use crate::egress::transition::{
-    Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go, transition,
-};
+use crate::egress::transition::{Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
+use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
 use crate::node::first::{able, start_ahead};
@@ -368,54 +366,6 @@ fn not_held(outcome: &Outcome) -> Result<(), NodeError> {
     let tables: Vec<String> =
         tables.map(|(step, why)| format!("pods could not be held: {step}: {why}")).collect();
     if tables.is_empty() { Ok(()) } else { Err(NodeError::Steps(tables)) }
-}
-
-/// One plan replaces another.
-#[derive(Clone, Copy)]
-pub struct Change<'a> {
-    /// What the kernel is believed to hold.
-    pub before: &'a NodePlan,
-    /// What somebody began to apply and did not finish: then nothing is believed.
-    pub unfinished: Option<&'a NodePlan>,
-    /// What it shall hold.
-    pub next: &'a NodePlan,
-    /// Whether to believe.
-    pub how: Thoroughness,
-    /// Attachments whose pod sends nothing.
-    pub asleep: &'a [String],
-    /// Network namespaces by attachment.
-    pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
-}
-
-impl Change<'_> {
-    /// How thorough it must be.
-    fn how(&self) -> Thoroughness {
-        if self.unfinished.is_some() { Thoroughness::Whole } else { self.how }
-    }
-
-    /// Whether the kernel holds the next plan already, as far as it is believed.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.how() == Thoroughness::Quick && self.before == self.next
-    }
-
-    /// What must happen to running flows, from wherever they were left.
-    fn flows(&self) -> Transition {
-        let mut flows = transition(self.before, self.next);
-        if let Some(unfinished) = self.unfinished {
-            let more = transition(unfinished, self.next);
-            flows.rebound.extend(more.rebound);
-            flows.moved.extend(more.moved);
-            flows.begun.extend(more.begun);
-            flows.exits_begun.extend(more.exits_begun);
-            flows.exits_ended.extend(more.exits_ended);
-            flows.rebuilt.extend(more.rebuilt);
-            for (ip, changes) in more.released {
-                let gone = changes.into_iter().filter(|(_, change)| *change == prefixes::Change::Released);
-                flows.released.entry(ip).or_default().extend(gone);
-            }
-        }
-        flows
-    }
 }
 
 /// Paths of namespaces by attachment. One that leads to another namespace by now is left out: it is somebody else's.

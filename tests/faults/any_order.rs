@@ -158,7 +158,7 @@ impl Life {
     }
 
     fn tell(&mut self, event: impl fmt::Display) {
-        println!("  {event}");
+        eprintln!("  {event}");
         self.story.push(event.to_string());
     }
 

@@ -6,4 +6,5 @@
 mod arrows;
 mod documents;
 mod quiet;
+mod scenarios;
 mod source;

@@ -1,6 +1,6 @@
 //! The resolver beside a second one: a hundred naive lines, written from the documents alone, and asked about the same random worlds.
 //!
-//! `EGRET_WORLDS=N` asks about so many worlds (512 without it). A world that differs is shrunk and printed whole.
+//! `EGRET_WORLDS=N` asks about so many worlds (256 without it). A world that differs is shrunk and printed whole.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod limits;
@@ -22,8 +22,8 @@ use model::Outcome;
 use world::World;
 
 fn worlds() -> ProptestConfig {
-    let cases = std::env::var("EGRET_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(512);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let cases = std::env::var("EGRET_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(256);
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
 /// What a pod does with a destination, in our resolver's view: the longest prefix of its rows.

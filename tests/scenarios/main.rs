@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
 mod basic;
+mod destinations;
 mod dry_run;
 mod example;
 mod guard;
@@ -13,6 +14,7 @@ mod nat_outgoing;
 mod never;
 mod node_gateway_variants;
 mod node_gateways;
+mod reuse;
 mod running;
 mod selection;
 mod several;

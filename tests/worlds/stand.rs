@@ -1,4 +1,4 @@
-//! Where worlds are raised: three nodes and fourteen pods that stay while everything written about them changes.
+//! Where worlds are raised: three nodes and fifteen pods that stay while everything written about them changes.
 //!
 //! In: what is written. Out: what `egret` predicts, what pods were told, what the outside recorded. Never: judges.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use egret::addr::Family;
 use egret::config::Config;
 use egret::egress::explain::{Explanation, Item, Verdict, explain};
+use egret::egress::list;
 use egret::node::embedded::Embedded;
 use egret::testbed::{Answer, Capture, Flow, Masquerade, Outside, Pod, STATE_DIR, Topology, node_address};
 use serde_json::json;
@@ -38,8 +39,6 @@ pub(crate) struct Stand {
 
 /// A flow that began in one world and goes on in the next.
 struct Running {
-    pod: String,
-    to: IpAddr,
     tcp: bool,
     flow: Flow,
 }
@@ -52,7 +51,10 @@ const SHORT: Duration = Duration::from_millis(300);
 /// One prediction with all that was said about it.
 pub(crate) struct Row {
     pub(crate) expected: Expected,
+    /// As `explain` says it of the address.
     pub(crate) item: Item,
+    /// As `list` says it of the longest prefix around it.
+    pub(crate) listed: list::Row,
 }
 
 impl Stand {
@@ -157,8 +159,13 @@ impl Stand {
             let config = Config::from_file(&self.lab.conflist_path(node)).unwrap();
             let (view, _, _) = Embedded::look(&config).unwrap().whole_view().unwrap();
             for pod in self.pods.iter().filter(|pod| pod.node == node) {
-                let said = to.iter().map(|to| (*to, explain(&view, &pod.name, Some(*to))));
-                rows.extend(said.map(|(to, said)| self.row(pod, to, said)));
+                let listed = list::list(&view, [pod.name.clone()]).items;
+                for to in &to {
+                    let said = explain(&view, &pod.name, Some(*to));
+                    let around = listed.iter().filter(|row| row.destination.contains(*to));
+                    let listed = around.max_by_key(|row| row.destination.prefix()).unwrap().clone();
+                    rows.push(self.row(pod, *to, said, listed));
+                }
             }
         }
         rows
@@ -171,12 +178,14 @@ impl Stand {
         serde_json::from_value::<Explanation>(said).unwrap().items.remove(0)
     }
 
-    fn row(&self, pod: &Pod, to: IpAddr, mut said: Explanation) -> Row {
+    fn row(&self, pod: &Pod, to: IpAddr, mut said: Explanation, listed: list::Row) -> Row {
         assert_eq!(said.items.len(), 1, "{said}");
         let item = said.items.remove(0);
         let family = Family::of(to);
-        let way = match item.action {
-            Verdict::Gateway => Way::Through(item.sources.iter().copied().collect()),
+        let way = match listed.action {
+            Verdict::Gateway => {
+                Way::Through(listed.gateways.iter().filter_map(|row| row.egress_address).collect())
+            }
             Verdict::Direct if self.lab.topology().masquerade == Masquerade::None => {
                 Way::Direct(pod.address(family).unwrap())
             }
@@ -184,7 +193,11 @@ impl Stand {
             Verdict::Held => Way::Held,
         };
         let echoes = self.echoes(pod);
-        Row { expected: Expected { pod: pod.name.to_string(), port: pod.port(), echoes, to, way }, item }
+        Row {
+            expected: Expected { pod: pod.name.to_string(), port: pod.port(), echoes, to, way },
+            item,
+            listed,
+        }
     }
 
     /// Every pod asks every place by every means.
@@ -219,7 +232,7 @@ impl Stand {
             let begin = |(to, tcp): (IpAddr, bool)| {
                 let mut flow = if tcp { pod.tcp_flow(to) } else { pod.udp_flow(to) }.ok()?;
                 flow.set_patience(SHORT).ok()?;
-                (flow.ask() != Answer::Silent).then(|| Running { pod: pod.name.to_string(), to, tcp, flow })
+                (flow.ask() != Answer::Silent).then(|| Running { tcp, flow })
             };
             each.filter_map(begin).collect()
         };
@@ -273,7 +286,7 @@ impl Stand {
         firsts.chain(second.into_iter().filter(|ip| families.contains(&Family::of(*ip)))).collect()
     }
 
-    /// A pod by name.
+    /// A node.
     pub(crate) fn node(&self, number: u8) -> egret::testbed::Place {
         self.lab.node(number)
     }

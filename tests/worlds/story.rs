@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use egret::egress::explain::Verdict;
+
 use crate::dice::Dice;
-use crate::judge::{self, Expected};
+use crate::judge::{self, Expected, Way};
 use crate::stand::{Row, Stand, objects};
 use crate::tally::Tally;
 use crate::written::{WORLDS_PER_GROUND, Written, ground};
 
 /// A run stops looking for more after so many worlds that differ.
 const ENOUGH: usize = 5;
+/// A world with clients of gateways, on a ground whose primary masquerades.
+const SPOILT: u64 = 1040;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
@@ -28,10 +32,11 @@ struct Found {
 
 /// Raises the ground of these seeds and goes through them.
 fn live(seeds: std::ops::Range<u64>, found: &Mutex<Found>) {
+    let spoilt = std::env::var("EGRET_WORLDS_SPOIL").ok();
     let mut stand = Stand::raise(ground(seeds.start));
     let mut before = rows_of(&stand.predict());
     for seed in seeds.clone() {
-        let (tally, rows, wrong) = world(&mut stand, seed, &before);
+        let (tally, rows, wrong) = world(&mut stand, seed, &before, spoilt.as_deref(), |_| ());
         let mut found = found.lock().unwrap();
         found.tally.add(&tally);
         found.worlds += 1;
@@ -58,18 +63,28 @@ fn rows_of(rows: &[Row]) -> Vec<Expected> {
     rows.iter().map(|row| row.expected.clone()).collect()
 }
 
-/// One world: written, reconciled, predicted, asked, judged.
-fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>, Vec<String>) {
+/// One world: written, reconciled, predicted, asked, judged. `spoil` is a line of shell for every node before pods ask, `lie` what is
+/// made of the prediction: both to see that it is noticed.
+fn world(
+    stand: &mut Stand,
+    seed: u64,
+    before: &[Expected],
+    spoil: Option<&str>,
+    lie: impl Fn(&mut Vec<Expected>),
+) -> (Tally, Vec<Row>, Vec<String>) {
     let written = Written::of(seed);
     stand.write(&written);
     stand.settle();
     let rows = stand.predict();
-    let expected = rows_of(&rows);
+    let mut expected = rows_of(&rows);
+    lie(&mut expected);
     let hidden = stand.hidden();
     let mut wrong = judge::leaks(&[before, &expected], &stand.capture.packets(), &hidden);
     wrong.iter_mut().for_each(|line| line.insert_str(0, "while it changed: "));
     stand.capture.restart();
-    spoil(stand);
+    for node in stand.topology().node_numbers() {
+        let _ = spoil.map(|line| stand.node(node).sh(line));
+    }
     let ends = stand.end_flows();
     let asked = stand.ask();
     let packets = stand.capture.packets();
@@ -78,6 +93,7 @@ fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>,
         wrong.push("the capture lost packets, so this world proves nothing".to_owned());
     }
     stand.begin_flows();
+    wrong.extend(rows.iter().filter_map(says_otherwise));
     let mut dice = Dice::of(!seed);
     let row = &rows[dice.below(rows.len())];
     let said = stand.ask_program(row);
@@ -90,13 +106,15 @@ fn world(stand: &mut Stand, seed: u64, before: &[Expected]) -> (Tally, Vec<Row>,
     (tally, rows, wrong)
 }
 
-/// `EGRET_WORLDS_SPOIL`: a line of shell on every node before pods ask, to see that it is noticed.
-fn spoil(stand: &Stand) {
-    if let Ok(line) = std::env::var("EGRET_WORLDS_SPOIL") {
-        for node in stand.topology().node_numbers() {
-            let _ = stand.node(node).sh(&line);
-        }
-    }
+/// `list` and `explain` say the same of one destination, unless it is inside: that is not in the list.
+fn says_otherwise(row: &Row) -> Option<String> {
+    let mut listed: Vec<_> =
+        row.listed.gateways.iter().filter_map(|gateway| gateway.egress_address).collect();
+    listed.sort_unstable();
+    listed.dedup();
+    let (listed, item) = (if row.listed.action == Verdict::Gateway { listed } else { Vec::new() }, &row.item);
+    let same = row.listed.action == item.action && listed == item.sources;
+    (!same).then(|| format!("list says {:?}, explain {item:?}", row.listed))
 }
 
 /// Keeps what is needed to look at it in peace.
@@ -150,4 +168,24 @@ fn in_every_world_the_outside_sees_what_was_predicted_and_nothing_else() {
     let missing = found.tally.missing();
     assert!(worlds < 50 || missing.is_empty(), "never met: {missing:#?}");
     assert!(each < Duration::from_secs(30), "{each:?} each");
+}
+
+/// A check that cannot fail is none: one wrong prediction, one node that lost its decisions, and both are named.
+#[test]
+fn a_wrong_prediction_and_a_kernel_that_lost_its_decisions_are_noticed() {
+    let mut stand = Stand::raise(ground(SPOILT));
+    let lie = |rows: &mut Vec<Expected>| {
+        let row = rows.iter_mut().find(|row| matches!(row.way, Way::Through(_))).unwrap();
+        row.way = Way::Held;
+    };
+    let before = rows_of(&stand.predict());
+    let (_, rows, wrong) = world(&mut stand, SPOILT, &before, None, lie);
+    assert!(
+        wrong.len() >= 3
+            && wrong.iter().all(|line| line.contains("predicted: held") || line.contains("seen")),
+        "{wrong:#?}"
+    );
+    let flush = "nft flush map inet egret binding4; nft flush map inet egret binding6";
+    let (_, _, wrong) = world(&mut stand, SPOILT, &rows_of(&rows), Some(flush), |_| ());
+    assert!(wrong.iter().any(|line| line.contains("the server named 172.30.0.")), "{wrong:#?}");
 }

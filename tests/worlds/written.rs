@@ -21,12 +21,13 @@ pub(crate) const WORLDS_PER_GROUND: u64 = 10;
 pub(crate) type Words = BTreeMap<String, String>;
 
 /// Gateways: node, name, pools they ask for.
-pub(crate) const GATEWAYS: [(u8, &str, &[&str]); 5] = [
+pub(crate) const GATEWAYS: [(u8, &str, &[&str]); 6] = [
     (1, "gw/a", &["red", "red6"]),
     (2, "gw/b", &["red", "red6"]),
     (3, "gw/four", &["red"]),
     (1, "gw/six", &["red6"]),
     (2, "shop/own", &["own", "own6"]),
+    (3, "gw/nat", &["nat", "nat6"]),
 ];
 /// Other pods: node and name.
 pub(crate) const CLIENTS: [(u8, &str); 9] = [
@@ -41,17 +42,19 @@ pub(crate) const CLIENTS: [(u8, &str); 9] = [
     (3, "free/e3"),
 ];
 const NAMESPACES: [&str; 4] = ["gw", "shop", "bank", "free"];
-/// Pools: name, prefix.
-const POOLS: [(&str, &str); 4] = [
+/// Pools: name, prefix. Those called `nat` leave with their node's address.
+const POOLS: [(&str, &str); 6] = [
     ("red", "10.10.10.0/28"),
     ("red6", "fd00:10:10::10/124"),
     ("own", "10.10.10.32/30"),
     ("own6", "fd00:10:10::40/126"),
+    ("nat", "10.10.10.40/30"),
+    ("nat6", "fd00:10:10::48/126"),
 ];
 
 /// What ten worlds stand on.
 pub(crate) fn ground(seed: u64) -> Topology {
-    let mut dice = Dice::of(seed / WORLDS_PER_GROUND ^ 0x6772_6f75_6e64);
+    let mut dice = Dice::of((seed / WORLDS_PER_GROUND) ^ 0x6772_6f75_6e64);
     let mut topology = Topology { nodes: 3, second_uplink: true, settle: false, ..Topology::default() };
     topology.primary = dice.pick(&[Primary::Bridge, Primary::Ptp, Primary::BridgePortmap]);
     topology.masquerade = dice.pick(&[
@@ -191,6 +194,8 @@ fn wants(pools: &[&str]) -> Words {
 fn pool(name: &str, cidr: &str, gateways: &str, clients: &str) -> Value {
     json!({
         "apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": name},
-        "spec": {"cidr": cidr, "gatewayNamespaces": gateways, "clientNamespaces": clients},
+        "spec": {
+            "cidr": cidr, "gatewayNamespaces": gateways, "clientNamespaces": clients, "natOutgoing": name.starts_with("nat"),
+        },
     })
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::worlds::{World, client, ip};
+use crate::addr::Family;
 use crate::egress::belts::Belts;
 use crate::egress::lower::node_state;
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::numbering::Numbering;
-use crate::egress::plan::{Place, Verdict};
-use crate::egress::transition::{believed, bound, holding, keep_unread, let_go, transition};
+use crate::egress::numbers::PIN_SHIFT;
+use crate::egress::plan::{NodePlan, Place, Verdict};
+use crate::egress::prefixes::{self, Change};
+use crate::egress::transition::{Fate, believed, bound, fate, holding, keep_unread, let_go, transition};
 
 #[test]
 fn a_pod_that_becomes_a_client_is_held_while_its_entries_go() {
@@ -145,4 +148,64 @@ fn a_pod_that_is_let_go_keeps_an_element_that_sends_it_direct_while_it_lives() {
     let_go(&after, &mut ended, |_| false);
     assert_eq!(transition(&after, &ended).rebound, BTreeSet::new());
     assert!(transition(&after, &before).rebound.contains(&client(10)));
+}
+
+/// Rules of one binding of a plan, as a story writes them.
+fn rule(plan: &mut NodePlan, of: u8, prefix: &str, verdict: Verdict) {
+    let chain = plan.clients[&client(of)].binding.clone();
+    let binding = plan.bindings.get_mut(&chain).unwrap();
+    binding.rules.insert(prefix.parse().unwrap(), verdict);
+}
+
+#[test]
+fn what_changes_for_one_prefix_is_judged_there_although_the_gateway_serves_another() {
+    let mut world = World::new().gateway(2, 0).gateway(3, 1).client(10, &[0, 1]);
+    let before = world.plan();
+    for (verdict, judged, released) in [
+        (Verdict::Held, true, false),
+        (Verdict::Direct, false, true),
+        (before.bindings[&before.clients[&client(10)].binding].rules[&Family::V4.everything()], false, false),
+    ] {
+        let mut after = before.clone();
+        rule(&mut after, 10, "203.0.113.0/24", verdict);
+        let change = transition(&before, &after);
+        assert!(change.moved.is_empty() && change.rebound.is_empty(), "its gateways are the same");
+        assert_eq!(change.rebuilt.contains(&client(10)), judged, "{verdict:?}");
+        assert_eq!(change.released.contains_key(&client(10)), released, "{verdict:?}");
+        assert!(!change.released.contains_key(&ip("fd00:10:60:1::a")), "the other family is as it was");
+    }
+}
+
+#[test]
+fn only_what_goes_direct_anew_is_held_meanwhile() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let mut before = world.plan();
+    let whole = before.bindings[&before.clients[&client(10)].binding].rules[&Family::V4.everything()];
+    rule(&mut before, 10, "203.0.113.128/25", whole);
+    let mut after = before.clone();
+    rule(&mut after, 10, "203.0.113.0/24", Verdict::Direct);
+    let change = transition(&before, &after);
+    let held = holding(&before, &after, &change.rebound, &change.released);
+    let rules = &held.bindings[&held.clients[&client(10)].binding].rules;
+    assert_eq!(rules[&"203.0.113.0/24".parse().unwrap()], Verdict::Held);
+    assert_eq!(rules[&"203.0.113.128/25".parse().unwrap()], whole, "the longer prefix goes on");
+    assert_eq!(rules[&Family::V4.everything()], whole);
+    let at = |to: &str| prefixes::at(&change.released[&client(10)], ip(to));
+    assert_eq!(
+        [at("203.0.113.1"), at("203.0.113.200"), at("192.0.2.1")],
+        [Change::Released, Change::None, Change::None]
+    );
+}
+
+#[test]
+fn a_flow_that_may_not_go_on_is_pinned_anew_unless_it_needs_another_entry() {
+    let mut world = World::new().gateway(2, 0).gateway(3, 1).client(10, &[0, 1]);
+    let mut plan = world.plan();
+    rule(&mut plan, 10, "203.0.113.0/24", Verdict::Held);
+    rule(&mut plan, 10, "198.51.100.0/24", Verdict::Direct);
+    let (number, _) = plan.gateways.iter().next().unwrap();
+    let fate = |to: &str, told: bool| fate(&plan, client(10), Some(ip(to)), number << PIN_SHIFT, true, told);
+    assert_eq!(fate("192.0.2.1", false), Fate::Lives);
+    assert_eq!([fate("203.0.113.9", false), fate("203.0.113.9", true)], [Fate::Told; 2]);
+    assert_eq!(fate("198.51.100.9", false), Fate::Forgotten, "its entry would show the pod's own address");
 }

@@ -1,0 +1,200 @@
+//! Flows of a real kernel, in namespaces of their own.
+
+use super::*;
+use crate::kernel::sandbox::Namespace;
+use std::net::{SocketAddr, UdpSocket};
+
+/// A machine with a few addresses that tracks flows between them; port 1000 + N gets the mark N, 10.96.0.1 is a service
+/// whose pod is 10.0.0.9, 10.96.0.2 one whose server is 198.51.100.9.
+fn machine() -> Namespace {
+    let namespace = Namespace::new();
+    namespace.sh(
+        "for a in 10.0.0.1 10.0.0.2 10.0.0.9 198.51.100.1 198.51.100.9; do ip addr add $a/32 dev lo; done
+         for a in fd00::1 fd00::2 2001:db8::1; do ip addr add $a/128 dev lo nodad; done
+         ip route add 10.96.0.0/16 dev lo
+         nft -f - <<N
+         table inet t {
+           map marks { type inet_service : mark; elements = { 1001 : 0x111, 1002 : 0x2ff, 1003 : 0x7fffff33 }; }
+           chain output { type filter hook output priority 0; ct mark set udp dport map @marks; }
+           chain nat { type nat hook output priority -100;
+             ip daddr 10.96.0.1 dnat ip to 10.0.0.9
+             ip daddr 10.96.0.2 dnat ip to 198.51.100.9
+           }
+         }\nN",
+    );
+    namespace
+}
+
+fn flow(machine: &Namespace, from: &str, to: &str) {
+    let (from, to): (IpAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    machine.run(|| {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        // Nobody listens, so the second packet may report that; the entry exists all the same.
+        let _ = socket.send_to(b"x", to);
+    });
+}
+
+/// `source destination` of the first packet of each flow, as the conntrack tool lists them.
+/// Everything that a few listings show: one alone may skip entries while other tests change theirs.
+fn listing(machine: &Namespace) -> String {
+    let mut seen = std::collections::BTreeMap::new();
+    for _ in 0..5 {
+        for line in machine.sh("conntrack -L 2>/dev/null").lines() {
+            // Without the time that is left, and counters.
+            let same: Vec<&str> = line.split_whitespace().filter(|word| word.contains(['=', ':'])).collect();
+            let same =
+                same.iter().filter(|word| !word.starts_with("use=")).copied().collect::<Vec<_>>().join(" ");
+            seen.insert(same, line.to_owned());
+        }
+    }
+    seen.into_values().collect::<Vec<_>>().join("\n")
+}
+
+fn flows(machine: &Namespace) -> Vec<String> {
+    let listed = listing(machine);
+    let field = |line: &str, name: &str| {
+        line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap().to_owned()
+    };
+    let udp = listed.lines().filter(|line| line.starts_with("udp"));
+    let mut flows: Vec<String> =
+        udp.map(|line| format!("{} {}", field(line, "src="), field(line, "dst="))).collect();
+    flows.sort();
+    flows
+}
+
+fn marks(machine: &Namespace) -> Vec<u32> {
+    let listed = listing(machine);
+    let udp = listed.lines().filter(|line| line.starts_with("udp"));
+    let mark = |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("mark=")?.parse().ok());
+    let mut marks: Vec<u32> = udp.filter_map(mark).collect();
+    marks.sort_unstable();
+    marks
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn forgetting_a_source_takes_its_own_flows_to_the_outside_and_no_other() {
+    let machine = machine();
+    for (from, to) in [
+        ("10.0.0.1", "198.51.100.1:9"),
+        ("10.0.0.1", "198.51.100.1:10"),
+        ("10.0.0.1", "10.96.0.2:9"),
+        ("10.0.0.1", "10.0.0.2:9"),
+        ("10.0.0.1", "10.96.0.1:9"),
+        ("10.0.0.2", "198.51.100.1:9"),
+        ("198.51.100.1", "10.0.0.1:9"),
+        ("fd00::1", "[2001:db8::1]:9"),
+        ("fd00::1", "[fd00::2]:9"),
+    ] {
+        flow(&machine, from, to);
+    }
+    assert_eq!(flows(&machine).len(), 9);
+    let keep = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    assert_eq!(machine.run(|| forget(ip("10.0.0.1"), &keep)).unwrap(), 3);
+    assert_eq!(
+        flows(&machine),
+        [
+            "10.0.0.1 10.0.0.2",
+            "10.0.0.1 10.96.0.1",
+            "10.0.0.2 198.51.100.1",
+            "198.51.100.1 10.0.0.1",
+            "fd00::1 2001:db8::1",
+            "fd00::1 fd00::2"
+        ],
+        "the service whose server is outside went by its real destination"
+    );
+    assert_eq!(machine.run(|| forget(ip("fd00::1"), &keep)).unwrap(), 1);
+    assert_eq!(machine.run(|| forget(ip("fd00::1"), &keep)).unwrap(), 0);
+    assert_eq!(machine.run(|| forget(ip("10.0.0.1"), &[])).unwrap(), 2);
+    assert_eq!(flows(&machine), ["10.0.0.2 198.51.100.1", "198.51.100.1 10.0.0.1", "fd00::1 fd00::2"]);
+}
+
+#[test]
+fn what_is_answered_at_the_source_itself_is_marked_and_what_is_translated_goes() {
+    let machine = machine();
+    machine.sh("nft add chain inet t post '{ type nat hook postrouting priority 100; }'
+         nft add rule inet t post udp dport 1002 ip saddr 10.0.0.1 snat ip to 10.0.0.2");
+    for (from, to) in [
+        ("10.0.0.1", "198.51.100.1:1001"),
+        ("10.0.0.1", "198.51.100.1:1002"),
+        ("10.0.0.1", "10.0.0.9:1001"),
+        ("fd00::1", "[2001:db8::1]:1001"),
+    ] {
+        flow(&machine, from, to);
+    }
+    let (keep, dead) = (["10.0.0.0/8".parse().unwrap()], Some((0x7fff_ff00, 0xffff_ff00)));
+    let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
+    assert_eq!(machine.run(|| forget_or_mark(&both, &keep, |_| dead)).unwrap(), 3);
+    assert_eq!(marks(&machine), [0x111, 0x7fff_ff11, 0x7fff_ff11], "inside as before, the others dead");
+    assert_eq!(flows(&machine), ["10.0.0.1 10.0.0.9", "10.0.0.1 198.51.100.1", "fd00::1 2001:db8::1"]);
+}
+
+#[test]
+fn only_matching_marks_are_rewritten_and_foreign_bits_stay() {
+    let machine = machine();
+    for to in ["198.51.100.1:1001", "198.51.100.1:1002", "198.51.100.1:1003", "198.51.100.1:1004"] {
+        flow(&machine, "10.0.0.1", to);
+    }
+    flow(&machine, "10.0.0.2", "198.51.100.1:1001");
+    flow(&machine, "fd00::1", "[2001:db8::1]:1001");
+    assert_eq!(marks(&machine), [0, 0x111, 0x111, 0x111, 0x2ff, 0x7fff_ff33]);
+
+    let pinned = |gateway: u32| MarkFilter { value: gateway << 8, mask: 0xffff_ff00 };
+    let counted = |filter| machine.run(|| count(filter)).unwrap();
+    assert_eq!(
+        (counted(pinned(1)), counted(pinned(2)), counted(pinned(3)), counted(pinned(0))),
+        (3, 1, 0, 1)
+    );
+    assert_eq!(counted(MarkFilter { value: 0xff11, mask: 0xff }), 3, "bits outside the mask do not count");
+    assert_eq!(counted(MarkFilter::ALL), 6);
+
+    let dead = (0x7fff_ff00, 0xffff_ff00);
+    assert_eq!(machine.run(|| remark(pinned(1), Some(ip("10.0.0.1")), dead)).unwrap(), 1);
+    assert_eq!(marks(&machine), [0, 0x111, 0x111, 0x2ff, 0x7fff_ff11, 0x7fff_ff33]);
+    assert_eq!(machine.run(|| remark(pinned(1), None, (0, 0xffff_ff00))).unwrap(), 2, "both families");
+    assert_eq!(marks(&machine), [0, 0x11, 0x11, 0x2ff, 0x7fff_ff11, 0x7fff_ff33]);
+    assert_eq!(machine.run(|| remark(pinned(9), None, dead)).unwrap(), 0);
+}
+
+#[test]
+fn flows_of_many_sources_are_picked_by_source_and_mark_in_one_listing() {
+    let machine = machine();
+    for from in ["10.0.0.1", "10.0.0.2"] {
+        flow(&machine, from, "198.51.100.1:1001");
+    }
+    let meant = |source, mark| (source, mark) == (ip("10.0.0.2"), 0x111);
+    let dead = (0x7fff_ff00, 0xffff_ff00);
+    assert_eq!(machine.run(|| remark_where(meant, dead)).unwrap(), 1);
+    assert_eq!(marks(&machine), [0x111, 0x7fff_ff11]);
+}
+
+#[test]
+fn a_namespace_without_any_flow_has_nothing_to_do() {
+    let empty = Namespace::new();
+    empty.run(|| {
+        assert_eq!(count(MarkFilter::ALL).unwrap(), 0);
+        assert_eq!(forget(ip("10.0.0.1"), &[]).unwrap(), 0);
+        assert_eq!(remark(MarkFilter { value: 1, mask: 1 }, Some(ip("fd00::1")), (0, 1)).unwrap(), 0);
+    });
+}
+
+#[test]
+fn thousands_of_flows_are_forgotten_at_once() {
+    let machine = machine();
+    machine.run(|| {
+        let target: SocketAddr = "198.51.100.1:9".parse().unwrap();
+        for _ in 0..3000 {
+            let _ = UdpSocket::bind("10.0.0.1:0").unwrap().send_to(b"x", target);
+            let _ = UdpSocket::bind("10.0.0.2:0").unwrap().send_to(b"x", target);
+        }
+        let all = count(MarkFilter::ALL).unwrap();
+        let start = std::time::Instant::now();
+        let gone = forget(ip("10.0.0.1"), &[]).unwrap();
+        println!("{gone} of {all} flows forgotten in {:?}", start.elapsed());
+        assert!(gone > 2500, "the kernel chooses the ports, so a few flows share one: {gone}");
+        assert_eq!(count(MarkFilter::ALL).unwrap(), all - gone);
+    });
+}

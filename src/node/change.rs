@@ -1,0 +1,59 @@
+//! One plan replaces another: what both say, and how far the first is believed.
+//!
+//! In: the plan that the kernel holds, the one that it shall hold. Out: whether anything is to do, and what happens to running flows.
+//! Never: does it.
+
+use std::collections::BTreeMap;
+
+use crate::egress::plan::NodePlan;
+use crate::egress::prefixes;
+use crate::egress::transition::{Transition, transition};
+use crate::node::update::Thoroughness;
+
+/// One plan replaces another.
+#[derive(Clone, Copy)]
+pub struct Change<'a> {
+    /// What the kernel is believed to hold.
+    pub before: &'a NodePlan,
+    /// What somebody began to apply and did not finish: then nothing is believed.
+    pub unfinished: Option<&'a NodePlan>,
+    /// What it shall hold.
+    pub next: &'a NodePlan,
+    /// Whether to believe.
+    pub how: Thoroughness,
+    /// Attachments whose pod sends nothing.
+    pub asleep: &'a [String],
+    /// Network namespaces by attachment.
+    pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
+}
+
+impl Change<'_> {
+    /// How thorough it must be.
+    pub(super) fn how(&self) -> Thoroughness {
+        if self.unfinished.is_some() { Thoroughness::Whole } else { self.how }
+    }
+
+    /// Whether the kernel holds the next plan already, as far as it is believed.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.how() == Thoroughness::Quick && self.before == self.next
+    }
+
+    /// What must happen to running flows, from wherever they were left.
+    pub(super) fn flows(&self) -> Transition {
+        let mut flows = transition(self.before, self.next);
+        if let Some(unfinished) = self.unfinished {
+            let more = transition(unfinished, self.next);
+            flows.rebound.extend(more.rebound);
+            flows.moved.extend(more.moved);
+            flows.begun.extend(more.begun);
+            flows.exits_begun.extend(more.exits_begun);
+            flows.exits_ended.extend(more.exits_ended);
+            flows.rebuilt.extend(more.rebuilt);
+            for (ip, changes) in more.released {
+                let gone = changes.into_iter().filter(|(_, change)| *change == prefixes::Change::Released);
+                flows.released.entry(ip).or_default().extend(gone);
+            }
+        }
+        flows
+    }
+}
