@@ -48,14 +48,20 @@ impl Server {
             .spawn()
             .unwrap();
         let mut said = String::new();
+        let mut ready = false;
         for line in BufReader::new(keeper.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            if line == "ready" {
-                return Server { name, _keeper: Mutex::new(keeper) };
+            ready = line == "ready";
+            if ready {
+                break;
             }
             said += &format!("{line}\n");
         }
-        panic!("no API server: {said}(`scripts/cluster up x --nodes 0` says more)");
+        if !ready {
+            let _ = keeper.wait();
+            panic!("no API server: {said}(`scripts/cluster up x --nodes 0` says more)");
+        }
+        Server { name, _keeper: Mutex::new(keeper) }
     }
 
     /// Where its files are.
