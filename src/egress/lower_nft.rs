@@ -23,7 +23,7 @@ pub(crate) const HELD: &str = "held";
 /// Chain that sends a pinned packet into the tunnel.
 pub(crate) const TO_TUNNEL: &str = "to_tunnel";
 
-/// Chain that counts what a firewall's chains let through: see [`forwarded`].
+/// Chain that counts what a firewall's chains let through: see `forwarded`.
 pub const FORWARDED: &str = "forwarded";
 /// Rule that counts what our devices hand to the node's forwarding.
 pub const FORWARDED_FROM_US: &str = "forwarded from us";

@@ -1,6 +1,6 @@
 //! Tiers, policies and prefixes: which rule decides for which destination, and which rules lose.
 //!
-//! In: what each tier has to say, the first to decide first. Out: a [`Blend`], one rule per prefix. Never: asks which gateways a
+//! In: what each tier has to say, the first to decide first. Out: a `Blend`, one rule per prefix. Never: asks which gateways a
 //! rule finds; that is the same question whoever won.
 //!
 //! The first tier with a rule for a destination decides, and within it the longest prefix. So a rule stands unless a prefix of an
