@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::agent::brakes::Brakes;
+use crate::agent::door::{Door, Open};
 use crate::agent::files::{Files, identity};
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
@@ -22,6 +24,7 @@ use crate::kernel::watch::Watch;
 use crate::node::embedded::{Embedded, now};
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
+use crate::node::thin::door;
 use crate::store::{Guard, LockError, lock};
 
 /// How long a job waits for the node's lock before it lets the others go first.
@@ -82,7 +85,14 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentEr
         began: false,
     };
     run.begin();
+    let door = Door::new(run.agent.config.clone(), None, Arc::new(Open));
+    let path = door_path(&run.agent.node);
+    Arc::new(door).open(path).map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     run.serve()
+}
+
+fn door_path(node: &Embedded) -> std::path::PathBuf {
+    door(&node.config.run_dir, &node.name)
 }
 
 /// The process that holds the agent's lock of a node; `None` if there is no agent.

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Common;
 use crate::agent::run;
+use crate::config::Mode;
 
 /// Flags of the agent.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +27,14 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         );
     }
     crate::log::to_stderr(&args.log);
-    run::run(&|| common.config()).map_err(|e| e.to_string())?;
+    let configure = || {
+        let mut config = common.config()?;
+        if common.state.is_some() {
+            // Whoever names a directory has the objects there, whatever way the plugin takes.
+            config.mode = Mode::Embedded;
+        }
+        Ok(config)
+    };
+    run::run(&configure).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
 }

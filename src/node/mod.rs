@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod attachment;
+pub mod books;
 pub mod change;
 pub mod check;
 pub mod embedded;
@@ -17,6 +18,8 @@ pub mod records;
 pub mod removal;
 pub mod repair;
 pub mod situation;
+pub mod standing;
 pub mod status;
+pub mod thin;
 pub mod update;
 pub mod verbs;

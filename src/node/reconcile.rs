@@ -8,7 +8,7 @@ use crate::cni::reply::CniError;
 use crate::egress::model::View;
 use crate::egress::numbers;
 use crate::fault;
-use crate::ipam::{self, After, DirStore, Holder, Owner};
+use crate::ipam::{self, After, Holder, Owner};
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
@@ -172,8 +172,8 @@ impl Embedded {
                 _ => Some(After::Owner),
             }
         };
-        let store = DirStore::under(&self.dir, &guard);
-        ipam::retain(&store, network, &self.name, now(), &fate)
+        let store = self.store(&guard)?;
+        ipam::retain(store.as_ref(), network, &self.name, now(), &fate)
             .map(drop)
             .map_err(|e| NodeError::Ipam(e.to_string()))
     }

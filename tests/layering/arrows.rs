@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    ("agent", &["config", "egress", "kernel", "node", "problem", "store"]),
+    ("agent", &["cni", "config", "egress", "kernel", "node", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
