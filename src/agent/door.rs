@@ -22,7 +22,7 @@ use crate::cni::request::Request;
 use crate::cni::{Node, carry_out};
 use crate::config::Config;
 use crate::node::books::Books;
-use crate::node::verbs::Here;
+use crate::node::plugin::Here;
 
 /// How long a plugin may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -56,12 +56,16 @@ pub(super) struct Agent<'a> {
     /// What of the plan last applied the kernel gives no notice of.
     desired: Option<State>,
     /// The node's configuration, for who answers the plugin.
-    pub(super) config: Arc<Mutex<Config>>,
+    config: Arc<Mutex<Config>>,
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn new(configure: Configure<'a>, node: Embedded, brakes: Brakes) -> Agent<'a> {
-        let config = Arc::new(Mutex::new(node.config.clone()));
+    pub(super) fn new(
+        configure: Configure<'a>,
+        node: Embedded,
+        config: Arc<Mutex<Config>>,
+        brakes: Brakes,
+    ) -> Agent<'a> {
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,

@@ -13,6 +13,9 @@ use crate::store::Guard;
 pub trait Books: fmt::Debug + Send + Sync {
     /// A store that begins with what is true now; made for one claim or clean-up.
     fn store(&self) -> Box<dyn Store + '_>;
+
+    /// Leases without a holder are to be given back, as soon as the cluster can be asked and by somebody who may wait for it.
+    fn release_later(&self);
 }
 
 impl Embedded {

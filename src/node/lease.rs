@@ -151,9 +151,17 @@ impl Embedded {
     pub fn release(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("DEL {id}"))?;
         let store = self.store(&guard)?;
-        ipam::release(store.as_ref(), &self.holder(id), after, now())
-            .map(drop)
-            .map_err(|e| NodeError::Ipam(e.to_string()))
+        let released = ipam::release(store.as_ref(), &self.holder(id), after, now());
+        match (released, &self.books) {
+            (Ok(_), _) => Ok(()),
+            // The record goes all the same: a lease without one is found and given back when the cluster answers again.
+            (Err(error), Some(books)) => {
+                tracing::warn!(%error, %id, "its leases are given back later");
+                books.release_later();
+                Ok(())
+            }
+            (Err(error), None) => Err(NodeError::Ipam(error.to_string())),
+        }
     }
 
     /// The holder that an attachment is.

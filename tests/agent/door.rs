@@ -50,9 +50,8 @@ fn pods_are_wired_by_the_agent_and_without_one_only_those_start_that_nothing_sel
     let lab = lab(2);
     let (exit, error, _) = status(&lab, 2);
     assert_eq!((exit, &error["code"]), (1, &50.into()), "nobody was ever here: {error}");
-    let refused =
-        lab.pod_object("shop/early", &[], &[("a", "b")], 2).and_then(|()| Ok(lab.add_pod(2, "shop/early")));
-    let refused = refused.unwrap().err().expect("nothing is known of this pod").to_string();
+    lab.pod_object("shop/early", &[], &[("a", "b")], 2).unwrap();
+    let refused = lab.add_pod(2, "shop/early").expect_err("nothing is known of this pod").to_string();
     assert!(refused.contains("no agent was ever here"), "{refused}");
 
     let mut agents = lab.agents();
@@ -66,9 +65,8 @@ fn pods_are_wired_by_the_agent_and_without_one_only_those_start_that_nothing_sel
     eventually("and again", || leaves_by(&lab, &client, &gateway));
 
     drop(agents.pop());
-    let refused =
-        lab.pod_object("shop/late", &[], &SELECTS_RED, 2).and_then(|()| Ok(lab.add_pod(2, "shop/late")));
-    let refused = refused.unwrap().err().expect("it would leave as itself").to_string();
+    lab.pod_object("shop/late", &[], &SELECTS_RED, 2).unwrap();
+    let refused = lab.add_pod(2, "shop/late").expect_err("it would leave as itself").to_string();
     assert!(
         refused.contains("annotation egress.projectcalico.org/") && refused.contains("tried again"),
         "{refused}"
