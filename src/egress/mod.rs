@@ -19,6 +19,7 @@ pub mod model;
 mod node_gateways;
 pub mod numbering;
 pub mod numbers;
+pub mod overture;
 pub mod plan;
 pub mod planning;
 pub mod policy;

@@ -4,7 +4,7 @@
 //! network namespace of the calling thread. The format: linux/netfilter/nfnetlink_conntrack.h.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use crate::addr::{Cidr, Family};
 use crate::kernel::nfnetlink::{self, ACK, Attributes, DUMP, Netfilter, Refusal, Reply, Request};
@@ -25,6 +25,8 @@ const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
 const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
+const PROTO_SOURCE_PORT: u16 = 2;
 
 /// Why conntrack could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +242,27 @@ pub fn count(filter: MarkFilter) -> Result<usize, Error> {
     Ok(found)
 }
 
+/// Whether packets of a family are tracked in this namespace. The kernel tracks only where some rule asks it to, and tells nobody;
+/// so a datagram to oneself has an entry, or has not.
+///
+/// # Errors
+/// The entries cannot be listed. A namespace that cannot talk to itself counts as one that tracks nothing.
+pub fn is_on(family: Family) -> Result<bool, Error> {
+    let me: IpAddr = match family {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    let sent = UdpSocket::bind((me, 0)).and_then(|socket| {
+        let here = socket.local_addr()?;
+        socket.send_to(b"egret", here).map(|_| (socket, here.port()))
+    });
+    // The socket stays open, or an ICMP error would make the entry end.
+    let Ok((_socket, port)) = sent else { return Ok(false) };
+    let mut found = false;
+    list(&mut open()?, MarkFilter::ALL, Some(me), |entry| found |= entry.source_port() == Some(port))?;
+    Ok(found)
+}
+
 /// Whether this namespace has no entry at all, by the kernel's own count. A listing walks the table of the whole machine and takes
 /// the lock of each of its 262,144 buckets: 5 to 15 ms, however few the entries. `false` also where the kernel does not tell.
 fn tracks_nothing(socket: &mut Netfilter) -> bool {
@@ -272,6 +295,11 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn source(&self) -> Option<IpAddr> {
         source_of(self.attributes.inside(TUPLE_ORIG))
+    }
+
+    fn source_port(&self) -> Option<u16> {
+        let bytes = self.attributes.inside(TUPLE_ORIG).inside(TUPLE_PROTO).get(PROTO_SOURCE_PORT)?;
+        bytes.try_into().ok().map(u16::from_be_bytes)
     }
 
     fn mark(&self) -> u32 {

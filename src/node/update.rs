@@ -21,7 +21,7 @@ use crate::node::attachment::Attachment;
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, start_ahead};
+use crate::node::first::{able, start_ahead, track_ahead};
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
 use crate::problem::Problem;
@@ -228,6 +228,9 @@ impl Embedded {
         let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
         let held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
         if let Some(held) = &held {
+            if change.before.is_idle() {
+                track_ahead(&awake_ones, node_ns)?;
+            }
             self.node(change.before, held, Thoroughness::Whole, node_ns, outcome)?;
             not_held(outcome)?;
             fault::point("update.while-held");

@@ -35,10 +35,6 @@ pub(crate) fn server() -> &'static Server {
 }
 
 impl Server {
-    #[expect(
-        clippy::zombie_processes,
-        reason = "it ends when this process does, and nobody is left to ask how"
-    )]
     fn start() -> Server {
         let name = format!("test-{}", std::process::id());
         let mut keeper = Command::new(root().join("scripts/cluster"))

@@ -1,8 +1,10 @@
 //! F: policy changes on running pods that send all the time.
 
-use std::net::IpAddr;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egret::addr::Family;
 use egret::testbed::{Leak, Masquerade, Outside, Packet, Pod, Topology, node_address};
@@ -81,6 +83,14 @@ fn annotate_under_traffic(masquerade: Masquerade) {
             let heard: Vec<_> = pods.iter().map(|pod| capture.sources_of(pod)).collect();
             annotate(&[]);
             capture.restart();
+            let back = |pod: &Pod| {
+                let seen = capture.sources_of(pod);
+                Family::BOTH.iter().all(|family| seen.contains_key(&without_egret(pod, masquerade, *family)))
+            };
+            let begun = Instant::now();
+            while !pods.iter().all(back) && begun.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             std::thread::sleep(Duration::from_millis(200));
             let direct: Vec<_> = pods.iter().map(|pod| capture.sources_of(pod)).collect();
             let leased = heard.iter().all(|s| leases.iter().all(|ip| s.contains_key(ip)));
@@ -113,4 +123,74 @@ fn f1_f2_a_running_pod_is_selected_and_let_go_behind_a_masquerade() {
 #[test]
 fn f1_f2_a_running_pod_is_selected_and_let_go_without_masquerade() {
     annotate_under_traffic(Masquerade::None);
+}
+
+/// Answers each datagram late, and speaks unasked on each connection, until told to stop.
+fn slow_far_end(datagrams: &UdpSocket, listener: &TcpListener, stop: &AtomicBool) {
+    const LATE: Duration = Duration::from_millis(300);
+    let (mut due, mut talks): (VecDeque<(Instant, SocketAddr)>, Vec<TcpStream>) = Default::default();
+    datagrams.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((_, from)) = datagrams.recv_from(&mut [0; 64]) {
+            due.push_back((Instant::now() + LATE, from));
+        }
+        while let Some((_, to)) = due.pop_front_if(|(at, _)| *at <= Instant::now()) {
+            let _ = datagrams.send_to(b"late", to);
+        }
+        talks.extend(listener.accept().map(|(stream, _)| stream));
+        talks.retain_mut(|stream| stream.write(b"!").is_ok());
+    }
+}
+
+/// Nobody tracked packets on the pod's node before: the far end's answers that are on their way then are the first that anybody
+/// remembers of their flows. The pod's packets must not pass as replies to them.
+#[test]
+fn f1_answers_on_their_way_when_a_node_begins_to_track_open_no_flow() {
+    let lab = Lab::raise(Topology { masquerade: Masquerade::None, ..nodes(2) });
+    lab.gateway(1, "g1");
+    let pod = lab.plain(2, "late");
+    let port = pod.port() + 3;
+    let far = lab.outside(Outside::Near).netns().unwrap();
+    let datagrams = far.run(|| UdpSocket::bind(("::", port))).unwrap().unwrap();
+    let listener = far.run(|| TcpListener::bind(("::", port))).unwrap().unwrap();
+    let near = pod.place().netns().unwrap();
+    let open = |family| {
+        let to = SocketAddr::new(Outside::Near.address(family), port);
+        let here = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
+        let asking = near.run(|| UdpSocket::bind(here)).unwrap().unwrap();
+        asking.connect(to).unwrap();
+        (asking, near.run(|| TcpStream::connect(to)).unwrap().unwrap())
+    };
+    let capture = lab.capture().unwrap();
+    let stop = AtomicBool::new(false);
+    let verdict = std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(|| slow_far_end(&datagrams, &listener, stop));
+        for (asking, mut hearing) in Family::BOTH.map(open) {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = asking.send(b"?");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            hearing.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if hearing.read(&mut [0; 64]).is_err() {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let written = lab.pod_object(&pod.name.to_string(), &[], &SELECTS_RED, pod.node);
+        let settled = written.and_then(|()| lab.settle());
+        capture.restart();
+        std::thread::sleep(Duration::from_millis(800));
+        stop.store(true, Ordering::Relaxed);
+        settled.unwrap();
+        capture.verdict(&[&pod])
+    });
+    verdict.unwrap();
 }

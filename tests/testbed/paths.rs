@@ -51,7 +51,8 @@ fn bulk_and_big_datagrams_pass_every_mtu() {
         let world = World::raise(Topology { nodes: 1, uplink_mtu, pod_mtu, ..Topology::default() }).unwrap();
         let pods = one_pod_per_node(&world);
         for to in Outside::BOTH.iter().flat_map(|at| Family::BOTH.map(|f| at.address(f))) {
-            let mut flow = pods[0].tcp_flow(to).unwrap();
+            // On a busy machine the first one may wait for neighbours longer than a flow does.
+            let mut flow = pods[0].tcp_flow(to).or_else(|_| pods[0].tcp_flow(to)).unwrap();
             flow.download(1 << 20).unwrap_or_else(|e| panic!("download from {to}: {e}"));
             flow.upload(1 << 20).unwrap_or_else(|e| panic!("upload to {to}: {e}"));
             assert!(matches!(flow.ask(), Answer::From(_)));

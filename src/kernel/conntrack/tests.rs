@@ -198,3 +198,16 @@ fn thousands_of_flows_are_forgotten_at_once() {
         assert_eq!(count(MarkFilter::ALL).unwrap(), all - gone);
     });
 }
+
+#[test]
+fn who_tracks_nothing_is_told_from_who_does() {
+    let namespace = Namespace::new();
+    let told = || Family::BOTH.map(|family| namespace.run(|| is_on(family)).unwrap());
+    assert_eq!(told(), [false, false], "no rule asks for it");
+    namespace
+        .sh("nft 'table ip t { chain c { type filter hook output priority 0; ct state new counter; }; }'");
+    assert_eq!(told(), [true, false], "a primary's masquerade is often of one family alone");
+    namespace
+        .sh("nft 'table ip6 t { chain c { type filter hook output priority 0; ct state new counter; }; }'");
+    assert_eq!(told(), [true, true]);
+}
