@@ -25,7 +25,7 @@ pub enum Mode {
     /// The plugin does it all, on a directory (`stateDir`), and leaves nothing running.
     #[default]
     Embedded,
-    /// The plugin asks the agent. Not served yet: an error that says so.
+    /// The plugin asks the agent of its node.
     Cluster,
 }
 
@@ -77,7 +77,7 @@ pub struct AnnounceOn {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// `mode`: `embedded` (the default) or `cluster` (not served yet).
+    /// `mode`: `embedded` (the default) or `cluster`: the plugin asks the agent of its node.
     pub mode: Mode,
     /// `stateDir`: directory of objects and records, an absolute path; default `/var/lib/egret`. Nodes that share it
     /// are one cluster.

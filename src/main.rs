@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use egret::node::verbs::Plugin;
+use egret::node::plugin::Plugin;
 use egret::{cli, cni, fault};
 
 static NODE: Plugin = Plugin;

@@ -10,6 +10,8 @@
 
 pub mod announcing;
 pub mod brakes;
+pub mod cluster;
+pub mod door;
 pub mod files;
 
 pub mod run;

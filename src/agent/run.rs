@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,6 +13,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::agent::brakes::Brakes;
+use crate::agent::cluster::Cluster;
+use crate::agent::door::{Door, Gate, Open};
 use crate::agent::files::{Files, identity};
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
@@ -19,9 +22,11 @@ use crate::agent::work::{Agent, Configure};
 use crate::config::Config;
 use crate::egress::numbers;
 use crate::kernel::watch::Watch;
+use crate::kube::Access;
 use crate::node::embedded::{Embedded, now};
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
+use crate::node::thin::door;
 use crate::store::{Guard, LockError, lock};
 
 /// How long a job waits for the node's lock before it lets the others go first.
@@ -56,12 +61,13 @@ impl From<String> for AgentError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT. `configure` is asked again whenever the plugin may have been called otherwise.
+/// Runs until SIGTERM or SIGINT. `configure` is asked again whenever the plugin may have been called otherwise; `access`: the cluster
+/// that the state directory is a copy of, if it is one.
 ///
 /// # Errors
 /// Another agent runs here, or the kernel gives no notices.
-pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentError> {
-    let node = open(&configure()?)?;
+pub fn run(configure: &dyn Fn() -> Result<Config, String>, access: Option<Access>) -> Result<(), AgentError> {
+    let mut node = open(&configure()?)?;
     let turn = take_turn(&node.memory)?;
     let signals = signals()?;
     let here = node.netns().map_err(|e| e.to_string())?;
@@ -69,8 +75,28 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentEr
     let files = Files::open()
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
+    let config = Arc::new(Mutex::new(node.config.clone()));
+    let cluster = match access {
+        None => None,
+        Some(access) => {
+            let cluster = Cluster::follow(access, node.dir.clone(), config.clone(), &node.name);
+            let cluster = cluster.map_err(|e| e.to_string())?;
+            node.books = Some(cluster.clone());
+            Some(cluster)
+        }
+    };
+    let gate: Arc<dyn Gate> = cluster.clone().map_or_else(|| Arc::new(Open) as _, |cluster| cluster as _);
+    let path = door(&node.config.run_dir, &node.name);
+    Arc::new(Door::new(config.clone(), node.books.clone(), gate))
+        .open(path)
+        .map_err(|e| format!("the plugin cannot be answered: {e}"))?;
+    if let Some(cluster) = &cluster
+        && !first_heard(cluster, &signals)
+    {
+        return Ok(());
+    }
     let mut run = Run {
-        agent: Agent::new(configure as Configure<'_>, node, Brakes::start(&here)),
+        agent: Agent::new(configure as Configure<'_>, node, config, Brakes::start(&here)),
         schedule: Schedule::default(),
         files,
         watch,
@@ -83,6 +109,18 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>) -> Result<(), AgentEr
     };
     run.begin();
     run.serve()
+}
+
+/// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
+/// was, before we were told to end.
+fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
+    while !cluster.is_synced() {
+        if let Ok(Some(_)) = signals.read_signal() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// The process that holds the agent's lock of a node; `None` if there is no agent.

@@ -8,6 +8,7 @@ mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::agent::announcing::Announcing;
@@ -15,12 +16,14 @@ use crate::agent::brakes::Brakes;
 use crate::agent::files::{self, Identity};
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
+use crate::egress::standing::standing;
 use crate::kernel::devices::Device;
 use crate::kernel::state::State;
 use crate::node::announce::{ANOTHER_OWNER, Asked};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::memory::Applied;
+use crate::node::standing::{EXEMPT, Standings};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 
@@ -52,10 +55,17 @@ pub(super) struct Agent<'a> {
     machine: Option<Vec<Device>>,
     /// What of the plan last applied the kernel gives no notice of.
     desired: Option<State>,
+    /// The node's configuration, for who answers the plugin.
+    config: Arc<Mutex<Config>>,
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn new(configure: Configure<'a>, node: Embedded, brakes: Brakes) -> Agent<'a> {
+    pub(super) fn new(
+        configure: Configure<'a>,
+        node: Embedded,
+        config: Arc<Mutex<Config>>,
+        brakes: Brakes,
+    ) -> Agent<'a> {
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,
@@ -73,6 +83,7 @@ impl<'a> Agent<'a> {
             wrong: Vec::new(),
             machine: None,
             desired: None,
+            config,
         }
     }
 
@@ -106,9 +117,11 @@ impl<'a> Agent<'a> {
             }
         };
         if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
+            self.say_standings();
             self.groundless = None;
             return Ok(());
         }
+        self.say_standings();
         let began = Instant::now();
         let outcome = match self.bring() {
             Ok(outcome) => outcome,
@@ -132,6 +145,22 @@ impl<'a> Agent<'a> {
         // Of other owners the agent knows more than one look at a time.
         self.wrong.retain(|problem| problem.reason != ANOTHER_OWNER);
         result
+    }
+
+    /// What pods may do while this agent is away.
+    fn say_standings(&self) {
+        let said = || -> Result<(), String> {
+            let view = self.node.objects().map_err(|e| e.to_string())?.view(&self.node.config, Vec::new());
+            let standings = Standings {
+                support: view.support,
+                exempt: EXEMPT.map(str::to_owned).into(),
+                namespaces: standing(&view),
+            };
+            standings.write(&self.node.config.state_dir, &self.node.name).map_err(|e| e.to_string())
+        };
+        if let Err(error) = said() {
+            tracing::warn!(error, "what pods may do without an agent is not written");
+        }
     }
 
     fn bring(&self) -> Result<Outcome, NodeError> {
@@ -188,7 +217,8 @@ impl<'a> Agent<'a> {
                 config.node_name.clone_from(&self.node.config.node_name);
                 if config != self.node.config {
                     tracing::info!("another configuration");
-                    self.node.config = config;
+                    self.node.config = config.clone();
+                    *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
                 }
             }
             Err(error) => tracing::warn!(%error, "the last configuration stays in force"),

@@ -58,7 +58,7 @@ const READY: Column =
 const REASON: Column =
     ("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason", "Why, or why not.");
 
-static KINDS: [Row; 7] = [
+static KINDS: [Row; 8] = [
     Row {
         kind: "EgressPool",
         group: OURS,
@@ -138,6 +138,24 @@ static KINDS: [Row; 7] = [
             AGE,
         ],
         found_by: &[".spec.node"],
+    },
+    Row {
+        kind: "EgressNode",
+        group: OURS,
+        version: "v1alpha1",
+        plural: "egressnodes",
+        short: &["enode"],
+        about: "What a node is called on the wire, and its interfaces. Written by its own agent alone; its name is `node-NUMBER`, so \
+                that no number is given twice.",
+        fields: kept::NODE,
+        status: &[],
+        columns: &[
+            ("Node", "string", ".spec.node", "The node."),
+            ("Number", "integer", ".spec.number", "Who it is in connection marks."),
+            ("Wire", "string", ".spec.wire", "The last four bytes of its MAC addresses."),
+            AGE,
+        ],
+        found_by: &[],
     },
     Row {
         kind: "IPPool",

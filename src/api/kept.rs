@@ -51,6 +51,7 @@ pub(super) const ENDPOINT: &[Field] = &[field("spec", Shape::Map(ENDPOINT_SPEC),
 const ENDPOINT_SPEC: &[Field] = &[
     field("pod", Shape::Text, "The gateway pod: namespace/name.").required(),
     field("uid", Shape::Text, "Its UID."),
+    field("labels", Shape::Pairs, "Its labels, which selectors of clients elsewhere look at."),
     field("attachment", Shape::Text, "What made it: network/container/interface.").required(),
     field("node", Shape::Text, "Node it runs on.").required(),
     field("underlay", Shape::Texts, "Underlay addresses of that node.").required(),
@@ -75,6 +76,41 @@ const PROBLEM: &[Field] = &[
     field("value", Shape::Text, "What stands there."),
     field("reason", Shape::Text, "One word.").required(),
     field("message", Shape::Text, "A sentence.").required(),
+];
+
+/// `EgressNode`: what a node is called in marks and on the wire, and the interfaces that it has.
+pub(super) const NODE: &[Field] =
+    &[field("spec", Shape::Map(NODE_SPEC), "What others must know of it.").required().rules(NODE_RULES)];
+
+/// Packets on their way carry both.
+const NODE_RULES: &[Rule] = &[rule(
+    "self.node == oldSelf.node && self.number == oldSelf.number && self.wire == oldSelf.wire",
+    "a node keeps its number and its bytes on the wire",
+)];
+
+const NODE_SPEC: &[Field] = &[
+    field("node", Shape::Text, "The Node object's name.").required(),
+    field(
+        "number",
+        Shape::Number(1, 0x3fff),
+        "Who it is in connection marks; the object's name has it, too.",
+    )
+    .required(),
+    field("wire", Shape::Text, "The last four bytes of its MAC addresses, written as an IPv4 address.")
+        .required(),
+    field("interfaces", Shape::Map(INTERFACES), "Where node gateways may leave; absent: nobody asked."),
+];
+
+const INTERFACES: &[Field] = &[
+    field("links", Shape::Maps(LINK), "Devices that are up and have an address.").required(),
+    field("default4", Shape::Text, "Device of the default route, IPv4."),
+    field("default6", Shape::Text, "Device of the default route, IPv6."),
+];
+
+const LINK: &[Field] = &[
+    field("name", Shape::Text, "Its name.").required(),
+    field("altnames", Shape::Texts, "Its alternative names."),
+    field("addresses", Shape::Texts, "Its addresses.").required(),
 ];
 
 /// `status` of an `EgressPool`.

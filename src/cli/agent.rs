@@ -2,10 +2,14 @@
 //!
 //! In: the common flags. Out: an exit status; log lines on standard error. Never: prints on standard output.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::Common;
 use crate::agent::run;
+use crate::config::Mode;
+use crate::kube::Access;
 
 /// Flags of the agent.
 #[derive(Debug, Clone, Args)]
@@ -13,6 +17,12 @@ pub struct AgentArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
+    /// Follow the cluster of this kubeconfig [default with `mode: cluster`: the pod's own]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
 }
 
 /// Runs it.
@@ -26,6 +36,27 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         );
     }
     crate::log::to_stderr(&args.log);
-    run::run(&|| common.config()).map_err(|e| e.to_string())?;
+    let configure = || {
+        let mut config = common.config()?;
+        if args.kubeconfig.is_some() {
+            config.mode = Mode::Cluster;
+        } else if common.state.is_some() {
+            // Whoever names a directory has the objects there, whatever way the plugin takes.
+            config.mode = Mode::Embedded;
+        }
+        Ok(config)
+    };
+    let access = if configure()?.mode == Mode::Cluster { Some(access(args)?) } else { None };
+    run::run(&configure, access).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
+}
+
+fn access(args: &AgentArgs) -> Result<Access, String> {
+    let found = match &args.kubeconfig {
+        Some(file) => Access::from_file(file, args.context.as_deref()).map(Some),
+        None => Access::in_cluster(),
+    };
+    found.map_err(|e| e.to_string())?.ok_or_else(|| {
+        "`mode: cluster` without a cluster: name it with --kubeconfig, or run in a pod with a service account".to_owned()
+    })
 }

@@ -80,6 +80,35 @@ impl Environment {
         }
         Ok(environment)
     }
+
+    /// The variables that say the same.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let args: Vec<String> = self.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let netns = self.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let all = [
+            ("CNI_COMMAND", self.verb.name().to_owned()),
+            ("CNI_CONTAINERID", self.container_id.clone()),
+            ("CNI_NETNS", netns.unwrap_or_default()),
+            ("CNI_NETNS_OVERRIDE", if self.netns_override { "1" } else { "" }.to_owned()),
+            ("CNI_IFNAME", self.ifname.clone()),
+            ("CNI_ARGS", args.join(";")),
+        ];
+        all.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect()
+    }
+}
+
+impl Verb {
+    /// As CNI_COMMAND has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Add => "ADD",
+            Verb::Del => "DEL",
+            Verb::Check => "CHECK",
+            Verb::Gc => "GC",
+            Verb::Status => "STATUS",
+            Verb::Version => "VERSION",
+        }
+    }
 }
 
 fn verb(command: &str) -> Result<Verb, CniError> {

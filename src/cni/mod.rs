@@ -1,11 +1,12 @@
 //! The CNI protocol (SPEC 0.3.0–1.1.0) around whatever a node does at each verb.
 //!
 //! In: environment and standard input of one call. Out: one [`Reply`]. Pure parts: `environment`, `request`,
-//! `prev_result`, `reply` (but for printing). The verbs' deeds are behind [`Node`]; this module knows nothing of them.
+//! `relay`, `prev_result`, `reply` (but for printing). The verbs' deeds are behind [`Node`]; this module knows nothing of them.
 
 mod document;
 pub mod environment;
 pub mod prev_result;
+pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod version;
@@ -111,22 +112,33 @@ fn serve(environment: Environment, stdin: impl FnOnce() -> io::Result<Vec<u8>>, 
     for problem in &request.misspelled {
         tracing::warn!("network configuration: {problem}");
     }
-    let outcome = match verb {
-        Verb::Add => node.add(&request),
-        Verb::Del => node.del(&request).or_else(|error| {
+    let outcome = carry_out(node, &request).or_else(|error| match verb {
+        Verb::Del => {
             tracing::warn!(network = %request.network, container = %request.container_id, ifname = %request.ifname,
                 error = %error.for_del(), "clean-up is left to GC and reconcile");
             Ok(())
-        }),
-        Verb::Check => node.check(&request),
-        Verb::Gc => node.gc(&request),
-        Verb::Status => node.status(&request),
-        Verb::Version => Ok(()),
-    };
+        }
+        _ => Err(error),
+    });
     match (outcome, verb, &request.prev_result) {
         (Err(error), _, _) => Reply::error(&error, request.cni_version),
         (Ok(()), Verb::Add, Some(prev)) => Reply::result(prev, request.cni_version),
         (Ok(()), _, _) => Reply::nothing(),
+    }
+}
+
+/// Has a node do what a request asks for.
+///
+/// # Errors
+/// The verb's own; DEL's too, which a runtime never sees.
+pub fn carry_out(node: &dyn Node, request: &Request) -> Result<(), CniError> {
+    match request.verb {
+        Verb::Add => node.add(request),
+        Verb::Del => node.del(request),
+        Verb::Check => node.check(request),
+        Verb::Gc => node.gc(request),
+        Verb::Status => node.status(request),
+        Verb::Version => Ok(()),
     }
 }
 

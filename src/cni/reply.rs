@@ -51,6 +51,34 @@ pub enum Code {
     Defect = 199,
 }
 
+impl Code {
+    /// All of them.
+    const ALL: [Code; 17] = [
+        Code::IncompatibleVersion,
+        Code::UnsupportedField,
+        Code::InvalidEnvironment,
+        Code::Io,
+        Code::Decode,
+        Code::InvalidConfig,
+        Code::InvalidNetns,
+        Code::TryAgainLater,
+        Code::NotAvailable,
+        Code::LimitedConnectivity,
+        Code::NetnsUnusable,
+        Code::InterfaceMissing,
+        Code::WiringFailed,
+        Code::CheckDifference,
+        Code::TrafficBypassesNode,
+        Code::NotPermitted,
+        Code::Defect,
+    ];
+
+    /// The one with this number.
+    pub fn of(number: u16) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| *code as u16 == number)
+    }
+}
+
 /// An error as CNI knows it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}{}{details}", if details.is_empty() { "" } else { "; " })]

@@ -13,9 +13,10 @@ use serde_json::Value;
 use super::document::Document;
 use super::environment::{Environment, Verb, is_identifier};
 use super::prev_result::{PodAddresses, PrevResult};
+use super::relay::Question;
 use super::reply::{CniError, Code};
 use super::version::Version;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Mode};
 use crate::egress::model::{Pairs, PodName};
 use crate::problem::Problem;
 
@@ -52,6 +53,8 @@ pub struct Request {
     pub valid: Valid,
     /// Keys that look like ours and have no effect.
     pub misspelled: Vec<Problem>,
+    /// The call as it came, where it is passed on (`mode: cluster`).
+    pub as_it_came: Option<Box<Question>>,
 }
 
 /// GC's list.
@@ -82,12 +85,15 @@ impl Request {
             (Some(namespace), Some(name)) => (Some(PodName { namespace, name }), arg("K8S_POD_UID")),
             _ => args.map_or((None, None), |a| (Some(PodName::new(a.namespace, a.name)), a.uid)),
         };
+        let config = config(keys, patient)?;
+        let passed_on = config.mode == Mode::Cluster;
         Ok(Request {
             verb,
             network,
             cni_version,
             misspelled,
-            config: config(keys, patient)?,
+            config,
+            as_it_came: passed_on.then(|| Box::new(Question::of(&environment, stdin))),
             prev_result: prev_result(&document, verb)?,
             pod_annotations: or_nothing(patient, annotations(&document))?,
             valid: if verb == Verb::Gc { valid_attachments(&document)? } else { Valid::Absent },

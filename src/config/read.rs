@@ -161,16 +161,7 @@ fn read(root: &Section<'_>, findings: &mut Findings<'_>) -> Config {
 
 fn mode(root: &Section<'_>, findings: &mut Findings<'_>) -> Mode {
     let words = [("embedded", Mode::Embedded), ("cluster", Mode::Cluster)];
-    let mode = root.choice("mode", &words, findings).unwrap_or_default();
-    if mode == Mode::Cluster {
-        findings.wrong(
-            "mode",
-            "cluster",
-            "NotServedYet",
-            "mode `cluster` is not served yet; write `embedded`",
-        );
-    }
-    mode
+    root.choice("mode", &words, findings).unwrap_or_default()
 }
 
 fn support(root: &Section<'_>, findings: &mut Findings<'_>) -> EgressSupport {

@@ -122,7 +122,6 @@ fn a_value_of_the_wrong_type_or_form_is_named() {
 fn a_value_that_is_not_served_is_another_error() {
     for (entry, key, value, want) in [
         (json!({"mode": "fancy"}), "mode", "fancy", "mode is `fancy`, but must be embedded or cluster"),
-        (json!({"mode": "cluster"}), "mode", "cluster", "mode `cluster` is not served yet; write `embedded`"),
         (
             json!({"egressIPSupport": "Disabled"}),
             "egressIPSupport",

@@ -27,6 +27,7 @@ pub mod prefixes;
 pub mod resolve;
 pub mod selector;
 mod sharing;
+pub mod standing;
 pub mod transition;
 pub mod unservable;
 

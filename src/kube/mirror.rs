@@ -5,11 +5,14 @@
 //! removed because of it, and [`Mirror::lost`] says why.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::api::{self, Reading};
-use crate::egress::model::Endpoint;
+use crate::egress::interfaces::Interfaces;
+use crate::egress::model::{Endpoint, Pairs};
 
 /// The kinds that are followed, and the order of their readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,11 +31,13 @@ pub enum Watched {
     Policies,
     /// Where gateways are.
     Endpoints,
+    /// What nodes say of themselves.
+    NodeRecords,
 }
 
 impl Watched {
     /// All of them.
-    pub const ALL: [Watched; 7] = [
+    pub const ALL: [Watched; 8] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -40,6 +45,7 @@ impl Watched {
         Watched::Pools,
         Watched::Policies,
         Watched::Endpoints,
+        Watched::NodeRecords,
     ];
 
     /// `apiVersion` and `kind`: the members of a list have neither.
@@ -52,6 +58,7 @@ impl Watched {
             Watched::Pools => ("egret.dev/v1alpha1", "EgressPool"),
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
+            Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
         }
     }
 
@@ -65,6 +72,7 @@ impl Watched {
             Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
+            Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
         }
     }
 }
@@ -74,16 +82,14 @@ impl Watched {
 struct Kept {
     synced: bool,
     lost: Option<String>,
-    objects: BTreeMap<String, Held>,
-}
-
-/// One object.
-#[derive(Debug, Clone, PartialEq)]
-enum Held {
-    Read(Reading),
-    Endpoint(Box<Endpoint>),
-    /// An endpoint that cannot be read: clients do as if it had gone.
-    Unread,
+    /// Raised with every change.
+    generation: u64,
+    /// Version that list and watch have come to.
+    reached: u64,
+    /// As far as they are read.
+    objects: BTreeMap<String, Value>,
+    /// Versions of objects that were asked for by themselves, and are ahead of the watch.
+    ahead: BTreeMap<String, u64>,
 }
 
 /// The objects of a cluster, as far as one node needs them.
@@ -93,26 +99,62 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// A whole list: what is not in it is gone. Says whether anything changed.
+    /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
-        let objects = items.iter().map(|item| (name(item), held(kind, item))).collect();
+        let mut objects: BTreeMap<String, Value> =
+            items.iter().map(|item| (name(item), pruned(kind, item))).collect();
         let kept = self.kinds.entry(kind).or_default();
+        // What is ahead of the list is not taken back by it.
+        let reached = kept.reached;
+        kept.ahead.retain(|_, seen| *seen > reached);
+        for name in kept.ahead.keys() {
+            objects.extend(kept.objects.remove_entry(name));
+        }
         let changed = !kept.synced || kept.lost.is_some() || kept.objects != objects;
-        *kept = Kept { synced: true, lost: None, objects };
+        kept.generation += u64::from(changed);
+        (kept.synced, kept.lost, kept.objects) = (true, None, objects);
         changed
+    }
+
+    /// List or watch have come to this version: whatever was written before is known.
+    pub fn reached(&mut self, kind: Watched, version: &str) {
+        let kept = self.kinds.entry(kind).or_default();
+        kept.reached = kept.reached.max(version.parse().unwrap_or_default());
     }
 
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
-        let now = held(kind, object);
         let kept = self.kinds.entry(kind).or_default();
-        let before = kept.objects.insert(name(object), now.clone());
-        before.as_ref() != Some(&now)
+        let name = name(object);
+        if kept.ahead.get(&name).is_some_and(|seen| *seen > version(object)) {
+            return false;
+        }
+        kept.ahead.remove(&name);
+        kept.put(name, pruned(kind, object))
+    }
+
+    /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
+    pub fn learn(&mut self, kind: Watched, object: &Value) -> bool {
+        let kept = self.kinds.entry(kind).or_default();
+        let seen = version(object);
+        if seen <= kept.reached {
+            return false;
+        }
+        kept.ahead.insert(name(object), seen);
+        kept.put(name(object), pruned(kind, object))
     }
 
     /// One object is gone.
     pub fn gone(&mut self, kind: Watched, object: &Value) -> bool {
-        self.kinds.entry(kind).or_default().objects.remove(&name(object)).is_some()
+        let kept = self.kinds.entry(kind).or_default();
+        let name = name(object);
+        if kept.ahead.get(&name).is_some_and(|seen| *seen > version(object)) {
+            return false;
+        }
+        kept.ahead.remove(&name);
+        let changed = kept.objects.remove(&name).is_some();
+        kept.generation += u64::from(changed);
+        changed
     }
 
     /// The kind cannot be seen any more: forbidden, or unknown to the server. What is known of it stays.
@@ -133,32 +175,95 @@ impl Mirror {
         self.kinds.iter().filter_map(|(kind, kept)| Some((*kind, kept.lost.clone()?))).collect()
     }
 
+    /// Raised with every change of a kind; 0 until it was listed.
+    pub fn generation(&self, kind: Watched) -> u64 {
+        self.kinds.get(&kind).filter(|kept| kept.synced).map_or(0, |kept| kept.generation)
+    }
+
+    /// The objects of a kind, as far as they are read, by `namespace/name` or name.
+    pub fn objects(&self, kind: Watched) -> impl Iterator<Item = (&str, &Value)> {
+        let kept = self.kinds.get(&kind).into_iter();
+        kept.flat_map(|kept| kept.objects.iter().map(|(name, object)| (name.as_str(), object)))
+    }
+
+    /// One object.
+    pub fn object(&self, kind: Watched, name: &str) -> Option<&Value> {
+        self.kinds.get(&kind)?.objects.get(name)
+    }
+
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
-        for (kind, kept) in &self.kinds {
-            for (name, held) in &kept.objects {
-                if let Held::Read(reading) = held {
-                    all.push((format!("{} {name}", kind.typed().1), reading.clone()));
-                }
+        for kind in Watched::ALL.into_iter().filter(|kind| kind.is_read()) {
+            let (version, word) = kind.typed();
+            for (name, object) in self.objects(kind) {
+                let file = format!("{word} {name}");
+                all.push((file.clone(), api::read_member(&file, version, word, object)));
             }
         }
         all
     }
 
-    /// Where gateways are, by attachment.
+    /// Where gateways are, by attachment. One that cannot be read is left out: clients do as if it had gone.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        let kept = self.kinds.get(&Watched::Endpoints);
-        let objects = kept.into_iter().flat_map(|kept| kept.objects.values());
-        let mut endpoints: Vec<Endpoint> = objects
-            .filter_map(|held| match held {
-                Held::Endpoint(endpoint) => Some((**endpoint).clone()),
-                _ => None,
-            })
-            .collect();
-        endpoints.sort_by(|a, b| a.attachment.cmp(&b.attachment));
-        endpoints
+        self.gateways().into_iter().map(|(endpoint, _)| endpoint).collect()
     }
+
+    /// The same, each with the labels of its pod: a node has the Pod objects of its own pods only.
+    pub fn gateways(&self) -> Vec<(Endpoint, Pairs)> {
+        let read = |(_, object): (&str, &Value)| {
+            let labels = serde_json::from_value(object["spec"]["labels"].clone()).unwrap_or_default();
+            Some((serde_json::from_value(object["spec"].clone()).ok()?, labels))
+        };
+        let mut gateways: Vec<(Endpoint, Pairs)> =
+            self.objects(Watched::Endpoints).filter_map(read).collect();
+        gateways.sort_by(|(a, _), (b, _)| a.attachment.cmp(&b.attachment));
+        gateways
+    }
+
+    /// What nodes say of themselves. Of two that speak of one node the smaller number counts.
+    pub fn nodes(&self) -> BTreeMap<String, NodeSpec> {
+        let read = |(_, object): (&str, &Value)| serde_json::from_value(object["spec"].clone()).ok();
+        let mut nodes = BTreeMap::new();
+        for spec in self.objects(Watched::NodeRecords).filter_map(read) {
+            let spec: NodeSpec = spec;
+            let known = nodes.entry(spec.node.clone()).or_insert_with(|| spec.clone());
+            if spec.number < known.number {
+                *known = spec;
+            }
+        }
+        nodes
+    }
+}
+
+impl Kept {
+    fn put(&mut self, name: String, now: Value) -> bool {
+        let changed = self.objects.get(&name) != Some(&now);
+        self.generation += u64::from(changed);
+        self.objects.insert(name, now);
+        changed
+    }
+}
+
+impl Watched {
+    /// Whether decisions are made of it; the others are records of ours.
+    pub fn is_read(self) -> bool {
+        !matches!(self, Watched::Endpoints | Watched::NodeRecords)
+    }
+}
+
+/// `EgressNode`: what a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The Node object's name.
+    pub node: String,
+    /// Its number in connection marks.
+    pub number: u16,
+    /// The last four bytes of its MAC addresses.
+    pub wire: Ipv4Addr,
+    /// Its interfaces, where somebody asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Interfaces>,
 }
 
 fn name(object: &Value) -> String {
@@ -169,13 +274,42 @@ fn name(object: &Value) -> String {
     }
 }
 
-fn held(kind: Watched, object: &Value) -> Held {
-    if kind == Watched::Endpoints {
-        let endpoint = serde_json::from_value(object["spec"].clone());
-        return endpoint.map_or(Held::Unread, |endpoint| Held::Endpoint(Box::new(endpoint)));
-    }
+/// Kubernetes calls versions opaque; they are growing numbers, and promised to be since 1.35. One that is none counts as old.
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// An object without what nobody here reads: an event about that is no change, and it takes no memory.
+fn pruned(kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
-    Held::Read(api::read_member(&format!("{word} {}", name(object)), version, word, object))
+    let mut now = json!({"apiVersion": version, "kind": word});
+    let mut keep = |part: &str, keys: &[&str]| {
+        let Some(fields) = object.get(part).and_then(Value::as_object) else { return };
+        let kept = fields.iter().filter(|(key, _)| keys.is_empty() || keys.contains(&key.as_str()));
+        now[part] = kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
+    };
+    let metadata: &[&str] = match kind {
+        Watched::Nodes => &["name", "uid", "labels"],
+        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs => &["name"],
+        _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
+    };
+    keep("metadata", metadata);
+    match kind {
+        Watched::Namespaces => {}
+        Watched::Nodes => {
+            keep("spec", &["podCIDR", "podCIDRs"]);
+            keep("status", &["addresses"]);
+        }
+        Watched::Pods => {
+            keep("spec", &["nodeName", "hostNetwork"]);
+            keep("status", &["phase", "podIP", "podIPs"]);
+        }
+        _ => keep("spec", &[]),
+    }
+    if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    now
 }
 
 #[cfg(test)]
@@ -200,6 +334,22 @@ mod tests {
         assert!(mirror.is(Watched::Pools, &pool("10.0.0.0/29")));
         assert!(mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
         assert!(!mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
+    }
+
+    #[test]
+    fn an_object_that_was_asked_for_is_ahead_of_the_watch_until_that_comes_by() {
+        let namespace = |version: &str, value: &str| json!({"metadata": {"name": "shop", "resourceVersion": version, "labels": {"a": value}}});
+        let mut mirror = Mirror::default();
+        let kind = Watched::Namespaces;
+        mirror.listed(kind, &[namespace("5", "one")]);
+        mirror.reached(kind, "10");
+        assert!(!mirror.learn(kind, &namespace("9", "old")), "the watch has passed it");
+        assert!(mirror.learn(kind, &namespace("12", "three")));
+        assert!(!mirror.is(kind, &namespace("11", "two")), "and never goes back");
+        assert!(!mirror.gone(kind, &namespace("11", "two")));
+        assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "three");
+        assert!(mirror.is(kind, &namespace("13", "four")));
+        assert!(mirror.gone(kind, &namespace("14", "four")));
     }
 
     #[test]

@@ -20,5 +20,5 @@ pub use access::Access;
 pub use blocks::ClusterStore;
 pub use client::Client;
 pub use error::ApiError;
-pub use mirror::{Mirror, Watched};
+pub use mirror::{Mirror, NodeSpec, Watched};
 pub use watch::Following;

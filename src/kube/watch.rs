@@ -29,6 +29,7 @@ pub struct Following {
     mirror: Arc<Mutex<Mirror>>,
     /// One notice stands for any number of changes: who hears it looks at everything.
     notices: Receiver<()>,
+    bell: SyncSender<()>,
 }
 
 impl Following {
@@ -51,12 +52,22 @@ impl Following {
             let thread = thread::Builder::new().name(format!("watch-{kind:?}")).stack_size(256 << 10);
             thread.spawn(move || follower.run())?;
         }
-        Ok(Following { mirror, notices })
+        Ok(Following { mirror, notices, bell: sender })
     }
 
     /// What is known now.
     pub fn mirror(&self) -> MutexGuard<'_, Mirror> {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same mirror for other threads.
+    pub fn shared(&self) -> Arc<Mutex<Mirror>> {
+        self.mirror.clone()
+    }
+
+    /// Wakes whoever waits for a change, by something that did not come from the server.
+    pub fn bell(&self) -> SyncSender<()> {
+        self.bell.clone()
     }
 
     /// Waits until something has changed; `false`: nothing did in this time.
@@ -78,6 +89,7 @@ impl Follower {
     fn run(&self) {
         let mut pause = FIRST_PAUSE;
         let mut version: Option<String> = None;
+        let mut trouble = String::new();
         loop {
             let result = match &version {
                 None => self.list().map(Some),
@@ -87,6 +99,7 @@ impl Follower {
                 Ok(next) => {
                     version = next;
                     pause = FIRST_PAUSE;
+                    trouble.clear();
                 }
                 // Older than the server remembers: begin with a list, which changes nothing that did not change.
                 Err(error) if error.is_expired() => version = None,
@@ -96,7 +109,13 @@ impl Follower {
                         self.change(|mirror| mirror.cannot_see(self.kind, &why));
                         version = None;
                     }
-                    tracing::warn!(kind = ?self.kind, %error, "cannot follow objects");
+                    let why = error.to_string();
+                    if why == trouble {
+                        tracing::debug!(kind = ?self.kind, why, "cannot follow objects yet");
+                    } else {
+                        tracing::warn!(kind = ?self.kind, why, "cannot follow objects; tried again");
+                        trouble = why;
+                    }
                     thread::sleep(pause + pause.mul_f64(random()));
                     pause = (pause * 2).min(LONGEST_PAUSE / 2);
                 }
@@ -115,8 +134,12 @@ impl Follower {
             match list["metadata"]["continue"].as_str() {
                 Some(token) if !token.is_empty() => token.clone_into(&mut next),
                 _ => {
-                    self.change(|mirror| mirror.listed(self.kind, &items));
-                    return Ok(list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned());
+                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+                    self.change(|mirror| {
+                        mirror.reached(self.kind, &version);
+                        mirror.listed(self.kind, &items)
+                    });
+                    return Ok(version);
                 }
             }
         }
@@ -139,14 +162,23 @@ impl Follower {
                 Err(error) => return Err(error),
             };
             match &event {
-                Event::Bookmark(version) => reached.clone_from(version),
+                Event::Bookmark(version) => {
+                    reached.clone_from(version);
+                    self.change(|mirror| {
+                        mirror.reached(self.kind, version);
+                        false
+                    });
+                }
                 Event::Is(object) | Event::Gone(object) => {
                     if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
                         version.clone_into(&mut reached);
                     }
-                    self.change(|mirror| match &event {
-                        Event::Is(object) => mirror.is(self.kind, object),
-                        _ => mirror.gone(self.kind, object),
+                    self.change(|mirror| {
+                        mirror.reached(self.kind, &reached);
+                        match &event {
+                            Event::Is(object) => mirror.is(self.kind, object),
+                            _ => mirror.gone(self.kind, object),
+                        }
                     });
                 }
             }

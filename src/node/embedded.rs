@@ -2,6 +2,7 @@
 //!
 //! In: the configuration. Out: an [`Embedded`] that the verbs work with. Never: decides or programs anything by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cni::reply::{CniError, Code};
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
+use crate::node::books::Books;
 use crate::node::facts::FactsError;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
@@ -35,6 +37,8 @@ pub struct Embedded {
     pub dry_run: bool,
     /// How long to wait for a lock.
     pub patience: Duration,
+    /// Where leases are, if not in the directory.
+    pub books: Option<Arc<dyn Books>>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -154,6 +158,7 @@ impl Embedded {
             dir: dir().map_err(NodeError::from)?,
             dry_run,
             patience: Duration::from_millis(config.lock_timeout),
+            books: None,
         })
     }
 

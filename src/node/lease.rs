@@ -13,7 +13,7 @@ use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Node, Pool, V
 use crate::egress::numbers;
 use crate::egress::unservable::unservable;
 use crate::fault;
-use crate::ipam::{self, After, Claim, Claimed, DirStore, Holder, IpamError, Owner, Tenant};
+use crate::ipam::{self, After, Claim, Claimed, Holder, IpamError, Owner, Store, Tenant};
 use crate::kernel::devices;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
@@ -50,7 +50,8 @@ impl Embedded {
         wish: &GatewayWish,
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
-        let store = DirStore::under(&self.dir, &guard);
+        let store = self.store(&guard)?;
+        let store = store.as_ref();
         let unservable = self.unservable(&view.nodes)?;
         let mut claims: Vec<Claimed> = Vec::new();
         for (family, pools) in &wish.pools {
@@ -63,10 +64,10 @@ impl Embedded {
                 unservable: &unservable,
                 now: now(),
             };
-            match ipam::claim(&store, &claim) {
+            match ipam::claim(store, &claim) {
                 Ok(claimed) => claims.push(claimed),
                 Err(error) => {
-                    cancel(&store, &claims);
+                    cancel(store, &claims);
                     return Err(refused(&error));
                 }
             }
@@ -80,7 +81,7 @@ impl Embedded {
                 Ok(leased)
             }
             Err(error) => {
-                cancel(&store, &claims);
+                cancel(store, &claims);
                 Err(error.into())
             }
         }
@@ -111,7 +112,7 @@ impl Embedded {
         let undo = || -> Result<(), NodeError> {
             let guard = self.lock_store(&format!("undoing ADD {id}"))?;
             endpoints::remove(&self.dir, &guard, &leased.endpoint.attachment)?;
-            cancel(&DirStore::under(&self.dir, &guard), &leased.claims);
+            cancel(self.store(&guard)?.as_ref(), &leased.claims);
             Ok(())
         };
         if let Err(error) = undo() {
@@ -149,10 +150,18 @@ impl Embedded {
     /// The store cannot be locked or written.
     pub fn release(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("DEL {id}"))?;
-        let store = DirStore::under(&self.dir, &guard);
-        ipam::release(&store, &self.holder(id), after, now())
-            .map(drop)
-            .map_err(|e| NodeError::Ipam(e.to_string()))
+        let store = self.store(&guard)?;
+        let released = ipam::release(store.as_ref(), &self.holder(id), after, now());
+        match (released, &self.books) {
+            (Ok(_), _) => Ok(()),
+            // The record goes all the same: a lease without one is found and given back when the cluster answers again.
+            (Err(error), Some(books)) => {
+                tracing::warn!(%error, %id, "its leases are given back later");
+                books.release_later();
+                Ok(())
+            }
+            (Err(error), None) => Err(NodeError::Ipam(error.to_string())),
+        }
     }
 
     /// The holder that an attachment is.
@@ -237,7 +246,7 @@ impl Embedded {
     }
 }
 
-fn cancel(store: &DirStore<'_>, claims: &[Claimed]) {
+fn cancel(store: &dyn Store, claims: &[Claimed]) {
     for claimed in claims {
         if let Err(error) = ipam::cancel(store, claimed, now()) {
             tracing::warn!(%error, address = %claimed.lease.ip, "a lease of a failed ADD is left to GC");

@@ -252,7 +252,7 @@ impl Memory {
 
     /// Whole or not at all, as any reader sees it.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let temporary = self.dir.join(format!(".{name}.{}", nix::unistd::gettid()));
         let written = fs::write(&temporary, bytes).or_else(|_| {
             fs::create_dir_all(&self.dir)?;
             fs::write(&temporary, bytes)

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod attachment;
+pub mod books;
 pub mod change;
 pub mod check;
 pub mod embedded;
@@ -12,11 +13,14 @@ pub mod intention;
 pub mod lease;
 pub mod memory;
 pub mod netns;
+pub mod plugin;
 pub mod reconcile;
 pub mod records;
 pub mod removal;
 pub mod repair;
 pub mod situation;
+pub mod standing;
 pub mod status;
+pub mod thin;
 pub mod update;
 pub mod verbs;

@@ -8,7 +8,7 @@ use crate::cni::reply::CniError;
 use crate::egress::model::View;
 use crate::egress::numbers;
 use crate::fault;
-use crate::ipam::{self, After, DirStore, Holder, Owner};
+use crate::ipam::{self, After, Holder, Owner};
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
@@ -34,7 +34,7 @@ impl Embedded {
         outcome.problems.extend(torn);
         if !self.dry_run {
             // Only now: while this kernel still answers for an address, nobody else may get it.
-            self.release_lost_leases(None)?;
+            self.give_back_lost_leases(None)?;
         }
         self.announce_again(&mut outcome);
         outcome.problems.extend(unsaid);
@@ -150,11 +150,24 @@ impl Embedded {
     /// # Errors
     /// The store cannot be locked or written.
     pub fn release_lost(&self, network: &str) -> Result<(), CniError> {
-        self.release_lost_leases(Some(network)).map_err(CniError::from)
+        self.give_back_lost_leases(Some(network)).map_err(CniError::from)
     }
 
-    /// A lost sandbox whose pod lives on keeps its address: the pod will have another sandbox.
-    fn release_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
+    /// At once, or where that means to wait for a cluster, by somebody else.
+    fn give_back_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
+        match &self.books {
+            Some(books) => books.release_later(),
+            None => self.release_lost_leases(network)?,
+        }
+        Ok(())
+    }
+
+    /// Gives back leases whose holder has no record here. A lost sandbox whose pod lives on keeps its address: the pod will have another
+    /// sandbox.
+    ///
+    /// # Errors
+    /// The store cannot be locked, read or written.
+    pub fn release_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
         let living = Objects::open(self.dir.path())
             .map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
         let guard = self.lock_store("looking for leases without a holder")?;
@@ -172,8 +185,8 @@ impl Embedded {
                 _ => Some(After::Owner),
             }
         };
-        let store = DirStore::under(&self.dir, &guard);
-        ipam::retain(&store, network, &self.name, now(), &fate)
+        let store = self.store(&guard)?;
+        ipam::retain(store.as_ref(), network, &self.name, now(), &fate)
             .map(drop)
             .map_err(|e| NodeError::Ipam(e.to_string()))
     }

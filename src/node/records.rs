@@ -1,6 +1,6 @@
 //! Where a node's records lie, and what CHECK and STATUS ask of them.
 //!
-//! In: a [`Request`]. Out: names and paths, or what is missing. Never: changes anything.
+//! In: a configuration, a [`Request`]. Out: names and paths, or what is missing. Never: changes anything.
 
 use std::path::{Path, PathBuf};
 
@@ -48,12 +48,11 @@ pub fn attachment_id(request: &Request) -> AttachmentId {
 ///
 /// # Errors
 /// What is missing or another one.
-pub fn check(request: &Request) -> Result<(), CniError> {
+pub fn check(config: &Config, request: &Request) -> Result<(), CniError> {
     let (file, now) = netns::of_pod(request)?;
     let difference = |msg: String| CniError::new(Code::CheckDifference, msg);
     let id = attachment_id(request);
-    let record =
-        attachments(&request.config)?.read(&id).map_err(|problem| difference(problem.to_string()))?;
+    let record = attachments(config)?.read(&id).map_err(|problem| difference(problem.to_string()))?;
     let record =
         record.ok_or_else(|| difference(format!("no record of an ADD for {id}; start the pod anew")))?;
     if (record.dev, record.inode) != (now.dev, now.inode) {
@@ -82,9 +81,9 @@ pub fn check(request: &Request) -> Result<(), CniError> {
 ///
 /// # Errors
 /// Where it does not.
-pub fn status(request: &Request) -> Result<(), CniError> {
-    node_name(&request.config)?;
-    let run_dir = &request.config.run_dir;
+pub fn status(config: &Config) -> Result<(), CniError> {
+    node_name(config)?;
+    let run_dir = &config.run_dir;
     let there = nearest(run_dir);
     access(&there, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
         let msg = format!("no pod can start: {} (for `runDir`) cannot be written: {error}", there.display());

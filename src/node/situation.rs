@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::addr::Cidr;
+use crate::config::Mode;
 use crate::egress::inside;
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
@@ -219,7 +220,13 @@ impl Embedded {
             number(view, record);
             unnumbered.retain(|name| *name != record.name);
         }
-        if self.dry_run {
+        if self.config.mode == Mode::Cluster {
+            // The API keeps the numbers, and each node's agent asks for its own. Who has none sends nothing yet.
+            if unnumbered.contains(&self.name) {
+                let none = nodes::NodeError::Unnumbered(self.name.clone());
+                self.last_known_number(view, &self.name, none)?;
+            }
+        } else if self.dry_run {
             number_for_show(view, &mut records, &unnumbered);
         } else if !unnumbered.is_empty() {
             let guard = self.lock_store("numbering nodes")?;

@@ -6,10 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::addr::Cidr;
-use crate::cni::Node;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
 use crate::egress::gateway;
 use crate::egress::model::{Endpoint, PodName, Role, View};
 use crate::egress::plan::binding_chain;
@@ -21,57 +19,14 @@ use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::lease::Leased;
-use crate::node::records::{self, attachment_id};
+use crate::node::netns;
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
 use crate::node::update::{GATEWAY_UNREACHABLE, Outcome, Thoroughness};
-use crate::node::{netns, removal};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 
 /// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
 const IN_PASSING: Duration = Duration::from_millis(20);
-
-/// The node that the plugin's own configuration means, opened anew at each call.
-#[derive(Debug, Clone, Copy)]
-pub struct Plugin;
-
-impl Node for Plugin {
-    fn add(&self, request: &Request) -> Result<(), CniError> {
-        add(Embedded::open(&request.config)?, request)
-    }
-
-    fn del(&self, request: &Request) -> Result<(), CniError> {
-        let node = Embedded::at_the_end(&request.config)?;
-        node.remove(&attachment_id(request))
-    }
-
-    fn del_unread(&self, container_id: &str, ifname: &str) {
-        // The node's files lie where the default says, unless `runDir` was moved; there, the last call's configuration.
-        let Ok(node) = Embedded::look(&Config::default()) else { return };
-        let config = node.memory.config().unwrap_or_default();
-        let Ok(node) = Embedded::open(&config) else { return };
-        let Ok(listing) = node.records.list(None) else { return };
-        let torn = listing.torn.into_iter().map(|(id, _)| id);
-        for id in listing.attachments.iter().map(Attachment::id).chain(torn) {
-            if id.container_id == container_id && id.ifname == ifname {
-                let _ = node.remove(&id); // the caller gets an error as it is
-            }
-        }
-    }
-
-    fn check(&self, request: &Request) -> Result<(), CniError> {
-        records::check(request)?;
-        Embedded::open(&request.config)?.compare(&attachment_id(request))
-    }
-
-    fn gc(&self, request: &Request) -> Result<(), CniError> {
-        removal::gc(&Embedded::open(&request.config)?, request)
-    }
-
-    fn status(&self, request: &Request) -> Result<(), CniError> {
-        records::status(request)
-    }
-}
 
 /// What the pod is to us, from its own objects alone: gateways are looked up only for a client.
 struct Asking {
@@ -81,7 +36,11 @@ struct Asking {
     role: Role,
 }
 
-fn add(mut node: Embedded, request: &Request) -> Result<(), CniError> {
+/// ADD.
+///
+/// # Errors
+/// As [`crate::cni::Node::add`].
+pub(super) fn add(mut node: Embedded, request: &Request) -> Result<(), CniError> {
     let asking = ask(&node, request)?;
     let id = asking.attachment.id();
     match asking.role {
@@ -114,34 +73,18 @@ fn add(mut node: Embedded, request: &Request) -> Result<(), CniError> {
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let (_, id) = netns::of_pod(request)?;
     let objects = Objects::open(node.dir.path()).map_err(|e| CniError::new(Code::Io, e.to_string()))?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
     let mut view = objects.view_for(&node.config, &pods, Vec::new());
     node.hear_interfaces(&mut view)?;
     let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
     let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
-    let found = request.addresses();
     let mut attachment = Attachment {
-        network: request.network.clone(),
-        container_id: request.container_id.clone(),
-        ifname: request.ifname.clone(),
-        netns: request.netns.clone().unwrap_or_default(),
-        dev: id.dev,
-        inode: id.inode,
-        pod: request.pod.clone(),
         uid: request.pod_uid.clone().or_else(|| object.and_then(|pod| pod.uid.clone())),
-        addresses: found.addresses.iter().map(|(ip, _)| *ip).collect(),
-        networks: networks(&found.addresses),
-        annotations: request.pod_annotations.clone().map(|mut all| {
-            all.retain(|key, _| crate::egress::annotations::is_ours(key));
-            all
-        }),
         seen,
-        since: now_nanos(),
-        gateway: false,
-        host_interface: None,
+        ..attachment(request)?
     };
+    let found = request.addresses();
     overlay(&mut view, &attachment);
     let role = role(&view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
@@ -154,6 +97,35 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
         read_namespace(request, found.read_netns, &mut attachment)?;
     }
     Ok(Asking { objects, view, attachment, role })
+}
+
+/// The record of an attachment, as far as the request alone tells it.
+///
+/// # Errors
+/// Its namespace cannot be used.
+pub fn attachment(request: &Request) -> Result<Attachment, CniError> {
+    let (_, id) = netns::of_pod(request)?;
+    let found = request.addresses();
+    Ok(Attachment {
+        network: request.network.clone(),
+        container_id: request.container_id.clone(),
+        ifname: request.ifname.clone(),
+        netns: request.netns.clone().unwrap_or_default(),
+        dev: id.dev,
+        inode: id.inode,
+        pod: request.pod.clone(),
+        uid: request.pod_uid.clone(),
+        addresses: found.addresses.iter().map(|(ip, _)| *ip).collect(),
+        networks: networks(&found.addresses),
+        annotations: request.pod_annotations.clone().map(|mut all| {
+            all.retain(|key, _| crate::egress::annotations::is_ours(key));
+            all
+        }),
+        seen: 0,
+        since: now_nanos(),
+        gateway: false,
+        host_interface: None,
+    })
 }
 
 /// What a pod is, or why it may not be what it asks to be.

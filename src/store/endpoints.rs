@@ -94,6 +94,15 @@ pub fn swap(
     Ok(swap)
 }
 
+/// Writes what another node said of its endpoint, as it said it.
+///
+/// # Errors
+/// If the record is damaged or cannot be written.
+pub fn hear(dir: &Dir, guard: &Guard, endpoint: &Endpoint) -> Result<(), RecordError> {
+    let seen = get(dir, &endpoint.attachment)?.map(|(_, version)| version);
+    swap(dir, guard, endpoint, seen).map(drop)
+}
+
 /// Removes an endpoint; says whether there was one.
 ///
 /// # Errors

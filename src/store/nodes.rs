@@ -51,6 +51,11 @@ pub enum NodeError {
         /// The damaged record, and what is wrong with it.
         problem: String,
     },
+    /// A cluster has not numbered it.
+    #[error(
+        "node {0} has no EgressNode object yet; its agent makes one as soon as it hears of its Node object"
+    )]
+    Unnumbered(String),
     /// All numbers are taken.
     #[error(
         "cannot number node {0}: all {LAST_NUMBER} numbers are taken. Delete the records of nodes that are gone"
@@ -110,6 +115,15 @@ pub fn take_vni(dir: &Dir, guard: &Guard, name: &str, in_use: &BTreeSet<u32>) ->
     record.next_vni = if vni == LAST_VNI { FIRST_VNI } else { vni + 1 };
     write(dir, guard, &record, Some(version))?;
     Ok(vni)
+}
+
+/// Writes what was decided elsewhere: in a cluster, its API keeps the numbers.
+///
+/// # Errors
+/// If the record is damaged or cannot be written.
+pub fn hear(dir: &Dir, guard: &Guard, record: &NodeRecord) -> Result<(), RecordError> {
+    let seen = get(dir, &record.name)?.map(|(_, version)| version);
+    write(dir, guard, record, seen)
 }
 
 /// Removes the record of a node that is gone; says whether there was one.

@@ -279,7 +279,7 @@ pub fn replace<T: Serialize>(
 }
 
 /// Writes JSON beside a file and puts it in its place.
-pub(super) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
+pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let stem = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     // One name per record, not one per process: writers hold a lock, so a leftover is overwritten by the next one.

@@ -105,7 +105,7 @@ impl Lab {
     pub(crate) fn command(&self, node: u8) -> Command {
         let network = self.node(node).netns().unwrap();
         let mut command = Command::new(EGRET);
-        command.arg("agent").arg("--config").arg(self.conflist_path(node));
+        command.arg("agent").arg("--config").arg(self.conflist_path(node)).arg("--state").arg(STATE_DIR);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // SAFETY: between fork and exec only system calls are made, on a descriptor opened before.
         unsafe {

@@ -5,6 +5,7 @@
 mod addresses;
 mod changes;
 mod directory;
+mod door;
 mod kernel;
 mod lab;
 mod life;

@@ -88,7 +88,6 @@ fn row_2_9_a_wrong_value_of_ours_is_named_with_its_key() {
             (7, "underlay", json!(["eth0"]), "underlay"),
             (7, "underlay", json!({"address": "here"}), "underlay.address"),
             // Well formed, but there is no such thing.
-            (2, "mode", json!("cluster"), "cluster"),
             (2, "mode", json!("daemon"), "daemon"),
             (2, "egressIPSupport", json!("Sometimes"), "Sometimes"),
             (2, "multipathHash", json!("l5"), "l5"),
@@ -109,7 +108,7 @@ fn row_2_9_a_wrong_value_does_not_stop_del() {
     for_every_pod(|world| {
         let before = world.records();
         world.add("c1");
-        world.call("DEL").with("lockTimeout", "soon").with("mode", "cluster").run().succeeds();
+        world.call("DEL").with("lockTimeout", "soon").with("mode", "daemon").run().succeeds();
         assert_eq!(world.records(), before);
     });
 }

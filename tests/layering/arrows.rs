@@ -21,13 +21,14 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    ("agent", &["config", "egress", "kernel", "node", "problem", "store"]),
+    // The cluster behind it is its own affair: `node` knows a trait.
+    ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
         &[
-            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "log", "node", "problem",
-            "spelling", "store",
+            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "kube", "log", "node",
+            "problem", "spelling", "store",
         ],
     ),
     // The testbed looks at the program from outside.

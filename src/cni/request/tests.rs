@@ -49,7 +49,6 @@ fn what_is_wrong_has_its_number_and_its_name() {
         (json!({"prevResult": null}), 7, "chained"),
         (json!({"prevResult": {"ips": "x"}}), 6, "prevResult.ips"),
         (json!({"stateDir": 7}), 7, "stateDir is the number 7"),
-        (json!({"mode": "cluster"}), 2, "mode `cluster`"),
         (json!({"args": {"cni": {"egret": {"name": "p"}}}}), 7, "args.cni.egret"),
         (json!({"runtimeConfig": {ANNOTATIONS: {"a": 1}}}), 7, ANNOTATIONS),
     ] {

@@ -1,0 +1,142 @@
+//! The mirror on disk: a file per kind, records of endpoints and nodes.
+//!
+//! In: the mirror. Out: files in the state directory, written when their kind has changed. Never: writes a kind that was not listed
+//! whole, so that what an earlier agent knew stays in force until then.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{Cluster, PATIENCE, marker};
+use crate::egress::model::{Endpoint, Pairs};
+use crate::kube::{NodeSpec, Watched};
+use crate::store::nodes::NodeRecord;
+use crate::store::record::replace_file;
+use crate::store::{Guard, endpoints, interfaces, nodes};
+
+impl Cluster {
+    /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
+    pub(super) fn copy(&self) -> Result<(), String> {
+        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in Watched::ALL {
+            let (generation, objects) = {
+                let mirror = self.mirror();
+                let generation = mirror.generation(kind);
+                if generation == 0 || copied.get(&kind) == Some(&generation) {
+                    continue;
+                }
+                (generation, mirror.objects(kind).map(|(_, object)| object.clone()).collect::<Vec<Value>>())
+            };
+            match kind {
+                Watched::Endpoints => {
+                    self.copy_gateway_pods()?; // first: an endpoint without its pod is nobody's gateway
+                    self.copy_endpoints()?;
+                }
+                Watched::NodeRecords => self.copy_nodes()?,
+                _ => self.copy_objects(kind.typed().1, &objects)?,
+            }
+            if kind == Watched::Pods {
+                self.copy_gateway_pods()?;
+            }
+            copied.insert(kind, generation);
+        }
+        if !self.is_synced() && copied.len() == Watched::ALL.len() && self.is_numbered() {
+            fs::write(marker(&self.dir), "").map_err(|e| format!("{}: {e}", marker(&self.dir).display()))?;
+            self.synced.store(true, Ordering::Release);
+            tracing::info!("everything was heard of once");
+        }
+        Ok(())
+    }
+
+    /// Without its own number a node cannot plan.
+    fn is_numbered(&self) -> bool {
+        nodes::get(&self.dir, &self.node).is_ok_and(|record| record.is_some())
+    }
+
+    fn copy_objects(&self, name: &str, objects: &[Value]) -> Result<(), String> {
+        let folder = self.dir.objects().join("cluster");
+        fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+        let file = folder.join(format!("{name}.json"));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        // Written for many reasons, and read again only if it says something else.
+        let same = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            == Some(list.clone());
+        if same { Ok(()) } else { write(&file, &list) }
+    }
+
+    /// Gateways' pods elsewhere, by what their nodes' agents say of them: their labels are what selectors look at.
+    fn copy_gateway_pods(&self) -> Result<(), String> {
+        let pods: Vec<Value> = {
+            let mirror = self.mirror();
+            if mirror.generation(Watched::Pods) == 0 || mirror.generation(Watched::Endpoints) == 0 {
+                return Ok(());
+            }
+            let elsewhere = |(e, _): &(Endpoint, Pairs)| {
+                // A pod of this name that is here now is another one.
+                e.node != self.node && mirror.object(Watched::Pods, &e.pod.to_string()).is_none()
+            };
+            let mut pods: BTreeMap<String, Value> = BTreeMap::new();
+            for (endpoint, labels) in mirror.gateways().into_iter().filter(elsewhere) {
+                let metadata = json!({
+                    "namespace": endpoint.pod.namespace, "name": endpoint.pod.name, "uid": endpoint.uid, "labels": labels,
+                });
+                let spec = json!({"nodeName": endpoint.node});
+                let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+                pods.insert(endpoint.pod.to_string(), pod);
+            }
+            pods.into_values().collect()
+        };
+        self.copy_objects("GatewayPod", &pods)
+    }
+
+    fn guard(&self) -> Result<Guard, String> {
+        self.dir.lock("the copy of the cluster", PATIENCE).map_err(|e| e.to_string())
+    }
+
+    /// Others' endpoints as they say. Our own lie there before anybody is told.
+    fn copy_endpoints(&self) -> Result<(), String> {
+        let said = self.mirror().endpoints();
+        let guard = self.guard()?;
+        let (known, _) = endpoints::list(&self.dir).map_err(|e| e.to_string())?;
+        let theirs = |e: &&Endpoint| e.node != self.node;
+        for gone in known.iter().filter(theirs).filter(|k| !said.iter().any(|s| s.attachment == k.attachment))
+        {
+            endpoints::remove(&self.dir, &guard, &gone.attachment).map_err(|e| e.to_string())?;
+        }
+        for endpoint in said.iter().filter(theirs).filter(|said| !known.contains(said)) {
+            endpoints::hear(&self.dir, &guard, endpoint).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn copy_nodes(&self) -> Result<(), String> {
+        let said = self.mirror().nodes();
+        let guard = self.guard()?;
+        let (known, _) = nodes::list(&self.dir).map_err(|e| e.to_string())?;
+        for gone in known.iter().filter(|record| !said.contains_key(&record.name) && record.name != self.node)
+        {
+            nodes::remove(&self.dir, &guard, &gone.name).map_err(|e| e.to_string())?;
+            let _ = fs::remove_file(self.dir.interfaces().join(format!("{}.json", gone.name)));
+        }
+        for NodeSpec { node, number, wire, interfaces } in said.into_values() {
+            let next_vni =
+                known.iter().find(|record| record.name == node).map_or(nodes::FIRST_VNI, |r| r.next_vni);
+            let record = NodeRecord { name: node.clone(), number, wire, next_vni };
+            if !known.contains(&record) {
+                nodes::hear(&self.dir, &guard, &record).map_err(|e| e.to_string())?;
+            }
+            if let Some(interfaces) = interfaces.filter(|_| node != self.node) {
+                interfaces::put(&self.dir, &node, &interfaces).map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(file: &Path, value: &Value) -> Result<(), String> {
+    replace_file(file, value, true).map_err(|e| format!("cannot write {}: {e}", file.display()))
+}

@@ -1,0 +1,222 @@
+//! What this node tells the others: its number, its interfaces, its gateways' endpoints.
+//!
+//! In: the node's own files, the mirror. Out: objects, made, replaced and deleted by what the files say. Never: touches another node's.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+use crate::egress::model::{Endpoint, Pairs};
+use crate::hash;
+use crate::kube::{ApiError, NodeSpec, Watched};
+use crate::node::attachment::Attachments;
+use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
+use crate::store::{endpoints, interfaces};
+
+const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
+const NODES: &str = "/apis/egret.dev/v1alpha1/egressnodes";
+
+/// An endpoint, and the labels of its pod.
+type Gateway = (Endpoint, Pairs);
+
+/// What was said last, so that it is not said again before it is heard.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    endpoints: BTreeMap<String, Gateway>,
+    node: Option<NodeSpec>,
+}
+
+impl Cluster {
+    /// Says what the others do not know yet.
+    pub(super) fn say(&self, said: &mut Said) -> Result<(), ApiError> {
+        if [Watched::Nodes, Watched::NodeRecords, Watched::Endpoints]
+            .iter()
+            .any(|k| self.mirror().generation(*k) == 0)
+        {
+            return Ok(());
+        }
+        self.say_node(said)?;
+        self.say_endpoints(said)
+    }
+
+    fn say_node(&self, said: &mut Said) -> Result<(), ApiError> {
+        let own = self.mirror().nodes().remove(&self.node);
+        let Some(known) = own else {
+            return self.take_number();
+        };
+        let interfaces =
+            interfaces::list(&self.dir).ok().and_then(|mut all| all.interfaces.remove(&self.node));
+        let next = NodeSpec { interfaces: interfaces.or_else(|| known.interfaces.clone()), ..known.clone() };
+        if next == known || said.node.as_ref() == Some(&next) {
+            return Ok(());
+        }
+        self.replace(&format!("{NODES}/node-{}", next.number), |object| {
+            object["spec"] = json!(next);
+            Ok(())
+        })?;
+        said.node = Some(next);
+        Ok(())
+    }
+
+    /// A number that nobody has: whoever makes the object of that name first has it. Where the search begins depends on the node, so
+    /// that nodes which start together do not all want the same.
+    fn take_number(&self) -> Result<(), ApiError> {
+        let (others, ipv4) = {
+            let mirror = self.mirror();
+            let addresses =
+                mirror.object(Watched::Nodes, &self.node).map(|node| node["status"]["addresses"].clone());
+            let Some(addresses) = addresses else { return Ok(()) }; // without a Node object there is no node
+            let internal = |a: &Value| {
+                (a["type"] == "InternalIP").then(|| a["address"].as_str()?.parse().ok()).flatten()
+            };
+            let ipv4 = addresses.as_array().into_iter().flatten().find_map(internal);
+            (mirror.nodes(), ipv4)
+        };
+        let record = |spec: &NodeSpec| NodeRecord {
+            name: spec.node.clone(),
+            number: spec.number,
+            wire: spec.wire,
+            next_vni: nodes::FIRST_VNI,
+        };
+        let records: Vec<NodeRecord> = others.values().map(record).collect();
+        let Some(free) = nodes::allocate(&self.node, ipv4, &records) else {
+            return Err(ApiError::Access(format!("node {} gets no number: all are taken", self.node)));
+        };
+        let last = u32::from(LAST_NUMBER);
+        let start = hash::stable32(self.node.as_bytes()) % last;
+        let candidates = (0..last).filter_map(|n| u16::try_from((start + n) % last + 1).ok());
+        for number in candidates.filter(|n| !records.iter().any(|r| r.number == *n)) {
+            let spec = NodeSpec { node: self.node.clone(), number, wire: free.wire, interfaces: None };
+            let object = json!({
+                "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
+                "metadata": {"name": format!("node-{number}")}, "spec": spec,
+            });
+            match self.client.create(NODES, &object) {
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+                Ok(made) => {
+                    tracing::info!(number, "this node has a number");
+                    self.mirror().learn(Watched::NodeRecords, &made);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say_endpoints(&self, said: &mut Said) -> Result<(), ApiError> {
+        let heard = self.mirror().gateways();
+        let Some(ours) = self.gateways_here(&heard) else { return Ok(()) };
+        for (attachment, gateway) in &ours {
+            if heard.contains(gateway) || said.endpoints.get(attachment) == Some(gateway) {
+                continue;
+            }
+            self.publish(gateway)?;
+            said.endpoints.insert(attachment.clone(), gateway.clone());
+        }
+        let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
+        for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
+            if self.is_recorded(&gone.attachment) {
+                // The state directory was lost under a running gateway; what the cluster says of it is all there is.
+                self.restore(gone);
+                continue;
+            }
+            match self.client.delete(&format!("{ENDPOINTS}/{}", object_name(&gone.attachment))) {
+                Err(error) if !error.is_absent() => return Err(error),
+                _ => {}
+            }
+            said.endpoints.remove(&gone.attachment);
+        }
+        Ok(())
+    }
+
+    /// This node's gateways by attachment; `None` where the directory cannot be read.
+    fn gateways_here(&self, heard: &[Gateway]) -> Option<BTreeMap<String, Gateway>> {
+        let (known, _) = endpoints::list(&self.dir).ok()?;
+        let mirror = self.mirror();
+        let with_labels = |endpoint: Endpoint| {
+            let pod = mirror.object(Watched::Pods, &endpoint.pod.to_string());
+            let labels = match pod {
+                Some(pod) => serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default(),
+                None => {
+                    let last = heard.iter().find(|(e, _)| e.attachment == endpoint.attachment);
+                    last.map(|(_, labels)| labels.clone()).unwrap_or_default()
+                }
+            };
+            (endpoint.attachment.clone(), (endpoint, labels))
+        };
+        Some(known.into_iter().filter(|e| e.node == self.node).map(with_labels).collect())
+    }
+
+    fn publish(&self, (endpoint, labels): &Gateway) -> Result<(), ApiError> {
+        let name = object_name(&endpoint.attachment);
+        let mut spec = json!(endpoint);
+        spec["labels"] = json!(labels);
+        let object = json!({
+            "apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        match self.client.create(ENDPOINTS, &object) {
+            Err(error) if error.is_conflict() => self.replace(&format!("{ENDPOINTS}/{name}"), |object| {
+                if object["spec"]["node"] != endpoint.node.as_str() {
+                    let msg = format!("endpoint {name} is node {}'s", object["spec"]["node"]);
+                    return Err(ApiError::Access(msg));
+                }
+                object["spec"] = spec.clone();
+                Ok(())
+            }),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    fn replace(
+        &self,
+        path: &str,
+        change: impl Fn(&mut Value) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let mut object = self.client.get(path)?;
+        change(&mut object)?;
+        self.client.replace(path, &object).map(drop)
+    }
+
+    fn is_recorded(&self, attachment: &str) -> bool {
+        let run_dir = self.config.lock().unwrap_or_else(PoisonError::into_inner).run_dir.clone();
+        let records = Attachments::of_node(&run_dir, &self.node);
+        // What cannot be read may speak of it.
+        records.list(None).map_or(true, |all| all.names().contains(attachment))
+    }
+
+    fn restore(&self, endpoint: &Endpoint) {
+        let guard = self.dir.lock("an endpoint that was lost", super::PATIENCE);
+        let restored = guard
+            .map_err(|e| e.to_string())
+            .and_then(|guard| endpoints::hear(&self.dir, &guard, endpoint).map_err(|e| e.to_string()));
+        tracing::warn!(endpoint = endpoint.attachment, ?restored, "an endpoint was lost from disk");
+    }
+}
+
+/// A name that the API takes, and nobody else's: of an attachment `NETWORK/CONTAINER/IFNAME`.
+fn object_name(attachment: &str) -> String {
+    let mut parts = attachment.split('/').skip(1);
+    let word = |text: &str, most: usize| -> String {
+        let low = text.to_ascii_lowercase();
+        low.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).take(most).collect()
+    };
+    let container = word(parts.next().unwrap_or_default(), 16);
+    format!("gw-{container}-{:08x}", hash::stable32(attachment.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_a_name_that_the_api_takes_and_another_attachment_has_another() {
+        let one = object_name("net/0123456789ABCDEF0123/eth0");
+        assert!(one.starts_with("gw-0123456789abcdef-"), "{one}");
+        assert_ne!(one, object_name("net/0123456789ABCDEF0123/eth1"));
+        assert!(object_name("n/_.-/e").starts_with("gw--"), "{}", object_name("n/_.-/e"));
+    }
+}

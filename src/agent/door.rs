@@ -1,0 +1,212 @@
+//! Where the thin plugin asks: a socket that root alone may use, one question and one answer to a connection.
+//!
+//! In: connections. Out: what `node`'s verbs say, the very ones that the embedded plugin carries out. Never: decides anything. A thread
+//! listens and each question has one of its own; those that change something take turns, STATUS waits for nobody.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fs, thread};
+
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::cni::environment::Verb;
+use crate::cni::relay::{Answer, LONGEST, Question};
+use crate::cni::reply::{CniError, Code};
+use crate::cni::request::Request;
+use crate::cni::{Node, carry_out};
+use crate::config::Config;
+use crate::node::books::Books;
+use crate::node::plugin::Here;
+
+/// How long a plugin may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is made sure that the socket is still where plugins look for it.
+const LOOK: u16 = 250;
+
+/// What must be so before a call is answered.
+pub trait Gate: Send + Sync {
+    /// Whether anything can be answered at all yet.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ready(&self) -> Result<(), CniError>;
+
+    /// Whether what is known is new enough for this request; may ask elsewhere, and wait for it.
+    ///
+    /// # Errors
+    /// 11: it is not, and cannot be had now.
+    fn fresh(&self, request: &Request) -> Result<(), CniError>;
+
+    /// Something was changed.
+    fn changed(&self);
+}
+
+/// A directory is always ready and as new as it can be.
+#[derive(Debug, Clone, Copy)]
+pub struct Open;
+
+impl Gate for Open {
+    fn ready(&self) -> Result<(), CniError> {
+        Ok(())
+    }
+
+    fn fresh(&self, _: &Request) -> Result<(), CniError> {
+        Ok(())
+    }
+
+    fn changed(&self) {}
+}
+
+/// Everything that an answer is made from.
+pub struct Door {
+    /// The node's configuration, as the loop last adopted it.
+    pub config: Arc<Mutex<Config>>,
+    /// Where leases are, if not in the state directory.
+    pub books: Option<Arc<dyn Books>>,
+    /// What comes before an answer.
+    pub gate: Arc<dyn Gate>,
+    /// Changes take turns: their files would be drafted under one name.
+    turn: Mutex<()>,
+}
+
+impl Door {
+    /// Not open yet.
+    pub fn new(config: Arc<Mutex<Config>>, books: Option<Arc<dyn Books>>, gate: Arc<dyn Gate>) -> Door {
+        Door { config, books, gate, turn: Mutex::default() }
+    }
+
+    /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
+    ///
+    /// # Errors
+    /// The socket or the thread cannot be made.
+    pub fn open(self: Arc<Door>, path: PathBuf) -> io::Result<()> {
+        let listener = listen(&path)?;
+        thread::Builder::new().name("door".to_owned()).spawn(move || self.keep(&path, listener)).map(drop)
+    }
+
+    fn keep(self: Arc<Door>, path: &Path, mut listener: UnixListener) {
+        let mut here = inode(path);
+        loop {
+            let mut ends = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut ends, LOOK).is_ok_and(|ready| ready > 0)
+                && let Ok((stream, _)) = listener.accept()
+            {
+                let door = self.clone();
+                // Without a thread the connection is closed, and the plugin comes again.
+                let spawned =
+                    thread::Builder::new().name("call".to_owned()).spawn(move || door.serve(stream));
+                if let Err(error) = spawned {
+                    tracing::warn!(%error, "a call of the plugin is left to its next try");
+                }
+                continue;
+            }
+            if inode(path) != here || here.is_none() {
+                match listen(path) {
+                    Ok(again) => {
+                        tracing::warn!(path = %path.display(), "the socket was deleted under the agent; made again");
+                        listener = again;
+                        here = inode(path);
+                    }
+                    Err(error) => tracing::debug!(%error, "the socket cannot be made again yet"),
+                }
+            }
+        }
+    }
+
+    fn serve(&self, mut stream: UnixStream) {
+        if let Err(error) = self.converse(&mut stream) {
+            tracing::warn!(%error, "a call of the plugin was not answered");
+        }
+    }
+
+    fn converse(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let who = getsockopt(&*stream, sockopt::PeerCredentials)?;
+        if who.uid() != 0 {
+            return Err(io::Error::other(format!(
+                "process {} of user {} asked, not root",
+                who.pid(),
+                who.uid()
+            )));
+        }
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut bytes = Vec::new();
+        Read::by_ref(stream).take(LONGEST).read_to_end(&mut bytes)?;
+        let said = Question::read(&bytes).map_err(|why| CniError::new(Code::Decode, why));
+        let request = said.and_then(|question| question.request());
+        let outcome = request.as_ref().map_err(Clone::clone).and_then(|request| self.carry_out(request));
+        let done = outcome.is_ok();
+        let answer = serde_json::to_vec(&Answer::of(outcome))?;
+        let told = stream.write_all(&answer);
+        match request {
+            // Whoever asked is gone and will take the pod for one that never started.
+            Ok(request) if told.is_err() && done && request.verb == Verb::Add => {
+                let config = self.config();
+                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                let undone = Here { config: &config, books: self.books.clone() }.del(&request);
+                tracing::warn!(
+                    container = request.container_id,
+                    ?undone,
+                    "ADD was done and nobody waited for it"
+                );
+            }
+            _ => {}
+        }
+        told
+    }
+
+    fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn carry_out(&self, request: &Request) -> Result<(), CniError> {
+        let began = std::time::Instant::now();
+        let config = self.config();
+        let node = Here { config: &config, books: self.books.clone() };
+        if request.verb == Verb::Status {
+            return self.gate.ready().and_then(|()| carry_out(&node, request));
+        }
+        if request.verb == Verb::Add {
+            self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
+            self.gate.fresh(request)?;
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = carry_out(&node, request);
+        self.gate.changed();
+        let pod = request.pod.as_ref().map(ToString::to_string).unwrap_or_default();
+        tracing::debug!(
+            verb = request.verb.name(),
+            pod,
+            container = request.container_id,
+            micros = began.elapsed().as_micros(),
+            ?outcome,
+            "answered"
+        );
+        outcome
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// The agent has its node's lock, so whatever lies there was left by one that ended.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Who slips in before this line is asked who it is all the same.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,0 +1,109 @@
+//! Who carries a call out: the node itself, or whoever asks its agent.
+//!
+//! In: a [`Request`] and a configuration. Out: what the verbs say. Never: a verb's own work.
+
+use std::sync::Arc;
+
+use crate::cni::Node;
+use crate::cni::reply::CniError;
+use crate::cni::request::Request;
+use crate::config::{Config, Mode};
+use crate::node::attachment::Attachment;
+use crate::node::books::Books;
+use crate::node::embedded::Embedded;
+use crate::node::records::{self, attachment_id};
+use crate::node::thin::Thin;
+use crate::node::{removal, verbs};
+
+/// The node that the plugin's own configuration means, opened anew at each call; in `mode: cluster`, whoever asks its agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Plugin;
+
+impl Plugin {
+    fn of(request: &Request) -> Box<dyn Node + '_> {
+        match request.config.mode {
+            Mode::Embedded => Box::new(Here { config: &request.config, books: None }),
+            Mode::Cluster => Box::new(Thin),
+        }
+    }
+}
+
+impl Node for Plugin {
+    fn add(&self, request: &Request) -> Result<(), CniError> {
+        Plugin::of(request).add(request)
+    }
+
+    fn del(&self, request: &Request) -> Result<(), CniError> {
+        Plugin::of(request).del(request)
+    }
+
+    fn del_unread(&self, container_id: &str, ifname: &str) {
+        // The node's files lie where the default says, unless `runDir` was moved; there, the last call's configuration.
+        let Ok(node) = Embedded::look(&Config::default()) else { return };
+        let config = node.memory.config().unwrap_or_default();
+        if config.mode == Mode::Embedded {
+            Here { config: &config, books: None }.del_unread(container_id, ifname);
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), CniError> {
+        Plugin::of(request).check(request)
+    }
+
+    fn gc(&self, request: &Request) -> Result<(), CniError> {
+        Plugin::of(request).gc(request)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), CniError> {
+        Plugin::of(request).status(request)
+    }
+}
+
+/// The node itself, by a configuration: what the embedded plugin and the agent carry verbs out with.
+#[derive(Clone)]
+pub struct Here<'a> {
+    /// The node's, whatever the caller's request says.
+    pub config: &'a Config,
+    /// Where leases are, if not in the state directory.
+    pub books: Option<Arc<dyn Books>>,
+}
+
+impl Here<'_> {
+    fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
+        node.map(|node| Embedded { books: self.books.clone(), ..node })
+    }
+}
+
+impl Node for Here<'_> {
+    fn add(&self, request: &Request) -> Result<(), CniError> {
+        verbs::add(self.with(Embedded::open(self.config))?, request)
+    }
+
+    fn del(&self, request: &Request) -> Result<(), CniError> {
+        self.with(Embedded::at_the_end(self.config))?.remove(&attachment_id(request))
+    }
+
+    fn del_unread(&self, container_id: &str, ifname: &str) {
+        let Ok(node) = self.with(Embedded::open(self.config)) else { return };
+        let Ok(listing) = node.records.list(None) else { return };
+        let torn = listing.torn.into_iter().map(|(id, _)| id);
+        for id in listing.attachments.iter().map(Attachment::id).chain(torn) {
+            if id.container_id == container_id && id.ifname == ifname {
+                let _ = node.remove(&id); // the caller gets an error as it is
+            }
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), CniError> {
+        records::check(self.config, request)?;
+        self.with(Embedded::open(self.config))?.compare(&attachment_id(request))
+    }
+
+    fn gc(&self, request: &Request) -> Result<(), CniError> {
+        removal::gc(&self.with(Embedded::open(self.config))?, request)
+    }
+
+    fn status(&self, _: &Request) -> Result<(), CniError> {
+        records::status(self.config)
+    }
+}

@@ -1,0 +1,201 @@
+//! The plugin of `mode: cluster`: it asks the agent of its node, and says what the agent says.
+//!
+//! In: a [`Request`]. Out: the agent's answer; where no agent is, what can be known without one. Never: changes a kernel, opens TLS,
+//! or waits longer than a runtime does.
+//!
+//! The agent is away while it is upgraded, was killed, or has not started yet. Then a pod that is provably not selected starts, every
+//! other one gets error 11 and is tried again; DEL succeeds, because the agent forgets pods whose namespace is gone; STATUS is well as
+//! long as a last plan lies on disk, because an error there would have everything evicted that runs on this node.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::memory::Memory;
+use super::records::{self, node_name};
+use super::standing::Standings;
+use super::verbs;
+use crate::cni::Node;
+use crate::cni::environment::Verb;
+use crate::cni::relay::{Answer, LONGEST, Question};
+use crate::cni::reply::{CniError, Code};
+use crate::cni::request::Request;
+use crate::hash;
+
+/// How long a verb may take. The kubelet gives up after two minutes and begins anew; what is asked then finds the same queue.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for STATUS, which has a second in all.
+const STATUS_PATIENCE: Duration = Duration::from_millis(800);
+/// Longest path of a Unix socket, with its end (unix(7)).
+const LONGEST_PATH: usize = 107;
+
+/// Where the agent of a node listens: beside the node's records, or, where that path is too long for a socket, above them.
+pub fn door(run_dir: &Path, node: &str) -> PathBuf {
+    let beside = run_dir.join(node).join("agent.sock");
+    if beside.as_os_str().len() <= LONGEST_PATH {
+        return beside;
+    }
+    run_dir.join(format!("{:08x}.sock", hash::stable32(node.as_bytes())))
+}
+
+/// The plugin that asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Thin;
+
+impl Node for Thin {
+    fn add(&self, request: &Request) -> Result<(), CniError> {
+        match ask(request) {
+            Asked::Answered(outcome) => outcome,
+            Asked::Absent(why) => start_unasked(request, &why),
+            Asked::Lost(why) => Err(later(request, &why)),
+        }
+    }
+
+    fn del(&self, request: &Request) -> Result<(), CniError> {
+        match ask(request) {
+            Asked::Answered(outcome) => outcome,
+            Asked::Absent(why) | Asked::Lost(why) => {
+                tracing::warn!(network = %request.network, container = %request.container_id, why, "left to the agent");
+                Ok(())
+            }
+        }
+    }
+
+    fn del_unread(&self, _: &str, _: &str) {}
+
+    fn check(&self, request: &Request) -> Result<(), CniError> {
+        answered(request)
+    }
+
+    fn gc(&self, request: &Request) -> Result<(), CniError> {
+        answered(request)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), CniError> {
+        let why = match ask(request) {
+            Asked::Answered(outcome) => return outcome,
+            Asked::Absent(why) | Asked::Lost(why) => why,
+        };
+        let node = node_name(&request.config)?;
+        if Standings::read(&request.config.state_dir, &node).is_none() {
+            let msg = format!("no pod can start: {why}, and no plan of an earlier one is on disk");
+            return Err(CniError::new(Code::NotAvailable, msg));
+        }
+        records::status(&request.config)
+    }
+}
+
+fn answered(request: &Request) -> Result<(), CniError> {
+    match ask(request) {
+        Asked::Answered(outcome) => outcome,
+        Asked::Absent(why) | Asked::Lost(why) => Err(later(request, &why)),
+    }
+}
+
+fn later(request: &Request, why: &str) -> CniError {
+    let verb = request.verb.name();
+    CniError::new(Code::TryAgainLater, format!("{why}; {verb} is tried again when it answers"))
+}
+
+/// Without an agent: a pod that nothing selects starts, with a record by which the agent will know it.
+fn start_unasked(request: &Request, why: &str) -> Result<(), CniError> {
+    let refused = |because: &str| {
+        let msg = format!("{why}, and this pod may not start without it: {because}; it is tried again");
+        CniError::new(Code::TryAgainLater, msg)
+    };
+    let config = &request.config;
+    let node = node_name(config)?;
+    if let Some(pod) = &request.pod {
+        let standings = Standings::read(&config.state_dir, &node)
+            .ok_or_else(|| refused("no agent was ever here, so nothing is known of it"))?;
+        standings.may_start(pod, request.pod_annotations.as_ref()).map_err(|because| refused(&because))?;
+    }
+    let attachment = verbs::attachment(request)?;
+    let memory = Memory::new(&config.run_dir, &node);
+    let inherited = attachment.addresses.iter().find(|ip| memory.may_concern(ip).unwrap_or(false));
+    if let Some(ip) = inherited {
+        return Err(refused(&format!("its address {ip} is still wired for a pod that had it before")));
+    }
+    let records = records::attachments(config)?;
+    records.write(&attachment).map_err(|error| {
+        let msg = format!("cannot write the record of this attachment: {error}");
+        CniError::new(Code::Io, msg)
+    })
+}
+
+/// What became of a question.
+enum Asked {
+    /// The agent said so.
+    Answered(Result<(), CniError>),
+    /// Nobody listens.
+    Absent(String),
+    /// Somebody listens and did not answer, or not in time: it may have been done.
+    Lost(String),
+}
+
+fn ask(request: &Request) -> Asked {
+    let Some(question) = &request.as_it_came else {
+        return Asked::Absent("the call was not kept".to_owned());
+    };
+    let node = match node_name(&request.config) {
+        Ok(node) => node,
+        Err(error) => return Asked::Answered(Err(error)),
+    };
+    let path = door(&request.config.run_dir, &node);
+    let patience = if request.verb == Verb::Status { STATUS_PATIENCE } else { PATIENCE };
+    let end = Instant::now() + patience;
+    let stream = match open(&path, patience) {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Asked::Absent(format!(
+                "the agent of node {node} is not there ({}: {error})",
+                path.display()
+            ));
+        }
+    };
+    match converse(stream, question, end) {
+        Ok(bytes) => match Answer::read(&bytes) {
+            Ok(outcome) => Asked::Answered(outcome),
+            Err(_) if bytes.is_empty() => Asked::Lost(format!("the agent of node {node} ended meanwhile")),
+            Err(why) => {
+                Asked::Lost(format!("the agent of node {node} gave no answer that can be read ({why})"))
+            }
+        },
+        Err(error) => Asked::Lost(format!(
+            "the agent of node {node} did not answer within {} ms ({error})",
+            patience.as_millis()
+        )),
+    }
+}
+
+/// Connects, and makes sure that it is root who listens.
+fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // A connection waits while the listener's queue is full.
+    let patience = TimeVal::new(patience.as_secs().try_into().unwrap_or(1), patience.subsec_micros().into());
+    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let who = nix::sys::socket::getsockopt(&socket, sockopt::PeerCredentials)?;
+    if who.uid() != 0 {
+        return Err(io::Error::other(format!("user {} listens there, not root", who.uid())));
+    }
+    Ok(UnixStream::from(socket))
+}
+
+fn converse(mut stream: UnixStream, question: &Question, end: Instant) -> io::Result<Vec<u8>> {
+    let left = || Some(end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    stream.set_write_timeout(left())?;
+    stream.write_all(&serde_json::to_vec(question)?)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    // An answer comes in one piece but for its length, so each read may take what is left.
+    stream.set_read_timeout(left())?;
+    stream.take(LONGEST).read_to_end(&mut answer)?;
+    Ok(answer)
+}

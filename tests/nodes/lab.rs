@@ -1,0 +1,245 @@
+//! A cluster with two real nodes, Egret in their network lists, an agent on each, and a witness outside.
+//!
+//! In: nothing. Out: kubectl, commands on nodes, what the outside saw. Ends with its value, however the test ends.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use serde_json::{Value, json};
+
+/// A pod's name, and the address that the outside saw it with.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+pub(crate) const OUTSIDE: &str = "203.0.113.10";
+/// How long anything may take on a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Lab {
+    name: String,
+    seen: Seen,
+    keeper: Child,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+impl Lab {
+    /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet.
+    pub(crate) fn raise() -> Lab {
+        let name = format!("nodes-{}", std::process::id());
+        let mut keeper = Command::new(root().join("scripts/cluster"))
+            .args(["run", &name, "--nodes", "2"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
+        let said: Vec<String> = lines.map_while(Result::ok).take_while(|line| line != "ready").collect();
+        assert!(keeper.try_wait().unwrap().is_none(), "no cluster: {}", said.join("\n"));
+        let lab = Lab { name, seen: Seen::default(), keeper };
+        lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
+        let role = fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
+        lab.kubectl(&["apply", "-f", "-"], &role);
+        lab.kubectl(
+            &["create", "clusterrolebinding", "agent", "--clusterrole=egret-agent", "--user=agent"],
+            "",
+        );
+        lab.witness();
+        for node in [1, 2] {
+            lab.install(node);
+        }
+        lab
+    }
+
+    fn state(&self) -> PathBuf {
+        let all = std::env::var_os("EGRET_CLUSTERS").unwrap_or_else(|| "/run/egret-clusters".into());
+        Path::new(&all).join(&self.name)
+    }
+
+    /// The plugin and its entry, as an installer leaves them.
+    fn install(&self, node: u8) {
+        let folder = self.state().join(format!("node{node}"));
+        fs::copy(env!("CARGO_BIN_EXE_egret"), folder.join("cni-bin/egret")).unwrap();
+        let file = folder.join("cni-conf/10-net.conflist");
+        let mut list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        list["plugins"].as_array_mut().unwrap().push(json!({
+            "type": "egret", "mode": "cluster", "nodeName": format!("node{node}"),
+            "clusterCIDRs": ["10.244.0.0/16", "10.96.0.0/16"],
+            "capabilities": {"io.kubernetes.cri.pod-annotations": true},
+        }));
+        // In one piece: containerd reads it when it changes.
+        let draft = file.with_extension("draft");
+        fs::write(&draft, list.to_string()).unwrap();
+        fs::rename(draft, file).unwrap();
+    }
+
+    /// Answers every connection outside, and remembers who it was and from where.
+    fn witness(&self) {
+        let keeper = self.keeper.id();
+        let first = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let first = first.split(' ').next().unwrap().to_owned();
+        let inner = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        let process = inner.split(' ').next().unwrap().to_owned();
+        let network = File::open(format!("/proc/{process}/root/run/netns/outside")).unwrap();
+        let seen = self.seen.clone();
+        std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = TcpListener::bind((OUTSIDE, 8080)).unwrap();
+            while let Ok((mut stream, from)) = listener.accept() {
+                let seen = seen.clone();
+                std::thread::spawn(move || {
+                    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+                    let mut name = [0; 100];
+                    let length = stream.read(&mut name).unwrap_or_default();
+                    let name = String::from_utf8_lossy(&name[..length]).trim().to_owned();
+                    seen.lock().unwrap().push((name, from.ip().to_string()));
+                    let _ = stream.write_all(b"seen\n");
+                });
+            }
+        });
+    }
+
+    fn script(&self, verb: &str) -> Command {
+        let mut command = Command::new(root().join("scripts/cluster"));
+        command.args([verb, &self.name]);
+        command
+    }
+
+    /// What kubectl says; it must go well.
+    #[track_caller]
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        let mut command = self.script("kubectl");
+        let mut child = command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command on `node1`, `node2`, or (`""`) where the API server is; what it says.
+    pub(crate) fn on(&self, place: &str, arguments: &[&str]) -> String {
+        let mut command = self.script("exec");
+        if !place.is_empty() {
+            command.args(["-n", place]);
+        }
+        let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts the agent of a node. It ends with the cluster.
+    pub(crate) fn agent(&self, node: u8) -> Child {
+        let log = File::create(self.state().join(format!("log/agent{node}"))).unwrap();
+        let kubeconfig = self.state().join("agent.conf");
+        let mut command = self.script("exec");
+        command.args(["-n", &format!("node{node}"), "/opt/cni/bin/egret", "agent"]);
+        command.args([
+            "--config",
+            "/etc/cni/net.d/10-net.conflist",
+            "--log",
+            "egret=debug,info",
+            "--kubeconfig",
+        ]);
+        command.arg(kubeconfig).stdin(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// Kills the agent of a node, as the kernel does when memory is short.
+    pub(crate) fn kill_agent(&self, node: u8, mut agent: Child) {
+        let state = self.state_of_agent(node);
+        self.on(&format!("node{node}"), &["kill", "-9", &state["pid"].to_string()]);
+        agent.wait().unwrap();
+    }
+
+    /// What an agent says of itself.
+    pub(crate) fn state_of_agent(&self, node: u8) -> Value {
+        let said = self.on(&format!("node{node}"), &["cat", &format!("/run/egret/node{node}/agent.json")]);
+        serde_json::from_str(&said).unwrap_or_default()
+    }
+
+    pub(crate) fn log_of_agent(&self, node: u8) -> String {
+        fs::read_to_string(self.state().join(format!("log/agent{node}"))).unwrap_or_default()
+    }
+
+    /// The API server answers nobody outside its own machine, or does again.
+    pub(crate) fn api_server(&self, away: bool) {
+        let rules = if away {
+            "add table inet away\nadd chain inet away in { type filter hook input priority -300; }\n\
+             add rule inet away in iifname underlay tcp dport 6443 reject with tcp reset"
+        } else {
+            "delete table inet away"
+        };
+        let script = format!("printf '%s' '{rules}' | nft -f -");
+        self.on("", &["sh", "-c", &script]);
+    }
+
+    /// Forgets what was seen.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
+    /// Addresses that pods whose name begins so were seen with.
+    pub(crate) fn seen(&self, prefix: &str) -> BTreeSet<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, from)| from.clone()).collect()
+    }
+
+    /// Names of pods that were seen.
+    pub(crate) fn who(&self, prefix: &str) -> BTreeSet<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Running pods of a namespace: name and node.
+    pub(crate) fn running(&self, namespace: &str) -> Vec<(String, String)> {
+        let said = self.kubectl(&["get", "pods", "-n", namespace, "-o", "json"], "");
+        let list: Value = serde_json::from_str(&said).unwrap();
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let pods = list["items"].as_array().unwrap().iter();
+        let pods = pods.filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
+        let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pods.map(|pod| (word(&pod["metadata"]["name"]), word(&pod["spec"]["nodeName"]))).collect()
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(crate) fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !so() {
+            if began.elapsed() > PATIENCE {
+                let pods = self.kubectl(&["get", "pods", "-A", "-o", "wide"], "");
+                let logs = [1, 2].map(|node| self.log_of_agent(node)).join("\n---\n");
+                let mut seen = self.seen.lock().unwrap().clone();
+                let last = seen.split_off(seen.len().saturating_sub(10));
+                panic!("not within {PATIENCE:?}: {what}\n{last:?}\n{pods}\n{logs}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        println!("{what}: {:?}", began.elapsed());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.script("down").status();
+        let _ = self.keeper.wait();
+    }
+}
+
+fn egret(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_egret")).args(arguments).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
