@@ -176,12 +176,12 @@ impl Goals {
 
     /// What must be known of a pod whose rules have these goals.
     pub(super) fn needs<'a>(&self, goals: impl Iterator<Item = &'a Goal>) -> Needs {
-        let numbers: BTreeSet<u32> = goals
-            .filter_map(|goal| match goal {
-                Goal::Gateways(number) => Some(*number),
-                _ => None,
-            })
-            .collect();
+        // In the order of the rules and not of the numbers, which are given in the order of meeting: a binding's name counts lists.
+        let mut met = BTreeSet::new();
+        let numbers = goals.filter_map(|goal| match goal {
+            Goal::Gateways(number) => met.insert(*number).then_some(*number),
+            _ => None,
+        });
         let mut needs = Needs::default();
         for number in numbers {
             match &self.goals[number as usize] {
