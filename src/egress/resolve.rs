@@ -29,14 +29,16 @@ mod asked;
 mod goals;
 mod live;
 mod policies;
+mod standing;
 mod tiers;
 mod wishes;
 
 use answers::{Answer, Blend};
 use asked::Asked;
-use goals::{Goals, Standing};
+use goals::Goals;
 pub use live::Live;
 use policies::{Policies, Selecting};
+use standing::Standing;
 use tiers::Goal;
 use wishes::{Asking, ClientNamespace, Wish};
 

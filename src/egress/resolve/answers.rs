@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::goals::{self, Needs, Standing};
+use super::standing::{self, Needs, Standing};
 use super::tiers::{self, Goal, Rule};
 use super::wishes::Asking;
 use super::{HELD, Known, Rules, Selecting, position, selected_by, unfit_sentence};
@@ -115,7 +115,7 @@ impl Known {
             return known.clone();
         }
         let (_, standing) = &key;
-        let binding = goals::binding(&blend.words, standing, &pod.namespace);
+        let binding = standing::binding(&blend.words, standing, &pod.namespace);
         let mut common = standing.clone();
         if self.goals.admit(view, &self.gateways, &blend.needs, &pod.namespace) {
             common.namespace = None;
