@@ -10,6 +10,7 @@ pub mod facts;
 mod first;
 pub mod flows;
 pub mod intention;
+pub mod kept;
 pub mod lease;
 pub mod memory;
 pub mod netns;

@@ -3,6 +3,7 @@
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Cidr;
@@ -268,8 +269,9 @@ impl Embedded {
         id: &AttachmentId,
     ) -> Result<(), CniError> {
         let stays = |e: &Endpoint| e.attachment != leased.endpoint.attachment && !leased.supersedes(e);
-        situation.view.endpoints.retain(stays);
-        situation.view.endpoints.push(leased.endpoint.clone());
+        let view = Arc::make_mut(&mut situation.view);
+        view.endpoints.retain(stays);
+        view.endpoints.push(leased.endpoint.clone());
         let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
         situation.resolution = resolved(&situation.view, pods);
         let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;
