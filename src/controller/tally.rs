@@ -3,10 +3,12 @@
 //! In: the world, its resolution: the same that every agent makes for its own pods. Out: sets of pods, by policy and by pool.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::agents::Agent;
 use super::world::World;
+use crate::addr::Family;
 use crate::egress::model::{Action, Decision, PodName, Resolution, Role};
 use crate::egress::resolve::resolve;
 
@@ -43,11 +45,31 @@ pub struct Tallies {
     pub pools: BTreeMap<String, Tally>,
 }
 
-/// What one set of rules comes to: policies with the reason if they hold something, and pools.
+/// What one set of rules comes to.
 #[derive(Debug, Default)]
 struct Led {
-    policies: BTreeMap<String, Option<String>>,
+    policies: BTreeMap<String, Held>,
     pools: BTreeSet<String>,
+}
+
+/// What a policy's rules hold.
+#[derive(Debug, Default)]
+struct Held {
+    /// Why, by family.
+    by_family: BTreeMap<Family, String>,
+    /// Whether others of them do not.
+    beside: bool,
+}
+
+impl Held {
+    /// Why a pod with these addresses is held. A family that it has no address of is none of its concern: most pods have IPv4 only,
+    /// and most rules are for both.
+    fn concerns(&self, addresses: &[IpAddr]) -> Option<&String> {
+        if addresses.is_empty() {
+            return self.by_family.values().next().filter(|_| !self.beside);
+        }
+        addresses.iter().find_map(|ip| self.by_family.get(&Family::of(*ip)))
+    }
 }
 
 const POLICY: &str = "EgressGatewayPolicy ";
@@ -72,11 +94,12 @@ fn count(world: &World, resolution: &Resolution) -> Tallies {
         let key = (Arc::as_ptr(&decision.rules).addr(), by);
         let led = known.entry(key).or_insert_with(|| led(decision, by, &pools));
         let unserved = unserved(world, decision);
-        for (policy, why) in &led.policies {
+        for (policy, held) in &led.policies {
             let tally = tallies.policies.entry(policy.clone()).or_default();
             if decision.role == Role::Client {
                 tally.pods.insert(pod.clone());
-                if let Some(why) = why {
+                let addresses = world.view.pods.get(pod).map(|pod| pod.ips.as_slice()).unwrap_or_default();
+                if let Some(why) = held.concerns(addresses) {
                     tally.held.insert(pod.clone());
                     tally.why_held.clone_from(why);
                 }
@@ -98,12 +121,13 @@ fn led(decision: &Decision, by: Option<&str>, pools: &HashMap<&str, Vec<&str>>) 
     if let Some(name) = by.and_then(policy) {
         led.policies.entry(name).or_default();
     }
-    for outcome in decision.rules.values() {
+    for (cidr, outcome) in decision.rules.iter() {
         let object = outcome.decided_by.as_ref().map(|source| source.object.as_str()).or(by);
         if let Some(name) = object.and_then(policy) {
             let held = led.policies.entry(name).or_default();
-            if let Action::Held(why) = &outcome.action {
-                *held = Some(why.clone());
+            match &outcome.action {
+                Action::Held(why) => _ = held.by_family.insert(cidr.family(), why.clone()),
+                Action::Direct | Action::Through(_) => held.beside = true,
             }
         }
         if let Action::Through(gateways) = &outcome.action {

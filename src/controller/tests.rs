@@ -86,6 +86,7 @@ fn shop() -> Vec<Value> {
             }),
         ),
         object(Watched::Blocks, "p.v4-10-0-0-0-31", &block("10.0.0.0/31", "pod:uid-red/gw", "n1")),
+        object(Watched::NodeRecords, "node-7", &json!({"node": "n1", "number": 7, "wire": "192.0.2.1"})),
         pod("shop/one", "n1", &json!({"app": "cart"})),
         pod("shop/two", "n2", &json!({"app": "cart"})),
         pod("shop/other", "n2", &json!({})),
@@ -142,6 +143,7 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
         );
         assert_eq!(conditions(status)[2], "Protected=False/AgentAway");
     }
+    assert_eq!(conditions(said(&all, "node-7")), ["AgentReady=True/Heard"]);
     let mut objects = shop();
     let mut host = pod("shop/host", "n1", &json!({"app": "cart"}));
     host["spec"]["hostNetwork"] = true.into();
@@ -164,6 +166,20 @@ fn pods_that_have_ended_or_run_nowhere_yet_are_not_counted() {
     objects.extend([ended, pending]);
     let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
     assert_eq!(said(&all, "web")["pods"], 1);
+}
+
+#[test]
+fn a_pod_is_held_only_in_a_family_that_it_has() {
+    let with = |ips: &Value| {
+        let mut objects = shop();
+        let mut pod = pod("shop/three", "n1", &json!({"app": "cart"}));
+        pod["status"] = json!({"podIPs": ips});
+        objects.push(pod);
+        let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+        said(&all, "web")["held"].clone()
+    };
+    assert_eq!(with(&json!([{"ip": "10.244.0.5"}])), 0);
+    assert_eq!(with(&json!([{"ip": "10.244.0.5"}, {"ip": "fd00:244::5"}])), 1, "the gateway has IPv4 only");
 }
 
 #[test]
@@ -275,7 +291,8 @@ proptest! {
         }
         let mut known = mirror(&objects);
         let first = writes(&world(&known, &away), 1000, "first");
-        prop_assert_eq!(first.len(), 2);
+        prop_assert_eq!(first.len(), 3);
+        prop_assert!(first.iter().all(|write| write.status["observedGeneration"] == 1));
         for write in &first {
             let mut now = known.object(write.kind, &write.name).cloned().unwrap();
             now["status"] = write.status.clone();

@@ -356,6 +356,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
         Watched::Beats => &["name", "resourceVersion"],
+        Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
         Watched::Pools | Watched::Policies if all => {

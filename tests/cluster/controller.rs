@@ -209,6 +209,9 @@ fn one_of_two_controllers_works_and_when_it_is_killed_the_other_goes_on() {
         ["10.88.0.0/30", "2", "1", "2", "True", "InUse"],
         "{row}"
     );
+    until(&client, "/apis/egret.dev/v1alpha1/egressnodes/node-77", "heard", |node| {
+        condition(node, "AgentReady")["status"] == "True"
+    });
     let row = kubectl(&["get", "enode", "node-77", "--no-headers"], "");
     assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..3], ["k2", "True"], "{row}");
 

@@ -24,7 +24,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     // The cluster behind it is its own affair: `node` knows a trait.
     ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
-    ("controller", &["config", "egress", "ipam", "kube", "problem", "store"]),
+    ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
