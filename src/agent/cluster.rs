@@ -4,6 +4,7 @@
 //! start without an API server are one piece of code with the embedded mode; objects that other nodes' agents follow.
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
+mod beat;
 mod copy;
 mod fresh;
 mod say;
@@ -74,6 +75,7 @@ impl Cluster {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
         let following = Following::start(&client, node).map_err(unstarted)?;
+        beat::start(client.clone(), node.to_owned()).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,
