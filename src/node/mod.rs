@@ -13,6 +13,7 @@ pub mod intention;
 pub mod lease;
 pub mod memory;
 pub mod netns;
+pub mod passage;
 pub mod plugin;
 pub mod reconcile;
 pub mod records;
