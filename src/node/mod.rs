@@ -14,6 +14,7 @@ pub mod kept;
 pub mod lease;
 pub mod memory;
 pub mod netns;
+pub mod passage;
 pub mod plugin;
 pub mod reconcile;
 pub mod records;
