@@ -33,11 +33,25 @@ pub enum Watched {
     Endpoints,
     /// What nodes say of themselves.
     NodeRecords,
+    /// Calico's pools, by its API.
+    CalicoPools,
+    /// The same in Calico's own store: without its API server that is where they are.
+    StoredCalicoPools,
+    /// Calico's policies.
+    CalicoPolicies,
+    /// The same in its store.
+    StoredCalicoPolicies,
+    /// Cilium's policies.
+    CiliumPolicies,
+    /// Calico itself, if it is at work.
+    CalicoAgents,
+    /// Cilium itself.
+    CiliumAgents,
 }
 
 impl Watched {
     /// All of them.
-    pub const ALL: [Watched; 8] = [
+    pub const ALL: [Watched; 15] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -46,6 +60,13 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::CalicoPools,
+        Watched::StoredCalicoPools,
+        Watched::CalicoPolicies,
+        Watched::StoredCalicoPolicies,
+        Watched::CiliumPolicies,
+        Watched::CalicoAgents,
+        Watched::CiliumAgents,
     ];
 
     /// `apiVersion` and `kind`: the members of a list have neither.
@@ -59,6 +80,12 @@ impl Watched {
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
+            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool"),
+            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool"),
+            Watched::CalicoPolicies => ("projectcalico.org/v3", "EgressGatewayPolicy"),
+            Watched::StoredCalicoPolicies => ("crd.projectcalico.org/v1", "EgressGatewayPolicy"),
+            Watched::CiliumPolicies => ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
+            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet"),
         }
     }
 
@@ -73,8 +100,21 @@ impl Watched {
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
             Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
+            Watched::CalicoPools => "/apis/projectcalico.org/v3/ippools?".to_owned(),
+            Watched::StoredCalicoPools => "/apis/crd.projectcalico.org/v1/ippools?".to_owned(),
+            Watched::CalicoPolicies => "/apis/projectcalico.org/v3/egressgatewaypolicies?".to_owned(),
+            Watched::StoredCalicoPolicies => {
+                "/apis/crd.projectcalico.org/v1/egressgatewaypolicies?".to_owned()
+            }
+            Watched::CiliumPolicies => "/apis/cilium.io/v2/ciliumegressgatewaypolicies?".to_owned(),
+            Watched::CalicoAgents => daemon_sets("calico-node"),
+            Watched::CiliumAgents => daemon_sets("cilium"),
         }
     }
+}
+
+fn daemon_sets(name: &str) -> String {
+    format!("/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3D{name}&")
 }
 
 /// What is known of one kind.
@@ -165,6 +205,15 @@ impl Mirror {
         changed
     }
 
+    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// objects are known keeps them.
+    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+        match self.kinds.get(&kind) {
+            Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
+            _ => self.listed(kind, &[]),
+        }
+    }
+
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
         Watched::ALL.iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
@@ -246,9 +295,14 @@ impl Kept {
 }
 
 impl Watched {
-    /// Whether decisions are made of it; the others are records of ours.
+    /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
-        !matches!(self, Watched::Endpoints | Watched::NodeRecords)
+        !matches!(self, Watched::Endpoints | Watched::NodeRecords) && !self.is_foreign()
+    }
+
+    /// Whether it is of another project: a cluster without it is as good.
+    pub fn is_foreign(self) -> bool {
+        self >= Watched::CalicoPools
     }
 }
 
@@ -291,6 +345,7 @@ fn pruned(kind: Watched, object: &Value) -> Value {
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs => &["name"],
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
@@ -304,6 +359,7 @@ fn pruned(kind: Watched, object: &Value) -> Value {
             keep("spec", &["nodeName", "hostNetwork"]);
             keep("status", &["phase", "podIP", "podIPs"]);
         }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {

@@ -10,7 +10,11 @@ mod bad;
 mod blocks;
 mod definitions;
 mod following;
+mod foreign;
+mod others;
+mod proxy;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
+mod trouble;
 mod world;
