@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::agents::Agent;
 use super::conditions::{Condition, status};
+use super::ranges;
 use super::tally::{Tallies, Tally, Unserved, tally};
 use super::world::{World, Written};
 use crate::egress::model::Pool;
@@ -41,8 +42,10 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
     for policy in &world.policies {
         put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, &policy.name));
     }
+    let outside = ranges::outside(world);
     for (name, node) in &world.nodes {
-        put(Watched::NodeRecords, name, node, (Map::new(), vec![agent_at_work(world, &node.name)]));
+        let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
+        put(Watched::NodeRecords, name, node, (Map::new(), conditions));
     }
     all
 }
