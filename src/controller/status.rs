@@ -173,6 +173,10 @@ fn protected(tally: &Tally) -> Condition {
             "NoAgent",
             "its node never had an agent, so it leaves as the node does; let the DaemonSet run there, or keep such pods away",
         ),
+        Unserved::Bypassed => (
+            "Bypassed",
+            "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
+        ),
         Unserved::HostNetwork => (
             "HostNetwork",
             "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",

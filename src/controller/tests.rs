@@ -153,6 +153,13 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
     assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/host", "shop/three"]));
     assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/HostNetwork");
     assert_eq!(said(&all, "p")["unprotectedPods"], json!(["shop/three"]));
+    let mut objects = shop();
+    let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+    beat["metadata"]["annotations"] = json!({"egret.dev/bypassed": "shop/one,shop/nobody"});
+    objects.push(beat);
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/one"]));
+    assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/Bypassed");
 }
 
 #[test]

@@ -13,16 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::annotations::{self, ClientAnnotations};
+use crate::egress::annotations;
 use crate::egress::candidates::{Gateways, Lack};
 use crate::egress::gateway;
 use crate::egress::model::{
-    Action, Decision, EgressSupport, NodeGateway, Outcome, Pod, PodName, Resolution, Role, Source, View,
+    Action, Decision, NodeGateway, Outcome, Pod, PodName, Resolution, Role, Source, View,
 };
 use crate::egress::node_gateways;
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
-use crate::spelling;
 
 mod answers;
 mod asked;

@@ -4,7 +4,7 @@
 //! network namespace of the calling thread. The format: linux/netfilter/nfnetlink_conntrack.h.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 mod entry;
 

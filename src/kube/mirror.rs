@@ -355,7 +355,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Beats => &["name", "resourceVersion"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
         Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
