@@ -36,12 +36,19 @@ fn holds(ranges: &[Cidr], ip: IpAddr) -> bool {
 
 /// What is said of a node about it.
 pub fn condition(outside: &Outside, node: &str) -> Condition {
-    let Some([(pod, ip), others @ ..]) = outside.get(node).map(Vec::as_slice) else {
-        return Condition::yes(
-            "AddressesInside",
-            "InRanges",
-            "every pod here has an address inside the cluster's ranges",
-        );
+    of(outside.get(node).map(Vec::as_slice).unwrap_or_default())
+}
+
+/// What is said of the ranges of the cluster.
+pub fn anywhere(outside: &Outside) -> Condition {
+    let all: Vec<_> = outside.values().flatten().cloned().collect();
+    of(&all)
+}
+
+fn of(outside: &[(PodName, IpAddr)]) -> Condition {
+    let [(pod, ip), others @ ..] = outside else {
+        let says = "every pod has its addresses in a range that counts as inside";
+        return Condition::yes("AddressesInside", "InRanges", says);
     };
     let many = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
     let message = format!(
@@ -50,4 +57,5 @@ pub fn condition(outside: &Outside, node: &str) -> Condition {
     Condition::no("AddressesInside", "OutsideRanges", message)
 }
 
-const KNOB: &str = "Add the range that the primary CNI gives pods from to `clusterCIDRs` of the agents' and the controller's configuration";
+const KNOB: &str = "Add the range that the primary CNI gives pods from to an EgressRange (`spec.cidrs`), or to `clusterCIDRs` of the \
+                    agents' and the controller's configuration";

@@ -43,6 +43,15 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
         put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, &policy.name));
     }
     let outside = ranges::outside(world);
+    for range in &world.ranges {
+        let object = format!("EgressRange {}", range.name);
+        let accepted = match world.view.broken.contains(&object) {
+            true => refused(world, &object).swap_remove(0),
+            false => accepted(world, &object),
+        };
+        let conditions = vec![accepted, ranges::anywhere(&outside)];
+        put(Watched::Ranges, &range.name, range, (Map::new(), conditions));
+    }
     for (name, node) in &world.nodes {
         let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
         put(Watched::NodeRecords, name, node, (Map::new(), conditions));

@@ -28,6 +28,8 @@ pub struct World {
     pub pools: Vec<Written>,
     /// Our policies as they are written.
     pub policies: Vec<Written>,
+    /// Ranges as they are written.
+    pub ranges: Vec<Written>,
     /// What nodes say of themselves, by object name.
     pub nodes: Vec<(String, Written)>,
     /// The books.
@@ -115,6 +117,7 @@ impl World {
             problems: objects.problems(),
             pools: written(Watched::Pools).collect(),
             policies: written(Watched::Policies).collect(),
+            ranges: written(Watched::Ranges).collect(),
             nodes: mirror.objects(Watched::NodeRecords).map(record).collect(),
             blocks,
             view,
