@@ -6,10 +6,11 @@
 
 mod beat;
 mod copy;
+mod foreign;
 mod fresh;
 mod say;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use crate::agent::door::Gate;
 use crate::agent::passing::Passing;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
+use crate::config::{Config, Project};
 use crate::ipam::Store;
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
 use crate::node::books::Books;
@@ -48,6 +49,7 @@ pub struct Cluster {
     dir: Dir,
     config: Arc<Mutex<Config>>,
     node: String,
+    adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
     known: Mutex<Known>,
@@ -77,7 +79,11 @@ impl Cluster {
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
-        let following = Following::start(&client, node).map_err(unstarted)?;
+        let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
+        let following = Following::adopting(&client, node, |kind| {
+            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
+        });
+        let following = following.map_err(unstarted)?;
         let passing = Arc::new(OnceLock::new());
         beat::start(client.clone(), node.to_owned(), passing.clone()).map_err(unstarted)?;
         let marker = marker(&dir);
@@ -88,6 +94,7 @@ impl Cluster {
             dir,
             config,
             node: node.to_owned(),
+            adopted,
             copied: Mutex::default(),
             known: Mutex::default(),
             synced: AtomicBool::new(marker.exists()),

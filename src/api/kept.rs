@@ -65,8 +65,13 @@ const ENDPOINT_SPEC: &[Field] = &[
 ];
 
 const ADDRESS: &[Field] = &[
-    field("ip", Shape::Text, "The leased address.").required(),
-    field("pool", Shape::Text, "Pool it came from.").required(),
+    field("ip", Shape::Text, "The address.").required(),
+    field("pool", Shape::Text, "Pool it came from, or lies in.").required(),
+    field(
+        "source",
+        Shape::Choice(&["Pool", "PodAddress"]),
+        "PodAddress: it is the pod's own; absent: leased.",
+    ),
 ];
 
 const PROBLEM: &[Field] = &[

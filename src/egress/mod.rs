@@ -21,6 +21,7 @@ mod node_gateways;
 pub mod numbering;
 pub mod numbers;
 pub mod overture;
+pub mod own_address;
 pub mod plan;
 pub mod planning;
 pub mod policy;

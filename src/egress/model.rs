@@ -166,12 +166,20 @@ pub enum PoolKind {
 
 /// Where a gateway's egress address comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum PoolSource {
     /// Leased from the pool.
     #[default]
     Pool,
-    /// The gateway pod's own primary address. Not served yet: a problem.
+    /// The gateway pod's own primary address, which lies in the pool: nothing is leased.
     PodAddress,
+}
+
+impl PoolSource {
+    /// Whether addresses are leased.
+    pub fn is_pool(&self) -> bool {
+        *self == PoolSource::Pool
+    }
 }
 
 /// How the outside learns the way to a lease.
@@ -269,8 +277,23 @@ impl Endpoint {
 /// One egress address of an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EgressAddress {
-    /// The leased address.
+    /// The address.
     pub ip: IpAddr,
-    /// Pool it came from.
+    /// Pool it came from, or lies in.
     pub pool: String,
+    /// Whether it was leased, or is the pod's own. Said here, because the pool may say something else tomorrow.
+    #[serde(default, skip_serializing_if = "PoolSource::is_pool")]
+    pub source: PoolSource,
+}
+
+impl EgressAddress {
+    /// One that was leased from a pool.
+    pub fn leased(ip: IpAddr, pool: impl Into<String>) -> EgressAddress {
+        EgressAddress { ip, pool: pool.into(), source: PoolSource::Pool }
+    }
+
+    /// The gateway pod's own, which lies in a pool.
+    pub fn of_the_pod(ip: IpAddr, pool: impl Into<String>) -> EgressAddress {
+        EgressAddress { ip, pool: pool.into(), source: PoolSource::PodAddress }
+    }
 }

@@ -10,10 +10,11 @@ use crate::addr::{Cidr, Family};
 use crate::egress::candidates::node_address;
 use crate::egress::exit_planning;
 use crate::egress::model::{
-    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, Resolution, Role, View,
+    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, PoolSource, Resolution, Role, View,
 };
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, mark};
+use crate::egress::own_address::OwnAddresses;
 use crate::egress::plan::{
     Binding, Client, Gateway, Here, LocalGateway, LocalPod, NodePlan, Peer, Place, Verdict, binding_chain,
     veth_name,
@@ -98,6 +99,7 @@ impl Work<'_> {
                 addresses: endpoint.addresses.iter().map(|a| a.ip).collect(),
                 announced: BTreeSet::new(),
                 hidden: BTreeMap::new(),
+                own: OwnAddresses::of(endpoint),
             };
             for address in &endpoint.addresses {
                 let pool = self.inputs.view.pools.get(&address.pool);
@@ -107,7 +109,10 @@ impl Work<'_> {
                     gateway.hidden.insert(address.ip, seen);
                     continue;
                 }
-                if pool.is_some_and(|p| p.announce == Announce::None) {
+                // The primary sees to its own addresses.
+                if address.source == PoolSource::PodAddress
+                    || pool.is_some_and(|p| p.announce == Announce::None)
+                {
                     continue;
                 }
                 let uplinks = self.inputs.here.uplinks_for(address.ip);

@@ -41,6 +41,20 @@ pub enum Watched {
     StatefulSets,
     /// Signs of life of agents (and of the controller): Leases in [`super::HOME`].
     Beats,
+    /// Calico's pools, by its API.
+    CalicoPools,
+    /// The same in Calico's own store: without its API server that is where they are.
+    StoredCalicoPools,
+    /// Calico's policies.
+    CalicoPolicies,
+    /// The same in its store.
+    StoredCalicoPolicies,
+    /// Cilium's policies.
+    CiliumPolicies,
+    /// Calico itself, if it is at work.
+    CalicoAgents,
+    /// Cilium itself.
+    CiliumAgents,
 }
 
 /// Whose view of the cluster is kept.
@@ -70,7 +84,7 @@ impl Default for Reach {
 
 impl Watched {
     /// All that a node needs.
-    pub const ALL: [Watched; 9] = [
+    pub const ALL: [Watched; 16] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -80,6 +94,13 @@ impl Watched {
         Watched::Endpoints,
         Watched::NodeRecords,
         Watched::Ranges,
+        Watched::CalicoPools,
+        Watched::StoredCalicoPools,
+        Watched::CalicoPolicies,
+        Watched::StoredCalicoPolicies,
+        Watched::CiliumPolicies,
+        Watched::CalicoAgents,
+        Watched::CiliumAgents,
     ];
 
     /// All that the controller needs.
@@ -113,6 +134,12 @@ impl Watched {
             Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
             Watched::StatefulSets => ("apps/v1", "StatefulSet"),
             Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
+            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool"),
+            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool"),
+            Watched::CalicoPolicies => ("projectcalico.org/v3", "EgressGatewayPolicy"),
+            Watched::StoredCalicoPolicies => ("crd.projectcalico.org/v1", "EgressGatewayPolicy"),
+            Watched::CiliumPolicies => ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
+            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet"),
         }
     }
 
@@ -134,8 +161,21 @@ impl Watched {
             Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
             Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
             Watched::Beats => format!("{}?", super::lease::LEASES),
+            Watched::CalicoPools => "/apis/projectcalico.org/v3/ippools?".to_owned(),
+            Watched::StoredCalicoPools => "/apis/crd.projectcalico.org/v1/ippools?".to_owned(),
+            Watched::CalicoPolicies => "/apis/projectcalico.org/v3/egressgatewaypolicies?".to_owned(),
+            Watched::StoredCalicoPolicies => {
+                "/apis/crd.projectcalico.org/v1/egressgatewaypolicies?".to_owned()
+            }
+            Watched::CiliumPolicies => "/apis/cilium.io/v2/ciliumegressgatewaypolicies?".to_owned(),
+            Watched::CalicoAgents => daemon_sets("calico-node"),
+            Watched::CiliumAgents => daemon_sets("cilium"),
         }
     }
+}
+
+fn daemon_sets(name: &str) -> String {
+    format!("/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3D{name}&")
 }
 
 /// What is known of one kind.
@@ -238,6 +278,15 @@ impl Mirror {
         changed
     }
 
+    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// objects are known keeps them.
+    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+        match self.kinds.get(&kind) {
+            Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
+            _ => self.listed(kind, &[]),
+        }
+    }
+
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
         self.reach.kinds().iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
@@ -324,10 +373,15 @@ impl Watched {
         self == Watched::Ranges
     }
 
-    /// Whether decisions are made of it; the others are records of ours.
+    /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
         use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
-        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats)
+        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats) && !self.is_foreign()
+    }
+
+    /// Whether it is of another project: a cluster without it is as good.
+    pub fn is_foreign(self) -> bool {
+        self >= Watched::CalicoPools
     }
 }
 
@@ -377,6 +431,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         Watched::Pools | Watched::Policies | Watched::Ranges if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
@@ -396,6 +451,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
             keep("spec", &[]);
             keep("status", &[]);
         }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {

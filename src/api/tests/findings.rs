@@ -149,8 +149,8 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
             "spec.clientNamespaces: the selector does not parse at character 6: a single `=` is no operator; write `==`",
         ),
         (
-            pool("cidr: 10.0.0.0/24, source: PodAddress"),
-            "spec.source: source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`",
+            pool("cidr: 10.0.0.0/24, source: podaddress"),
+            "spec.source: spec.source is `podaddress`, but must be Pool or PodAddress",
         ),
         (
             pool("cidr: 10.0.0.0/24, announce: auto"),

@@ -207,7 +207,7 @@ impl Live {
 
     /// That nothing was missed.
     fn compare(&self) {
-        let mut anew = resolve(&*self.view, self.resolution.decisions.keys().cloned());
+        let mut anew = resolve(&self.view, self.resolution.decisions.keys().cloned());
         anew.problems.sort();
         debug_assert_eq!(self.resolution, anew, "decisions that followed are not those from nothing");
     }
