@@ -108,6 +108,9 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>, access: Option<Access
         failing: BTreeMap::new(),
         began: false,
     };
+    if let Some(cluster) = &cluster {
+        cluster.tell_of(run.agent.passing());
+    }
     run.begin();
     run.serve()
 }

@@ -33,6 +33,8 @@ pub enum Watched {
     Endpoints,
     /// What nodes say of themselves.
     NodeRecords,
+    /// Ranges that are inside the cluster, said once for all nodes.
+    Ranges,
     /// Books of leases. This and the next two are the controller's affair.
     Blocks,
     /// StatefulSets: their pods' leases outlive containers.
@@ -82,7 +84,7 @@ impl Default for Reach {
 
 impl Watched {
     /// All that a node needs.
-    pub const ALL: [Watched; 15] = [
+    pub const ALL: [Watched; 16] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -91,6 +93,7 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::Ranges,
         Watched::CalicoPools,
         Watched::StoredCalicoPools,
         Watched::CalicoPolicies,
@@ -101,7 +104,7 @@ impl Watched {
     ];
 
     /// All that the controller needs.
-    pub const CLUSTER: [Watched; 11] = [
+    pub const CLUSTER: [Watched; 12] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -110,6 +113,7 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::Ranges,
         Watched::Blocks,
         Watched::StatefulSets,
         Watched::Beats,
@@ -126,6 +130,7 @@ impl Watched {
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
+            Watched::Ranges => ("egret.dev/v1alpha1", "EgressRange"),
             Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
             Watched::StatefulSets => ("apps/v1", "StatefulSet"),
             Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
@@ -152,6 +157,7 @@ impl Watched {
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
             Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
+            Watched::Ranges => "/apis/egret.dev/v1alpha1/egressranges?".to_owned(),
             Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
             Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
             Watched::Beats => format!("{}?", super::lease::LEASES),
@@ -265,6 +271,10 @@ impl Mirror {
         let kept = self.kinds.entry(kind).or_default();
         let changed = kept.lost.as_deref() != Some(why);
         kept.lost = Some(why.to_owned());
+        // Definitions and roles of an earlier release know nothing of it: then there are none, until somebody says otherwise.
+        let unknown = kind.is_new() && !kept.synced;
+        kept.synced |= unknown;
+        kept.generation += u64::from(unknown);
         changed
     }
 
@@ -358,6 +368,11 @@ impl Kept {
 }
 
 impl Watched {
+    /// Whether clusters may not know it yet: what cannot be seen of it from the first is taken as absent.
+    fn is_new(self) -> bool {
+        self == Watched::Ranges
+    }
+
     /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
         use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
@@ -409,11 +424,11 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Beats => &["name", "resourceVersion"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
         Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
-        Watched::Pools | Watched::Policies if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
         Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
@@ -432,7 +447,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         }
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
-        Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
             keep("spec", &[]);
             keep("status", &[]);
         }

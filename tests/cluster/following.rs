@@ -139,7 +139,7 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
     let following = Following::start(&client, "here").unwrap();
-    until(&following, |mirror| mirror.lost().len() == 8);
+    until(&following, |mirror| mirror.lost().len() == 9);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
     let (_, why) = &mirror.lost()[0];
