@@ -116,7 +116,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
             let message = format!(
                 "{path} has no effect with source PodAddress: nothing is leased from the pool, and the primary network routes its addresses"
             );
-            findings.doubt(&path, &value.to_string(), "IgnoredField", message);
+            findings.doubt(&path, value.to_string(), "IgnoredField", message);
         }
     }
     let announce = [("Auto", Announce::Auto), ("None", Announce::None)];

@@ -23,6 +23,7 @@ mod node;
 pub mod overlap;
 mod pod;
 mod policy;
+mod policy_gateway;
 mod pool;
 mod schema;
 mod service_cidr;

@@ -134,6 +134,11 @@ fn refused(problem: Problem) -> ConfigError {
     let Problem { field: key, value, message, reason, .. } = problem;
     match reason.as_str() {
         "WrongType" | "Syntax" => ConfigError::Wrong { key, value, message },
+        // In a manifest an unknown field is passed over; here it is an error, so it has an effect.
+        "UnknownField" => {
+            let message = message.replacen(" and has no effect", "", 1);
+            ConfigError::Unsupported { key, value, message }
+        }
         _ => ConfigError::Unsupported { key, value, message },
     }
 }

@@ -163,7 +163,7 @@ fn a_value_that_is_not_served_is_another_error() {
             json!({"underlay": {"VNI": 5}}),
             "underlay.VNI",
             "5",
-            "the field underlay.VNI is unknown and has no effect; did you mean `vni`?",
+            "the field underlay.VNI is unknown; did you mean `vni`?",
         ),
         (
             json!({"log": "wran"}),

@@ -3,6 +3,7 @@
 pub mod annotations;
 pub mod belts;
 mod candidates;
+pub mod decision;
 pub mod exit_planning;
 pub mod exits;
 pub mod explain;

@@ -1,6 +1,6 @@
-//! Follows the objects that a node needs: list, watch from there, and again, for as long as the process lives.
+//! Follows the objects that a node or the controller needs: list, watch from there, and again, for as long as the process lives.
 //!
-//! In: a client and the node's name. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
+//! In: a client, and how far to look. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
 //! thread at a time of its own, so that its return is no storm.
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::client::{Client, Event};
 use super::error::ApiError;
-use super::mirror::{Mirror, Watched};
+use super::mirror::{Mirror, Reach, Watched};
 
 /// Objects in one answer.
 const PAGE: usize = 500;
@@ -42,7 +42,15 @@ impl Following {
     /// # Errors
     /// If no thread can be started.
     pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
-        Following::adopting(client, node, |_| false)
+        Following::reaching(client, Reach::Node(node.to_owned()))
+    }
+
+    /// Begins to follow as far as somebody needs, and no foreign kind closely.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn reaching(client: &Arc<Client>, reach: Reach) -> std::io::Result<Following> {
+        Following::adopting(client, reach, |_| false)
     }
 
     /// The same, and the foreign kinds that `adopted` names as closely as our own; the others are looked at now and then.
@@ -51,17 +59,17 @@ impl Following {
     /// If no thread can be started.
     pub fn adopting(
         client: &Arc<Client>,
-        node: &str,
+        reach: Reach,
         adopted: impl Fn(Watched) -> bool,
     ) -> std::io::Result<Following> {
-        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
-        for kind in Watched::ALL {
+        for kind in reach.kinds().iter().copied() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
                 strange: kind.is_foreign() && !adopted(kind),
-                path: kind.path(node),
+                path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
             };

@@ -14,6 +14,7 @@ use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
 use crate::node::books::Books;
 use crate::node::facts::FactsError;
+use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::store::RecordError;
@@ -41,6 +42,8 @@ pub struct Embedded {
     pub patience: Duration,
     /// Where leases are, if not in the directory.
     pub books: Option<Arc<dyn Books>>,
+    /// What is kept between updates, by who makes many.
+    pub kept: Option<Kept>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -161,6 +164,7 @@ impl Embedded {
             dry_run,
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
+            kept: None,
         })
     }
 

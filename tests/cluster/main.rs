@@ -8,6 +8,7 @@
 
 mod bad;
 mod blocks;
+mod controller;
 mod definitions;
 mod following;
 mod foreign;

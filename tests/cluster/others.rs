@@ -34,7 +34,7 @@ fn pools_that_no_definition_of_ours_would_take_are_named_and_the_others_serve() 
     let ours =
         client.get(POOLS).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"].clone();
     replace(&|fields| {
-        fields["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+        fields["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     });
     let started = std::time::Instant::now();
     for (name, spec) in
