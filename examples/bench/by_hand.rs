@@ -6,7 +6,7 @@
 mod rules;
 
 use egret::addr::Family;
-use egret::testbed::{Place, Pod, Trouble, World, node_address, pod_networks};
+use egret::testbed::{Place, Pod, Trouble, World, node_address};
 
 use rules::{gateway_rules, node_rules};
 

@@ -125,7 +125,7 @@ fn gateway(n: u8, view: &mut View) {
     let name = PodName::new("gateways", format!("gw-{n}"));
     let labels = BTreeMap::from([("group".to_owned(), format!("g{}", usize::from(n) % GROUPS))]);
     view.pods.insert(name.clone(), Pod { labels, ..Pod::default() });
-    let address = |ip: IpAddr, pool: &str| EgressAddress { ip, pool: pool.to_owned() };
+    let address = |ip: IpAddr, pool: &str| EgressAddress::leased(ip, pool);
     view.endpoints.push(Endpoint {
         pod: name,
         uid: None,

@@ -24,7 +24,7 @@ use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::{Config, Project};
 use crate::ipam::Store;
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Reach, Watched};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
 use crate::node::books::Books;
 use crate::node::embedded::Embedded;
 use crate::store::Dir;
@@ -77,7 +77,7 @@ impl Cluster {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
         let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
-        let following = Following::adopting(&client, Reach::Node(node.to_owned()), |kind| {
+        let following = Following::adopting(&client, node, |kind| {
             foreign::of(kind).is_some_and(|p| adopted.contains(&p))
         });
         let following = following.map_err(unstarted)?;

@@ -286,7 +286,7 @@ proptest! {
         for (n, (node, selected, phase)) in pods.into_iter().enumerate() {
             let labels = if selected { json!({"app": "cart"}) } else { json!({}) };
             let mut pod = pod(&format!("shop/p{n}"), ["n1", "n2", "never"][node], &labels);
-            pod["status"] = json!({"phase": ["Running", "Pending", "Failed", "Succeeded"][phase]});
+            pod["status"] = json!({"phase": (["Running", "Pending", "Failed", "Succeeded"][phase])});
             objects.push(pod);
         }
         let mut known = mirror(&objects);

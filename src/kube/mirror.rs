@@ -39,7 +39,7 @@ pub enum Watched {
     StatefulSets,
     /// Signs of life of agents (and of the controller): Leases in [`super::HOME`].
     Beats,
-    /// Calico's pools, by its API. From here on kinds are foreign.
+    /// Calico's pools, by its API.
     CalicoPools,
     /// The same in Calico's own store: without its API server that is where they are.
     StoredCalicoPools,
@@ -361,8 +361,7 @@ impl Watched {
     /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
         use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
-        let records = matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats);
-        !records && !self.is_foreign()
+        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats) && !self.is_foreign()
     }
 
     /// Whether it is of another project: a cluster without it is as good.
@@ -410,7 +409,6 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         Watched::Beats => &["name", "resourceVersion"],
         Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
@@ -418,6 +416,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         Watched::Pools | Watched::Policies if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
@@ -431,13 +430,13 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
             keep("spec", &["nodeName", "hostNetwork"]);
             keep("status", &["phase", "podIP", "podIPs"]);
         }
-        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
         Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
             keep("spec", &[]);
             keep("status", &[]);
         }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {

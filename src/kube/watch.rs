@@ -42,15 +42,7 @@ impl Following {
     /// # Errors
     /// If no thread can be started.
     pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
-        Following::reaching(client, Reach::Node(node.to_owned()))
-    }
-
-    /// Begins to follow as far as somebody needs, and no foreign kind closely.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn reaching(client: &Arc<Client>, reach: Reach) -> std::io::Result<Following> {
-        Following::adopting(client, reach, |_| false)
+        Following::adopting(client, node, |_| false)
     }
 
     /// The same, and the foreign kinds that `adopted` names as closely as our own; the others are looked at now and then.
@@ -58,6 +50,22 @@ impl Following {
     /// # Errors
     /// If no thread can be started.
     pub fn adopting(
+        client: &Arc<Client>,
+        node: &str,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        Following::with(client, Reach::Node(node.to_owned()), adopted)
+    }
+
+    /// Begins to follow as far as somebody needs.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn reaching(client: &Arc<Client>, reach: Reach) -> std::io::Result<Following> {
+        Following::with(client, reach, |_| false)
+    }
+
+    fn with(
         client: &Arc<Client>,
         reach: Reach,
         adopted: impl Fn(Watched) -> bool,

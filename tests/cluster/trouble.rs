@@ -12,7 +12,7 @@ use egret::cni::environment::Environment;
 use egret::cni::request::Request;
 use egret::config::{Config, Mode, Project};
 use egret::ipam::{IpamError, Store};
-use egret::kube::{Client, ClusterStore, Following, Mirror, Reach, Watched};
+use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
 use egret::store::Dir;
 use egret::store::objects::Objects;
 use serde_json::{Value, json};
@@ -246,7 +246,7 @@ fn what_is_forbidden_is_named_with_the_rule_that_the_role_lacks() {
     // The manifest has that very rule, and one for every kind that is followed.
     let manifest = std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap();
     for kind in Watched::ALL {
-        let path = kind.path(&Reach::Node("x".to_owned()));
+        let path = kind.path(&egret::kube::Reach::Node("x".into()));
         let resource = path.split(['?']).next().unwrap().rsplit('/').next().unwrap().to_owned();
         assert!(manifest.contains(&resource), "deploy/rbac.yaml does not speak of {resource}");
     }

@@ -2,6 +2,9 @@
 //!
 //! In: nodes, addresses, elements of maps. Out: scripts for `nft -f`. Never: starts anything.
 
+use egret::addr::Family;
+use egret::testbed::{node_address, pod_networks};
+
 pub(super) fn node_rules(nodes: &[u8]) -> String {
     let [pods4, pods6] = Family::BOTH.map(pod_networks);
     let list =
