@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use egret::config::{Config, Project};
 use egret::egress::explain::Verdict;
 use egret::egress::list::{Row, list};
-use egret::egress::model::PodName;
+use egret::egress::model::{PodName, PoolKind};
 use egret::kube::Client;
 use egret::problem::Problem;
 use egret::store::objects::Objects;
@@ -182,6 +182,7 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
         has(lines, &["0.0.0.0/0 held"]) && problems.iter().any(told)
     });
     let pools: Vec<_> = Objects::look(&adopted.dir).unwrap().pools().map(|(_, pool)| pool).collect();
+    let pools: Vec<_> = pools.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect();
     assert_eq!(pools.len(), 2);
     assert!(pools.iter().all(|pool| !pool.source.is_pool()), "{pools:?}");
     at_work(&client, "calico-node", 0);
