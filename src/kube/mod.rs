@@ -15,10 +15,12 @@ mod error;
 mod http;
 pub mod mirror;
 pub mod watch;
+pub mod watched;
 
 pub use access::Access;
 pub use blocks::ClusterStore;
 pub use client::Client;
 pub use error::ApiError;
-pub use mirror::{Mirror, NodeSpec, Watched};
+pub use mirror::{Mirror, NodeSpec};
 pub use watch::Following;
+pub use watched::Watched;

@@ -22,7 +22,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     // The cluster behind it is its own affair: `node` knows a trait.
-    ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
+    (
+        "agent",
+        &["addr", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+    ),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
