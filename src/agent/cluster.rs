@@ -4,14 +4,16 @@
 //! start without an API server are one piece of code with the embedded mode; objects that other nodes' agents follow.
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
+mod beat;
 mod copy;
+mod foreign;
 mod fresh;
 mod lives;
 mod owed;
 mod say;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,7 @@ use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
+use crate::config::{Config, Project};
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
 use crate::node::books::Books;
@@ -53,6 +55,7 @@ pub struct Cluster {
     dir: Dir,
     config: Arc<Mutex<Config>>,
     node: String,
+    adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
     fresh: Fresh,
@@ -83,7 +86,12 @@ impl Cluster {
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
-        let following = Following::start(&client, node).map_err(unstarted)?;
+        let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
+        let following = Following::adopting(&client, node, |kind| {
+            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
+        });
+        let following = following.map_err(unstarted)?;
+        beat::start(client.clone(), node.to_owned()).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,
@@ -92,6 +100,7 @@ impl Cluster {
             dir,
             config,
             node: node.to_owned(),
+            adopted,
             copied: Mutex::default(),
             fresh: Fresh::default(),
             metrics,

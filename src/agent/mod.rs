@@ -15,6 +15,7 @@ pub mod door;
 pub mod files;
 mod health;
 pub mod metrics;
+mod passing;
 pub mod run;
 pub mod schedule;
 pub mod state;

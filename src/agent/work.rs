@@ -17,6 +17,7 @@ use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
 use crate::agent::files::{self, Identity};
 use crate::agent::health::{self, Known};
+use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
 use crate::egress::standing::standing;
@@ -56,6 +57,8 @@ pub(super) struct Agent<'a> {
     groundless: Option<Problem>,
     /// What is wrong with objects and records.
     wrong: Vec<Problem>,
+    /// Clients whose traffic passes this node by.
+    passing: Passing,
     machine: Option<Vec<Device>>,
     /// What of the plan last applied the kernel gives no notice of.
     desired: Option<State>,
@@ -79,6 +82,10 @@ impl<'a> Agent<'a> {
         known: Arc<Known>,
         cluster: Option<Arc<Cluster>>,
     ) -> Agent<'a> {
+        let passing = Passing::default();
+        if let Err(error) = passing.begin(config.clone()) {
+            tracing::warn!(%error, "nobody looks whether clients' traffic passes here");
+        }
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,
@@ -94,6 +101,7 @@ impl<'a> Agent<'a> {
             ground: None,
             groundless: None,
             wrong: Vec::new(),
+            passing,
             machine: None,
             desired: None,
             config,
@@ -322,6 +330,7 @@ impl<'a> Agent<'a> {
             self.groundless.is_some() || short.is_some() || !self.owners.is_empty() || !unseen.is_empty();
         problems.extend(unseen);
         problems.extend(self.owners.iter().chain(&self.wrong).cloned());
+        problems.extend(self.passing.problems());
         self.state.problems = problems;
         let health = match (began, failing, degraded) {
             (false, false, _) => Health::Starting,

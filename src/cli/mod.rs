@@ -4,6 +4,7 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod controller;
 pub mod convert;
 pub mod crds;
 pub mod explain;
@@ -58,6 +59,15 @@ enum Command {
                       The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
                       start it touches only what differs. What it does is in agent.json in the node's own directory.")]
     Agent(agent::AgentArgs),
+    /// Keep a cluster's status, leases and taints true
+    #[command(
+        hide = true,
+        long_about = "Keep a cluster's status, leases and taints true, until SIGTERM.\n\n\
+                      Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are\n\
+                      gone, a taint on nodes whose agent is away. Of several, one works; another takes over within 15 s.\n\n\
+                      While none runs, nothing that runs notices."
+    )]
+    Controller(controller::ControllerArgs),
     /// Bring this node's kernel to its plan, once
     Reconcile(node::NodeArgs),
     /// Take everything of Egret out of this node's kernel
@@ -245,6 +255,7 @@ pub fn run() -> ExitCode {
     let common = &line.common;
     match line.command {
         Some(Command::Agent(args)) => answer(agent::run(common, &args)),
+        Some(Command::Controller(args)) => answer(controller::run(common, &args)),
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),

@@ -15,7 +15,7 @@ use crate::api::{self, Reading};
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Endpoint, Pairs};
 use crate::egress::serving::Life;
-use crate::kube::watched::Watched;
+use crate::kube::watched::{Reach, Watched};
 
 /// What is known of one kind.
 #[derive(Debug, Default)]
@@ -39,19 +39,25 @@ struct Kept {
     ahead: BTreeMap<String, u64>,
 }
 
-/// The objects of a cluster, as far as one node needs them.
+/// The objects of a cluster, as far as somebody needs them.
 #[derive(Debug, Default)]
 pub struct Mirror {
+    reach: Reach,
     kinds: BTreeMap<Watched, Kept>,
     /// How pods are. Apart from the objects: nothing else depends on it, and a pod that becomes ready is no reason to plan.
     lives: BTreeMap<String, (Vec<String>, Life)>,
 }
 
 impl Mirror {
+    /// Nothing yet.
+    pub fn of(reach: Reach) -> Mirror {
+        Mirror { reach, ..Mirror::default() }
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
         let mut objects: BTreeMap<String, Value> =
-            items.iter().map(|item| (name(item), pruned(kind, item))).collect();
+            items.iter().map(|item| (name(item), pruned(&self.reach, kind, item))).collect();
         let lives = match kind {
             Watched::Pods => items.iter().map(|item| (name(item), (ids(item), life(item)))).collect(),
             _ => self.lives.clone(),
@@ -99,6 +105,7 @@ impl Mirror {
 
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let name = name(object);
         if kept.ahead.get(&name).is_some_and(|seen| *seen > version(object)) {
@@ -106,12 +113,13 @@ impl Mirror {
         }
         kept.ahead.remove(&name);
         kept.outlived.remove(&name);
-        let changed = kept.put(name, pruned(kind, object));
+        let changed = kept.put(name, now);
         self.live(kind, object) || changed
     }
 
     /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
     pub fn learn(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let seen = version(object);
         if seen <= kept.reached {
@@ -119,7 +127,7 @@ impl Mirror {
         }
         kept.ahead.insert(name(object), seen);
         kept.outlived.remove(&name(object));
-        let changed = kept.put(name(object), pruned(kind, object));
+        let changed = kept.put(name(object), now);
         self.live(kind, object) || changed
     }
 
@@ -177,9 +185,18 @@ impl Mirror {
         self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
     }
 
+    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// objects are known keeps them.
+    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+        match self.kinds.get(&kind) {
+            Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
+            _ => self.listed(kind, &[]),
+        }
+    }
+
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
-        Watched::ALL.iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
+        self.reach.kinds().iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
     }
 
     /// Kinds that cannot be seen just now, with the reason.
@@ -218,7 +235,7 @@ impl Mirror {
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
-        for kind in Watched::ALL.into_iter().filter(|kind| kind.is_read()) {
+        for kind in self.reach.kinds().iter().copied().filter(|kind| kind.is_read()) {
             let (version, word) = kind.typed();
             for (name, object) in self.objects(kind) {
                 let file = format!("{word} {name}");
@@ -315,7 +332,7 @@ fn version(object: &Value) -> u64 {
 }
 
 /// An object without what nobody here reads: an event about that is no change, and it takes no memory.
-fn pruned(kind: Watched, object: &Value) -> Value {
+fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
     let mut now = json!({"apiVersion": version, "kind": word});
     let mut keep = |part: &str, keys: &[&str]| {
@@ -323,22 +340,37 @@ fn pruned(kind: Watched, object: &Value) -> Value {
         let kept = fields.iter().filter(|(key, _)| keys.is_empty() || keys.contains(&key.as_str()));
         now[part] = kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
     };
+    let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs => &["name"],
+        Watched::Beats => &["name", "resourceVersion"],
+        Watched::NodeRecords if all => &["name", "generation"],
+        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
+        Watched::StatefulSets => &["name", "namespace"],
+        Watched::Pools | Watched::Policies if all => {
+            &["name", "labels", "annotations", "creationTimestamp", "generation"]
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
     match kind {
         Watched::Namespaces => {}
         Watched::Nodes => {
-            keep("spec", &["podCIDR", "podCIDRs"]);
+            keep("spec", if all { &["podCIDR", "podCIDRs", "taints"] } else { &["podCIDR", "podCIDRs"] });
             keep("status", &["addresses"]);
         }
         Watched::Pods => {
             keep("spec", &["nodeName", "hostNetwork"]);
             keep("status", &["phase", "podIP", "podIPs"]);
         }
+        Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
+        Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
+        Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
+            keep("spec", &[]);
+            keep("status", &[]);
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {

@@ -13,9 +13,13 @@ pub mod client;
 mod connection;
 mod error;
 mod http;
+pub mod lease;
 pub mod mirror;
 pub mod watch;
 pub mod watched;
+
+/// The namespace of Egret's own pods and Leases.
+pub const HOME: &str = "egret-system";
 
 pub use access::Access;
 pub use blocks::ClusterStore;
@@ -23,4 +27,4 @@ pub use client::Client;
 pub use error::ApiError;
 pub use mirror::{Mirror, NodeSpec};
 pub use watch::Following;
-pub use watched::Watched;
+pub use watched::{Reach, Watched};

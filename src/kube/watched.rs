@@ -1,4 +1,4 @@
-//! The kinds that a node's agent follows: where they are listed, and which line of a role lets it see them. Pure.
+//! The kinds that are followed, by whom, and where they are listed. Pure.
 
 /// The kinds that are followed, and the order of their readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,11 +19,56 @@ pub enum Watched {
     Endpoints,
     /// What nodes say of themselves.
     NodeRecords,
+    /// Books of leases. This and the next two are the controller's affair.
+    Blocks,
+    /// StatefulSets: their pods' leases outlive containers.
+    StatefulSets,
+    /// Signs of life of agents (and of the controller): Leases in [`crate::kube::HOME`].
+    Beats,
+    /// Calico's pools, by its API.
+    CalicoPools,
+    /// The same in Calico's own store: without its API server that is where they are.
+    StoredCalicoPools,
+    /// Calico's policies.
+    CalicoPolicies,
+    /// The same in its store.
+    StoredCalicoPolicies,
+    /// Cilium's policies.
+    CiliumPolicies,
+    /// Calico itself, if it is at work.
+    CalicoAgents,
+    /// Cilium itself.
+    CiliumAgents,
+}
+
+/// Whose view of the cluster is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// What the agent of this node needs.
+    Node(String),
+    /// What the controller needs: every pod, the status of our objects, leases and who has them.
+    Cluster,
+}
+
+impl Reach {
+    /// The kinds that are followed.
+    pub fn kinds(&self) -> &'static [Watched] {
+        match self {
+            Reach::Node(_) => &Watched::ALL,
+            Reach::Cluster => &Watched::CLUSTER,
+        }
+    }
+}
+
+impl Default for Reach {
+    fn default() -> Reach {
+        Reach::Node(String::new())
+    }
 }
 
 impl Watched {
-    /// All of them.
-    pub const ALL: [Watched; 8] = [
+    /// All that a node needs.
+    pub const ALL: [Watched; 15] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -32,6 +77,28 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::CalicoPools,
+        Watched::StoredCalicoPools,
+        Watched::CalicoPolicies,
+        Watched::StoredCalicoPolicies,
+        Watched::CiliumPolicies,
+        Watched::CalicoAgents,
+        Watched::CiliumAgents,
+    ];
+
+    /// All that the controller needs.
+    pub const CLUSTER: [Watched; 11] = [
+        Watched::Namespaces,
+        Watched::Nodes,
+        Watched::Pods,
+        Watched::ServiceCidrs,
+        Watched::Pools,
+        Watched::Policies,
+        Watched::Endpoints,
+        Watched::NodeRecords,
+        Watched::Blocks,
+        Watched::StatefulSets,
+        Watched::Beats,
     ];
 
     /// `apiVersion` and `kind`: the members of a list have neither.
@@ -45,41 +112,52 @@ impl Watched {
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
+            Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
+            Watched::StatefulSets => ("apps/v1", "StatefulSet"),
+            Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
+            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool"),
+            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool"),
+            Watched::CalicoPolicies => ("projectcalico.org/v3", "EgressGatewayPolicy"),
+            Watched::StoredCalicoPolicies => ("crd.projectcalico.org/v1", "EgressGatewayPolicy"),
+            Watched::CiliumPolicies => ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
+            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet"),
         }
     }
 
-    /// Its list, with what narrows it for a node.
-    pub fn path(self, node: &str) -> String {
+    /// Its list, with what narrows it.
+    pub fn path(self, reach: &Reach) -> String {
         match self {
             Watched::Namespaces => "/api/v1/namespaces?".to_owned(),
             Watched::Nodes => "/api/v1/nodes?".to_owned(),
-            Watched::Pods => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
+            Watched::Pods => match reach {
+                Reach::Node(node) => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
+                Reach::Cluster => "/api/v1/pods?".to_owned(),
+            },
             Watched::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs?".to_owned(),
             Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
             Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
+            Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
+            Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
+            Watched::Beats => format!("{}?", crate::kube::lease::LEASES),
+            Watched::CalicoPools => "/apis/projectcalico.org/v3/ippools?".to_owned(),
+            Watched::StoredCalicoPools => "/apis/crd.projectcalico.org/v1/ippools?".to_owned(),
+            Watched::CalicoPolicies => "/apis/projectcalico.org/v3/egressgatewaypolicies?".to_owned(),
+            Watched::StoredCalicoPolicies => {
+                "/apis/crd.projectcalico.org/v1/egressgatewaypolicies?".to_owned()
+            }
+            Watched::CiliumPolicies => "/apis/cilium.io/v2/ciliumegressgatewaypolicies?".to_owned(),
+            Watched::CalicoAgents => daemon_sets("calico-node"),
+            Watched::CiliumAgents => daemon_sets("cilium"),
         }
     }
 
-    /// API group and plural, as roles name them.
-    pub fn resource(self) -> (&'static str, &'static str) {
-        match self {
-            Watched::Namespaces => ("", "namespaces"),
-            Watched::Nodes => ("", "nodes"),
-            Watched::Pods => ("", "pods"),
-            Watched::ServiceCidrs => ("networking.k8s.io", "servicecidrs"),
-            Watched::Pools => ("egret.dev", "egresspools"),
-            Watched::Policies => ("egret.dev", "egressgatewaypolicies"),
-            Watched::Endpoints => ("egret.dev", "egressendpoints"),
-            Watched::NodeRecords => ("egret.dev", "egressnodes"),
-        }
-    }
-
-    /// What its definition is called, if it has one that a person can delete.
+    /// What its definition is called, if it is one of ours: a person can delete it.
     pub fn definition(self) -> Option<String> {
-        let (group, plural) = self.resource();
-        (group == "egret.dev").then(|| format!("{plural}.{group}"))
+        let path = self.path(&Reach::Cluster);
+        let plural = path.strip_prefix("/apis/egret.dev/v1alpha1/")?.trim_end_matches('?');
+        Some(format!("{plural}.egret.dev"))
     }
 
     /// Servers before Kubernetes 1.33 do not know it, and there is nothing to wait for.
@@ -87,17 +165,20 @@ impl Watched {
         self == Watched::ServiceCidrs
     }
 
-    /// The line of a role that lets the agent see it.
-    pub fn grant(self) -> String {
-        let (group, plural) = self.resource();
-        let group = if group.is_empty() { "\"\"" } else { group };
-        format!("{{apiGroups: [{group}], resources: [{plural}], verbs: [get, list, watch]}}")
+    /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
+    pub fn is_read(self) -> bool {
+        use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
+        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats) && !self.is_foreign()
     }
 
-    /// Whether decisions are made of it; the others are records of ours.
-    pub fn is_read(self) -> bool {
-        !matches!(self, Watched::Endpoints | Watched::NodeRecords)
+    /// Whether it is of another project: a cluster without it is as good.
+    pub fn is_foreign(self) -> bool {
+        self >= Watched::CalicoPools
     }
+}
+
+fn daemon_sets(name: &str) -> String {
+    format!("/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3D{name}&")
 }
 
 #[cfg(test)]
@@ -105,20 +186,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_role_that_is_shipped_has_the_line_of_every_kind() {
-        let role = include_str!("../../deploy/rbac.yaml");
-        let may = |group: &str, plural: &str| {
-            let rules = role.split("- apiGroups: ").skip(1);
-            rules.into_iter().any(|rule| {
-                let (groups, rest) = rule.split_once('\n').unwrap();
-                let quoted = if group.is_empty() { "\"\"" } else { group };
-                groups.contains(quoted) && rest.contains(plural) && rest.contains("get, list, watch")
-            })
-        };
-        for kind in Watched::ALL {
-            let (group, plural) = kind.resource();
-            assert!(may(group, plural), "{}", kind.grant());
-            assert!(kind.path("here").contains(plural));
+    fn kinds_of_ours_have_a_definition_that_can_be_deleted_and_no_other() {
+        assert_eq!(Watched::Pools.definition().as_deref(), Some("egresspools.egret.dev"));
+        assert_eq!(Watched::Blocks.definition().as_deref(), Some("egressblocks.egret.dev"));
+        for kind in
+            [Watched::Pods, Watched::ServiceCidrs, Watched::StoredCalicoPools, Watched::CiliumPolicies]
+        {
+            assert_eq!(kind.definition(), None, "{kind:?}");
         }
     }
 }

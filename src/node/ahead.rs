@@ -7,17 +7,16 @@ use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::{self, GatewayWish};
 use crate::egress::model::{Role, View};
 use crate::fault;
-use crate::ipam::Claimed;
 use crate::node::attachment::Attachment;
 use crate::node::books::Claiming;
 use crate::node::embedded::Embedded;
-use crate::node::lease::cancel;
+use crate::node::lease::{Claims, cancel};
 
 /// Leases that nobody uses yet.
 #[derive(Debug)]
 pub struct Ahead {
     wish: GatewayWish,
-    claims: Vec<Claimed>,
+    claims: Claims,
     /// Until this value goes, no clean-up takes them for lost.
     _claiming: Claiming,
 }
@@ -27,9 +26,9 @@ impl Ahead {
     ///
     /// # Errors
     /// 11: it is not.
-    pub(super) fn claims(&self, wish: &GatewayWish) -> Result<Vec<Claimed>, CniError> {
+    pub(super) fn claims(&self, wish: &GatewayWish) -> Result<&Claims, CniError> {
         if (&self.wish.pools, &self.wish.addresses) == (&wish.pools, &wish.addresses) {
-            return Ok(self.claims.clone());
+            return Ok(&self.claims);
         }
         let msg = "what the pod asks for changed while its leases were claimed; it is tried again".to_owned();
         Err(CniError::new(Code::TryAgainLater, msg))
@@ -70,7 +69,7 @@ impl Embedded {
     /// The ADD failed further on: as before it, or as soon as the cluster can be asked.
     pub(super) fn abandon(&self, ahead: Ahead) {
         let Some(books) = &self.books else { return };
-        if !cancel(books.store().as_ref(), &ahead.claims) {
+        if !cancel(books.store().as_ref(), &ahead.claims.leases) {
             drop(ahead);
             books.release_later(None);
         }

@@ -11,6 +11,7 @@ use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::GatewayWish;
 use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Node, Pool, View};
 use crate::egress::numbers;
+use crate::egress::own_address::OwnAddress;
 use crate::egress::unservable::unservable;
 use crate::fault;
 use crate::ipam::{self, After, Claim, Claimed, Holder, IpamError, Owner, Store, Tenant};
@@ -39,8 +40,15 @@ impl Leased {
     }
 }
 
+/// What a gateway gets, and what of that was leased.
+#[derive(Debug)]
+pub(super) struct Claims {
+    pub(super) leases: Vec<Claimed>,
+    pub(super) addresses: Vec<EgressAddress>,
+}
+
 impl Embedded {
-    /// Leases what a gateway wishes, or takes what was claimed ahead. All or nothing.
+    /// Leases what a gateway wishes, takes what was claimed ahead, or finds it among the pod's own addresses. All or nothing.
     ///
     /// # Errors
     /// 11 when the pools are full or the store is busy, naming how many of how many; 7 for what only the user can mend.
@@ -53,15 +61,15 @@ impl Embedded {
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
         // What was claimed ahead is given back by whoever did that.
-        let (claims, undone) = match ahead {
-            Some(ahead) => (ahead.claims(wish)?, Vec::new()),
+        let (addresses, undone) = match ahead {
+            Some(ahead) => (ahead.claims(wish)?.addresses.clone(), Vec::new()),
             None => {
                 let claims = self.claim(self.store(&guard)?.as_ref(), view, attachment, wish)?;
                 fault::point("add.after-lease");
-                (claims.clone(), claims)
+                (claims.addresses, claims.leases)
             }
         };
-        match self.endpoint(view, attachment, &claims, &guard) {
+        match self.endpoint(view, attachment, addresses, &guard) {
             Ok((endpoint, known)) => {
                 let mut leased = Leased { endpoint, claims: undone, superseded: Vec::new() };
                 let superseded = known.into_iter().filter(|other| leased.supersedes(other));
@@ -85,15 +93,30 @@ impl Embedded {
         view: &View,
         attachment: &Attachment,
         wish: &GatewayWish,
-    ) -> Result<Vec<Claimed>, CniError> {
+    ) -> Result<Claims, CniError> {
         let unservable = self.unservable(&view.nodes)?;
         let mut claims: Vec<Claimed> = Vec::new();
+        let mut addresses: Vec<EgressAddress> = Vec::new();
         for (family, pools) in &wish.pools {
+            let own = wish.own_address(view, *family, &attachment.addresses);
+            let in_need = match own {
+                OwnAddress::First(own) => {
+                    addresses.push(own);
+                    continue;
+                }
+                OwnAddress::Nowhere(why) => {
+                    cancel(store, &claims);
+                    return Err(CniError::new(Code::InvalidConfig, why));
+                }
+                OwnAddress::InNeed(own) => Some(own),
+                OwnAddress::No => None,
+            };
+            let leasing = |pool: &Pool| pool.source.is_pool();
             let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
             let claim = Claim {
                 tenant: self.tenant(view, attachment),
-                pools: &pools,
-                known: &view.pools.values().collect::<Vec<_>>(),
+                pools: &pools.into_iter().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
+                known: &view.pools.values().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
                 address: wish.addresses.get(family).copied(),
                 unservable: &unservable,
                 now: now(),
@@ -106,15 +129,19 @@ impl Embedded {
                     Err(_) => "failed",
                 });
             }
-            match claimed {
-                Ok(claimed) => claims.push(claimed),
-                Err(error) => {
+            match (claimed, in_need) {
+                (Ok(claimed), _) => {
+                    addresses.push(EgressAddress::leased(claimed.lease.ip, claimed.lease.pool.as_str()));
+                    claims.push(claimed);
+                }
+                (Err(_), Some(own)) => addresses.push(own),
+                (Err(error), None) => {
                     cancel(store, &claims);
                     return Err(refused(&error));
                 }
             }
         }
-        Ok(claims)
+        Ok(Claims { leases: claims, addresses })
     }
 
     /// Whether a pod is a gateway already by another of its interfaces. Where the records cannot be listed none can be written
@@ -220,7 +247,7 @@ impl Embedded {
         &self,
         view: &View,
         attachment: &Attachment,
-        claims: &[Claimed],
+        addresses: Vec<EgressAddress>,
         guard: &Guard,
     ) -> Result<(Endpoint, Vec<Endpoint>), NodeError> {
         let id = attachment.id().to_string();
@@ -230,8 +257,6 @@ impl Embedded {
             Some(again) => again.vni,
             None => nodes::take_vni(&self.dir, guard, &self.name, &taken)?,
         };
-        let addresses: Vec<EgressAddress> =
-            claims.iter().map(|c| EgressAddress { ip: c.lease.ip, pool: c.lease.pool.clone() }).collect();
         let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
             _ => self.wire(&id, &addresses, &known)?,

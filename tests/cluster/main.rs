@@ -8,9 +8,14 @@
 
 mod bad;
 mod blocks;
+mod controller;
 mod definitions;
 mod following;
+mod foreign;
+mod others;
+mod proxy;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
+mod trouble;
 mod world;

@@ -3,7 +3,7 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
@@ -26,12 +26,27 @@ const ARROWS: [(&str, &[&str]); 19] = [
         "agent",
         &["addr", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
     ),
+    // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
+    ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
         &[
-            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "kube", "log", "node",
-            "problem", "spelling", "store",
+            "addr",
+            "agent",
+            "api",
+            "cni",
+            "config",
+            "controller",
+            "egress",
+            "ipam",
+            "kernel",
+            "kube",
+            "log",
+            "node",
+            "problem",
+            "spelling",
+            "store",
         ],
     ),
     // The testbed looks at the program from outside.

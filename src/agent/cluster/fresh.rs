@@ -17,7 +17,7 @@ use super::Cluster;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
-use crate::kube::{ApiError, Watched};
+use crate::kube::{ApiError, Reach, Watched};
 use crate::node::standing::EXEMPT;
 
 /// A pod that is known for longer than any watch lags may start while the API server is away: its sandbox is made again.
@@ -277,7 +277,7 @@ impl Cluster {
                 self.metrics.add("egret_kube_fresh_reads_total", &["policies"], 1);
                 let mut next = String::new();
                 loop {
-                    let path = Watched::Policies.path(&self.node);
+                    let path = Watched::Policies.path(&Reach::Cluster);
                     let list = match self.client.get(&format!("{path}limit={PAGE}&continue={next}")) {
                         // Nothing newer than what stays in force can be there.
                         Err(error) if error.is_absent() => return Ok(()),

@@ -68,7 +68,10 @@ fn is_wired(plan: &NodePlan, endpoint: &Endpoint, is_announced_by_us: impl Fn(&s
         endpoint.addresses.iter().all(|address| {
             let announced = local.announced.iter().any(|(_, ip)| *ip == address.ip);
             local.addresses.contains(&address.ip)
-                && (announced || local.hidden.contains_key(&address.ip) || !is_announced_by_us(&address.pool))
+                && (announced
+                    || local.hidden.contains_key(&address.ip)
+                    || !address.source.is_pool() // the primary sees to its own addresses
+                    || !is_announced_by_us(&address.pool))
         })
     })
 }

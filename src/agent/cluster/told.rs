@@ -24,7 +24,8 @@ impl Cluster {
             let mirror = self.mirror();
             let lost = mirror.lost();
             for kind in Watched::ALL {
-                let name = kind.typed().1;
+                let name = format!("{kind:?}");
+                let name = name.as_str();
                 let (lists, watches) = mirror.begun(kind);
                 metrics.set("egret_watch_objects", &[name], mirror.objects(kind).count() as f64);
                 metrics.set("egret_watch_lists_total", &[name], lists as f64);
