@@ -2,12 +2,13 @@
 //!
 //! In: the common flags. Out: an exit status; log lines on standard error. Never: prints on standard output.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::Common;
-use crate::agent::run;
+use crate::agent::{run, web};
 use crate::config::Mode;
 use crate::kube::Access;
 
@@ -20,6 +21,9 @@ pub struct AgentArgs {
     /// Follow the cluster of this kubeconfig [default with `mode: cluster`: the pod's own]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics are served; `off`: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = web::DEFAULT)]
+    listen: String,
     /// Context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     context: Option<String>,
@@ -47,8 +51,16 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         Ok(config)
     };
     let access = if configure()?.mode == Mode::Cluster { Some(access(args)?) } else { None };
-    run::run(&configure, access).map_err(|e| e.to_string())?;
+    run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
+}
+
+fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let unread = |e| format!("--listen {text}: {e}; write it as 127.0.0.1:9790, [::1]:9790, or `off`");
+    text.parse().map(Some).map_err(unread)
 }
 
 fn access(args: &AgentArgs) -> Result<Access, String> {

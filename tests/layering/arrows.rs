@@ -24,7 +24,10 @@ const ARROWS: [(&str, &[&str]); 20] = [
     // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
     (
         "agent",
-        &["api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+        &[
+            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
+            "store",
+        ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
     ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
