@@ -12,6 +12,7 @@ pub mod config;
 pub mod egress;
 pub mod fault;
 pub mod hash;
+pub mod install;
 pub mod ipam;
 pub mod kernel;
 pub mod kube;

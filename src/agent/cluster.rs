@@ -4,9 +4,11 @@
 //! start without an API server are one piece of code with the embedded mode; objects that other nodes' agents follow.
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
+mod clock;
 mod copy;
 mod fresh;
 mod say;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,6 +94,7 @@ impl Cluster {
             .name("cluster".to_owned())
             .spawn(move || own.run(&following))
             .map_err(unstarted)?;
+        tell::start(cluster.clone()).map_err(unstarted)?;
         Ok(cluster)
     }
 

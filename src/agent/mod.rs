@@ -17,4 +17,5 @@ pub mod files;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod telling;
 mod work;

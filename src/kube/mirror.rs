@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Reading};
+use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Endpoint, Pairs};
 
@@ -90,6 +91,8 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     /// Versions of objects that were asked for by themselves, and are ahead of the watch.
     ahead: BTreeMap<String, u64>,
+    /// What we have told people in an annotation: no part of the objects, or each word would be a change.
+    told: BTreeMap<String, String>,
 }
 
 /// The objects of a cluster, as far as one node needs them.
@@ -104,6 +107,7 @@ impl Mirror {
         let mut objects: BTreeMap<String, Value> =
             items.iter().map(|item| (name(item), pruned(kind, item))).collect();
         let kept = self.kinds.entry(kind).or_default();
+        kept.told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
         // What is ahead of the list is not taken back by it.
         let reached = kept.reached;
         kept.ahead.retain(|_, seen| *seen > reached);
@@ -130,7 +134,7 @@ impl Mirror {
             return false;
         }
         kept.ahead.remove(&name);
-        kept.put(name, pruned(kind, object))
+        kept.put(name, kind, object)
     }
 
     /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
@@ -141,7 +145,7 @@ impl Mirror {
             return false;
         }
         kept.ahead.insert(name(object), seen);
-        kept.put(name(object), pruned(kind, object))
+        kept.put(name(object), kind, object)
     }
 
     /// One object is gone.
@@ -152,6 +156,7 @@ impl Mirror {
             return false;
         }
         kept.ahead.remove(&name);
+        kept.told.remove(&name);
         let changed = kept.objects.remove(&name).is_some();
         kept.generation += u64::from(changed);
         changed
@@ -189,6 +194,11 @@ impl Mirror {
     /// One object.
     pub fn object(&self, kind: Watched, name: &str) -> Option<&Value> {
         self.kinds.get(&kind)?.objects.get(name)
+    }
+
+    /// What a pod's annotation tells people of its addresses. Nobody decides by it.
+    pub fn told(&self, pod: &str) -> Option<&str> {
+        self.kinds.get(&Watched::Pods)?.told.get(pod).map(String::as_str)
     }
 
     /// What the objects say, under names such as `EgressPool shop` in place of files.
@@ -237,7 +247,12 @@ impl Mirror {
 }
 
 impl Kept {
-    fn put(&mut self, name: String, now: Value) -> bool {
+    fn put(&mut self, name: String, kind: Watched, object: &Value) -> bool {
+        let now = pruned(kind, object);
+        match told(object) {
+            Some(told) => _ = self.told.insert(name.clone(), told),
+            None => _ = self.told.remove(&name),
+        }
         let changed = self.objects.get(&name) != Some(&now);
         self.generation += u64::from(changed);
         self.objects.insert(name, now);
@@ -279,6 +294,10 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+fn told(object: &Value) -> Option<String> {
+    object["metadata"]["annotations"][EGRESS_ADDRESSES].as_str().map(str::to_owned)
+}
+
 /// An object without what nobody here reads: an event about that is no change, and it takes no memory.
 fn pruned(kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
@@ -308,6 +327,13 @@ fn pruned(kind: Watched, object: &Value) -> Value {
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        // Ours, of what the pod does: read back, it would be a reason for itself.
+        annotations.remove(EGRESS_ADDRESSES);
+        if annotations.is_empty()
+            && let Some(metadata) = now["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
     }
     now
 }
@@ -350,6 +376,22 @@ mod tests {
         assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "three");
         assert!(mirror.is(kind, &namespace("13", "four")));
         assert!(mirror.gone(kind, &namespace("14", "four")));
+    }
+
+    #[test]
+    fn what_people_are_told_of_a_pod_is_kept_beside_it_and_is_no_change() {
+        let pod = |annotations: Value| json!({"metadata": {"namespace": "shop", "name": "cart", "annotations": annotations}});
+        let mut mirror = Mirror::default();
+        mirror.listed(Watched::Pods, &[pod(json!({}))]);
+        let said = pod(json!({"egret.dev/egress-addresses": "10.10.10.0"}));
+        assert!(
+            !mirror.is(Watched::Pods, &said) && !mirror.listed(Watched::Pods, std::slice::from_ref(&said))
+        );
+        assert_eq!(mirror.told("shop/cart"), Some("10.10.10.0"));
+        let (_, reading) = &mirror.readings()[0];
+        assert_eq!(reading.problems, []);
+        assert!(!mirror.is(Watched::Pods, &pod(json!({}))));
+        assert_eq!(mirror.told("shop/cart"), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod client;
 mod connection;
 mod error;
 mod http;
+pub mod look;
 pub mod mirror;
 pub mod watch;
 

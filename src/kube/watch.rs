@@ -10,14 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::{Client, Event};
 use super::error::ApiError;
 use super::mirror::{Mirror, Watched};
 
-/// Objects in one answer.
-const PAGE: usize = 500;
 /// How long the server lets a watch live; then it is begun anew from where it was.
 const WATCH_SECONDS: u64 = 300;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -125,24 +121,12 @@ impl Follower {
 
     /// Every object, page by page; the version that they are of.
     fn list(&self) -> Result<String, ApiError> {
-        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
-        loop {
-            let mut list = self.client.get(&format!("{}limit={PAGE}&continue={next}", self.path))?;
-            if let Value::Array(page) = list["items"].take() {
-                items.extend(page);
-            }
-            match list["metadata"]["continue"].as_str() {
-                Some(token) if !token.is_empty() => token.clone_into(&mut next),
-                _ => {
-                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-                    self.change(|mirror| {
-                        mirror.reached(self.kind, &version);
-                        mirror.listed(self.kind, &items)
-                    });
-                    return Ok(version);
-                }
-            }
-        }
+        let (items, version) = self.client.list(&self.path)?;
+        self.change(|mirror| {
+            mirror.reached(self.kind, &version);
+            mirror.listed(self.kind, &items)
+        });
+        Ok(version)
     }
 
     /// Changes from a version on, until the server ends the watch. The version that was reached.

@@ -3,13 +3,15 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
     ("log", &[]),
+    // Files of a node's runtime; it knows nothing of what Egret does.
+    ("install", &[]),
     ("kernel", &["addr"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
@@ -27,8 +29,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
     (
         "cli",
         &[
-            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "kube", "log", "node",
-            "problem", "spelling", "store",
+            "addr", "agent", "api", "cni", "config", "egress", "install", "ipam", "kernel", "kube", "log",
+            "node", "problem", "spelling", "store",
         ],
     ),
     // The testbed looks at the program from outside.
