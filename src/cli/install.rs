@@ -14,6 +14,7 @@ use super::{API_VERSION, Common, Output, Refused, json};
 use crate::config::{Config, Mode};
 use crate::install::follow::Follow;
 use crate::install::list::TYPE;
+use crate::install::place::Stamp;
 use crate::install::{Change, InstallError, Place};
 use crate::problem::Problem;
 
@@ -129,11 +130,12 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     let mut trouble = String::new();
     let mut waits = false;
+    let mut put = None;
     loop {
         follow.listen(&[&place.conf, &place.bin]);
         let outcome = is_ready(common)
             .map_err(|e| e.sentence)
-            .and_then(|ready| if ready { once(common, place, program) } else { Ok(false) });
+            .and_then(|ready| if ready { once(common, place, program, &mut put) } else { Ok(false) });
         match outcome {
             Ok(true) => {
                 trouble.clear();
@@ -155,16 +157,25 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
     }
 }
 
-fn once(common: &Common, place: &Place, program: &Path) -> Result<bool, String> {
+/// Looks, and puts back what is missing. `put`: the binary that was found to be ours.
+fn once(common: &Common, place: &Place, program: &Path, put: &mut Option<Stamp>) -> Result<bool, String> {
     let entry = entry(common).map_err(|e| e.sentence)?;
-    let binary = place.put_binary(program).map_err(|e| e.to_string())?;
+    if put.is_none() || place.binary_stamp() != *put {
+        let binary = place.put_binary(program).map_err(|e| e.to_string())?;
+        *put = place.binary_stamp();
+        tell(&binary);
+    }
     let list = match place.put_entry(&entry) {
         // The next look comes at once: it was a notice, too.
         Err(InstallError::Raced(_)) => return Ok(true),
         other => other.map_err(|e| e.to_string())?,
     };
-    for change in [binary, list].iter().filter(|change| change.what != "unchanged") {
+    tell(&list);
+    Ok(true)
+}
+
+fn tell(change: &Change) {
+    if change.what != "unchanged" {
         tracing::info!(file = change.file, "{}", change.what);
     }
-    Ok(true)
 }

@@ -4,7 +4,7 @@
 //! Never: a file that its owner has written meanwhile, or one that is not JSON.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ use super::list::{self, ListError, Shape};
 
 /// A list of ours, where the primary's stands alone and nothing can stand behind it. It sorts before anybody's.
 pub const WRAPPED: &str = "00-egret.conflist";
+
+/// Bytes that are compared at once.
+const PIECE: usize = 64 << 10;
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -67,6 +70,9 @@ pub enum InstallError {
     Raced(PathBuf),
 }
 
+/// Inode, size and times of a file.
+pub type Stamp = (u64, u64, i64, i64);
+
 fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_owned();
     move |source| InstallError::Io { verb, path, source }
@@ -85,15 +91,20 @@ impl Place {
     pub fn put_binary(&self, program: &Path) -> Result<Change, InstallError> {
         let target = self.binary();
         let file = target.display().to_string();
-        let wanted = fs::read(program).map_err(failed("read", program))?;
-        let well = fs::metadata(&target).is_ok_and(|now| now.permissions().mode() & 0o111 == 0o111);
-        if well && fs::read(&target).is_ok_and(|now| now == wanted) {
+        if is_same(program, &target) {
             return Ok(Change { file, what: "unchanged" });
         }
         fs::create_dir_all(&self.bin).map_err(failed("make", &self.bin))?;
+        let mut from = File::open(program).map_err(failed("read", program))?;
         // A plugin that runs keeps the old one: the name gets another file, the file no other content.
-        replace(&target, &wanted, 0o755)?;
+        replace(&target, &mut from, 0o755)?;
         Ok(Change { file, what: "installed" })
+    }
+
+    /// Which file is there now, to be compared cheaply: whoever changes it changes one of these.
+    pub fn binary_stamp(&self) -> Option<Stamp> {
+        let now = fs::metadata(self.binary()).ok()?;
+        Some((now.ino(), now.size(), now.mtime(), now.ctime_nsec()))
     }
 
     /// Brings our entry into the primary's list.
@@ -113,7 +124,7 @@ impl Place {
             if fs::read(&ours).is_ok_and(|now| now == next.as_bytes()) {
                 return Ok(Change { file, what: "unchanged" });
             }
-            replace(&ours, next.as_bytes(), 0o644)?;
+            replace(&ours, &mut next.as_bytes(), 0o644)?;
             return Ok(Change { file, what: "entered" });
         }
         // A list that we made before the primary wrote one of its own.
@@ -189,6 +200,28 @@ impl Place {
     }
 }
 
+/// Whether a program is there already and can be started. Piece by piece: it may be larger than the memory that we are given.
+fn is_same(program: &Path, target: &Path) -> bool {
+    let (Ok(one), Ok(two)) = (File::open(program), File::open(target)) else { return false };
+    let (Ok(a), Ok(b)) = (one.metadata(), two.metadata()) else { return false };
+    if a.len() != b.len() || b.permissions().mode() & 0o111 != 0o111 {
+        return false;
+    }
+    let (mut one, mut two) = (BufReader::with_capacity(PIECE, one), BufReader::with_capacity(PIECE, two));
+    loop {
+        let (Ok(a), Ok(b)) = (one.fill_buf(), two.fill_buf()) else { return false };
+        let length = a.len().min(b.len());
+        if a[..length] != b[..length] {
+            return false;
+        }
+        if length == 0 {
+            return true;
+        }
+        one.consume(length);
+        two.consume(length);
+    }
+}
+
 /// Writes over a file that was read as `seen`, unless it says something else by now. Between this look and the rename lie
 /// microseconds; who writes in them is overwritten, and writes again at its next start, which is then followed.
 fn rewrite(path: &Path, seen: &[u8], next: &str) -> Result<(), InstallError> {
@@ -196,18 +229,18 @@ fn rewrite(path: &Path, seen: &[u8], next: &str) -> Result<(), InstallError> {
     if fs::read(path).map_err(failed("read", path))? != seen {
         return Err(InstallError::Raced(path.to_owned()));
     }
-    replace(path, next.as_bytes(), mode)
+    replace(path, &mut next.as_bytes(), mode)
 }
 
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
+fn replace(path: &Path, content: &mut impl Read, mode: u32) -> Result<(), InstallError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // An ending that no runtime reads.
     let draft = folder.join(format!(".{name}.egret-draft"));
-    let write = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(content)?;
+        io::copy(content, &mut file)?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
         // After a power cut a node must not find half of it.

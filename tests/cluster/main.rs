@@ -10,6 +10,8 @@ mod bad;
 mod blocks;
 mod definitions;
 mod following;
+mod installation;
+mod questions;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
