@@ -9,6 +9,7 @@ pub mod api;
 pub mod cli;
 pub mod cni;
 pub mod config;
+pub mod controller;
 pub mod egress;
 pub mod fault;
 pub mod hash;

@@ -4,13 +4,15 @@
 //! start without an API server are one piece of code with the embedded mode; objects that other nodes' agents follow.
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
+mod beat;
 mod clock;
 mod copy;
+pub mod foreign;
 mod fresh;
 mod say;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::agent::door::Gate;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
+use crate::config::{Config, Project};
 use crate::ipam::Store;
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
 use crate::node::books::Books;
@@ -48,6 +50,7 @@ pub struct Cluster {
     dir: Dir,
     config: Arc<Mutex<Config>>,
     node: String,
+    adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
     known: Mutex<Known>,
@@ -75,7 +78,12 @@ impl Cluster {
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
-        let following = Following::start(&client, node).map_err(unstarted)?;
+        let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
+        let following = Following::adopting(&client, node, |kind| {
+            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
+        });
+        let following = following.map_err(unstarted)?;
+        beat::start(client.clone(), node.to_owned()).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,
@@ -84,6 +92,7 @@ impl Cluster {
             dir,
             config,
             node: node.to_owned(),
+            adopted,
             copied: Mutex::default(),
             known: Mutex::default(),
             synced: AtomicBool::new(marker.exists()),

@@ -13,7 +13,7 @@ pub mod brakes;
 pub mod cluster;
 pub mod door;
 pub mod files;
-
+mod passing;
 pub mod run;
 pub mod schedule;
 pub mod state;

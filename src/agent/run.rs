@@ -24,6 +24,7 @@ use crate::egress::numbers;
 use crate::kernel::watch::Watch;
 use crate::kube::Access;
 use crate::node::embedded::{Embedded, now};
+use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::node::thin::door;
@@ -140,6 +141,7 @@ fn open(config: &Config) -> Result<Embedded, String> {
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
     node.patience = PATIENCE;
+    node.kept = Some(Kept::default());
     Ok(node)
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::agent::announcing::Announcing;
 use crate::agent::brakes::Brakes;
 use crate::agent::files::{self, Identity};
+use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
 use crate::egress::standing::standing;
@@ -52,6 +53,8 @@ pub(super) struct Agent<'a> {
     groundless: Option<Problem>,
     /// What is wrong with objects and records.
     wrong: Vec<Problem>,
+    /// Clients whose traffic passes this node by.
+    passing: Passing,
     machine: Option<Vec<Device>>,
     /// What of the plan last applied the kernel gives no notice of.
     desired: Option<State>,
@@ -66,6 +69,10 @@ impl<'a> Agent<'a> {
         config: Arc<Mutex<Config>>,
         brakes: Brakes,
     ) -> Agent<'a> {
+        let passing = Passing::default();
+        if let Err(error) = passing.begin(config.clone()) {
+            tracing::warn!(%error, "nobody looks whether clients' traffic passes here");
+        }
         let state = AgentState::starting(&node.name, std::process::id(), now());
         Agent {
             configure,
@@ -81,6 +88,7 @@ impl<'a> Agent<'a> {
             ground: None,
             groundless: None,
             wrong: Vec::new(),
+            passing,
             machine: None,
             desired: None,
             config,
@@ -296,6 +304,7 @@ impl<'a> Agent<'a> {
         let mut problems: Vec<Problem> = self.groundless.iter().cloned().collect();
         problems.extend(short.map(|why| Problem::new("", "NotWatched", why)));
         problems.extend(self.owners.iter().chain(&self.wrong).cloned());
+        problems.extend(self.passing.problems());
         self.state.problems = problems;
         let degraded = self.groundless.is_some() || short.is_some() || !self.owners.is_empty();
         let health = match (began, failing, degraded) {

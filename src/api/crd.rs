@@ -148,9 +148,15 @@ static KINDS: [Row; 8] = [
         about: "What a node is called on the wire, and its interfaces. Written by its own agent alone; its name is `node-NUMBER`, so \
                 that no number is given twice.",
         fields: kept::NODE,
-        status: &[],
+        status: kept::NODE_STATUS,
         columns: &[
             ("Node", "string", ".spec.node", "The node."),
+            (
+                "Agent",
+                "string",
+                ".status.conditions[?(@.type==\"AgentReady\")].status",
+                "Whether its agent gives signs of life.",
+            ),
             ("Number", "integer", ".spec.number", "Who it is in connection marks."),
             ("Wire", "string", ".spec.wire", "The last four bytes of its MAC addresses."),
             AGE,

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Common, Refused};
+use crate::agent::cluster::foreign::served;
+use crate::api::{Reading, read_member};
 use crate::config::Config;
 use crate::egress::model::View;
 use crate::kube::look::Looked;
@@ -110,7 +112,8 @@ impl Common {
             (None, Some(said)) => Config::from_json(said).map_err(|e| Refused::failed(e.to_string()))?,
             (None, None) => Config::default(),
         };
-        let objects = Objects::of(looked.mirror.readings()).map_err(|e| Refused::failed(e.to_string()))?;
+        let readings = readings(&looked, &config);
+        let objects = Objects::of(readings).map_err(|e| Refused::failed(e.to_string()))?;
         let unseen = looked.unseen.iter().map(|why| Problem::new("", "Unseen", why.clone()));
         let mut problems: Vec<Problem> = unseen.collect();
         problems.extend(objects.problems());
@@ -127,6 +130,18 @@ impl Cluster {
             nodes.into_iter().filter_map(|(name, said)| Some((name, said.interfaces?))).collect();
         view
     }
+}
+
+/// What the objects say; of foreign ones, what a node's agent makes of them.
+pub(super) fn readings(looked: &Looked, config: &Config) -> Vec<(String, Reading)> {
+    let mut all = looked.mirror.readings();
+    for object in served(&looked.mirror, &config.adopt).into_iter().flat_map(|(_, objects)| objects) {
+        let word = |part: &serde_json::Value, key: &str| part[key].as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (word(&object, "apiVersion"), word(&object, "kind"));
+        let file = format!("{kind} {}", word(&object["metadata"], "name"));
+        all.push((file.clone(), read_member(&file, &version, &kind, &object)));
+    }
+    all
 }
 
 /// A kubeconfig where kubectl would look for one: `KUBECONFIG`, the home directory, a pod's own credentials.

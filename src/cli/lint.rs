@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::cluster::readings;
 use super::manifests::{self, Manifests};
 use super::paint::Paint;
 use super::{API_VERSION, Common, Output, Refused, json, workload};
@@ -90,7 +91,7 @@ pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> 
         None => report(&config, whole)?,
         Some(cluster) => {
             let asked: BTreeSet<String> = texts.iter().map(|text| text.name.clone()).collect();
-            beside(&mut whole, cluster.looked.mirror.readings());
+            beside(&mut whole, readings(&cluster.looked, &config));
             let report = report(&config, whole)?;
             if asked.is_empty() { report } else { report.of(&asked) }
         }

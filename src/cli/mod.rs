@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cluster;
 pub mod complete;
+pub mod controller;
 pub mod convert;
 pub mod crds;
 pub mod explain;
@@ -62,6 +63,15 @@ enum Command {
                       The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
                       start it touches only what differs. What it does is in agent.json in the node's own directory.")]
     Agent(agent::AgentArgs),
+    /// Keep a cluster's status, leases and taints true
+    #[command(
+        hide = true,
+        long_about = "Keep a cluster's status, leases and taints true, until SIGTERM.\n\n\
+                      Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are\n\
+                      gone, a taint on nodes whose agent is away. Of several, one works; another takes over within 15 s.\n\n\
+                      While none runs, nothing that runs notices."
+    )]
+    Controller(controller::ControllerArgs),
     /// Bring this node's kernel to its plan, once
     Reconcile(node::NodeArgs),
     /// Put this program among the CNI plugins and into the primary's list
@@ -271,6 +281,7 @@ pub fn run() -> ExitCode {
     let common = &line.common;
     match line.command {
         Some(Command::Agent(args)) => answer(agent::run(common, &args)),
+        Some(Command::Controller(args)) => answer(controller::run(common, &args)),
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
         Some(Command::Install(args)) => answer(install::run(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),

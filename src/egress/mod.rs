@@ -3,6 +3,7 @@
 pub mod annotations;
 pub mod belts;
 mod candidates;
+pub mod decision;
 pub mod exit_planning;
 pub mod exits;
 pub mod explain;
@@ -20,6 +21,7 @@ mod node_gateways;
 pub mod numbering;
 pub mod numbers;
 pub mod overture;
+pub mod own_address;
 pub mod plan;
 pub mod planning;
 pub mod policy;

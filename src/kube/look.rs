@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::error::ApiError;
-use super::mirror::{Mirror, Watched};
+use super::mirror::{Mirror, Reach, Watched};
 
 /// Where `deploy/` puts the configuration of the nodes.
 const CONFIG: &str = "/api/v1/namespaces/egret-system/configmaps/egret";
@@ -35,7 +35,7 @@ impl Looked {
         let mut looked =
             Looked { mirror: Mirror::default(), agents: BTreeMap::new(), config: None, unseen: Vec::new() };
         for kind in Watched::ALL {
-            match client.list(&kind.everywhere()) {
+            match client.list(&kind.path(&Reach::Cluster)) {
                 Ok((items, version)) => {
                     if kind == Watched::Pods {
                         looked.agents = agents(&items);
@@ -58,14 +58,6 @@ impl Looked {
 }
 
 impl Watched {
-    /// Its list, of all nodes.
-    fn everywhere(self) -> String {
-        match self {
-            Watched::Pods => "/api/v1/pods?".to_owned(),
-            other => other.path(""),
-        }
-    }
-
     /// A definition of ours makes it.
     fn is_ours(self) -> bool {
         self.typed().0.starts_with("egret.dev/")
@@ -73,7 +65,7 @@ impl Watched {
 
     /// An answer without it is short, not wrong: which addresses are inside is said by the configuration, too.
     fn is_dispensable(self) -> bool {
-        matches!(self, Watched::Nodes | Watched::ServiceCidrs | Watched::NodeRecords)
+        self.is_foreign() || matches!(self, Watched::Nodes | Watched::ServiceCidrs | Watched::NodeRecords)
     }
 }
 

@@ -34,11 +34,56 @@ pub enum Watched {
     Endpoints,
     /// What nodes say of themselves.
     NodeRecords,
+    /// Books of leases. This and the next two are the controller's affair.
+    Blocks,
+    /// StatefulSets: their pods' leases outlive containers.
+    StatefulSets,
+    /// Signs of life of agents (and of the controller): Leases in [`super::HOME`].
+    Beats,
+    /// Calico's pools, by its API.
+    CalicoPools,
+    /// The same in Calico's own store: without its API server that is where they are.
+    StoredCalicoPools,
+    /// Calico's policies.
+    CalicoPolicies,
+    /// The same in its store.
+    StoredCalicoPolicies,
+    /// Cilium's policies.
+    CiliumPolicies,
+    /// Calico itself, if it is at work.
+    CalicoAgents,
+    /// Cilium itself.
+    CiliumAgents,
+}
+
+/// Whose view of the cluster is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// What the agent of this node needs.
+    Node(String),
+    /// What the controller needs: every pod, the status of our objects, leases and who has them.
+    Cluster,
+}
+
+impl Reach {
+    /// The kinds that are followed.
+    pub fn kinds(&self) -> &'static [Watched] {
+        match self {
+            Reach::Node(_) => &Watched::ALL,
+            Reach::Cluster => &Watched::CLUSTER,
+        }
+    }
+}
+
+impl Default for Reach {
+    fn default() -> Reach {
+        Reach::Node(String::new())
+    }
 }
 
 impl Watched {
-    /// All of them.
-    pub const ALL: [Watched; 8] = [
+    /// All that a node needs.
+    pub const ALL: [Watched; 15] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -47,6 +92,28 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::CalicoPools,
+        Watched::StoredCalicoPools,
+        Watched::CalicoPolicies,
+        Watched::StoredCalicoPolicies,
+        Watched::CiliumPolicies,
+        Watched::CalicoAgents,
+        Watched::CiliumAgents,
+    ];
+
+    /// All that the controller needs.
+    pub const CLUSTER: [Watched; 11] = [
+        Watched::Namespaces,
+        Watched::Nodes,
+        Watched::Pods,
+        Watched::ServiceCidrs,
+        Watched::Pools,
+        Watched::Policies,
+        Watched::Endpoints,
+        Watched::NodeRecords,
+        Watched::Blocks,
+        Watched::StatefulSets,
+        Watched::Beats,
     ];
 
     /// `apiVersion` and `kind`: the members of a list have neither.
@@ -60,22 +127,50 @@ impl Watched {
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
+            Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
+            Watched::StatefulSets => ("apps/v1", "StatefulSet"),
+            Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
+            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool"),
+            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool"),
+            Watched::CalicoPolicies => ("projectcalico.org/v3", "EgressGatewayPolicy"),
+            Watched::StoredCalicoPolicies => ("crd.projectcalico.org/v1", "EgressGatewayPolicy"),
+            Watched::CiliumPolicies => ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
+            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet"),
         }
     }
 
-    /// Its list, with what narrows it for a node.
-    pub fn path(self, node: &str) -> String {
+    /// Its list, with what narrows it.
+    pub fn path(self, reach: &Reach) -> String {
         match self {
             Watched::Namespaces => "/api/v1/namespaces?".to_owned(),
             Watched::Nodes => "/api/v1/nodes?".to_owned(),
-            Watched::Pods => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
+            Watched::Pods => match reach {
+                Reach::Node(node) => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
+                Reach::Cluster => "/api/v1/pods?".to_owned(),
+            },
             Watched::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs?".to_owned(),
             Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
             Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
+            Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
+            Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
+            Watched::Beats => format!("{}?", super::lease::LEASES),
+            Watched::CalicoPools => "/apis/projectcalico.org/v3/ippools?".to_owned(),
+            Watched::StoredCalicoPools => "/apis/crd.projectcalico.org/v1/ippools?".to_owned(),
+            Watched::CalicoPolicies => "/apis/projectcalico.org/v3/egressgatewaypolicies?".to_owned(),
+            Watched::StoredCalicoPolicies => {
+                "/apis/crd.projectcalico.org/v1/egressgatewaypolicies?".to_owned()
+            }
+            Watched::CiliumPolicies => "/apis/cilium.io/v2/ciliumegressgatewaypolicies?".to_owned(),
+            Watched::CalicoAgents => daemon_sets("calico-node"),
+            Watched::CiliumAgents => daemon_sets("cilium"),
         }
     }
+}
+
+fn daemon_sets(name: &str) -> String {
+    format!("/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3D{name}&")
 }
 
 /// What is known of one kind.
@@ -95,17 +190,23 @@ struct Kept {
     told: BTreeMap<String, String>,
 }
 
-/// The objects of a cluster, as far as one node needs them.
+/// The objects of a cluster, as far as somebody needs them.
 #[derive(Debug, Default)]
 pub struct Mirror {
+    reach: Reach,
     kinds: BTreeMap<Watched, Kept>,
 }
 
 impl Mirror {
+    /// Nothing yet.
+    pub fn of(reach: Reach) -> Mirror {
+        Mirror { reach, kinds: BTreeMap::new() }
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
         let mut objects: BTreeMap<String, Value> =
-            items.iter().map(|item| (name(item), pruned(kind, item))).collect();
+            items.iter().map(|item| (name(item), pruned(&self.reach, kind, item))).collect();
         let kept = self.kinds.entry(kind).or_default();
         kept.told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
         // What is ahead of the list is not taken back by it.
@@ -128,24 +229,26 @@ impl Mirror {
 
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let name = name(object);
         if kept.ahead.get(&name).is_some_and(|seen| *seen > version(object)) {
             return false;
         }
         kept.ahead.remove(&name);
-        kept.put(name, kind, object)
+        kept.put(name, object, now)
     }
 
     /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
     pub fn learn(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let seen = version(object);
         if seen <= kept.reached {
             return false;
         }
         kept.ahead.insert(name(object), seen);
-        kept.put(name(object), kind, object)
+        kept.put(name(object), object, now)
     }
 
     /// One object is gone.
@@ -170,9 +273,18 @@ impl Mirror {
         changed
     }
 
+    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// objects are known keeps them.
+    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+        match self.kinds.get(&kind) {
+            Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
+            _ => self.listed(kind, &[]),
+        }
+    }
+
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
-        Watched::ALL.iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
+        self.reach.kinds().iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
     }
 
     /// Kinds that cannot be seen just now, with the reason.
@@ -204,7 +316,7 @@ impl Mirror {
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
-        for kind in Watched::ALL.into_iter().filter(|kind| kind.is_read()) {
+        for kind in self.reach.kinds().iter().copied().filter(|kind| kind.is_read()) {
             let (version, word) = kind.typed();
             for (name, object) in self.objects(kind) {
                 let file = format!("{word} {name}");
@@ -247,8 +359,7 @@ impl Mirror {
 }
 
 impl Kept {
-    fn put(&mut self, name: String, kind: Watched, object: &Value) -> bool {
-        let now = pruned(kind, object);
+    fn put(&mut self, name: String, object: &Value, now: Value) -> bool {
         match told(object) {
             Some(told) => _ = self.told.insert(name.clone(), told),
             None => _ = self.told.remove(&name),
@@ -261,9 +372,15 @@ impl Kept {
 }
 
 impl Watched {
-    /// Whether decisions are made of it; the others are records of ours.
+    /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
-        !matches!(self, Watched::Endpoints | Watched::NodeRecords)
+        use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
+        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats) && !self.is_foreign()
+    }
+
+    /// Whether it is of another project: a cluster without it is as good.
+    pub fn is_foreign(self) -> bool {
+        self >= Watched::CalicoPools
     }
 }
 
@@ -299,7 +416,7 @@ fn told(object: &Value) -> Option<String> {
 }
 
 /// An object without what nobody here reads: an event about that is no change, and it takes no memory.
-fn pruned(kind: Watched, object: &Value) -> Value {
+fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
     let mut now = json!({"apiVersion": version, "kind": word});
     let mut keep = |part: &str, keys: &[&str]| {
@@ -307,22 +424,37 @@ fn pruned(kind: Watched, object: &Value) -> Value {
         let kept = fields.iter().filter(|(key, _)| keys.is_empty() || keys.contains(&key.as_str()));
         now[part] = kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
     };
+    let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs => &["name"],
+        Watched::Beats => &["name", "resourceVersion"],
+        Watched::NodeRecords if all => &["name", "generation"],
+        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
+        Watched::StatefulSets => &["name", "namespace"],
+        Watched::Pools | Watched::Policies if all => {
+            &["name", "labels", "annotations", "creationTimestamp", "generation"]
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
     match kind {
         Watched::Namespaces => {}
         Watched::Nodes => {
-            keep("spec", &["podCIDR", "podCIDRs"]);
+            keep("spec", if all { &["podCIDR", "podCIDRs", "taints"] } else { &["podCIDR", "podCIDRs"] });
             keep("status", &["addresses"]);
         }
         Watched::Pods => {
             keep("spec", &["nodeName", "hostNetwork"]);
             keep("status", &["phase", "podIP", "podIPs"]);
         }
+        Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
+        Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
+        Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
+            keep("spec", &[]);
+            keep("status", &[]);
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {

@@ -1,6 +1,6 @@
-//! Follows the objects that a node needs: list, watch from there, and again, for as long as the process lives.
+//! Follows the objects that a node or the controller needs: list, watch from there, and again, for as long as the process lives.
 //!
-//! In: a client and the node's name. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
+//! In: a client, and how far to look. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
 //! thread at a time of its own, so that its return is no storm.
 
@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use super::client::{Client, Event};
 use super::error::ApiError;
-use super::mirror::{Mirror, Watched};
+use super::mirror::{Mirror, Reach, Watched};
 
 /// How long the server lets a watch live; then it is begun anew from where it was.
 const WATCH_SECONDS: u64 = 300;
+/// How often a kind is looked for that is wanted, but unknown to the server.
+const MISSING: Duration = Duration::from_secs(10);
+/// How often a foreign kind is looked at that nobody adopted: what is said of it need not be quick, and no watch need stand for it.
+const STRANGE: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -29,18 +33,47 @@ pub struct Following {
 }
 
 impl Following {
-    /// Begins to follow everything that a node needs.
+    /// Begins to follow everything that a node needs where no foreign kind is adopted.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
-        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        Following::adopting(client, node, |_| false)
+    }
+
+    /// The same, and the foreign kinds that `adopted` names as closely as our own; the others are looked at now and then.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn adopting(
+        client: &Arc<Client>,
+        node: &str,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        Following::with(client, Reach::Node(node.to_owned()), adopted)
+    }
+
+    /// Begins to follow as far as somebody needs.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn reaching(client: &Arc<Client>, reach: Reach) -> std::io::Result<Following> {
+        Following::with(client, reach, |_| false)
+    }
+
+    fn with(
+        client: &Arc<Client>,
+        reach: Reach,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
-        for kind in Watched::ALL {
+        for kind in reach.kinds().iter().copied() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
-                path: kind.path(node),
+                strange: kind.is_foreign() && !adopted(kind),
+                path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
             };
@@ -76,6 +109,8 @@ impl Following {
 struct Follower {
     client: Arc<Client>,
     kind: Watched,
+    /// A foreign kind that nobody adopted.
+    strange: bool,
     path: String,
     mirror: Arc<Mutex<Mirror>>,
     notice: SyncSender<()>,
@@ -93,9 +128,18 @@ impl Follower {
             };
             match result {
                 Ok(next) => {
-                    version = next;
+                    version = next.filter(|_| !self.strange);
                     pause = FIRST_PAUSE;
                     trouble.clear();
+                    if self.strange {
+                        thread::sleep(STRANGE.mul_f64(0.5 + random()));
+                    }
+                }
+                Err(error) if self.is_nobodys(&error) => {
+                    self.change(|mirror| mirror.has_none(self.kind, &error.to_string()));
+                    version = None;
+                    let pause = if self.strange { STRANGE } else { MISSING };
+                    thread::sleep(pause.mul_f64(0.5 + random()));
                 }
                 // Older than the server remembers: begin with a list, which changes nothing that did not change.
                 Err(error) if error.is_expired() => version = None,
@@ -117,6 +161,11 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Nobody brought this foreign kind here, or nobody asked us to look at it.
+    fn is_nobodys(&self, error: &ApiError) -> bool {
+        self.kind.is_foreign() && (error.is_absent() || self.strange && error.is_forbidden())
     }
 
     /// Every object, page by page; the version that they are of.

@@ -11,6 +11,7 @@ use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::GatewayWish;
 use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Node, Pool, View};
 use crate::egress::numbers;
+use crate::egress::own_address::OwnAddress;
 use crate::egress::unservable::unservable;
 use crate::fault;
 use crate::ipam::{self, After, Claim, Claimed, Holder, IpamError, Owner, Store, Tenant};
@@ -39,7 +40,7 @@ impl Leased {
 }
 
 impl Embedded {
-    /// Leases what a gateway wishes. All or nothing.
+    /// Leases what a gateway wishes, or finds it among the pod's own addresses. All or nothing.
     ///
     /// # Errors
     /// 11 when the pools are full or the store is busy, naming how many of how many; 7 for what only the user can mend.
@@ -54,26 +55,45 @@ impl Embedded {
         let store = store.as_ref();
         let unservable = self.unservable(&view.nodes)?;
         let mut claims: Vec<Claimed> = Vec::new();
+        let mut addresses: Vec<EgressAddress> = Vec::new();
         for (family, pools) in &wish.pools {
+            let own = wish.own_address(view, *family, &attachment.addresses);
+            let in_need = match own {
+                OwnAddress::First(own) => {
+                    addresses.push(own);
+                    continue;
+                }
+                OwnAddress::Nowhere(why) => {
+                    cancel(store, &claims);
+                    return Err(CniError::new(Code::InvalidConfig, why));
+                }
+                OwnAddress::InNeed(own) => Some(own),
+                OwnAddress::No => None,
+            };
+            let leasing = |pool: &Pool| pool.source.is_pool();
             let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
             let claim = Claim {
                 tenant: self.tenant(view, attachment),
-                pools: &pools,
-                known: &view.pools.values().collect::<Vec<_>>(),
+                pools: &pools.into_iter().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
+                known: &view.pools.values().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
                 address: wish.addresses.get(family).copied(),
                 unservable: &unservable,
                 now: now(),
             };
-            match ipam::claim(store, &claim) {
-                Ok(claimed) => claims.push(claimed),
-                Err(error) => {
+            match (ipam::claim(store, &claim), in_need) {
+                (Ok(claimed), _) => {
+                    addresses.push(EgressAddress::leased(claimed.lease.ip, claimed.lease.pool.as_str()));
+                    claims.push(claimed);
+                }
+                (Err(_), Some(own)) => addresses.push(own),
+                (Err(error), None) => {
                     cancel(store, &claims);
                     return Err(refused(&error));
                 }
             }
         }
         fault::point("add.after-lease");
-        match self.endpoint(view, attachment, &claims, &guard) {
+        match self.endpoint(view, attachment, addresses, &guard) {
             Ok((endpoint, known)) => {
                 let mut leased = Leased { endpoint, claims, superseded: Vec::new() };
                 let superseded = known.into_iter().filter(|other| leased.supersedes(other));
@@ -194,7 +214,7 @@ impl Embedded {
         &self,
         view: &View,
         attachment: &Attachment,
-        claims: &[Claimed],
+        addresses: Vec<EgressAddress>,
         guard: &Guard,
     ) -> Result<(Endpoint, Vec<Endpoint>), NodeError> {
         let id = attachment.id().to_string();
@@ -204,8 +224,6 @@ impl Embedded {
             Some(again) => again.vni,
             None => nodes::take_vni(&self.dir, guard, &self.name, &taken)?,
         };
-        let addresses: Vec<EgressAddress> =
-            claims.iter().map(|c| EgressAddress { ip: c.lease.ip, pool: c.lease.pool.clone() }).collect();
         let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
             _ => self.wire(&id, &addresses, &known)?,

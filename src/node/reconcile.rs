@@ -38,6 +38,7 @@ impl Embedded {
         }
         self.announce_again(&mut outcome);
         outcome.problems.extend(unsaid);
+        outcome.problems.extend(self.bypassed()?);
         Ok(outcome)
     }
 

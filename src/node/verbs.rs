@@ -3,6 +3,7 @@
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Cidr;
@@ -20,6 +21,7 @@ use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::lease::Leased;
 use crate::node::netns;
+use crate::node::passage::{bypass, without_other_end};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
 use crate::node::update::{GATEWAY_UNREACHABLE, Outcome, Thoroughness};
 use crate::problem::Problem;
@@ -95,6 +97,9 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
         read_namespace(request, found.read_netns, &mut attachment)?;
+    }
+    if role == Role::Client {
+        must_pass(&attachment)?;
     }
     Ok(Asking { objects, view, attachment, role })
 }
@@ -173,15 +178,23 @@ fn read_namespace(
     }
     let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
     let Some(peer) = peer else {
-        let msg = format!(
-            "interface {} of this pod has no other end on the node, so its traffic does not pass the node's forwarding and cannot be \
-             redirected (ipvlan, macvlan, SR-IOV?); take the egress annotations off, or use a primary plugin that routes on the node",
-            request.ifname
-        );
+        let msg = without_other_end(&request.ifname);
         return Err(CniError::new(Code::TrafficBypassesNode, msg));
     };
     attachment.host_interface = Some(peer);
     Ok(())
+}
+
+/// A client must not only have another end here: nothing may take its packets away there.
+fn must_pass(attachment: &Attachment) -> Result<(), CniError> {
+    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
+    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
+    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
+    let device = (attachment.ifname.as_str(), attachment.host_interface.as_deref());
+    match bypass(&here, &pod, device, &attachment.addresses)? {
+        None => Ok(()),
+        Some(why) => Err(CniError::new(Code::TrafficBypassesNode, why)),
+    }
 }
 
 /// The subnets of addresses; a host prefix says nothing about its neighbours.
@@ -268,8 +281,9 @@ impl Embedded {
         id: &AttachmentId,
     ) -> Result<(), CniError> {
         let stays = |e: &Endpoint| e.attachment != leased.endpoint.attachment && !leased.supersedes(e);
-        situation.view.endpoints.retain(stays);
-        situation.view.endpoints.push(leased.endpoint.clone());
+        let view = Arc::make_mut(&mut situation.view);
+        view.endpoints.retain(stays);
+        view.endpoints.push(leased.endpoint.clone());
         let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
         situation.resolution = resolved(&situation.view, pods);
         let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;

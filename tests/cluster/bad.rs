@@ -15,7 +15,6 @@ pub(crate) const BAD: &[(&str, &str, &str)] = &[
     ("EgressPool", "{cidr: 10.10.10.0/28, gatewayNamespaces: ''}", "the selector is empty; write `all()`"),
     ("EgressPool", "{cidr: 10.10.10.0/28, nodeSelector: 'role = \"edge\"'}", "the selector does not parse"),
     ("EgressPool", "{cidr: 10.10.10.0/28, nodeSelector: 'role'}", "the selector does not parse"),
-    ("EgressPool", "{cidr: 10.10.10.0/28, source: PodAddress}", "not served yet"),
     ("EgressPool", "{cidr: 10.10.10.0/28, source: Elsewhere}", "supported values: \"Pool\", \"PodAddress\""),
     ("EgressPool", "{cidr: 10.10.10.0/28, cooldownSeconds: 604801}", "less than or equal to 604800"),
     ("EgressPool", "{cidr: 10.10.10.0/28, cidrs: []}", "unknown field \"spec.cidrs\""),

@@ -3,7 +3,7 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
@@ -25,12 +25,28 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     // The cluster behind it is its own affair: `node` knows a trait.
     ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
+    // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
+    ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
         &[
-            "addr", "agent", "api", "cni", "config", "egress", "install", "ipam", "kernel", "kube", "log",
-            "node", "problem", "spelling", "store",
+            "addr",
+            "agent",
+            "api",
+            "cni",
+            "config",
+            "controller",
+            "egress",
+            "install",
+            "ipam",
+            "kernel",
+            "kube",
+            "log",
+            "node",
+            "problem",
+            "spelling",
+            "store",
         ],
     ),
     // The testbed looks at the program from outside.
