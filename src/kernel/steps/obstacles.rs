@@ -12,7 +12,7 @@ use super::Plan;
 use crate::addr::Family;
 
 /// The table the kernel asks whether an IPv6 gateway is reachable some other way.
-const MAIN: u32 = 254;
+pub(super) const MAIN: u32 = 254;
 
 impl Plan<'_> {
     /// What must go before anything is added.

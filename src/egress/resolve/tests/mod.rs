@@ -5,7 +5,7 @@ mod policies;
 mod worlds;
 
 use super::*;
-use crate::egress::model::{Endpoint, EndpointState};
+use crate::egress::model::{EgressSupport, Endpoint, EndpointState};
 use crate::egress::world::{World, pairs, pod_name};
 
 const SELECTOR: &str = "egress.projectcalico.org/selector";
@@ -52,6 +52,10 @@ fn actions(view: &View, pod: &str) -> [String; 2] {
 fn v4(view: &View, pod: &str) -> String {
     let [v4, _] = actions(view, pod);
     v4
+}
+
+fn all_pods(view: &View) -> Vec<PodName> {
+    view.pods.keys().cloned().collect()
 }
 
 fn problems(view: &View, pod: &str) -> Vec<String> {

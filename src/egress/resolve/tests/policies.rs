@@ -173,7 +173,7 @@ fn the_family_that_no_rule_names_is_held_unless_its_policy_says_ignore() {
     let held = "::/0 held by EgressGatewayPolicy v4 spec.rules[0]".to_owned();
     assert_eq!(rules(&of(vec![to_v4()]), "shop/cart"), [sent.clone(), held.clone()]);
     let ignoring = Policy { ignores_other_family: true, ..to_v4() };
-    assert_eq!(rules(&of(vec![ignoring.clone()]), "shop/cart"), [sent.clone()]);
+    assert_eq!(rules(&of(vec![ignoring.clone()]), "shop/cart"), std::slice::from_ref(&sent));
     // A policy for a part of the internet says nothing about the rest of it, in either family.
     let part = ours("v4", &[("10.0.0.0/8", to_red())]);
     assert_eq!(rules(&of(vec![part]), "shop/cart").len(), 1);

@@ -81,10 +81,6 @@ fn build(lines: &[Line]) -> View {
     lines.iter().fold(start, |view, line| line.add(view))
 }
 
-fn all_pods(view: &View) -> Vec<PodName> {
-    view.pods.keys().cloned().collect()
-}
-
 /// What the data path sees of a decision.
 fn effect(decision: &Decision) -> Vec<(Cidr, Option<Arc<BTreeSet<String>>>)> {
     let effect = |action: &Action| match action {
