@@ -104,7 +104,7 @@ fn a_pod_that_started_without_us_is_told_to_start_again() {
 #[test]
 fn a_thousand_pods_make_no_storm_and_warnings_come_first() {
     let mut telling = Telling::default();
-    let standing = |n: usize| if n % 10 == 0 { held("x") } else { through("gw/one", "10.10.10.0") };
+    let standing = |n: usize| if n.is_multiple_of(10) { held("x") } else { through("gw/one", "10.10.10.0") };
     let pods: Vec<Subject> = (0..1000).map(|n| subject(n, Some(standing(n)))).collect();
     let words = telling.due(after(0), &pods);
     let events = |words: &[Word]| words.iter().filter(|word| matches!(word, Word::Event { .. })).count();
