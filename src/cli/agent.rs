@@ -2,10 +2,12 @@
 //!
 //! In: the common flags. Out: an exit status; log lines on standard error. Never: prints on standard output.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 
 use super::Common;
-use crate::agent::run;
+use crate::agent::{run, web};
 use crate::config::Mode;
 use crate::kube::Access;
 
@@ -15,6 +17,9 @@ pub struct AgentArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
+    /// Where /healthz, /readyz and /metrics are served; `off`: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = web::DEFAULT)]
+    listen: String,
 }
 
 /// Runs it.
@@ -39,8 +44,16 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         Ok(config)
     };
     let access = if configure()?.mode == Mode::Cluster { Some(access(common)?) } else { None };
-    run::run(&configure, access).map_err(|e| e.to_string())?;
+    run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
+}
+
+fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let unread = |e| format!("--listen {text}: {e}; write it as 127.0.0.1:9790, [::1]:9790, or `off`");
+    text.parse().map(Some).map_err(unread)
 }
 
 fn access(common: &Common) -> Result<Access, String> {

@@ -4,6 +4,7 @@
 //! costs one more try. Every write that Egret makes names the version it was decided on, so a write that is sent
 //! twice is refused the second time, never done twice.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub struct Client {
     access: Access,
     tls: Arc<ClientConfig>,
     idle: Mutex<Vec<Stream>>,
+    counted: Mutex<BTreeMap<(&'static str, u16), u64>>,
 }
 
 /// The server's way to say no.
@@ -50,12 +52,21 @@ impl Client {
     /// If certificates or keys cannot be used.
     pub fn new(access: Access) -> Result<Client, ApiError> {
         let tls = connection::tls(&access)?;
-        Ok(Client { access, tls, idle: Mutex::default() })
+        Ok(Client { access, tls, idle: Mutex::default(), counted: Mutex::default() })
     }
 
     /// Whom it speaks to, and as whom.
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// How many requests were made, by verb (`WATCH` for one that began) and status; 0: nobody answered.
+    pub fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, verb: &'static str, status: u16) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, status)).or_default() += 1;
     }
 
     /// Reads an object or a list.
@@ -129,6 +140,12 @@ impl Client {
     }
 
     fn request(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        let outcome = self.ask(verb, path, body);
+        self.count(verb, outcome.as_ref().map_or_else(|e| e.status().unwrap_or_default(), |_| 200));
+        outcome
+    }
+
+    fn ask(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let body = body.map(|value| value.to_string().into_bytes());
         let bytes = self.bytes(verb, path, body.as_deref())?;
         let kept = self.idle().pop();
@@ -151,6 +168,12 @@ impl Client {
     /// # Errors
     /// [`ApiError::is_expired`]: list again. And the others.
     pub fn watch(&self, path: &str) -> Result<Events, ApiError> {
+        let outcome = self.begin_watch(path);
+        self.count("WATCH", outcome.as_ref().map_or_else(|e| e.status().unwrap_or_default(), |_| 200));
+        outcome
+    }
+
+    fn begin_watch(&self, path: &str) -> Result<Events, ApiError> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=1");
         let bytes = self.bytes("GET", &path, None)?;

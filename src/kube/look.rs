@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::error::ApiError;
-use super::mirror::{Mirror, Reach, Watched};
+use super::mirror::Mirror;
+use super::watched::{Reach, Watched};
 
 /// Where `deploy/` puts the configuration of the nodes.
 const CONFIG: &str = "/api/v1/namespaces/egret-system/configmaps/egret";

@@ -24,7 +24,10 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     // The cluster behind it is its own affair: `node` knows a trait.
-    ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
+    (
+        "agent",
+        &["addr", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+    ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
     ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
