@@ -5,12 +5,14 @@
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
 mod beat;
+mod clock;
 mod copy;
-mod foreign;
+pub mod foreign;
 mod fresh;
 mod lives;
 mod owed;
 mod say;
+mod tell;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,6 +118,7 @@ impl Cluster {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cluster").spawn(move || own.run(&following)).map_err(unstarted)?;
         named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
+        tell::start(cluster.clone()).map_err(unstarted)?;
         Ok(cluster)
     }
 

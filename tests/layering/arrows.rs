@@ -3,13 +3,15 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
     ("log", &[]),
+    // Files of a node's runtime; it knows nothing of what Egret does.
+    ("install", &[]),
     ("kernel", &["addr"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
@@ -42,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "config",
             "controller",
             "egress",
+            "install",
             "ipam",
             "kernel",
             "kube",
