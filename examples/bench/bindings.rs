@@ -153,7 +153,7 @@ fn endpoints_of_groups() -> Result<(), Trouble> {
             underlay: vec![cluster::other(group % NODES)],
             vni: 5000 + group as u32,
             mac: gateway_mac(ip),
-            addresses: vec![EgressAddress { ip: ip.into(), pool: "groups".to_owned() }],
+            addresses: vec![EgressAddress::leased(ip.into(), "groups")],
             state: EndpointState::Ready,
             generation: 0,
             problems: Vec::new(),
