@@ -28,6 +28,7 @@ pub mod policy;
 pub mod prefixes;
 pub mod resolve;
 pub mod selector;
+pub mod serving;
 mod sharing;
 pub mod standing;
 pub mod transition;

@@ -71,7 +71,7 @@ pub enum EgressSupport {
 pub struct View {
     /// Whose annotations count.
     pub support: EgressSupport,
-    /// Ranges of pods, services and nodes from the configuration.
+    /// Ranges of pods, services and nodes, from the configuration and from `EgressRange` objects.
     pub cluster_cidrs: Vec<Cidr>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<String, Namespace>,
@@ -236,6 +236,18 @@ pub enum EndpointState {
     Draining,
     /// Out of use; its flows are told.
     Failed,
+}
+
+impl EndpointState {
+    /// As endpoints and people say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndpointState::Starting => "starting",
+            EndpointState::Ready => "ready",
+            EndpointState::Draining => "draining",
+            EndpointState::Failed => "failed",
+        }
+    }
 }
 
 /// Where a pod gateway is. Written only by its own node; clients trust this and nothing that a tenant can write.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::proxy::{Fate, Proxy};
 use crate::server::{root, server};
 use crate::trouble::{Follower, follow_adopting};
-use crate::world::{alone, client_of};
+use crate::world::{alone, client_of, forget};
 
 fn apply(text: &str) {
     let (well, said) =
@@ -139,18 +139,6 @@ fn at_work(client: &Client, name: &str, ready: u32) {
     ];
     let (well, said) = server().kubectl(&patch, b"");
     assert!(well, "{said}");
-}
-
-fn forget(client: &Client) {
-    for path in [
-        "/apis/projectcalico.org/v3/ippools",
-        "/apis/projectcalico.org/v3/egressgatewaypolicies",
-        "/apis/cilium.io/v2/ciliumegressgatewaypolicies",
-        "/apis/egret.dev/v1alpha1/egressendpoints",
-        "/apis/egret.dev/v1alpha1/egressnodes",
-    ] {
-        client.delete(path).unwrap();
-    }
 }
 
 #[test]
