@@ -41,7 +41,7 @@ pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>)
     let cidrs = super::node::cidrs(spec.texts("cidrs", findings), findings);
     if let Some(all) = cidrs.iter().find(|cidr| cidr.prefix() == 0) {
         let message = "a range of everything would leave nothing to gateways; write the ranges that pods have addresses from";
-        findings.wrong("spec.cidrs", &all.to_string(), "CidrTooWide", message);
+        findings.wrong("spec.cidrs", all.to_string(), "CidrTooWide", message);
     } else if cidrs.is_empty() && !findings.broken {
         let message =
             "spec.cidrs is missing; write the ranges that pods have addresses from, as in [10.244.0.0/16]";

@@ -21,8 +21,11 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    // The cluster behind it is its own affair: `node` knows a trait.
-    ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
+    // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
+    (
+        "agent",
+        &["api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+    ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
     ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
