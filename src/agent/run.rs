@@ -112,7 +112,14 @@ pub fn run(
         return Ok(());
     }
     let mut run = Run {
-        agent: Agent::new(configure as Configure<'_>, node, config, Brakes::start(&here), known, cluster),
+        agent: Agent::new(
+            configure as Configure<'_>,
+            node,
+            config,
+            Brakes::start(&here),
+            known,
+            cluster.clone(),
+        ),
         schedule: Schedule::default(),
         files,
         watch,
@@ -123,6 +130,9 @@ pub fn run(
         failing: BTreeMap::new(),
         began: false,
     };
+    if let Some(cluster) = &cluster {
+        cluster.tell_of(run.agent.passing());
+    }
     run.begin();
     run.serve()
 }

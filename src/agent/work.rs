@@ -112,6 +112,11 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// What is known of clients whose traffic passes by.
+    pub(super) fn passing(&self) -> Passing {
+        self.passing.clone()
+    }
+
     /// Whether no pod and no plan is here.
     fn is_idle(&self) -> bool {
         self.attachments.is_empty() && self.applied.as_ref().is_none_or(|applied| applied.plan.is_idle())

@@ -170,6 +170,10 @@ impl Mirror {
         let kept = self.kinds.entry(kind).or_default();
         let changed = kept.lost.as_deref() != Some(why);
         kept.lost = Some(why.to_owned());
+        // Definitions and roles of an earlier release know nothing of it: then there are none, until somebody says otherwise.
+        let unknown = kind.is_new() && !kept.synced;
+        kept.synced |= unknown;
+        kept.generation += u64::from(unknown);
         changed
     }
 
@@ -361,11 +365,11 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Beats => &["name", "resourceVersion"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
         Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
-        Watched::Pools | Watched::Policies if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
         Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
@@ -384,7 +388,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         }
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
-        Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
             keep("spec", &[]);
             keep("status", &[]);
         }

@@ -23,10 +23,13 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    // The cluster behind it is its own affair: `node` knows a trait.
+    // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
     (
         "agent",
-        &["addr", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+        &[
+            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
+            "store",
+        ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
     ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
