@@ -125,7 +125,7 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
                 now: 1,
             };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;
-            addresses.push(EgressAddress { ip: lease.ip, pool: lease.pool });
+            addresses.push(EgressAddress::leased(lease.ip, lease.pool));
         }
         let Some(IpAddr::V4(wire)) = addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) else {
             return Err("a gateway got no IPv4 lease".into());

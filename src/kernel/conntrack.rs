@@ -6,17 +6,15 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use crate::addr::{Cidr, Family};
-use crate::kernel::nfnetlink::{self, ACK, DUMP, Netfilter, Refusal, Reply, Request};
-
 mod entry;
 
 use entry::Entry;
 
+use crate::addr::{Cidr, Family};
+use crate::kernel::nfnetlink::{self, ACK, DUMP, Netfilter, Refusal, Reply, Request};
+
 const SUBSYSTEM: u16 = 1;
-const NEW: u16 = 0;
 const GET: u16 = 1;
-const DELETE: u16 = 2;
 const GET_STATS: u16 = 5;
 const STATS_ENTRIES: u16 = 1;
 
@@ -321,7 +319,7 @@ fn list(
     mut each: impl FnMut(Entry<'_>),
 ) -> Result<(), Error> {
     let visit = |reply: Reply<'_>| {
-        let entry = Entry::of(&reply);
+        let entry = Entry { family: reply.family, attributes: reply.attributes };
         // The kernel has filtered already (by mark always, by IPv4 source since 5.8); that is speed, this is the rule.
         let marked = filter.matches(entry.mark());
         if marked && source.is_none_or(|source| entry.source() == Some(source)) {

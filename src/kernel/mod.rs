@@ -9,6 +9,7 @@ mod behind;
 pub mod brake;
 pub mod conflicts;
 pub mod conntrack;
+pub mod detour;
 pub mod devices;
 mod effect;
 pub mod netlink;
@@ -17,6 +18,7 @@ pub(crate) mod nfnetlink;
 pub mod nft;
 pub mod observe;
 mod part;
+pub mod passage;
 pub mod probe;
 #[cfg(test)]
 mod sandbox;

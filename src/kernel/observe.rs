@@ -53,7 +53,7 @@ pub(super) fn open(netns: &super::Netns) -> Result<Socket, KernelError> {
     Socket::open(netns).map_err(|error| entering(netns, error))
 }
 
-fn entering(netns: &super::Netns, error: io::Error) -> KernelError {
+pub(super) fn entering(netns: &super::Netns, error: io::Error) -> KernelError {
     KernelError::Enter { netns: netns.path().to_owned(), error }
 }
 

@@ -13,8 +13,9 @@ use crate::egress::plan::NodePlan;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::{Scope, State};
 use crate::kernel::{self, Place, Step};
-use crate::node::attachment::AttachmentId;
+use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError};
+use crate::node::passage::bypass;
 
 impl Embedded {
     /// Compares the kernel with the plan last applied, as far as it concerns this attachment.
@@ -39,6 +40,9 @@ impl Embedded {
         }
         let belts = Belts::of_this_build();
         let node_ns = self.netns()?;
+        if whole.clients.values().any(|client| client.attachment == name) {
+            still_passes(&node_ns, record.as_ref())?;
+        }
         let place = Place { here: &node_ns, home: &node_ns };
         let (whole_state, part) = (node_state(whole, belts), node_state(&part_of(whole, &name), belts));
         let mut steps = difference(&place, &numbers::node_scope(), &part, &whole_state)?;
@@ -60,6 +64,17 @@ impl Embedded {
                 Err(CniError::new(Code::CheckDifference, msg).details(lacking.join("; ")))
             }
         }
+    }
+}
+
+/// Whether a client's packets still come here.
+fn still_passes(node_ns: &Netns, record: Option<&Attachment>) -> Result<(), CniError> {
+    let Some(record) = record else { return Ok(()) };
+    let pod = Netns::open(&record.netns).map_err(NodeError::from)?;
+    let device = (record.ifname.as_str(), record.host_interface.as_deref());
+    match bypass(node_ns, &pod, device, &record.addresses)? {
+        None => Ok(()),
+        Some(why) => Err(CniError::new(Code::TrafficBypassesNode, why)),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::Cidr;
 use crate::egress::numbers::{EXIT_MASK, PIN_DEAD, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, exit_mark};
@@ -11,6 +12,9 @@ use crate::egress::plan::NodePlan;
 use crate::egress::prefixes::{self, Change, Changes};
 use crate::egress::transition::{Fate, Transition, fate};
 use crate::kernel::conntrack::{self, Flow, MarkFilter, Sentence};
+
+/// Counted where they are told, by whichever thread: the kernel keeps no such count.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Before the new plan: numbers that begin must not be found on flows of an earlier bearer. Where addresses are about to be
 /// forgotten, that is done in the same listing.
@@ -111,11 +115,20 @@ fn rebuild(clients: &BTreeSet<IpAddr>, plan: &NodePlan) -> Result<(), String> {
 /// One listing that the kernel filters.
 fn kill(number: u32, client: Option<IpAddr>) -> Result<(), String> {
     let filter = MarkFilter { value: number << PIN_SHIFT, mask: PIN_MASK };
-    conntrack::remark(filter, client, (PIN_DEAD, PIN_MASK)).map(drop).map_err(|e| e.to_string())
+    conntrack::remark(filter, client, (PIN_DEAD, PIN_MASK)).map(count).map_err(|e| e.to_string())
 }
 
 /// One listing for any number of them: each walks the table of the whole machine, so that a thousand took twelve seconds.
 fn kill_where(meant: impl Fn(IpAddr, u32) -> bool) -> Result<(), String> {
     let by_number = |client, mark: u32| meant(client, (mark & PIN_MASK) >> PIN_SHIFT);
-    conntrack::remark_where(by_number, (PIN_DEAD, PIN_MASK)).map(drop).map_err(|e| e.to_string())
+    conntrack::remark_where(by_number, (PIN_DEAD, PIN_MASK)).map(count).map_err(|e| e.to_string())
+}
+
+/// Flows that lost their gateway since this process began: told at their next packet, or pinned anew.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+fn count(flows: usize) {
+    LOST.fetch_add(flows as u64, Ordering::Relaxed);
 }

@@ -11,7 +11,7 @@ use crate::egress::lower_clients::{alike_but_for_clients, client_states};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
-use crate::egress::planning::{Inputs, plan};
+use crate::egress::planning::{Inputs, Planned, plan};
 use crate::egress::transition::{Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
@@ -121,7 +121,13 @@ impl Embedded {
             resolution: &situation.resolution,
             inside: &situation.inside,
         };
-        let (mut next, problems) = plan(&inputs, &mut numbering);
+        let (mut next, problems) = match &self.kept {
+            Some(kept) => {
+                let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                (plan, problems)
+            }
+            None => plan(&inputs, &mut numbering),
+        };
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
         // A node without a single pod was emptied, or its memory deleted with its pods.

@@ -185,6 +185,13 @@ impl Objects {
         found.into_iter().collect()
     }
 
+    /// The ranges of all `EgressRange` objects, sorted, without doubles.
+    pub fn ranges(&self) -> Vec<Cidr> {
+        let found: BTreeSet<Cidr> =
+            self.all::<Vec<Cidr>>(Kind::EgressRange).flat_map(|(_, cidrs)| cidrs).collect();
+        found.into_iter().collect()
+    }
+
     /// All that is wrong: first within files, by file name, then between them.
     pub fn problems(&self) -> Vec<Problem> {
         let lists = self.image.files().map(|file| file.problems).chain([self.image.problems()]);
@@ -242,7 +249,7 @@ impl Objects {
     fn outline(&self, config: &Config) -> View {
         View {
             support: config.egress_ip_support,
-            cluster_cidrs: config.cluster_cidrs.clone(),
+            cluster_cidrs: config.cluster_cidrs.iter().copied().chain(self.ranges()).collect(),
             nodes: self.nodes().collect(),
             pools: self.pools().collect(),
             policies: self.policies().collect(),

@@ -159,3 +159,19 @@ fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_wit
     assert!(state.unguarded.times >= 5 && state.unguarded.total_micros < state.ruleset_flushes.total_micros);
     capture.assert_clean(&[&client]);
 }
+
+#[test]
+fn a_running_client_whose_packets_are_taken_away_is_named_until_they_come_back() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    let _client = lab.client(1, "cart");
+    let of_pods = "for d in $(ip -o link show type veth | grep -o 'veth[0-9a-f]\\{8\\}'); do tc";
+    let filter = "ingress protocol all u32 match u32 0 0 action mirred egress redirect dev nic";
+    lab.node(1)
+        .sh(&format!("ip link add nic type veth peer name nic1; {of_pods} qdisc add dev $d clsact; tc filter add dev $d {filter}; done"))
+        .unwrap();
+    let named = || agents[0].reasons().contains(&"TrafficBypassesNode".to_owned());
+    eventually("the agent names it", named);
+    lab.node(1).sh(&format!("{of_pods} qdisc del dev $d clsact; done")).unwrap();
+    eventually("and says so no more", || !named());
+}

@@ -6,6 +6,7 @@
 mod conflicts;
 mod devices;
 mod foreign;
+mod passage;
 mod places;
 mod property;
 mod repair;

@@ -1,10 +1,14 @@
-//! One flow, as the kernel lists it: attributes in, answers and requests about just this flow out.
+//! One entry of conntrack, as the kernel lists it, and the requests about just that entry.
+//!
+//! In: the attributes of a reply. Out: addresses, marks, requests. Never: asks the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{DELETE, MARK, MARK_MASK, NEW, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
-use crate::kernel::nfnetlink::{Attributes, Reply, Request};
+use super::{MARK, MARK_MASK, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
+use crate::kernel::nfnetlink::{Attributes, Request};
 
+const NEW: u16 = 0;
+const DELETE: u16 = 2;
 const TUPLE_REPLY: u16 = 2;
 const PROTOCOL_STATE: u16 = 4;
 const ID: u16 = 12;
@@ -14,16 +18,11 @@ const PROTO_SOURCE_PORT: u16 = 2;
 
 /// One flow.
 pub(super) struct Entry<'a> {
-    family: u8,
-    attributes: Attributes<'a>,
+    pub(super) family: u8,
+    pub(super) attributes: Attributes<'a>,
 }
 
-impl<'a> Entry<'a> {
-    /// What a listing tells of it.
-    pub(super) fn of(reply: &Reply<'a>) -> Entry<'a> {
-        Entry { family: reply.family, attributes: reply.attributes }
-    }
-
+impl Entry<'_> {
     pub(super) fn source(&self) -> Option<IpAddr> {
         source_of(self.attributes.inside(TUPLE_ORIG))
     }

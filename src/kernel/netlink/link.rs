@@ -41,6 +41,10 @@ pub struct Device<'a> {
     pub kind: &'a str,
     /// Index of the lower or opposite device (`IFLA_LINK`); in the namespace `peer_netns` if that is set, else in this one.
     pub peer: Option<u32>,
+    /// What kind of device it is a port of: `bridge`, `openvswitch`, …; empty if of none.
+    pub port_of: &'a str,
+    /// An XDP program is attached.
+    pub xdp: bool,
     /// Id, valid in this namespace, of the one that `peer` or a tunnel's socket lives in (`IFLA_LINK_NETNSID`).
     pub peer_netns: Option<i32>,
     data: &'a [u8],
@@ -72,6 +76,8 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
         arp: flags & LinkFlags::Noarp.bits() == 0,
         group: 0,
         kind: "",
+        port_of: "",
+        xdp: false,
         peer: None,
         peer_netns: None,
         data: &[],
@@ -87,6 +93,7 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
                     match info.kind {
                         1 => device.kind = str_of(info.value),
                         2 => device.data = info.value,
+                        4 => device.port_of = str_of(info.value),
                         _ => {}
                     }
                 }
@@ -94,6 +101,11 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
             52 => {
                 let names = attributes(attribute.value).filter(|property| property.kind == 53);
                 device.altnames.extend(names.map(|name| str_of(name.value)));
+            }
+            43 => {
+                let mut xdp = attributes(attribute.value);
+                device.xdp =
+                    xdp.any(|part| part.kind == 2 && part.value.first().is_some_and(|how| *how != 0));
             }
             27 => device.group = u32_of(attribute.value)?,
             37 => device.peer_netns = u32_of(attribute.value).map(u32::cast_signed),
@@ -258,9 +270,9 @@ fn flags(message: &mut LinkMessage, arp: bool) {
 }
 
 /// Deletes a device, and with it the other end of a veth.
-pub fn delete(name: &str) -> RouteNetlinkMessage {
+pub fn delete(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.header.index = index;
     RouteNetlinkMessage::DelLink(message)
 }
 

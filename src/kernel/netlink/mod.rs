@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod attributes;
+pub mod filter;
 pub mod link;
 pub mod neighbour;
 pub mod nexthop;

@@ -68,6 +68,7 @@ pub(super) fn slot(kind: Kind) -> u8 {
         Kind::ServiceCIDR => 4,
         Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => 5,
         Kind::CiliumEgressGatewayPolicy => 6,
+        Kind::EgressRange => 7,
     }
 }
 

@@ -1,0 +1,133 @@
+//! Whether what a pod sends to the outside reaches this node's IP layer, shown by a packet that does.
+//!
+//! In: the node, the pod, one of its addresses. Out: yes or no. The packet is counted and dropped first thing on the node; it goes to a
+//! documentation address with a hop limit of 1, so that it leaves no node by another way either. Never: changes anything that stays.
+//!
+//! Asked only where something could take packets away ([`crate::kernel::detour`]): it costs two starts of `nft`, and up to a
+//! second where the answer is no.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::kernel::netns::Netns;
+use crate::kernel::nft;
+use crate::kernel::nft::counters::counters;
+use crate::kernel::nft::load::load;
+use crate::kernel::nft::table::Rule;
+use crate::kernel::state::NftFamily;
+
+/// How long a packet may take: a neighbour must be found first, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two packets.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Discard (RFC 863).
+const PORT: u16 = 9;
+
+/// Why nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum PassageError {
+    /// A namespace could not be worked in.
+    #[error("cannot try whether packets of {pod} pass this node: {error}")]
+    Io {
+        /// The pod's address.
+        pod: IpAddr,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// nftables would not count.
+    #[error("cannot count packets of {pod} on this node: {error}")]
+    Nft {
+        /// The pod's address.
+        pod: IpAddr,
+        /// Why.
+        error: nft::Error,
+    },
+}
+
+/// Whether a packet from `pod`'s address to the outside arrives on the node. A pod that has no way outside in this family sends
+/// nothing that could pass by: `true`.
+///
+/// # Errors
+/// It could not be tried.
+pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr) -> Result<bool, PassageError> {
+    let io = |error| PassageError::Io { pod, error };
+    let nft = |error| PassageError::Nft { pod, error };
+    let table = format!("egret-passage-{:x}", pod_ns.id().1);
+    // Emptied first, should somebody have been killed here.
+    let clear = format!("add table inet {table}\ndelete table inet {table}\n");
+    let counts = format!("{clear}{}", counting(&table, pod));
+    node.run(|| load(&counts)).map_err(io)?.map_err(nft)?;
+    let seen = arrives(node, pod_ns, pod, &table);
+    let cleared = node.run(|| load(&clear)).map_err(io)?.map_err(nft);
+    let seen = seen?;
+    cleared.map(|()| seen)
+}
+
+/// Before every other chain, connection tracking included.
+fn counting(table: &str, pod: IpAddr) -> String {
+    let outside = outside(pod);
+    let word = match pod {
+        IpAddr::V4(_) => "ip",
+        IpAddr::V6(_) => "ip6",
+    };
+    let text = format!("{word} saddr {pod} {word} daddr {outside} udp dport {PORT} counter drop");
+    let rule = Rule::new("passage", &text);
+    format!(
+        "table inet {table} {{\n chain first {{ type filter hook prerouting priority -450;\n  {text} comment \"{}\"\n }}\n}}\n",
+        rule.comment()
+    )
+}
+
+/// Nobody's (RFC 5737, RFC 3849), and not inside any cluster.
+fn outside(pod: IpAddr) -> IpAddr {
+    match pod {
+        IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
+}
+
+fn arrives(node: &Netns, pod_ns: &Netns, pod: IpAddr, table: &str) -> Result<bool, PassageError> {
+    let io = |error| PassageError::Io { pod, error };
+    let began = Instant::now();
+    let tables = [(NftFamily::Inet, table.to_owned())];
+    let mut socket = None;
+    loop {
+        match pod_ns.run(|| send(&mut socket, pod)).map_err(io)? {
+            Ok(()) => {}
+            Err(error) if is_without_way(&error) => return Ok(true),
+            // An IPv6 address that is still tentative, a queue that is full for a moment.
+            Err(error) if began.elapsed() > PATIENCE => return Err(io(error)),
+            Err(_) => {}
+        }
+        let counted = node.run(|| counters(&tables)).map_err(io)?;
+        let counted = counted.map_err(|error| PassageError::Nft { pod, error })?;
+        if counted.iter().any(|rule| rule.packets > 0) {
+            return Ok(true);
+        }
+        if began.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// One packet, from this thread's namespace.
+fn send(socket: &mut Option<UdpSocket>, pod: IpAddr) -> io::Result<()> {
+    if socket.is_none() {
+        let made = UdpSocket::bind(SocketAddr::new(pod, 0))?;
+        match pod {
+            IpAddr::V4(_) => setsockopt(&made, sockopt::Ipv4Ttl, &1)?,
+            IpAddr::V6(_) => setsockopt(&made, sockopt::Ipv6Ttl, &1)?,
+        }
+        *socket = Some(made);
+    }
+    let Some(socket) = socket else { return Ok(()) };
+    socket.send_to(&[0], SocketAddr::new(outside(pod), PORT)).map(drop)
+}
+
+fn is_without_way(error: &io::Error) -> bool {
+    [libc::ENETUNREACH, libc::EHOSTUNREACH].contains(&error.raw_os_error().unwrap_or_default())
+}
