@@ -238,6 +238,18 @@ pub enum EndpointState {
     Failed,
 }
 
+impl EndpointState {
+    /// As endpoints and people say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndpointState::Starting => "starting",
+            EndpointState::Ready => "ready",
+            EndpointState::Draining => "draining",
+            EndpointState::Failed => "failed",
+        }
+    }
+}
+
 /// Where a pod gateway is. Written only by its own node; clients trust this and nothing that a tenant can write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {

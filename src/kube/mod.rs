@@ -14,8 +14,10 @@ mod connection;
 mod error;
 mod http;
 pub mod lease;
+pub mod look;
 pub mod mirror;
 pub mod watch;
+pub mod watched;
 
 /// The namespace of Egret's own pods and Leases.
 pub const HOME: &str = "egret-system";
@@ -24,5 +26,6 @@ pub use access::Access;
 pub use blocks::ClusterStore;
 pub use client::Client;
 pub use error::ApiError;
-pub use mirror::{Mirror, NodeSpec, Reach, Watched};
+pub use mirror::{Mirror, NodeSpec};
 pub use watch::Following;
+pub use watched::{Reach, Watched};

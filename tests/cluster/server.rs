@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 /// etcd and kube-apiserver, with Egret's definitions applied.
 pub(crate) struct Server {
-    name: String,
+    pub(crate) name: String,
     /// Its standard input is what keeps it: it ends with this process, however that ends.
     _keeper: Mutex<Child>,
 }

@@ -171,7 +171,8 @@ pub(crate) fn follow_adopting(proxy: &Proxy, node: &str, adopt: &[Project]) -> F
         ..Config::default()
     };
     let state = Dir::open(&config.state_dir).unwrap();
-    let cluster = Cluster::follow(proxy.access(), state, Arc::new(Mutex::new(config)), node).unwrap();
+    let cluster =
+        Cluster::follow(proxy.access(), state, Arc::new(Mutex::new(config)), node, Arc::default()).unwrap();
     Follower { cluster, dir: dir.join("state") }
 }
 

@@ -96,6 +96,31 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
         assert_eq!(predicted(&lab, &node, &format!("shop/{pod}")), only(&address));
     }
 
+    // Nobody waited for the API server, or once at most; and it was asked no more than once a pod for each thing.
+    for node in [1, 2] {
+        assert!(lab.page(node, "/readyz").starts_with("HTTP/1.1 200"), "{}", lab.page(node, "/readyz"));
+        assert!(lab.page(node, "/healthz").ends_with("ok\n"));
+        let adds = lab.counted(node, "egret_cni_requests_total", "verb=\"ADD\"");
+        let by = |how: &str| lab.counted(node, "egret_cni_freshness_total", &format!("\"{how}\""));
+        assert_eq!((by("memory"), by("none")), (0.0, 0.0), "{}", lab.page(node, "/metrics"));
+        assert!(adds >= 3.0 && by("known") + by("answer") <= adds, "{}", lab.page(node, "/metrics"));
+        for of in ["namespace", "policies"] {
+            let reads = lab.counted(node, "egret_kube_fresh_reads_total", of);
+            assert!(reads > 0.0 && reads <= adds, "{of}: {reads} of {adds}");
+        }
+        println!("node{node}: {adds} ADDs, {} waited for no answer, {} for one", by("known"), by("answer"));
+    }
+
+    // An agent that was killed and started anew finds everything as it is, and so does its list of all objects.
+    lab.kill_agent(1, agents[0].take().unwrap());
+    agents[0] = Some(lab.agent(1));
+    lab.eventually("an agent that was killed is ready again", || {
+        lab.page(1, "/readyz").starts_with("HTTP/1.1 200")
+            && lab.counted(1, "egret_watch_lists_total", "") >= 15.0
+    });
+    std::thread::sleep(Duration::from_secs(2)); // whatever it would do, it would do by now
+    assert_eq!(lab.counted(1, "egret_reconcile_steps_total", ""), 0.0, "{}", lab.log_of_agent(1));
+
     // Without an agent.
     lab.kill_agent(2, agents[1].take().unwrap());
     lab.forget();
@@ -137,6 +162,7 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
         ];
         lab.kubectl(&["annotate", "namespace", "shop", "--overwrite", &words[0], &words[1]], "");
     };
+    a_gateway_follows_its_pod(&lab, &address);
     annotate("-", "-");
     lab.eventually("clients are let go", || {
         lab.forget();
@@ -160,3 +186,55 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     lab.eventually("the next gateway serves", || lab.who("cart").len() == 6);
     assert_eq!(lab.seen("cart"), only(&lease(&lab)));
 }
+
+/// A second gateway on the other node, whose pod becomes ready, unready, ready again, and ends slowly.
+fn a_gateway_follows_its_pod(lab: &Lab, first: &str) {
+    let state = || {
+        let filter = "{range .items[*]}{.spec.pod} {.spec.state} {.spec.addresses[0].ip}{\"\\n\"}{end}";
+        let all = lab.kubectl(&["get", "eep", "-o", &format!("jsonpath={filter}")], "");
+        let row = all.lines().find(|row| row.starts_with("gw/two ")).unwrap_or_default().to_owned();
+        row.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let is = |word: &str| state().first().is_some_and(|found| found == word);
+    let ready = |word: &str| {
+        let patch = format!(
+            "{{\"status\": {{\"conditions\": [{{\"type\": \"lab.local/ok\", \"status\": \"{word}\"}}]}}}}"
+        );
+        lab.kubectl(&["patch", "pod", "-n", "gw", "two", "--subresource=status", "-p", &patch], "");
+    };
+    lab.kubectl(&["apply", "-f", "-"], SECOND);
+    lab.eventually("a gateway whose pod is not ready yet is starting", || is("starting"));
+    let second = state()[1].clone();
+    lab.forget();
+    lab.eventually("it takes no flows", || lab.who("cart").len() == 6);
+    assert_eq!(lab.seen("cart"), only(first));
+    ready("True");
+    lab.eventually("with its pod it becomes ready", || is("ready"));
+    let both = BTreeSet::from([first.to_owned(), second.clone()]);
+    lab.eventually("and takes flows", || lab.seen("cart") == both);
+    ready("False");
+    lab.eventually("with a pod that is not ready it drains", || is("draining"));
+    let elsewhere = || {
+        lab.forget();
+        std::thread::sleep(Duration::from_secs(1));
+        lab.who("cart").len() == 6 && lab.seen("cart") == only(first)
+    };
+    lab.eventually("new flows go elsewhere", elsewhere);
+    ready("True");
+    lab.eventually("ready again", || is("ready"));
+    lab.kubectl(&["delete", "pod", "-n", "gw", "two", "--wait=false"], "");
+    lab.eventually("it drains while its pod ends", || is("draining"));
+    lab.eventually("and is gone with it", || state().is_empty());
+    lab.eventually("the first serves all", elsewhere);
+}
+
+const SECOND: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: two, namespace: gw, labels: {app: gw}, annotations: {cni.projectcalico.org/ipv4pools: '["red"]'}}
+spec:
+  nodeName: node2
+  terminationGracePeriodSeconds: 4
+  readinessGates: [{conditionType: lab.local/ok}]
+  containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
+"#;

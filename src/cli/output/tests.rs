@@ -11,12 +11,14 @@ use super::PRINTED;
 use crate::agent::state::AgentState;
 use crate::cli::API_VERSION;
 use crate::cli::convert::ConvertReport;
+use crate::cli::install::InstallReport;
 use crate::cli::ipam::{IpamRelease, IpamReport};
 use crate::cli::lint::LintReport;
 use crate::cli::list::ListReport;
 use crate::cli::node::ReconcileReport;
 use crate::cli::schema::SchemaList;
 use crate::cli::status::StatusReport;
+use crate::cli::status::cluster::ClusterStatus;
 use crate::egress::explain::Explanation;
 
 /// Types that are printed as one text.
@@ -93,8 +95,10 @@ fn undescribed(schema: &Value, kind: &str) {
 fn the_schemas_of_what_is_printed_are_current() {
     let expected = [
         of::<AgentState>("AgentState"),
+        of::<ClusterStatus>("ClusterStatus"),
         of::<ConvertReport>("ConvertReport"),
         of::<Explanation>("Explanation"),
+        of::<InstallReport>("InstallReport"),
         of::<IpamRelease>("IpamRelease"),
         of::<IpamReport>("IpamReport"),
         of::<LintReport>("LintReport"),
