@@ -9,7 +9,7 @@ use egret::store::objects::Objects;
 use serde_json::{Value, json};
 
 use crate::following::until;
-use crate::world::{alone, client_of};
+use crate::world::{alone, client_of, forget};
 
 const POOLS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/egresspools.egret.dev";
 
@@ -26,6 +26,7 @@ const ODD: [(&str, &str); 3] = [
 fn pools_that_no_definition_of_ours_would_take_are_named_and_the_others_serve() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
+    forget(&client);
     let replace = |change: &dyn Fn(&mut Value)| loop {
         let mut definition = client.get(POOLS).unwrap();
         change(&mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]);
@@ -74,6 +75,7 @@ fn pools_that_no_definition_of_ours_would_take_are_named_and_the_others_serve() 
 fn records_that_cannot_be_read_are_as_if_they_were_not_there() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
+    forget(&client);
     let endpoint = |mac: &str, vni: u32| {
         json!({"pod": "gw/g", "attachment": "net/c/eth0", "node": "there", "underlay": ["172.31.0.2"], "vni": vni, "mac": mac,
             "addresses": [{"ip": "10.77.0.0", "pool": "p"}], "state": "ready", "generation": 1})
@@ -108,6 +110,7 @@ fn records_that_cannot_be_read_are_as_if_they_were_not_there() {
 fn an_agent_that_is_older_than_the_definitions_uses_what_it_understands() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
+    forget(&client);
     let replace = |change: &dyn Fn(&mut Value)| loop {
         let mut definition = client.get(ENDPOINTS).unwrap();
         change(&mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]);

@@ -143,10 +143,12 @@ fn a_gateway_that_goes_holds_its_clients() {
         flow.ask();
     }
     let capture = lab.capture().unwrap();
+    let before = own(&gateway);
     lab.del_pod(&gateway).unwrap();
     for client in &clients {
         lab.is_held(client);
         let saw: BTreeSet<IpAddr> = capture.sources_of(client).into_keys().collect();
-        assert_eq!(saw, BTreeSet::new(), "{}", client.name);
+        // A flow's last word may have left before the gateway went.
+        assert!(saw.is_subset(&before), "{}: {saw:?}", client.name);
     }
 }
