@@ -5,7 +5,6 @@
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
 mod beat;
-mod clock;
 mod copy;
 mod fresh;
 mod lives;
