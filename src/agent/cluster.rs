@@ -95,7 +95,7 @@ impl Cluster {
         });
         let following = following.map_err(unstarted)?;
         let passing = Arc::new(OnceLock::new());
-        beat::start(client.clone(), node.to_owned(), passing.clone()).map_err(unstarted)?;
+        beat::start(client.clone(), node.to_owned(), passing.clone(), marker(&dir)).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,

@@ -151,6 +151,7 @@ fn until(client: &Client, path: &str, what: &str, is: impl Fn(&Value) -> bool) -
     loop {
         let now = client.get(path).unwrap_or_default();
         if is(&now) {
+            println!("{what} after {:?}", started.elapsed());
             return started.elapsed();
         }
         assert!(started.elapsed() < Duration::from_secs(40), "never {what}: {now:#}");

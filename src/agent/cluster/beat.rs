@@ -4,6 +4,7 @@
 //! In: a client, the node's name. Out: an object that only the controller follows. Never: stops anything; who cannot be written
 //! is written later.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -22,7 +23,7 @@ const MOST: usize = 500;
 /// Sooner, after one that could not be written.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Gives signs of life as long as the process lives.
+/// Gives signs of life as long as the process lives, once everything was heard of; `synced`: the file that says so.
 ///
 /// # Errors
 /// If no thread can be started.
@@ -30,9 +31,14 @@ pub(super) fn start(
     client: Arc<Client>,
     node: String,
     passing: Arc<OnceLock<Passing>>,
+    synced: PathBuf,
 ) -> std::io::Result<()> {
     let beat = move || {
         let mut trouble = String::new();
+        // Until then pods cannot be served, and the network list may have no entry: such a node is one without an agent.
+        while !synced.exists() {
+            thread::sleep(RETRY);
+        }
         loop {
             let pause = match beat(&client, &node, &bypassed(&passing)) {
                 Ok(()) => {
