@@ -16,7 +16,7 @@ use crate::egress::model::{PodName, Role};
 const EVENTS: Budget = Budget::new(20, Duration::from_secs(5));
 /// The same of annotations.
 const ANNOTATIONS: Budget = Budget::new(50, Duration::from_millis(200));
-/// Between two events of one pod.
+/// Between two events of one pod, but for the first warning.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Gateways that a sentence names.
 const NAMED: usize = 3;
@@ -151,6 +151,7 @@ pub struct Telling {
 struct Told {
     /// The last sentence; `None`: an earlier agent may have said what is true now.
     sentence: Option<String>,
+    warning: bool,
     at: Option<Duration>,
 }
 
@@ -175,7 +176,7 @@ impl Telling {
             if !self.events.take(EVENTS, now) {
                 break;
             }
-            let told = Told { sentence: Some(message.clone()), at: Some(now) };
+            let told = Told { sentence: Some(message.clone()), warning, at: Some(now) };
             self.told.insert(subject.uid.clone(), told);
             let (pod, uid) = (subject.pod.clone(), subject.uid.clone());
             words.push(Word::Event { pod, uid, warning, reason, message });
@@ -214,12 +215,14 @@ impl Telling {
         let Some(told) = self.told.get(&subject.uid) else {
             // An agent that starts anew finds on the pods what the one before has told.
             if annotation.is_some() && annotation == subject.annotated.as_ref() {
-                self.told.insert(subject.uid.clone(), Told { sentence: Some(message), at: None });
+                self.told.insert(subject.uid.clone(), Told { sentence: Some(message), warning, at: None });
                 return None;
             }
             return Some((warning, reason, message, subject));
         };
-        let rested = told.at.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
+        // That something went wrong is told at once; that it went well again when it has lasted.
+        let news = warning && !told.warning;
+        let rested = news || told.at.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
         (rested && told.sentence.as_ref() != Some(&message)).then_some((warning, reason, message, subject))
     }
 }

@@ -59,6 +59,9 @@ fn a_pod_is_told_of_once_and_again_when_it_changes_but_not_too_often() {
         ["shop/cart-1 EgressGateway: leaves with 10.10.10.0 through gw/one"]
     );
     assert!(!telling.waits(std::slice::from_ref(&cart)));
+    // What goes wrong is told at once.
+    cart.standing = Some(held("the gateway is gone"));
+    assert_eq!(telling.due(after(32), std::slice::from_ref(&cart)).len(), 2);
     // Nothing selects it any more.
     cart.standing = None;
     assert_eq!(said(&telling.due(after(40), &[cart])), ["shop/cart-1 = "]);
