@@ -1,10 +1,9 @@
 //! Blocks in the state directory: `ipam/POOL/BLOCK.json`, the block's name being its prefix with `-` for `.`, `:` and `/`.
 //!
 //! In: the directory and its lock. Out: a [`Store`]. The block files are the truth; `cache/ipam-POOL.summary` saves reading
-//! them all: a whole, and behind it what changed since. It is believed only if the folder is exactly as it was when the cache was
-//! written, and never while a block is
-//! being written: whoever writes says so in the cache first. So a writer that is killed anywhere leaves a cache that nobody
-//! believes, and the next one makes it again (0.4 s for 16,000 blocks).
+//! them all: what they said once, and behind it the blocks that changed since. It is believed only if the folder is exactly as it
+//! was when the cache was written, and never while a block is being written: whoever writes says so in the cache first. So a
+//! writer that is killed anywhere leaves a cache that nobody believes, and the next one makes it again (0.4 s for 16,000 blocks).
 //!
 //! Do not edit a block file in place; write a new one and move it there, and the change is seen at once. (A change in place is
 //! caught when its block is used.)
