@@ -92,7 +92,8 @@ fn pod_text(pod: &PodName, labels: &str, annotations: &str) -> String {
     )
 }
 
-fn other(node: usize) -> IpAddr {
+/// The underlay address of a node that does not exist.
+pub(crate) fn other(node: usize) -> IpAddr {
     Ipv4Addr::new(172, 30, 0, 100 + node as u8).into()
 }
 

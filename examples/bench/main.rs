@@ -5,10 +5,12 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 
+mod bindings;
 mod by_hand;
 mod calls;
 mod cluster;
 mod live;
+mod neighbours;
 mod paths;
 mod policies;
 mod pure;
@@ -22,6 +24,10 @@ use std::process::ExitCode;
 use egret::testbed::Trouble;
 use rows::Rows;
 
+// What the product computes with; musl's own is slower, and gives back less.
+#[global_allocator]
+static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// What the caller asked for.
 struct Arguments {
     egret: PathBuf,
@@ -30,7 +36,7 @@ struct Arguments {
     parts: Vec<String>,
 }
 
-const PARTS: [&str; 4] = ["pure", "calls", "paths", "live"];
+const PARTS: [&str; 5] = ["pure", "calls", "paths", "bindings", "live"];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +59,7 @@ fn run(arguments: &Arguments) -> Result<bool, Trouble> {
         match part.as_str() {
             "pure" => pure::measure(arguments, &mut rows)?,
             "calls" => calls::measure(arguments, &mut rows)?,
+            "bindings" => bindings::measure(arguments, &mut rows)?,
             "live" => live::measure(arguments, &mut rows)?,
             _ => paths::measure(arguments, &mut rows)?,
         }

@@ -5,12 +5,14 @@
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
 mod beat;
+mod clock;
 mod copy;
-mod foreign;
+pub mod foreign;
 mod fresh;
 mod lives;
 mod owed;
 mod say;
+mod tell;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +20,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
+use crate::agent::passing::Passing;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::{Config, Project};
@@ -64,6 +67,8 @@ pub struct Cluster {
     synced: AtomicBool,
     /// Leases to be given back.
     owed: Mutex<Owed>,
+    /// Who knows of clients whose traffic passes by.
+    passing: Arc<OnceLock<Passing>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -91,7 +96,8 @@ impl Cluster {
             foreign::of(kind).is_some_and(|p| adopted.contains(&p))
         });
         let following = following.map_err(unstarted)?;
-        beat::start(client.clone(), node.to_owned()).map_err(unstarted)?;
+        let passing = Arc::new(OnceLock::new());
+        beat::start(client.clone(), node.to_owned(), passing.clone()).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,
@@ -106,12 +112,19 @@ impl Cluster {
             metrics,
             synced: AtomicBool::new(marker.exists()),
             owed: Mutex::new(Owed::unknown()),
+            passing,
         });
         let (own, asking) = (cluster.clone(), cluster.clone());
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cluster").spawn(move || own.run(&following)).map_err(unstarted)?;
         named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
+        tell::start(cluster.clone()).map_err(unstarted)?;
         Ok(cluster)
+    }
+
+    /// Lets the controller know of clients whose traffic passes this node by.
+    pub(super) fn tell_of(&self, passing: Passing) {
+        let _ = self.passing.set(passing); // Err: it was told already
     }
 
     /// Whether everything was heard once, by this agent or an earlier one: until then nothing can be planned.

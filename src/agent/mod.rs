@@ -19,5 +19,6 @@ mod passing;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod telling;
 pub mod web;
 mod work;

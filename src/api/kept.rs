@@ -146,6 +146,10 @@ pub(super) const POLICY_STATUS: &[Field] = &[
     CONDITIONS,
 ];
 
+/// `status` of an `EgressRange`.
+pub(super) const RANGE_STATUS: &[Field] =
+    &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];
+
 /// `status` of an `EgressNode`.
 pub(super) const NODE_STATUS: &[Field] =
     &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];

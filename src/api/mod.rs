@@ -12,6 +12,7 @@ mod crd;
 pub mod document;
 mod egress_policy;
 mod egress_pool;
+mod egress_range;
 pub(crate) mod fields;
 mod ip_pool;
 mod kept;
@@ -59,6 +60,8 @@ pub enum Object {
     Pool(Pool),
     /// The ranges of a `ServiceCIDR`.
     ServiceCidr(Vec<Cidr>),
+    /// The ranges of an `EgressRange`.
+    Range(Vec<Cidr>),
     /// `EgressGatewayPolicy` or `CiliumEgressGatewayPolicy`; one that cannot be obeyed has its `unfit` filled.
     Policy(Policy),
 }

@@ -41,6 +41,7 @@ pub fn write(client: &Client, write: &Write) -> Result<Option<Value>, ActError> 
     let plural = match write.kind {
         Watched::Pools => "egresspools",
         Watched::Policies => "egressgatewaypolicies",
+        Watched::Ranges => "egressranges",
         _ => "egressnodes",
     };
     let path = format!("{OURS}/{plural}/{}", write.name);

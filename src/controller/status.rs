@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::agents::Agent;
 use super::conditions::{Condition, status};
+use super::ranges;
 use super::tally::{Tallies, Tally, Unserved, tally};
 use super::world::{World, Written};
 use crate::egress::model::Pool;
@@ -41,8 +42,19 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
     for policy in &world.policies {
         put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, &policy.name));
     }
+    let outside = ranges::outside(world);
+    for range in &world.ranges {
+        let object = format!("EgressRange {}", range.name);
+        let accepted = match world.view.broken.contains(&object) {
+            true => refused(world, &object).swap_remove(0),
+            false => accepted(world, &object),
+        };
+        let conditions = vec![accepted, ranges::anywhere(&outside)];
+        put(Watched::Ranges, &range.name, range, (Map::new(), conditions));
+    }
     for (name, node) in &world.nodes {
-        put(Watched::NodeRecords, name, node, (Map::new(), vec![agent_at_work(world, &node.name)]));
+        let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
+        put(Watched::NodeRecords, name, node, (Map::new(), conditions));
     }
     all
 }
@@ -169,6 +181,10 @@ fn protected(tally: &Tally) -> Condition {
         Unserved::NoAgent => (
             "NoAgent",
             "its node never had an agent, so it leaves as the node does; let the DaemonSet run there, or keep such pods away",
+        ),
+        Unserved::Bypassed => (
+            "Bypassed",
+            "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
         ),
         Unserved::HostNetwork => (
             "HostNetwork",

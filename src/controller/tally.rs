@@ -21,6 +21,8 @@ pub enum Unserved {
     NoAgent,
     /// It shares its node's network.
     HostNetwork,
+    /// Something takes its packets past the node's forwarding.
+    Bypassed,
 }
 
 /// Pods of one policy or pool. Only pods that have a node count.
@@ -146,7 +148,7 @@ fn unserved(world: &World, decision: &Decision) -> Option<Unserved> {
     }
     let node = world.view.pods.get(&decision.pod)?.node.as_deref()?;
     match world.agent(node) {
-        Agent::Here => None,
+        Agent::Here => world.bypassed.contains(&decision.pod).then_some(Unserved::Bypassed),
         Agent::Away => Some(Unserved::AgentAway),
         Agent::Never => Some(Unserved::NoAgent),
     }

@@ -143,7 +143,7 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
         );
         assert_eq!(conditions(status)[2], "Protected=False/AgentAway");
     }
-    assert_eq!(conditions(said(&all, "node-7")), ["AgentReady=True/Heard"]);
+    assert_eq!(conditions(said(&all, "node-7"))[0], "AgentReady=True/Heard");
     let mut objects = shop();
     let mut host = pod("shop/host", "n1", &json!({"app": "cart"}));
     host["spec"]["hostNetwork"] = true.into();
@@ -153,6 +153,13 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
     assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/host", "shop/three"]));
     assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/HostNetwork");
     assert_eq!(said(&all, "p")["unprotectedPods"], json!(["shop/three"]));
+    let mut objects = shop();
+    let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+    beat["metadata"]["annotations"] = json!({"egret.dev/bypassed": "shop/one,shop/nobody"});
+    objects.push(beat);
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/one"]));
+    assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/Bypassed");
 }
 
 #[test]
@@ -180,6 +187,30 @@ fn a_pod_is_held_only_in_a_family_that_it_has() {
     };
     assert_eq!(with(&json!([{"ip": "10.244.0.5"}])), 0);
     assert_eq!(with(&json!([{"ip": "10.244.0.5"}, {"ip": "fd00:244::5"}])), 1, "the gateway has IPv4 only");
+}
+
+#[test]
+fn a_pod_with_an_address_in_no_range_is_named_with_the_knob_to_turn() {
+    let with = |ip: &str, cidrs: &str| {
+        let mut objects = shop();
+        let mut pod = pod("shop/three", "n1", &json!({}));
+        pod["status"] = json!({"podIPs": [{"ip": ip}]});
+        objects.push(pod);
+        let config = Config { cluster_cidrs: vec![cidrs.parse().unwrap()], ..Config::default() };
+        let world = World::of(&mirror(&objects), &config, |_| Agent::Here).unwrap();
+        let all = writes(&world, 1000, "t");
+        let node = said(&all, "node-7");
+        (conditions(node)[1].clone(), node["conditions"][1]["message"].as_str().unwrap().to_owned())
+    };
+    let (answer, message) = with("10.244.0.5", "10.245.0.0/16");
+    assert_eq!(answer, "AddressesInside=False/OutsideRanges");
+    assert!(
+        message.starts_with("pod shop/three has 10.244.0.5, which") && message.contains("`clusterCIDRs`"),
+        "{message}"
+    );
+    assert_eq!(with("10.244.0.5", "10.244.0.0/16").0, "AddressesInside=True/InRanges");
+    assert_eq!(with("fd00::5", "10.244.0.0/16").0, "AddressesInside=False/OutsideRanges");
+    assert_eq!(with("192.0.2.1", "10.244.0.0/16").0, "AddressesInside=True/InRanges", "the node's own");
 }
 
 #[test]
@@ -286,7 +317,8 @@ proptest! {
         for (n, (node, selected, phase)) in pods.into_iter().enumerate() {
             let labels = if selected { json!({"app": "cart"}) } else { json!({}) };
             let mut pod = pod(&format!("shop/p{n}"), ["n1", "n2", "never"][node], &labels);
-            pod["status"] = json!({"phase": (["Running", "Pending", "Failed", "Succeeded"][phase])});
+            let phase = ["Running", "Pending", "Failed", "Succeeded"][phase];
+            pod["status"] = json!({"phase": phase});
             objects.push(pod);
         }
         let mut known = mirror(&objects);

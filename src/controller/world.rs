@@ -12,6 +12,7 @@ use super::agents::Agent;
 use crate::config::Config;
 use crate::egress::model::{PodName, View};
 use crate::ipam::Block;
+use crate::kube::lease::BYPASSED;
 use crate::kube::{Mirror, Watched};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -27,6 +28,8 @@ pub struct World {
     pub pools: Vec<Written>,
     /// Our policies as they are written.
     pub policies: Vec<Written>,
+    /// Ranges as they are written.
+    pub ranges: Vec<Written>,
     /// What nodes say of themselves, by object name.
     pub nodes: Vec<(String, Written)>,
     /// The books.
@@ -35,6 +38,8 @@ pub struct World {
     pub agents: BTreeMap<String, Agent>,
     /// The same of nodes that are named somewhere and have no Node object.
     pub ghosts: BTreeMap<String, Agent>,
+    /// Pods whose node's agent says that their traffic passes it by.
+    pub bypassed: BTreeSet<PodName>,
     /// Nodes with the taint `node.kubernetes.io/out-of-service`.
     pub out_of_service: BTreeSet<String>,
     /// `spec.taints` of nodes, by node.
@@ -108,9 +113,11 @@ impl World {
                 .filter_map(|(_, pod)| pod["metadata"]["uid"].as_str().map(str::to_owned))
                 .collect(),
             ghosts,
+            bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| bypassed(beat)).collect(),
             problems: objects.problems(),
             pools: written(Watched::Pools).collect(),
             policies: written(Watched::Policies).collect(),
+            ranges: written(Watched::Ranges).collect(),
             nodes: mirror.objects(Watched::NodeRecords).map(record).collect(),
             blocks,
             view,
@@ -138,6 +145,14 @@ fn taints(mirror: &Mirror) -> impl Iterator<Item = (&str, &Value)> {
 fn is_out_of_service(taints: &Value) -> bool {
     let all = taints.as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service")
+}
+
+/// The pods that an agent's sign of life names.
+fn bypassed(beat: &Value) -> impl Iterator<Item = PodName> {
+    let said = beat["metadata"]["annotations"][BYPASSED].as_str().unwrap_or_default();
+    said.split(',')
+        .filter_map(|pod| pod.split_once('/'))
+        .map(|(namespace, name)| PodName::new(namespace, name))
 }
 
 /// The numbers of a StatefulSet's pods.

@@ -71,7 +71,7 @@ pub enum EgressSupport {
 pub struct View {
     /// Whose annotations count.
     pub support: EgressSupport,
-    /// Ranges of pods, services and nodes from the configuration.
+    /// Ranges of pods, services and nodes, from the configuration and from `EgressRange` objects.
     pub cluster_cidrs: Vec<Cidr>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<String, Namespace>,

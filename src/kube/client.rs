@@ -22,6 +22,8 @@ use super::http::{self, Body, Framing};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a watch may be silent: longer than the server lets it live. Keep-alive probes notice a dead peer long before.
 const WATCH_PATIENCE: Duration = Duration::from_secs(900);
+/// Objects in one answer to [`Client::list`].
+const PAGE: usize = 500;
 /// Longest answer that is read whole. Lists are asked for in pages.
 const LONGEST: u64 = 64 << 20;
 
@@ -75,6 +77,35 @@ impl Client {
         self.request("GET", path, None)
     }
 
+    /// Every object of a list, page by page, and the version that they are of. `path` ends with `?` or `&`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn list(&self, path: &str) -> Result<(Vec<Value>, String), ApiError> {
+        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
+        loop {
+            let mut list = match self.get(&format!("{path}limit={PAGE}&continue={next}")) {
+                // The pages' common version is too old by now: from the beginning.
+                Err(error) if error.is_expired() && !next.is_empty() => {
+                    next.clear();
+                    items.clear();
+                    continue;
+                }
+                other => other?,
+            };
+            if let Value::Array(page) = list["items"].take() {
+                items.extend(page);
+            }
+            match list["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => token.clone_into(&mut next),
+                _ => {
+                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+                    return Ok((items, version.to_owned()));
+                }
+            }
+        }
+    }
+
     /// Makes an object.
     ///
     /// # Errors
@@ -89,6 +120,15 @@ impl Client {
     /// [`ApiError::is_conflict`] if it has another version, and the others.
     pub fn replace(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
         self.request("PUT", path, Some(object))
+    }
+
+    /// Changes some fields of an object, whatever its version (RFC 7396: `null` takes a field away). For what nobody decides by:
+    /// everything else names the version that it was decided on.
+    ///
+    /// # Errors
+    /// [`ApiError::is_absent`] and the others.
+    pub fn merge(&self, path: &str, fields: &Value) -> Result<Value, ApiError> {
+        self.request("PATCH", path, Some(fields))
     }
 
     /// Deletes an object.
@@ -166,7 +206,9 @@ impl Client {
             headers.push(("authorization", value));
         }
         if body.is_some() {
-            headers.push(("content-type", "application/json"));
+            let merge = verb == "PATCH";
+            let kind = if merge { "application/merge-patch+json" } else { "application/json" };
+            headers.push(("content-type", kind));
         }
         let path = format!("{}{path}", self.access.prefix);
         Ok(http::request(verb, &path, &headers, body))

@@ -12,6 +12,9 @@ use super::error::ApiError;
 /// Their list, in [`super::HOME`].
 pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases";
 
+/// Annotation of an agent's Lease: clients whose traffic passes its node by.
+pub const BYPASSED: &str = "egret.dev/bypassed";
+
 /// `spec` of a Lease. A field that is missing is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -56,9 +59,26 @@ pub fn read(client: &Client, name: &str) -> Result<Option<Found>, ApiError> {
 /// # Errors
 /// [`ApiError::is_conflict`] if somebody else was faster, and the others.
 pub fn write(client: &Client, name: &str, spec: &LeaseSpec, seen: Option<&str>) -> Result<Found, ApiError> {
+    noting(client, name, spec, "", seen)
+}
+
+/// The same, with the clients that an agent knows to be bypassed: `namespace/name`, separated by commas.
+///
+/// # Errors
+/// As [`write`].
+pub fn noting(
+    client: &Client,
+    name: &str,
+    spec: &LeaseSpec,
+    bypassed: &str,
+    seen: Option<&str>,
+) -> Result<Found, ApiError> {
     let mut object = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec,
     });
+    if !bypassed.is_empty() {
+        object["metadata"]["annotations"][BYPASSED] = bypassed.into();
+    }
     let written = match seen {
         None => client.create(LEASES, &object)?,
         Some(version) => {

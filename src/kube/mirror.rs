@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Reading};
+use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Endpoint, Pairs};
 use crate::egress::serving::Life;
@@ -37,6 +38,8 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     /// Versions of objects that were asked for by themselves, and are ahead of the watch.
     ahead: BTreeMap<String, u64>,
+    /// What we have told people in an annotation: no part of the objects, or each word would be a change.
+    told: BTreeMap<String, String>,
 }
 
 /// The objects of a cluster, as far as somebody needs them.
@@ -65,6 +68,7 @@ impl Mirror {
         let lived = lives != self.lives;
         self.lives = lives;
         let kept = self.kinds.entry(kind).or_default();
+        kept.told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
         // What is ahead of the list is not taken back by it.
         let reached = kept.reached;
         kept.ahead.retain(|_, seen| *seen > reached);
@@ -113,7 +117,7 @@ impl Mirror {
         }
         kept.ahead.remove(&name);
         kept.outlived.remove(&name);
-        let changed = kept.put(name, now);
+        let changed = kept.put(name, object, now);
         self.live(kind, object) || changed
     }
 
@@ -127,7 +131,7 @@ impl Mirror {
         }
         kept.ahead.insert(name(object), seen);
         kept.outlived.remove(&name(object));
-        let changed = kept.put(name(object), now);
+        let changed = kept.put(name(object), object, now);
         self.live(kind, object) || changed
     }
 
@@ -152,6 +156,7 @@ impl Mirror {
             return false;
         }
         kept.ahead.remove(&name);
+        kept.told.remove(&name);
         let changed = kept.objects.remove(&name).is_some();
         kept.generation += u64::from(changed);
         if kind == Watched::Pods {
@@ -165,6 +170,10 @@ impl Mirror {
         let kept = self.kinds.entry(kind).or_default();
         let changed = kept.lost.as_deref() != Some(why);
         kept.lost = Some(why.to_owned());
+        // Definitions and roles of an earlier release know nothing of it: then there are none, until somebody says otherwise.
+        let unknown = kind.is_new() && !kept.synced;
+        kept.synced |= unknown;
+        kept.generation += u64::from(unknown);
         changed
     }
 
@@ -232,6 +241,11 @@ impl Mirror {
         self.kinds.get(&kind)?.objects.get(name)
     }
 
+    /// What a pod's annotation tells people of its addresses. Nobody decides by it.
+    pub fn told(&self, pod: &str) -> Option<&str> {
+        self.kinds.get(&Watched::Pods)?.told.get(pod).map(String::as_str)
+    }
+
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
@@ -278,7 +292,11 @@ impl Mirror {
 }
 
 impl Kept {
-    fn put(&mut self, name: String, now: Value) -> bool {
+    fn put(&mut self, name: String, object: &Value, now: Value) -> bool {
+        match told(object) {
+            Some(told) => _ = self.told.insert(name.clone(), told),
+            None => _ = self.told.remove(&name),
+        }
         let changed = self.objects.get(&name) != Some(&now);
         self.generation += u64::from(changed);
         self.objects.insert(name, now);
@@ -331,6 +349,10 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+fn told(object: &Value) -> Option<String> {
+    object["metadata"]["annotations"][EGRESS_ADDRESSES].as_str().map(str::to_owned)
+}
+
 /// An object without what nobody here reads: an event about that is no change, and it takes no memory.
 fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
@@ -343,11 +365,11 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Beats => &["name", "resourceVersion"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
         Watched::NodeRecords if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
-        Watched::Pools | Watched::Policies if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
         Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
@@ -366,7 +388,7 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         }
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
-        Watched::Pools | Watched::Policies | Watched::NodeRecords if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
             keep("spec", &[]);
             keep("status", &[]);
         }
@@ -375,6 +397,13 @@ fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        // Ours, of what the pod does: read back, it would be a reason for itself.
+        annotations.remove(EGRESS_ADDRESSES);
+        if annotations.is_empty()
+            && let Some(metadata) = now["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
     }
     now
 }

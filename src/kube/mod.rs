@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod http;
 pub mod lease;
+pub mod look;
 pub mod mirror;
 pub mod watch;
 pub mod watched;

@@ -10,16 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::{Client, Event};
 use super::error::ApiError;
 use super::mirror::Mirror;
 use super::watched::{Reach, Watched};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-/// Objects in one answer.
-const PAGE: usize = 500;
 /// How long the server lets a watch live; then it is begun anew from where it was.
 const WATCH_SECONDS: u64 = 300;
 /// The same while objects are in force that went with their definition: at its end the list is asked for again.
@@ -186,28 +182,16 @@ impl Follower {
 
     /// Every object, page by page; the version that they are of.
     fn list(&self) -> Result<Option<String>, ApiError> {
-        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
-        loop {
-            let mut list = self.client.get(&format!("{}limit={PAGE}&continue={next}", self.path))?;
-            if let Value::Array(page) = list["items"].take() {
-                items.extend(page);
-            }
-            match list["metadata"]["continue"].as_str() {
-                Some(token) if !token.is_empty() => token.clone_into(&mut next),
-                _ => {
-                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-                    let loses = self.mirror().would_lose(self.kind, &items);
-                    if loses && !self.is_defined()? {
-                        return Err(self.undefined());
-                    }
-                    self.change(|mirror| {
-                        mirror.reached(self.kind, &version);
-                        mirror.listed(self.kind, &items)
-                    });
-                    return Ok(Some(version));
-                }
-            }
+        let (items, version) = self.client.list(&self.path)?;
+        let loses = self.mirror().would_lose(self.kind, &items);
+        if loses && !self.is_defined()? {
+            return Err(self.undefined());
         }
+        self.change(|mirror| {
+            mirror.reached(self.kind, &version);
+            mirror.listed(self.kind, &items)
+        });
+        Ok(Some(version))
     }
 
     /// Changes from a version on, until the server ends the watch. The version that was reached; `None`: list again.

@@ -19,6 +19,8 @@ pub enum Watched {
     Endpoints,
     /// What nodes say of themselves.
     NodeRecords,
+    /// Ranges that are inside the cluster, said once for all nodes.
+    Ranges,
     /// Books of leases. This and the next two are the controller's affair.
     Blocks,
     /// StatefulSets: their pods' leases outlive containers.
@@ -68,7 +70,7 @@ impl Default for Reach {
 
 impl Watched {
     /// All that a node needs.
-    pub const ALL: [Watched; 15] = [
+    pub const ALL: [Watched; 16] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -77,6 +79,7 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::Ranges,
         Watched::CalicoPools,
         Watched::StoredCalicoPools,
         Watched::CalicoPolicies,
@@ -87,7 +90,7 @@ impl Watched {
     ];
 
     /// All that the controller needs.
-    pub const CLUSTER: [Watched; 11] = [
+    pub const CLUSTER: [Watched; 12] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -96,6 +99,7 @@ impl Watched {
         Watched::Policies,
         Watched::Endpoints,
         Watched::NodeRecords,
+        Watched::Ranges,
         Watched::Blocks,
         Watched::StatefulSets,
         Watched::Beats,
@@ -112,6 +116,7 @@ impl Watched {
             Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
+            Watched::Ranges => ("egret.dev/v1alpha1", "EgressRange"),
             Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
             Watched::StatefulSets => ("apps/v1", "StatefulSet"),
             Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
@@ -138,6 +143,7 @@ impl Watched {
             Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
             Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
             Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
+            Watched::Ranges => "/apis/egret.dev/v1alpha1/egressranges?".to_owned(),
             Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
             Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
             Watched::Beats => format!("{}?", crate::kube::lease::LEASES),
@@ -163,6 +169,11 @@ impl Watched {
     /// Servers before Kubernetes 1.33 do not know it, and there is nothing to wait for.
     pub fn is_optional(self) -> bool {
         self == Watched::ServiceCidrs
+    }
+
+    /// Whether clusters may not know it yet: what cannot be seen of it from the first is taken as absent.
+    pub(super) fn is_new(self) -> bool {
+        self == Watched::Ranges
     }
 
     /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.

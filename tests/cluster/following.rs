@@ -10,7 +10,7 @@ use egret::kube::{Following, Mirror, Watched};
 use egret::store::objects::Objects;
 
 use crate::server::server;
-use crate::world::{alone, client_of};
+use crate::world::{alone, client_of, forget};
 
 const WORLD: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}
@@ -77,6 +77,7 @@ pub(crate) fn until(following: &Following, what: impl Fn(&Mirror) -> bool) -> Du
 fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
+    forget(&client);
     let (well, said) = server().kubectl(&["apply", "--server-side", "-f", "-"], WORLD.as_bytes());
     assert!(well, "{said}");
     let following = Following::start(&client, "here").unwrap();
@@ -138,7 +139,7 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
     let following = Following::start(&client, "here").unwrap();
-    until(&following, |mirror| mirror.lost().len() == 8);
+    until(&following, |mirror| mirror.lost().len() == 9);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
     let (_, why) = &mirror.lost()[0];

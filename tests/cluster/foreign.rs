@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use egret::config::{Config, Project};
 use egret::egress::explain::Verdict;
 use egret::egress::list::{Row, list};
-use egret::egress::model::PodName;
+use egret::egress::model::{PodName, PoolKind};
 use egret::kube::Client;
 use egret::problem::Problem;
 use egret::store::objects::Objects;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::proxy::{Fate, Proxy};
 use crate::server::{root, server};
 use crate::trouble::{Follower, follow_adopting};
-use crate::world::{alone, client_of};
+use crate::world::{alone, client_of, forget};
 
 fn apply(text: &str) {
     let (well, said) =
@@ -141,18 +141,6 @@ fn at_work(client: &Client, name: &str, ready: u32) {
     assert!(well, "{said}");
 }
 
-fn forget(client: &Client) {
-    for path in [
-        "/apis/projectcalico.org/v3/ippools",
-        "/apis/projectcalico.org/v3/egressgatewaypolicies",
-        "/apis/cilium.io/v2/ciliumegressgatewaypolicies",
-        "/apis/egret.dev/v1alpha1/egressendpoints",
-        "/apis/egret.dev/v1alpha1/egressnodes",
-    ] {
-        client.delete(path).unwrap();
-    }
-}
-
 #[test]
 fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_it_is_at_work() {
     let _alone = alone();
@@ -194,6 +182,7 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
         has(lines, &["0.0.0.0/0 held"]) && problems.iter().any(told)
     });
     let pools: Vec<_> = Objects::look(&adopted.dir).unwrap().pools().map(|(_, pool)| pool).collect();
+    let pools: Vec<_> = pools.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect();
     assert_eq!(pools.len(), 2);
     assert!(pools.iter().all(|pool| !pool.source.is_pool()), "{pools:?}");
     at_work(&client, "calico-node", 0);

@@ -12,8 +12,10 @@ mod controller;
 mod definitions;
 mod following;
 mod foreign;
+mod installation;
 mod others;
 mod proxy;
+mod questions;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use egret::config::Config;
 use egret::kube::{Following, Mirror, Watched};
+use egret::node::embedded::now_nanos;
 use egret::store::objects::Objects;
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use crate::following::until;
 use crate::world::{alone, client_of};
 
 const POOLS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/egresspools.egret.dev";
+
+const ENDPOINTS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/egressendpoints.egret.dev";
 
 /// As a release whose definition had no rules would have taken them.
 const ODD: [(&str, &str); 3] = [
@@ -98,4 +101,54 @@ fn records_that_cannot_be_read_are_as_if_they_were_not_there() {
     for n in 7..=9 {
         client.delete(&format!("/apis/egret.dev/v1alpha1/egressnodes/node-{n}")).unwrap();
     }
+}
+
+/// A later release knows a state and a field that this one does not.
+#[test]
+fn an_agent_that_is_older_than_the_definitions_uses_what_it_understands() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    let replace = |change: &dyn Fn(&mut Value)| loop {
+        let mut definition = client.get(ENDPOINTS).unwrap();
+        change(&mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]);
+        match client.replace(ENDPOINTS, &definition) {
+            Err(error) if error.is_conflict() => {}
+            outcome => return drop(outcome.unwrap()),
+        }
+    };
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let ours = client.get(ENDPOINTS).unwrap().pointer(schema).unwrap().clone();
+    replace(&|spec| {
+        spec["properties"]["weight"] = json!({"type": "integer"});
+        spec["properties"]["state"]["enum"].as_array_mut().unwrap().push("resting".into());
+    });
+    let started = std::time::Instant::now();
+    for (name, vni, state) in [("later-ready", 5003, "ready"), ("later-resting", 5004, "resting")] {
+        let spec = json!({"pod": "gw/g", "attachment": format!("net/{name}/eth0"), "node": "there", "underlay": ["172.31.0.2"],
+            "vni": vni, "mac": "02:67:0a:4d:00:03", "addresses": [{"ip": "10.77.0.3", "pool": "p"}], "state": state, "generation": 1,
+            "weight": 3});
+        let object = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint", "metadata": {"name": name}, "spec": spec});
+        while let Err(error) = client.create("/apis/egret.dev/v1alpha1/egressendpoints", &object) {
+            assert!(started.elapsed().as_secs() < 20 && !error.is_conflict(), "{error}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    let following = Following::start(&client, "here").unwrap();
+    until(&following, Mirror::is_synced);
+    let seen: Vec<u32> = following.mirror().endpoints().iter().map(|endpoint| endpoint.vni).collect();
+    client.delete("/apis/egret.dev/v1alpha1/egressendpoints").unwrap();
+    replace(&|spec| *spec = ours.clone());
+    assert_eq!(seen, [5003], "a state that is not understood is none to send traffic by");
+}
+
+/// The wall clock may be set back between two pods of a node with one address; the later one's rules count all the same.
+#[test]
+fn adds_are_put_in_order_by_a_clock_that_nobody_sets() {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let (first, second) = (now_nanos(), now_nanos());
+    assert!(first <= second);
+    assert!(
+        u128::from(first) > wall + 1_000_000_000 * 3600 * 24 * 365,
+        "those of an earlier release were before"
+    );
 }

@@ -137,7 +137,6 @@ fn a_block_that_others_write_meanwhile_is_read_again_and_if_that_never_ends_it_i
 
 #[test]
 fn a_server_that_answers_nothing_is_waited_for_ten_seconds_and_named() {
-    let _alone = alone();
     client_of("admin");
     let proxy = Proxy::start();
     proxy.judge(|_| Fate::Silence);

@@ -3,13 +3,15 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
     ("log", &[]),
+    // Files of a node's runtime; it knows nothing of what Egret does.
+    ("install", &[]),
     ("kernel", &["addr"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
@@ -21,10 +23,13 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("kube", &["addr", "api", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    // The cluster behind it is its own affair: `node` knows a trait.
+    // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
     (
         "agent",
-        &["addr", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"],
+        &[
+            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
+            "store",
+        ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
     ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
@@ -39,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "config",
             "controller",
             "egress",
+            "install",
             "ipam",
             "kernel",
             "kube",

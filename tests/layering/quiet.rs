@@ -30,6 +30,7 @@ fn is_pure(path: &str) -> bool {
         "controller/agents.rs",
         "controller/conditions.rs",
         "controller/election.rs",
+        "controller/ranges.rs",
         "controller/reclaim.rs",
         "controller/status.rs",
         "controller/tally.rs",

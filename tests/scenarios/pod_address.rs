@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use egret::addr::Family;
-use egret::testbed::{Masquerade, Outside, Pod, Primary, Topology, pod_networks};
+use egret::testbed::{Masquerade, Outside, Pod, Primary, Topology, node_address, pod_networks};
 
 use crate::lab::{Lab, nodes};
 
@@ -110,6 +110,23 @@ fn a_pod_whose_address_lies_elsewhere_does_not_start_as_a_gateway() {
     lab.pod_object("gw/g", &[("egress-code", "red")], &[("egret.dev/ipv4pools", "[\"far\"]")], 1).unwrap();
     let error = lab.add_pod(1, "gw/g").unwrap_err().to_string();
     assert!(error.contains("must have an address of pool `far` (10.99.0.0/24)"), "{error}");
+}
+
+/// Where the pool hides its gateways, the outside sees the node, although no masquerade of the primary does it.
+#[test]
+fn with_nat_outgoing_the_outside_sees_the_gateways_node() {
+    let lab = raise(Topology { masquerade: Masquerade::None, ..nodes(2) });
+    lab.object(&format!(
+        "{{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {{name: own}}, spec: {{cidr: '{}', source: PodAddress, \
+         natOutgoing: true, gatewayNamespaces: all(), clientNamespaces: all()}}}}",
+        pod_networks(Family::V4)
+    ))
+    .unwrap();
+    let gateway = gateway(&lab, 1, "gw/g", &OWN);
+    let expected = BTreeSet::from([node_address(1, Family::V4), gateway.address(Family::V6).unwrap()]);
+    for (node, name) in [(1, "c1"), (2, "c2")] {
+        assert_eq!(lab.leaves_as_predicted(&lab.client(node, name)), expected, "{name}");
+    }
 }
 
 /// The gateway goes: its flows are told, and clients are held, never let out by another address.

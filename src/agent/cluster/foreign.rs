@@ -29,7 +29,7 @@ pub(super) fn of(kind: Watched) -> Option<Project> {
 }
 
 /// Files of the copy with their objects.
-pub(super) fn served(mirror: &Mirror, adopted: &BTreeSet<Project>) -> Vec<(&'static str, Vec<Value>)> {
+pub fn served(mirror: &Mirror, adopted: &BTreeSet<Project>) -> Vec<(&'static str, Vec<Value>)> {
     let calico = Stand::of(mirror, adopted, Project::Calico);
     let cilium = Stand::of(mirror, adopted, Project::Cilium);
     let pools = both(mirror, Watched::CalicoPools, Watched::StoredCalicoPools);

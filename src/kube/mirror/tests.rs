@@ -99,3 +99,17 @@ fn how_a_pod_is_is_news_and_no_reason_to_plan() {
     mirror.gone(Watched::Pods, &pod(Value::Null, Value::Null));
     assert_eq!(mirror.life("gw/one"), None);
 }
+
+#[test]
+fn what_people_are_told_of_a_pod_is_kept_beside_it_and_is_no_change() {
+    let pod = |annotations: Value| json!({"metadata": {"namespace": "shop", "name": "cart", "annotations": annotations}});
+    let mut mirror = Mirror::default();
+    mirror.listed(Watched::Pods, &[pod(json!({}))]);
+    let said = pod(json!({"egret.dev/egress-addresses": "10.10.10.0"}));
+    assert!(!mirror.is(Watched::Pods, &said) && !mirror.listed(Watched::Pods, std::slice::from_ref(&said)));
+    assert_eq!(mirror.told("shop/cart"), Some("10.10.10.0"));
+    let (_, reading) = &mirror.readings()[0];
+    assert_eq!(reading.problems, []);
+    assert!(!mirror.is(Watched::Pods, &pod(json!({}))));
+    assert_eq!(mirror.told("shop/cart"), None);
+}

@@ -14,9 +14,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::image::{Compiled, FileRecord, FileRow, Image, Verdict, slot};
 use super::stamp::Stamp;
-use crate::api::overlap::overlaps;
+use crate::api::overlap::{Use, overlaps};
 use crate::api::{Kind, Object, Reading};
-use crate::egress::model::{Pool, PoolKind};
+use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
 
 /// The record of a file that has not changed.
@@ -72,7 +72,7 @@ fn body(object: &Object) -> Vec<u8> {
         Object::Pod(pod) => serde_json::to_vec(pod),
         Object::Node(node) => serde_json::to_vec(node),
         Object::Pool(pool) => serde_json::to_vec(pool),
-        Object::ServiceCidr(cidrs) => serde_json::to_vec(cidrs),
+        Object::ServiceCidr(cidrs) | Object::Range(cidrs) => serde_json::to_vec(cidrs),
         Object::Policy(policy) => serde_json::to_vec(policy),
     };
     // An object that could not be written would count as broken, so what names it is held.
@@ -183,23 +183,20 @@ fn twice(loser: &Winner<'_>, winner: &Winner<'_>) -> Problem {
 /// The pools that lose their addresses to another, each with the problem that says so.
 fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f str, Problem)> {
     let pools = slot(Kind::EgressPool);
-    let mut read = Vec::new();
+    let mut ranges = Vec::new();
     for ((_, name), winner) in objects.range((pools, "")..(pools + 1, "")) {
         if let Ok(pool) = serde_json::from_slice::<Pool>(&winner.object.body) {
-            read.push((*name, pool));
+            let usage = match (pool.kind, pool.source) {
+                (PoolKind::EgressPool, PoolSource::Pool) => Use::Leased,
+                (PoolKind::EgressPool, PoolSource::PodAddress) => Use::Pods,
+                (PoolKind::IPPool, PoolSource::Pool) => Use::Calicos,
+                (PoolKind::IPPool, PoolSource::PodAddress) => Use::CalicosPods,
+            };
+            ranges.push((*name, pool.cidr, usage));
         }
     }
-    // A range of pods' own addresses is usually one of Calico's too: there both mean the same addresses, and neither is leased.
-    let leasing = read.iter().filter(|(_, pool)| pool.source.is_pool());
-    let ours = read.iter().filter(|(_, pool)| pool.kind == PoolKind::EgressPool);
-    let range = |(name, pool): &(&'f str, Pool)| (*name, pool.cidr);
-    let mut found = overlaps(&leasing.map(range).collect::<Vec<_>>());
-    found.extend(overlaps(&ours.map(range).collect::<Vec<_>>()));
-    let mut lost: Vec<(&str, Problem)> = Vec::new();
-    for overlap in found {
-        if lost.iter().any(|(name, _)| *name == overlap.loser) {
-            continue;
-        }
+    let mut lost = Vec::new();
+    for overlap in overlaps(&ranges) {
         let (loser, winner) = (objects.get(&(pools, overlap.loser)), objects.get(&(pools, overlap.winner)));
         let (Some(loser), Some(winner)) = (loser, winner) else { continue };
         let message = format!(
