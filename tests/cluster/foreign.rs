@@ -187,6 +187,7 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
     assert!(pools.iter().all(|pool| !pool.source.is_pool()), "{pools:?}");
     at_work(&client, "calico-node", 0);
     becomes(&adopted, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 gateway 10.10.10.0"]));
+    drop((adopted, strange)); // else they say again what is forgotten now
     forget(&client);
 }
 
@@ -241,5 +242,6 @@ fn ciliums_guide_is_decided_where_it_is_adopted_also_when_its_definition_comes_l
     });
     at_work(&client, "cilium", 0);
     becomes(&adopted, "default/bot", served);
+    drop((adopted, strange)); // else they say again what is forgotten now
     forget(&client);
 }

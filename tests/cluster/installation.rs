@@ -74,6 +74,14 @@ fn all_of_deploy_is_taken_and_once_more_changes_nothing() {
     for object in ["daemonset.apps/egret-agent", "deployment.apps/egret-controller", "configmap/egret"] {
         assert!(said.contains(&format!("{object} serverside-applied")), "{said}");
     }
+    for file in std::fs::read_dir(root().join("deploy/crds")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let definition = file.trim_end_matches(".egret.dev.yaml");
+        assert!(
+            said.contains(&format!("/{definition}.egret.dev serverside-applied")),
+            "{file} is not in kustomization.yaml"
+        );
+    }
     let generation = |_| {
         kubectl(
             &["get", "ds", "-n", "egret-system", "egret-agent", "-o", "jsonpath={.metadata.generation}"],

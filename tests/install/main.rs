@@ -17,7 +17,7 @@ const POOL: &str = r#"
 apiVersion: egret.dev/v1alpha1
 kind: EgressPool
 metadata: {name: red}
-spec: {cidr: 172.31.0.128/28, gatewayNamespaces: projectcalico.org/name == 'gw', clientNamespaces: all()}
+spec: {cidr: 172.31.0.128/31, gatewayNamespaces: projectcalico.org/name == 'gw', clientNamespaces: all()}
 "#;
 
 fn pod(namespace: &str, name: &str, more: &str) -> String {
