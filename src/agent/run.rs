@@ -3,6 +3,8 @@
 //! In: how to be configured. Out: nothing, until it is told to end. Never: decides what is due ([`Schedule`]) or does it
 //! (`work`). One thread: every job is short, and two at once would wait for the same lock.
 
+mod start;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -10,8 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 
 use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
@@ -33,6 +34,7 @@ use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::node::thin::door;
 use crate::store::{Guard, LockError, lock};
+use start::{first_heard, signals};
 
 /// How long a job waits for the node's lock before it lets the others go first.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -137,19 +139,6 @@ pub fn run(
     run.serve()
 }
 
-/// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
-/// was, before we were told to end.
-fn first_heard(cluster: &Cluster, signals: &SignalFd, known: &Known) -> bool {
-    while !cluster.is_synced() {
-        known.beat();
-        if let Ok(Some(_)) = signals.read_signal() {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
-}
-
 /// The process that holds the agent's lock of a node; `None` if there is no agent.
 pub fn running(memory: &Memory) -> Option<LockError> {
     let path = memory.dir().join(LOCK);
@@ -179,16 +168,6 @@ fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {
         Err(busy @ LockError::Busy { .. }) => Err(AgentError::Another(busy)),
         Err(error) => Err(AgentError::Unable(error.to_string())),
     }
-}
-
-/// SIGTERM and SIGINT are read between two jobs, so that none is cut in half. What is wired stays.
-fn signals() -> Result<SignalFd, String> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGINT);
-    set.thread_block().map_err(|e| format!("signals cannot be blocked: {e}"))?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| format!("signals cannot be read: {e}"))
 }
 
 struct Run<'a> {

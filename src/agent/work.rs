@@ -4,6 +4,7 @@
 //! that a moment only; says when a job is due.
 
 mod addresses;
+mod counts;
 mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +12,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::addr::Cidr;
 use crate::agent::announcing::Announcing;
 use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
 use crate::agent::files::{self, Identity};
-use crate::agent::health::{self, Known};
+use crate::agent::health::Known;
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
@@ -30,7 +30,6 @@ use crate::node::memory::Applied;
 use crate::node::standing::{EXEMPT, Standings};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
-use crate::store::endpoints;
 
 /// Where configurations come from: flags, a file, or what the plugin was last called with.
 pub(super) type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
@@ -349,41 +348,6 @@ impl<'a> Agent<'a> {
         self.state.is(health, now());
         self.known.is(&self.state);
         self.write();
-    }
-
-    /// Counts a job that ended.
-    pub(super) fn count(&mut self, job: &str, seconds: f64, failed: bool) {
-        let metrics = &self.known.metrics;
-        metrics.add("egret_reconcile_runs_total", &[job], 1);
-        metrics.add("egret_reconcile_failures_total", &[job], u64::from(failed));
-        metrics.add("egret_reconcile_steps_total", &[job], std::mem::take(&mut self.steps) as u64);
-        metrics.took("egret_reconcile_duration_seconds", &[job], seconds);
-        if !failed && matches!(job, "check" | "update") {
-            #[allow(clippy::cast_precision_loss, reason = "Unix times are far below 2^53")]
-            metrics.set("egret_reconcile_last_success_timestamp_seconds", &[], now() as f64);
-        }
-        if matches!(job, "update" | "recall") {
-            self.count_node();
-        }
-    }
-
-    /// The plan and this node's gateways in numbers.
-    fn count_node(&self) {
-        health::count_plan(&self.known.metrics, self.applied.as_ref().map(|applied| &applied.plan));
-        let Ok((endpoints, _)) = endpoints::list(&self.node.dir) else { return };
-        let ours: Vec<_> = endpoints.into_iter().filter(|e| e.node == self.node.name).collect();
-        let mut leases: BTreeMap<String, BTreeSet<Cidr>> = BTreeMap::new();
-        let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for address in ours.iter().flat_map(|endpoint| &endpoint.addresses) {
-            let size = self.block_sizes.get(&address.pool).copied();
-            let size = size.unwrap_or(if address.ip.is_ipv4() { 31 } else { 127 });
-            leases.entry(address.pool.clone()).or_default().insert(Cidr::covering(address.ip, size));
-            counts.entry(address.pool.clone()).or_default().0 += 1;
-        }
-        for (pool, blocks) in leases {
-            counts.entry(pool).or_default().1 = blocks.len();
-        }
-        health::count_gateways(&self.known.metrics, ours.iter().map(|e| e.state), &counts);
     }
 
     /// Writes the agent's own file, if it says something else.

@@ -2,6 +2,8 @@
 //!
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
+mod prepared;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,9 @@ use crate::node::update::{GATEWAY_UNREACHABLE, Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 
+pub use prepared::Prepared;
+pub(super) use prepared::prepare;
+
 /// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
 const IN_PASSING: Duration = Duration::from_millis(20);
 
@@ -37,44 +42,6 @@ struct Asking {
     view: View,
     attachment: Attachment,
     role: Role,
-}
-
-/// An ADD that is ready to be carried out.
-pub struct Prepared {
-    node: Embedded,
-    asking: Asking,
-    ahead: Option<Ahead>,
-}
-
-/// The part of ADD that may wait for others, before any lock: what the pod is, and in a cluster its leases.
-///
-/// # Errors
-/// As [`crate::cni::Node::add`].
-pub(super) fn prepare(node: Embedded, request: &Request) -> Result<Prepared, CniError> {
-    let asking = ask(&node, request)?;
-    let ahead = node.claim_ahead(&asking.view, &asking.attachment, asking.role)?;
-    Ok(Prepared { node, asking, ahead })
-}
-
-impl Prepared {
-    /// The part that changes this node. Waits for nobody but for its locks.
-    ///
-    /// # Errors
-    /// As [`crate::cni::Node::add`]; then, too, [`Prepared::settle`] must follow.
-    pub fn carry_out(&mut self) -> Result<(), CniError> {
-        add(&mut self.node, &self.asking, self.ahead.as_ref())
-    }
-
-    /// After it, without any lock: what was claimed for an ADD that failed is given back.
-    ///
-    /// # Errors
-    /// The one that it is told.
-    pub fn settle(self, outcome: Result<(), CniError>) -> Result<(), CniError> {
-        if let (true, Some(ahead)) = (outcome.is_err(), self.ahead) {
-            self.node.abandon(ahead);
-        }
-        outcome
-    }
 }
 
 fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
