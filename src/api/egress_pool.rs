@@ -20,7 +20,9 @@
 
 use super::Object;
 use super::fields::{Findings, Section};
-use super::pool::{self, DefaultBlock, PERMISSION_RULES, RANGE_RULES};
+use super::pool::{
+    self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, PERMISSION_RULES, RANGE_RULES,
+};
 use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
 use crate::egress::model::{Announce, Pool, PoolKind, PoolSource};
 
@@ -40,9 +42,7 @@ const SPEC: &[Field] = &[
         Shape::Number(0, 128),
         "Prefix length of a block: 20 to 32 for IPv4, 116 to 128 for IPv6; 31 and 127, or the pool's own where that is longer, if absent.",
     ),
-    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.")
-        .or("all()")
-        .selects(),
+    NODE_SELECTOR,
     field(
         "gatewayNamespaces",
         Shape::Text,
@@ -63,21 +63,17 @@ const SPEC: &[Field] = &[
         "Where the address comes from. PodAddress: nothing is leased; a gateway's pod has an address of this range already.",
     )
     .or("Pool"),
-    field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
+    NAT_OUTGOING,
     field("strictAffinity", Shape::Flag, "Never borrow from another node's block.").or("false"),
     field("announce", Shape::Choice(&["Auto", "None"]), "How the outside finds the way to a lease.")
         .or("Auto"),
     field("cooldownSeconds", Shape::Number(0, 604_800), "Rest of a freed address, in seconds.").or("60"),
-    field("disabled", Shape::Flag, "No new leases.").or("false"),
+    DISABLED,
 ];
 
 /// Absent, the block is the usual one or the pool, whatever is smaller: nothing to check.
 const BLOCK_RULES: &[Rule] = &[
-    rule(
-        "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
-         : self.blockSize >= 20 && self.blockSize <= 32)",
-        "blockSize is not between 20 and 32, the sizes for IPv4, or 116 and 128, those for IPv6",
-    ),
+    BLOCK_SIZE,
     rule(
         "!has(self.blockSize) || (isCIDR(self.cidr) ? self.blockSize >= cidr(self.cidr).prefixLength() \
          : !isIP(self.cidr) || self.blockSize == (self.cidr.contains(':') ? 128 : 32))",
@@ -96,11 +92,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let spec = root.section("spec", findings);
     spec.closed(findings);
     let range = pool::range(&spec, BLOCK, findings);
-    let node_selector = match spec.text("nodeSelector", findings) {
-        None => Some("all()".to_owned()),
-        Some(text) if text.trim().is_empty() => Some("all()".to_owned()),
-        Some(text) => pool::selector(&spec.path("nodeSelector"), text, findings),
-    };
+    let node_selector = pool::node_selector(&spec, findings);
     let mut permission = |key: &str| {
         let text = spec.text(key, findings)?;
         pool::permission(&spec.path(key), text, findings)

@@ -7,7 +7,7 @@
 
 use super::Object;
 use super::fields::{Findings, Section};
-use super::pool::{self, DefaultBlock, RANGE_RULES};
+use super::pool::{self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, RANGE_RULES};
 use super::shape::{CIDR, Field, METADATA, Rule, Shape, field, rule};
 use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
 
@@ -31,11 +31,7 @@ pub(super) const FIELDS: &[Field] = &[
 
 /// Calico's blocks do not shrink to their pool.
 const BLOCK_RULES: &[Rule] = &[
-    rule(
-        "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
-         : self.blockSize >= 20 && self.blockSize <= 32)",
-        "blockSize is not between 20 and 32, the sizes for IPv4, or 116 and 128, those for IPv6",
-    ),
+    BLOCK_SIZE,
     rule(
         "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize \
          : self.cidr.contains(':') ? 122 : 26)",
@@ -51,9 +47,7 @@ const SPEC: &[Field] = &[
         Shape::Number(0, 128),
         "Prefix length of a block: 20 to 32 (26 if absent), for IPv6 116 to 128 (122).",
     ),
-    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.")
-        .or("all()")
-        .selects(),
+    NODE_SELECTOR,
     field(
         "assignmentMode",
         Shape::Choice(&["Automatic", "Manual"]),
@@ -61,8 +55,8 @@ const SPEC: &[Field] = &[
     )
     .or("Automatic"),
     field("namespaceSelector", Shape::Text, "Has no effect on egress."),
-    field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
-    field("disabled", Shape::Flag, "No new leases.").or("false"),
+    NAT_OUTGOING,
+    DISABLED,
 ];
 
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
@@ -71,11 +65,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let annotations = metadata.pairs("annotations", findings);
     let spec = root.section("spec", findings);
     let range = pool::range(&spec, BLOCK, findings);
-    let selector = match spec.text("nodeSelector", findings) {
-        None => Some("all()".to_owned()),
-        Some(text) if text.trim().is_empty() => Some("all()".to_owned()),
-        Some(text) => pool::selector(&spec.path("nodeSelector"), text, findings),
-    };
+    let selector = pool::node_selector(&spec, findings);
     let manual = spec.choice("assignmentMode", &[("Automatic", false), ("Manual", true)], findings);
     let node_selector = if manual == Some(true) { Some("!all()".to_owned()) } else { selector };
     if let Some(text) = spec.text("namespaceSelector", findings)

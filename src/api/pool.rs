@@ -3,7 +3,7 @@
 //! A pool is right by construction: masked, its block inside it, no address in it that could never be a source.
 
 use super::fields::{Findings, Section};
-use super::shape::{Rule, rule};
+use super::shape::{Field, Rule, Shape, field, rule};
 use crate::addr::{Cidr, CidrError, Family};
 use crate::egress::selector::Selector;
 
@@ -43,6 +43,23 @@ pub(super) const RANGE_RULES: &[Rule] = &[
          choose a range that is routed to your nodes",
     ),
 ];
+
+/// The sizes that both kinds of pool may be cut into.
+pub(super) const BLOCK_SIZE: Rule = rule(
+    "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
+     : self.blockSize >= 20 && self.blockSize <= 32)",
+    "blockSize is not between 20 and 32, the sizes for IPv4, or 116 and 128, those for IPv6",
+);
+
+pub(super) const NODE_SELECTOR: Field =
+    field("nodeSelector", Shape::Text, "Selector over the nodes that may use the pool unasked.")
+        .or("all()")
+        .selects();
+
+pub(super) const NAT_OUTGOING: Field =
+    field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false");
+
+pub(super) const DISABLED: Field = field("disabled", Shape::Flag, "No new leases.").or("false");
 
 /// A permission is never given by an oversight.
 pub(super) const PERMISSION_RULES: &[Rule] = &[rule(
@@ -144,6 +161,14 @@ pub(super) fn refuse_cidr(path: &str, text: &str, error: &CidrError, findings: &
         CidrError::HostBits(..) => "CidrHostBits",
     };
     findings.wrong(path, text, reason, error.to_string());
+}
+
+/// `spec.nodeSelector`; absent or empty: every node.
+pub(super) fn node_selector(spec: &Section<'_>, findings: &mut Findings<'_>) -> Option<String> {
+    match spec.text("nodeSelector", findings).filter(|text| !text.trim().is_empty()) {
+        None => Some("all()".to_owned()),
+        Some(text) => selector(&spec.path("nodeSelector"), text, findings),
+    }
 }
 
 /// A selector; one that does not parse is noted.
