@@ -1,7 +1,7 @@
 //! One TCP connection measured: round trips of a byte, or as much as goes in a while. The server says whom it sees first.
 //!
-//! Both ends stay on processors of their own choice: round trips on one, bulk on two. Left to the scheduler, a byte takes half or
-//! twice as long by where it happens to wake the other end, and of a pair one side gets the one, one the other.
+//! Both ends stay on the first processor. Left to the scheduler, a byte takes half or twice as long by where it happens to wake the
+//! other end, and of a pair one side gets the one, one the other; and bulk measures what else the other processor does.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -43,7 +43,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     let mut kind = [0];
     stream.read_exact(&mut kind)?;
     let mut buffer = vec![0; 256 << 10];
-    stay_on(usize::from(kind[0] == b'b'))?;
+    stay()?;
     if kind[0] == b'r' {
         while stream.read(&mut buffer[..1])? == 1 {
             stream.write_all(&buffer[..1])?;
@@ -59,13 +59,10 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Keeps the calling thread on one processor; on a machine that has no such number, where it is.
-fn stay_on(processor: usize) -> io::Result<()> {
-    if processor >= std::thread::available_parallelism()?.get() {
-        return Ok(());
-    }
+/// Keeps the calling thread where it shall be.
+fn stay() -> io::Result<()> {
     let mut one = CpuSet::new();
-    one.set(processor)?;
+    one.set(0)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
@@ -77,7 +74,7 @@ pub(crate) fn measure(netns: &Netns, to: IpAddr) -> io::Result<Measured> {
 }
 
 fn measure_here(netns: &Netns, to: IpAddr) -> io::Result<Measured> {
-    stay_on(0)?;
+    stay()?;
     let (mut stream, seen) = connect(netns, to, b'r')?;
     let mut took = Vec::with_capacity(ROUND_TRIPS);
     let mut byte = [0];

@@ -5,9 +5,7 @@
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
 mod beat;
-mod clock;
 mod copy;
-pub mod foreign;
 mod fresh;
 mod lives;
 mod owed;
@@ -31,7 +29,7 @@ use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::{Config, Project};
 use crate::ipam::{Holder, Store};
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
 use crate::node::books::Books;
 use crate::store::Dir;
 use fresh::Fresh;

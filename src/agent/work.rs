@@ -151,9 +151,11 @@ impl<'a> Agent<'a> {
             self.groundless = None;
             return Ok(());
         }
-        self.say_standings();
         let began = Instant::now();
-        let outcome = match self.bring() {
+        let brought = self.bring();
+        // Afterwards: no pod that runs waits for it.
+        self.say_standings();
+        let outcome = match brought {
             Ok(outcome) => outcome,
             Err(error @ (NodeError::Objects(_) | NodeError::Dir(_) | NodeError::Record(_))) => {
                 let path = self.node.dir.path().display().to_string();
@@ -181,7 +183,8 @@ impl<'a> Agent<'a> {
     /// What pods may do while this agent is away.
     fn say_standings(&mut self) {
         let mut said = || -> Result<(), String> {
-            let view = self.node.objects().map_err(|e| e.to_string())?.view(&self.node.config, Vec::new());
+            // Without the pods, of which a cluster may have ten thousand.
+            let view = self.node.objects().map_err(|e| e.to_string())?.namespaces_view(&self.node.config);
             self.block_sizes =
                 view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
             let standings = Standings {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Common, Refused};
-use crate::agent::cluster::foreign::served;
 use crate::api::{Reading, read_member};
 use crate::config::Config;
 use crate::egress::model::View;
+use crate::kube::foreign::served;
 use crate::kube::look::Looked;
 use crate::kube::{Access, ApiError, Client};
 use crate::node::memory::Memory;

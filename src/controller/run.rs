@@ -17,7 +17,7 @@ use super::reclaim::{Patience, remnants};
 use super::world::World;
 use super::{Settings, status, taints};
 use crate::config::Config;
-use crate::kube::{Access, Client, Following, Reach, Watched, lease};
+use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
 
 /// How often it is asked whether to end, at least.
 const LOOK: Duration = Duration::from_millis(200);
@@ -36,7 +36,8 @@ pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Re
     let signals = signals()?;
     let client = Arc::new(Client::new(access).map_err(|e| e.to_string())?);
     let no_thread = |e: std::io::Error| format!("no thread can be started: {e}");
-    let following = Following::reaching(&client, Reach::Cluster).map_err(no_thread)?;
+    let adopted = |kind| foreign::of(kind).is_some_and(|project| config.adopt.contains(&project));
+    let following = Following::with(&client, Reach::Cluster, adopted).map_err(no_thread)?;
     let lead = Lead::start(client.clone(), name, following.bell()).map_err(no_thread)?;
     let mut run = Run {
         client,

@@ -14,7 +14,10 @@ use crate::kube::{Mirror, Reach, Watched};
 fn mirror(objects: &[Value]) -> Mirror {
     let mut mirror = Mirror::of(Reach::Cluster);
     for kind in Watched::CLUSTER {
-        let of = objects.iter().filter(|object| object["kind"] == kind.typed().1);
+        let of = objects.iter().filter(|object| {
+            (object["apiVersion"].as_str(), object["kind"].as_str())
+                == (Some(kind.typed().0), Some(kind.typed().1))
+        });
         mirror.listed(kind, &of.cloned().collect::<Vec<_>>());
     }
     assert!(mirror.is_synced());

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use crate::addr::{Cidr, Family};
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
+use crate::egress::lower_clients::{binding_map, clients_of};
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
 use crate::egress::{exits, own_address};
@@ -137,9 +138,7 @@ fn maps(plan: &NodePlan, table: &mut Table) {
     for family in Family::BOTH {
         let (kind, n) = (key_type(family), digit(family));
         let of_family = |ip: &IpAddr| Family::of(*ip) == family;
-        let clients = plan.clients.iter().filter(|(ip, _)| of_family(ip));
-        let clients = clients.map(|(ip, c)| (vec![Atom::Ip(*ip)], Some(Value::Goto(c.binding.clone()))));
-        table.maps.insert(format!("binding{n}"), map(&[kind], Some(ValueType::Verdict), clients));
+        table.maps.insert(binding_map(family), clients_of(&plan.clients, family));
 
         let inside = plan.inside.iter().filter(|net| net.family() == family).map(|net| (*net, ()));
         let mut direct = map(&[kind], None, ranges(&inside.collect()).map(|(key, ())| (key, None)));

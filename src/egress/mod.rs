@@ -15,6 +15,7 @@ pub mod interfaces;
 pub mod lint;
 pub mod list;
 pub mod lower;
+pub mod lower_clients;
 pub mod lower_nft;
 pub mod model;
 mod node_gateways;

@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod client;
 mod connection;
 mod error;
+pub mod foreign;
 mod http;
 pub mod lease;
 pub mod look;

@@ -57,15 +57,11 @@ impl Following {
         Following::with(client, Reach::Node(node.to_owned()), adopted)
     }
 
-    /// Begins to follow as far as somebody needs.
+    /// As far as somebody needs.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn reaching(client: &Arc<Client>, reach: Reach) -> std::io::Result<Following> {
-        Following::with(client, reach, |_| false)
-    }
-
-    fn with(
+    pub fn with(
         client: &Arc<Client>,
         reach: Reach,
         adopted: impl Fn(Watched) -> bool,

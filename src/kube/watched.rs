@@ -90,7 +90,7 @@ impl Watched {
     ];
 
     /// All that the controller needs.
-    pub const CLUSTER: [Watched; 12] = [
+    pub const CLUSTER: [Watched; 19] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -103,6 +103,13 @@ impl Watched {
         Watched::Blocks,
         Watched::StatefulSets,
         Watched::Beats,
+        Watched::CalicoPools,
+        Watched::StoredCalicoPools,
+        Watched::CalicoPolicies,
+        Watched::StoredCalicoPolicies,
+        Watched::CiliumPolicies,
+        Watched::CalicoAgents,
+        Watched::CiliumAgents,
     ];
 
     /// `apiVersion` and `kind`: the members of a list have neither.

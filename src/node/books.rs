@@ -68,3 +68,47 @@ impl Embedded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::ipam::MemoryStore;
+
+    #[derive(Debug, Default)]
+    struct Ledger(Mutex<BTreeMap<String, String>>);
+
+    impl Books for Ledger {
+        fn store(&self) -> Box<dyn Store + '_> {
+            Box::new(MemoryStore::default())
+        }
+        fn claimed(&self, _: &'static str) {}
+        fn release_later(&self, _: Option<Holder>) {}
+        fn begin_claim(&self, pod: &str, attachment: &str) -> bool {
+            let mut claims = self.0.lock().unwrap();
+            let free = !claims.contains_key(pod);
+            claims.entry(pod.to_owned()).or_insert_with(|| attachment.to_owned());
+            free
+        }
+        fn end_claim(&self, pod: &str) {
+            self.0.lock().unwrap().remove(pod);
+        }
+        fn is_claiming(&self, attachment: &str) -> bool {
+            self.0.lock().unwrap().values().any(|claiming| claiming == attachment)
+        }
+    }
+
+    #[test]
+    fn of_two_sandboxes_of_a_pod_one_claims_at_a_time_and_what_it_claims_is_not_lost() {
+        let books: Arc<dyn Books> = Arc::new(Ledger::default());
+        let first = Claiming::begin(&books, "gw/one", "net/a/eth0").unwrap();
+        assert!(Claiming::begin(&books, "gw/one", "net/b/eth0").is_none());
+        assert!(Claiming::begin(&books, "gw/two", "net/c/eth0").is_some());
+        assert!(books.is_claiming("net/a/eth0") && !books.is_claiming("net/b/eth0"));
+        drop(first);
+        assert!(!books.is_claiming("net/a/eth0"));
+        assert!(Claiming::begin(&books, "gw/one", "net/b/eth0").is_some());
+    }
+}

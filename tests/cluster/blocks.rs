@@ -139,4 +139,6 @@ fn the_role_in_deploy_is_enough_for_leases_and_for_following_and_no_more() {
     for path in ["/api/v1/secrets", "/apis/apps/v1/deployments"] {
         assert!(client.get(path).unwrap_err().is_forbidden(), "{path}");
     }
+    let (well, said) = server.kubectl(&["delete", "clusterrolebinding", "lab-agent"], b"");
+    assert!(well, "{said}");
 }

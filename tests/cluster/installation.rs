@@ -12,6 +12,8 @@ use crate::world::*;
 
 const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
 
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases";
+
 /// What kubectl says; it must go well.
 #[track_caller]
 pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
@@ -72,6 +74,14 @@ fn all_of_deploy_is_taken_and_once_more_changes_nothing() {
     for object in ["daemonset.apps/egret-agent", "deployment.apps/egret-controller", "configmap/egret"] {
         assert!(said.contains(&format!("{object} serverside-applied")), "{said}");
     }
+    for file in std::fs::read_dir(root().join("deploy/crds")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let definition = file.trim_end_matches(".egret.dev.yaml");
+        assert!(
+            said.contains(&format!("/{definition}.egret.dev serverside-applied")),
+            "{file} is not in kustomization.yaml"
+        );
+    }
     let generation = |_| {
         kubectl(
             &["get", "ds", "-n", "egret-system", "egret-agent", "-o", "jsonpath={.metadata.generation}"],
@@ -104,6 +114,14 @@ fn an_agent_writes_what_its_own_node_says_and_nothing_else() {
     here.create(ENDPOINTS, &endpoint("own-a", "own-here")).unwrap();
     refused(there.delete(&format!("{ENDPOINTS}/own-a")), "the agent of node own-there may write only");
     here.delete(&format!("{ENDPOINTS}/own-a")).unwrap();
+
+    // Signs of life, of its own node; the controller's lease is nobody's but the controllers'.
+    let sign = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}});
+    soon(|| here.create(LEASES, &sign("agent.own-here")));
+    for other in ["agent.own-there", "egret-controller"] {
+        refused(here.create(LEASES, &sign(other)), "signs of life of its own node only");
+    }
+    refused(here.delete(&format!("{LEASES}/agent.own-here")), "403");
 
     // Leases: for containers of its own node, also in another node's block; another's are taken over by their owner alone.
     let pool = pool("own", "10.0.0.0/31", 31);

@@ -34,6 +34,7 @@ pub(crate) fn forget(client: &Client) {
         "egret.dev/v1alpha1/egressgatewaypolicies",
         "egret.dev/v1alpha1/egressnodes",
         "egret.dev/v1alpha1/egresspools",
+        "egret.dev/v1alpha1/egressranges",
         "projectcalico.org/v3/egressgatewaypolicies",
         "projectcalico.org/v3/ippools",
         "cilium.io/v2/ciliumegressgatewaypolicies",

@@ -101,7 +101,7 @@ impl Lab {
         said
     }
 
-    fn try_kubectl(&self, arguments: &[&str], input: &str) -> (bool, String) {
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> (bool, String) {
         let mut child = self
             .script("kubectl")
             .args(arguments)

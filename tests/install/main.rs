@@ -7,15 +7,17 @@ mod lab;
 
 use lab::Lab;
 
-const WORLD: &str = r#"
+const NAMESPACES: &str = r#"
 {apiVersion: v1, kind: Namespace, metadata: {name: gw}}
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: shop, annotations: {egret.dev/selector: app == 'gw', egret.dev/namespaceSelector: projectcalico.org/name == 'gw'}}}
----
+"#;
+
+const POOL: &str = r#"
 apiVersion: egret.dev/v1alpha1
 kind: EgressPool
 metadata: {name: red}
-spec: {cidr: 172.31.0.128/28, gatewayNamespaces: projectcalico.org/name == 'gw', clientNamespaces: all()}
+spec: {cidr: 172.31.0.128/31, gatewayNamespaces: projectcalico.org/name == 'gw', clientNamespaces: all()}
 "#;
 
 fn pod(namespace: &str, name: &str, more: &str) -> String {
@@ -31,11 +33,12 @@ const GATEWAY: &str = r#", labels: {app: gw}, annotations: {egret.dev/ipv4pools:
 fn a_cluster_is_installed_told_of_and_left_as_it_was() {
     let lab = Lab::raise();
     let list = lab.on_node(&["cat", "/etc/cni/net.d/10-net.conflist"]);
-    lab.kubectl(&["apply", "-f", "-"], WORLD);
+    lab.kubectl(&["apply", "-f", "-"], NAMESPACES);
     lab.kubectl(&["apply", "-f", "-"], &pod("shop", "early", ""));
     lab.eventually("a pod starts before Egret is there", || lab.phase("shop", "early") == "Running");
 
     lab.install();
+    lab.eventually("the definitions are there", || lab.try_kubectl(&["apply", "-f", "-"], POOL).0);
     lab.eventually("the agent is ready", || lab.ready("egret-agent"));
     lab.eventually("the entry is in the list", || lab.entries() == 1);
     lab.kubectl(&["apply", "-f", "-"], &pod("gw", "one", GATEWAY));

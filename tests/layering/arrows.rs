@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("store", &["addr", "api", "config", "egress", "fault", "hash", "problem"]),
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
-    ("kube", &["addr", "api", "egress", "ipam", "store"]),
+    ("kube", &["addr", "api", "config", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
     // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
@@ -32,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
         ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
-    ("controller", &["addr", "config", "egress", "ipam", "kube", "problem", "store"]),
+    ("controller", &["addr", "api", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",

@@ -108,6 +108,13 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
             let reads = lab.counted(node, "egret_kube_fresh_reads_total", of);
             assert!(reads > 0.0 && reads <= adds, "{of}: {reads} of {adds}");
         }
+        let page = lab.page(node, "/metrics");
+        let said: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let documented = include_str!("../../docs/metrics.md").lines().filter_map(|line| {
+            let mut words = line.strip_prefix("| `egret_")?.split("` | ").chain([""]);
+            Some(format!("egret_{} {}", words.next()?, words.next()?.split(' ').next()?))
+        });
+        assert_eq!(said, documented.collect::<Vec<_>>(), "docs/metrics.md");
         println!("node{node}: {adds} ADDs, {} waited for no answer, {} for one", by("known"), by("answer"));
     }
 

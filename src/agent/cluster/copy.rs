@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, PATIENCE, foreign, marker};
+use super::{Cluster, PATIENCE, marker};
 use crate::egress::model::{Endpoint, Pairs};
-use crate::kube::{NodeSpec, Watched};
+use crate::kube::{NodeSpec, Watched, foreign};
 use crate::store::nodes::NodeRecord;
 use crate::store::record::replace_file;
 use crate::store::{Guard, endpoints, interfaces, nodes};

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Cluster;
-use super::clock::rfc3339;
 use crate::agent::telling::{Subject, Telling, Word, standings};
 use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::list::list;
 use crate::egress::model::PodName;
 use crate::hash;
-use crate::kube::{ApiError, Watched};
+use crate::kube::{ApiError, Watched, lease};
 use crate::node::embedded::{Embedded, now};
 
 /// How often is looked whether anything changed.
@@ -125,7 +124,7 @@ impl Cluster {
                 let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
                 let which = hash::stable32(format!("{uid} {reason} {message}").as_bytes());
                 let name = format!("{}.{which:08x}", pod.name);
-                let at = rfc3339(now());
+                let at = lease::time(now());
                 let event = json!({
                     "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": pod.namespace},
                     "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid},

@@ -16,7 +16,7 @@ use crate::config::Project;
 use crate::kube::{Mirror, Watched};
 
 /// Whose kind it is, if it is foreign.
-pub(super) fn of(kind: Watched) -> Option<Project> {
+pub fn of(kind: Watched) -> Option<Project> {
     match kind {
         Watched::CalicoPools
         | Watched::StoredCalicoPools
