@@ -23,7 +23,7 @@ pub(crate) const OUTSIDE: &str = "203.0.113.10";
 /// What selected pods call outside, and what others do.
 pub(crate) const PORTS: [u16; 2] = [8080, 8081];
 /// How long anything may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Lab {
     name: String,
