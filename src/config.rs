@@ -9,6 +9,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -38,6 +39,16 @@ pub enum MultipathHash {
     L4,
     /// As the host has it.
     Leave,
+}
+
+/// Somebody else's kinds of objects, which Egret can serve in a cluster where they are nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Project {
+    /// `IPPool` and `EgressGatewayPolicy` of Calico.
+    Calico,
+    /// `CiliumEgressGatewayPolicy`.
+    Cilium,
 }
 
 /// The underlay that carries the tunnel. Unknown keys in it are refused.
@@ -95,6 +106,10 @@ pub struct Config {
     /// Node, ServiceCIDR and IPPool objects; default none.
     #[serde(rename = "clusterCIDRs")]
     pub cluster_cidrs: Vec<Cidr>,
+    /// `adopt`: a list of `calico` and `cilium`, whose kinds of objects are served in `mode: cluster` if that project is not at work
+    /// there itself; default none. Embedded, all are served.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub adopt: BTreeSet<Project>,
     /// `underlay`: a map, see [`Underlay`].
     pub underlay: Underlay,
     /// `announce`: a map, see [`AnnounceOn`].
@@ -122,6 +137,7 @@ impl Default for Config {
             node_name: None,
             egress_ip_support: EgressSupport::default(),
             cluster_cidrs: Vec::new(),
+            adopt: BTreeSet::new(),
             underlay: Underlay::default(),
             announce: AnnounceOn::default(),
             multipath_hash: MultipathHash::default(),

@@ -92,7 +92,8 @@ fn pod_text(pod: &PodName, labels: &str, annotations: &str) -> String {
     )
 }
 
-fn other(node: usize) -> IpAddr {
+/// The underlay address of a node that does not exist.
+pub(crate) fn other(node: usize) -> IpAddr {
     Ipv4Addr::new(172, 30, 0, 100 + node as u8).into()
 }
 
@@ -124,7 +125,7 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
                 now: 1,
             };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;
-            addresses.push(EgressAddress { ip: lease.ip, pool: lease.pool });
+            addresses.push(EgressAddress::leased(lease.ip, lease.pool));
         }
         let Some(IpAddr::V4(wire)) = addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) else {
             return Err("a gateway got no IPv4 lease".into());

@@ -6,9 +6,7 @@
 //! that the outside sees as it shall be, so it contains reading, planning, the kernel's steps and a round trip.
 
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,17 +14,19 @@ use std::time::{Duration, Instant};
 
 use egret::addr::Family;
 use egret::agent::state::{AgentState, FILE, Health};
-use egret::egress::model::PodName;
-use egret::node::attachment::{Attachment, Attachments};
 use egret::node::memory::Memory;
 use egret::testbed::{Masquerade, Outside, Pod, Primary, RUN_DIR, STATE_DIR, Topology, Trouble, World};
 
 use crate::Arguments;
+use crate::neighbours::Neighbours;
+use crate::paths::selects;
 use crate::rows::{Rows, Series, Target};
 
 const PODS: usize = 10_000;
 const ON_NODE: usize = 250;
 const BINDINGS: usize = 10;
+/// Between two datagrams that ask whether a change is there.
+const PROBING: Duration = Duration::from_millis(1);
 /// Longest wait for anything, then something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,7 +45,8 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
     let add = |node, pod: &str| world.add_pod(node, pod).map_err(|e| Trouble::new(e.to_string()));
     let _gateways = [add(1, "gate/near")?, add(2, "gate/far")?];
     let pod = add(1, "shop/watched")?;
-    neighbours(&pod)?;
+    let neighbours = Neighbours::of(&pod)?;
+    (1..ON_NODE).try_for_each(|n| neighbours.add(n, None))?;
     let agents = [Agent::start(&world, 1)?, Agent::start(&world, 2)?];
     let live = Live { world: &world, pod };
     live.changes(arguments.pairs * 2, rows)?;
@@ -112,6 +113,8 @@ impl Live<'_> {
         pod.patience = Duration::from_millis(4);
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
+            // Each is a flow of its own, which the node remembers and the agent must look at: not thousands a second.
+            std::thread::sleep(PROBING);
             if let Ok(seen) = pod.udp(Outside::Near.address(Family::V4)) {
                 let is = match seen.to_string().as_str() {
                     text if text == self.lease("gate/near")? => By::Near,
@@ -133,13 +136,6 @@ impl Live<'_> {
         let lease = own.and_then(|e| e.address(Family::V4));
         lease.map(|ip| ip.to_string()).ok_or_else(|| Trouble::new(format!("{gateway} has no lease")))
     }
-}
-
-fn selects(selector: &str) -> [(&'static str, &str); 2] {
-    [
-        ("egress.projectcalico.org/selector", selector),
-        ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'gate'"),
-    ]
 }
 
 fn policy(place: &str) -> String {
@@ -179,37 +175,6 @@ fn objects(world: &World) -> Result<(), Trouble> {
         let node = if n < ON_NODE { 1 } else { 2 };
         let labels = [("app", "shop"), ("pod-template-hash", "7d4b9c6f5")];
         world.pod_object(&format!("shop/other-{n}"), &labels, words, node)?;
-    }
-    Ok(())
-}
-
-/// The other pods of the first node: attachments alone.
-fn neighbours(like: &Pod) -> Result<(), Trouble> {
-    let trouble = |e: std::io::Error| Trouble::new(format!("attachment records: {e}"));
-    let records = Attachments::of_node(Path::new(RUN_DIR), "node1");
-    let meta = fs::metadata(like.place().path()).map_err(trouble)?;
-    for n in 1..ON_NODE {
-        let attachment = Attachment {
-            network: "pods".into(),
-            container_id: format!("other-{n}"),
-            ifname: "eth0".into(),
-            netns: like.place().path(),
-            dev: meta.dev(),
-            inode: meta.ino(),
-            pod: Some(PodName::new("shop", format!("other-{n}"))),
-            uid: None,
-            addresses: vec![
-                IpAddr::from([10, 60, 200, n as u8]),
-                IpAddr::from([0xfd00, 0x10, 0x60, 200, 0, 0, 0, n as u16]),
-            ],
-            networks: Vec::new(),
-            annotations: None,
-            seen: 0,
-            since: n as u64,
-            host_interface: None,
-            gateway: Default::default(),
-        };
-        records.write(&attachment).map_err(trouble)?;
     }
     Ok(())
 }

@@ -1,17 +1,13 @@
 //! Round trip and TCP throughput: direct, through a gateway of the node, through one of another node; ours beside the same
 //! path wired by hand, in one world. Then ours with one client on the node and with a thousand.
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use egret::addr::Family;
-use egret::egress::model::PodName;
-use egret::node::attachment::{Attachment, Attachments};
-use egret::testbed::{Masquerade, Outside, Pod, Primary, RUN_DIR, Topology, Trouble, World};
+use egret::testbed::{Masquerade, Outside, Pod, Primary, Topology, Trouble, World};
 
 use crate::by_hand::{self, Gateway};
+use crate::neighbours::{Neighbours, reconcile};
 use crate::rows::{Pairs, Rows, Target};
 use crate::{Arguments, traffic};
 
@@ -59,7 +55,7 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
 }
 
 /// Measures, and sees to it that the path is the one that is meant: leases are below .64, a node's address hides the rest.
-fn through(pod: &Pod, to: IpAddr, leased: bool) -> Result<traffic::Measured, Trouble> {
+pub(crate) fn through(pod: &Pod, to: IpAddr, leased: bool) -> Result<traffic::Measured, Trouble> {
     let netns = pod.place().netns()?;
     let measured = traffic::measure(&netns, to).map_err(|e| Trouble::new(format!("{}: {e}", pod.name)))?;
     let is_lease = measured.seen.to_string().starts_with("10.10.10.");
@@ -92,7 +88,7 @@ fn objects(world: &World) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn selects(selector: &str) -> [(&'static str, &str); 2] {
+pub(crate) fn selects(selector: &str) -> [(&'static str, &str); 2] {
     [
         ("egress.projectcalico.org/selector", selector),
         ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'gate'"),
@@ -129,44 +125,17 @@ fn thousand(
 
 /// Writes or removes the records of the other clients; the node's own reconcile does the rest.
 fn others(world: &World, like: &Pod, there: bool) -> Result<(), Trouble> {
-    let trouble = |e: std::io::Error| Trouble::new(format!("attachment records: {e}"));
-    let records = Attachments::of_node(Path::new(RUN_DIR), "node1");
-    let meta = fs::metadata(like.place().path()).map_err(trouble)?;
-    let annotations = selects("place == 'near'").map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let neighbours = Neighbours::of(like)?;
     for n in 2..CLIENTS {
-        let attachment = Attachment {
-            network: "pods".into(),
-            container_id: format!("other-{n}"),
-            ifname: "eth0".into(),
-            netns: like.place().path(),
-            dev: meta.dev(),
-            inode: meta.ino(),
-            pod: Some(PodName::new("shop", format!("other-{n}"))),
-            uid: None,
-            addresses: vec![
-                IpAddr::from([10, 60, 200 + (n >> 8) as u8, n as u8]),
-                IpAddr::from([0xfd00, 0x10, 0x60, 200, 0, 0, 0, n as u16]),
-            ],
-            networks: Vec::new(),
-            annotations: Some(annotations.clone().into()),
-            seen: 0,
-            since: n as u64,
-            host_interface: None,
-            gateway: Default::default(),
-        };
         if there {
-            records.write(&attachment).map_err(trouble)?;
+            neighbours.add(n, Some(&selects("place == 'near'")))?;
         } else {
-            records.remove(&attachment.id()).map_err(trouble)?;
+            neighbours.remove(n)?;
         }
     }
-    let list = world.conflist_path(1).display().to_string();
-    let output = world.egret(1, &["reconcile", "--config", &list])?;
-    let rules = world.node(1).run("nft", &["list", "table", "inet", "egret"])?;
     // One element stands for each address of each of them.
-    if output.status.success() && rules.contains("10.60.203.") == there {
+    if reconcile(world, 1)?.contains("10.60.203.") == there {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Trouble::new(format!("{CLIENTS} clients could not be made or removed: {}", said.trim())))
+    Err(Trouble::new(format!("{CLIENTS} clients could not be made or removed")))
 }

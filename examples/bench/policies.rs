@@ -8,7 +8,7 @@ use egret::egress::inside::inside;
 use egret::egress::model::{EgressAddress, Endpoint, EndpointState, Namespace, Node, Pod, PodName, View};
 use egret::egress::numbering::Numbering;
 use egret::egress::numbers::gateway_mac;
-use egret::egress::planning::{Inputs, plan, replan};
+use egret::egress::planning::{Inputs, Planned, plan};
 use egret::egress::policy::{PodGateways, PodSelection, Policy, PolicyKind, PolicyRule, To};
 use egret::egress::resolve::{Live, resolve};
 use egret::testbed::Trouble;
@@ -43,8 +43,7 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
     let mut live = Live::of(view.clone(), names());
     let inputs =
         Inputs { here: &here, view: &view, locals: &locals, resolution: live.resolution(), inside: &inside };
-    let mut numbering = Numbering::default();
-    let (mut planned, _) = plan(&inputs, &mut numbering);
+    let mut planned = Planned::of(&inputs, &mut Numbering::default());
     for n in 0..arguments.pairs * 10 {
         let (changed, app) = (n * 37 % PODS, (n * 61 + 1) % POLICIES);
         let object = labelled(app);
@@ -57,7 +56,10 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
             resolution: live.resolution(),
             inside: &inside,
         };
-        replan(&mut planned, &inputs, &locals[changed], &mut numbering);
+        for pod in &touched {
+            let mut numbering = Numbering::of(&planned.plan);
+            planned.follow(&inputs, pod, &mut numbering);
+        }
         label.0.push(ms(begun));
         if touched.len() > 1 {
             return Err(Trouble::new(format!("one label touched {} pods", touched.len())));
@@ -70,7 +72,7 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
         resolution: live.resolution(),
         inside: &inside,
     };
-    if plan(&inputs, &mut Numbering::of(&planned)).0 != planned {
+    if plan(&inputs, &mut Numbering::of(&planned.plan)).0 != planned.plan {
         return Err(Trouble::new("the plan that followed the labels is not the plan from nothing"));
     }
     rows.figure(
@@ -123,7 +125,7 @@ fn gateway(n: u8, view: &mut View) {
     let name = PodName::new("gateways", format!("gw-{n}"));
     let labels = BTreeMap::from([("group".to_owned(), format!("g{}", usize::from(n) % GROUPS))]);
     view.pods.insert(name.clone(), Pod { labels, ..Pod::default() });
-    let address = |ip: IpAddr, pool: &str| EgressAddress { ip, pool: pool.to_owned() };
+    let address = |ip: IpAddr, pool: &str| EgressAddress::leased(ip, pool);
     view.endpoints.push(Endpoint {
         pod: name,
         uid: None,

@@ -120,7 +120,7 @@ fn view() -> View {
             underlay: vec![ip],
             vni: 5000 + u32::from(n),
             mac: gateway_mac([10, 10, 0, n].into()),
-            addresses: vec![EgressAddress { ip: IpAddr::from([10, 10, 0, n]), pool: "red".into() }],
+            addresses: vec![EgressAddress::leased(IpAddr::from([10, 10, 0, n]), "red")],
             state: EndpointState::Ready,
             generation: 1,
             problems: Vec::new(),

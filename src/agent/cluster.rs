@@ -4,33 +4,43 @@
 //! start without an API server are one piece of code with the embedded mode; objects that other nodes' agents follow.
 //! Never: touches a kernel, or removes a file because something could not be asked.
 
+mod beat;
 mod copy;
 mod fresh;
+mod lives;
+mod owed;
 mod say;
+mod tell;
+mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::door::Gate;
+use crate::agent::metrics::Metrics;
+use crate::agent::passing::Passing;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
-use crate::ipam::Store;
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched};
+use crate::config::{Config, Project};
+use crate::ipam::{Holder, Store};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
 use crate::node::books::Books;
-use crate::node::embedded::Embedded;
 use crate::store::Dir;
-use fresh::Known;
+use fresh::Fresh;
+use owed::Owed;
 use say::Said;
+pub use told::NOT_SEEN;
 
 /// How often this node's own files are looked at, should nobody have rung.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often gateways are looked at, should nothing have changed: their wiring may have.
+const SELDOM: Duration = Duration::from_secs(1);
 /// Pause after something could not be said; each further one doubles it.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -46,12 +56,17 @@ pub struct Cluster {
     dir: Dir,
     config: Arc<Mutex<Config>>,
     node: String,
+    adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
-    known: Mutex<Known>,
+    fresh: Fresh,
+    /// What is counted.
+    metrics: Arc<Metrics>,
     synced: AtomicBool,
-    /// Leases without a holder may be there.
-    owed: AtomicBool,
+    /// Leases to be given back.
+    owed: Mutex<Owed>,
+    /// Who knows of clients whose traffic passes by.
+    passing: Arc<OnceLock<Passing>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -70,10 +85,17 @@ impl Cluster {
         dir: Dir,
         config: Arc<Mutex<Config>>,
         node: &str,
+        metrics: Arc<Metrics>,
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
-        let following = Following::start(&client, node).map_err(unstarted)?;
+        let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
+        let following = Following::adopting(&client, node, |kind| {
+            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
+        });
+        let following = following.map_err(unstarted)?;
+        let passing = Arc::new(OnceLock::new());
+        beat::start(client.clone(), node.to_owned(), passing.clone()).map_err(unstarted)?;
         let marker = marker(&dir);
         let cluster = Arc::new(Cluster {
             client,
@@ -82,17 +104,25 @@ impl Cluster {
             dir,
             config,
             node: node.to_owned(),
+            adopted,
             copied: Mutex::default(),
-            known: Mutex::default(),
+            fresh: Fresh::default(),
+            metrics,
             synced: AtomicBool::new(marker.exists()),
-            owed: AtomicBool::new(true),
+            owed: Mutex::new(Owed::unknown()),
+            passing,
         });
-        let own = cluster.clone();
-        thread::Builder::new()
-            .name("cluster".to_owned())
-            .spawn(move || own.run(&following))
-            .map_err(unstarted)?;
+        let (own, asking) = (cluster.clone(), cluster.clone());
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        named("cluster").spawn(move || own.run(&following)).map_err(unstarted)?;
+        named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
+        tell::start(cluster.clone()).map_err(unstarted)?;
         Ok(cluster)
+    }
+
+    /// Lets the controller know of clients whose traffic passes this node by.
+    pub(super) fn tell_of(&self, passing: Passing) {
+        let _ = self.passing.set(passing); // Err: it was told already
     }
 
     /// Whether everything was heard once, by this agent or an earlier one: until then nothing can be planned.
@@ -104,12 +134,19 @@ impl Cluster {
         let mut said = Said::default();
         let (mut pause, mut next) = (RETRY, Instant::now());
         let mut trouble = String::new();
+        let mut looked = Instant::now();
         loop {
-            following.changed(LOOK);
+            let rung = following.changed(LOOK);
             self.see_pods();
             if let Err(error) = self.copy() {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
+            }
+            if rung || looked.elapsed() >= SELDOM {
+                if let Err(error) = self.see_gateways() {
+                    tracing::warn!(error, "states of gateways are not written; tried again");
+                }
+                looked = Instant::now();
             }
             if Instant::now() < next {
                 continue;
@@ -132,22 +169,6 @@ impl Cluster {
         }
     }
 
-    /// Leases whose holder is gone. Here, and not in the loop or in a call: the API server may let one wait.
-    fn give_back(self: &Arc<Cluster>) -> Result<(), String> {
-        if !self.is_synced() || !self.owed.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let given = Embedded::at(&config).map_err(|e| e.to_string()).and_then(|node| {
-            let node = Embedded { books: Some(self.clone()), ..node };
-            node.release_lost_leases(None).map_err(|e| e.to_string())
-        });
-        if given.is_err() {
-            self.owed.store(true, Ordering::Release);
-        }
-        given
-    }
-
     fn mirror(&self) -> MutexGuard<'_, Mirror> {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,9 +184,34 @@ impl Books for Cluster {
         Box::new(ClusterStore::new(&self.client))
     }
 
-    fn release_later(&self) {
-        self.owed.store(true, Ordering::Release);
+    fn claimed(&self, result: &'static str) {
+        self.metrics.add("egret_ipam_claims_total", &[result], 1);
+    }
+
+    fn release_later(&self, ended: Option<Holder>) {
+        {
+            let mut owed = self.owed();
+            owed.lost |= ended.is_none();
+            owed.ended.extend(ended);
+        }
         let _ = self.bell.try_send(());
+    }
+
+    fn begin_claim(&self, pod: &str, attachment: &str) -> bool {
+        let mut owed = self.owed();
+        let free = !owed.claiming.contains_key(pod);
+        if free {
+            owed.claiming.insert(pod.to_owned(), attachment.to_owned());
+        }
+        free
+    }
+
+    fn end_claim(&self, pod: &str) {
+        self.owed().claiming.remove(pod);
+    }
+
+    fn is_claiming(&self, attachment: &str) -> bool {
+        self.owed().claiming.values().any(|claiming| claiming == attachment)
     }
 }
 

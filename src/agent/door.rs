@@ -9,12 +9,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
 use crate::cni::reply::{CniError, Code};
@@ -71,14 +72,21 @@ pub struct Door {
     pub books: Option<Arc<dyn Books>>,
     /// What comes before an answer.
     pub gate: Arc<dyn Gate>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Changes take turns: their files would be drafted under one name.
     turn: Mutex<()>,
 }
 
 impl Door {
     /// Not open yet.
-    pub fn new(config: Arc<Mutex<Config>>, books: Option<Arc<dyn Books>>, gate: Arc<dyn Gate>) -> Door {
-        Door { config, books, gate, turn: Mutex::default() }
+    pub fn new(
+        config: Arc<Mutex<Config>>,
+        books: Option<Arc<dyn Books>>,
+        gate: Arc<dyn Gate>,
+        metrics: Arc<Metrics>,
+    ) -> Door {
+        Door { config, books, gate, metrics, turn: Mutex::default() }
     }
 
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
@@ -166,18 +174,34 @@ impl Door {
     }
 
     fn carry_out(&self, request: &Request) -> Result<(), CniError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
+        let outcome = self.answer(request, began);
+        let verb = request.verb.name();
+        let result = outcome.as_ref().map_or_else(|e| (e.code as u16).to_string(), |()| "ok".to_owned());
+        self.metrics.add("egret_cni_requests_total", &[verb, &result], 1);
+        self.metrics.took("egret_cni_request_duration_seconds", &[verb], began.elapsed().as_secs_f64());
+        outcome
+    }
+
+    fn answer(&self, request: &Request, began: Instant) -> Result<(), CniError> {
         let config = self.config();
         let node = Here { config: &config, books: self.books.clone() };
         if request.verb == Verb::Status {
             return self.gate.ready().and_then(|()| carry_out(&node, request));
         }
-        if request.verb == Verb::Add {
+        let outcome = if request.verb == Verb::Add {
             self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
             self.gate.fresh(request)?;
-        }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = carry_out(&node, request);
+            // What may wait for the API server comes before the turn: every other pod of the node would wait with it.
+            let mut prepared = node.prepare(request)?;
+            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let outcome = prepared.carry_out();
+            drop(turn);
+            prepared.settle(outcome)
+        } else {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            carry_out(&node, request)
+        };
         self.gate.changed();
         let pod = request.pod.as_ref().map(ToString::to_string).unwrap_or_default();
         tracing::debug!(

@@ -210,9 +210,16 @@ fn is_ours(name: Option<&OsString>) -> bool {
 
 fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    // Followed: a link may lead to a folder of objects.
     let named = entries.filter(|entry| !is_draft(Some(&entry.file_name())));
-    named.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    named.filter(is_folder).map(|entry| entry.path()).collect()
+}
+
+/// By what the listing says: ten thousand files are not asked one by one. A link is followed; it may lead to a folder of objects.
+fn is_folder(entry: &fs::DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if kind.is_dir() || kind.is_file() => kind.is_dir(),
+        _ => entry.path().is_dir(),
+    }
 }
 
 /// Whether a folder holds anything that looks like objects. An unreadable one may hold anything.
@@ -220,10 +227,11 @@ pub fn holds_objects(folder: &Path) -> bool {
     fn look(folder: &Path, depth: usize) -> bool {
         let Ok(entries) = fs::read_dir(folder) else { return true };
         entries.flatten().any(|entry| {
-            let (name, path) = (entry.file_name(), entry.path());
+            let name = entry.file_name();
             let name = name.as_encoded_bytes();
             let object = [&b".yaml"[..], b".yml", b".json"].iter().any(|end| name.ends_with(end));
-            !name.starts_with(b".") && (object || (depth < DEPTH && path.is_dir() && look(&path, depth + 1)))
+            !name.starts_with(b".")
+                && (object || (depth < DEPTH && is_folder(&entry) && look(&entry.path(), depth + 1)))
         })
     }
     look(folder, 0)

@@ -4,6 +4,7 @@
 //! (`work`). One thread: every job is short, and two at once would wait for the same lock.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,14 +17,18 @@ use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::{Door, Gate, Open};
 use crate::agent::files::{Files, identity};
+use crate::agent::health::Known;
+use crate::agent::metrics::Metrics;
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
+use crate::agent::web;
 use crate::agent::work::{Agent, Configure};
 use crate::config::Config;
 use crate::egress::numbers;
 use crate::kernel::watch::Watch;
 use crate::kube::Access;
 use crate::node::embedded::{Embedded, now};
+use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::node::thin::door;
@@ -62,11 +67,15 @@ impl From<String> for AgentError {
 }
 
 /// Runs until SIGTERM or SIGINT. `configure` is asked again whenever the plugin may have been called otherwise; `access`: the cluster
-/// that the state directory is a copy of, if it is one.
+/// that the state directory is a copy of, if it is one; `listen`: where health and metrics are served.
 ///
 /// # Errors
 /// Another agent runs here, or the kernel gives no notices.
-pub fn run(configure: &dyn Fn() -> Result<Config, String>, access: Option<Access>) -> Result<(), AgentError> {
+pub fn run(
+    configure: &dyn Fn() -> Result<Config, String>,
+    access: Option<Access>,
+    listen: Option<SocketAddr>,
+) -> Result<(), AgentError> {
     let mut node = open(&configure()?)?;
     let turn = take_turn(&node.memory)?;
     let signals = signals()?;
@@ -76,27 +85,41 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>, access: Option<Access
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let config = Arc::new(Mutex::new(node.config.clone()));
+    let metrics = Arc::new(Metrics::default());
     let cluster = match access {
         None => None,
         Some(access) => {
-            let cluster = Cluster::follow(access, node.dir.clone(), config.clone(), &node.name);
+            let (dir, config) = (node.dir.clone(), config.clone());
+            let cluster = Cluster::follow(access, dir, config, &node.name, metrics.clone());
             let cluster = cluster.map_err(|e| e.to_string())?;
             node.books = Some(cluster.clone());
             Some(cluster)
         }
     };
+    let known = Arc::new(Known::new(metrics.clone(), cluster.clone()));
+    if let Some(address) = listen {
+        let doctor = known.clone();
+        web::serve(address, doctor).map_err(|e| format!("health and metrics cannot be served: {e}"))?;
+    }
     let gate: Arc<dyn Gate> = cluster.clone().map_or_else(|| Arc::new(Open) as _, |cluster| cluster as _);
     let path = door(&node.config.run_dir, &node.name);
-    Arc::new(Door::new(config.clone(), node.books.clone(), gate))
+    Arc::new(Door::new(config.clone(), node.books.clone(), gate, metrics))
         .open(path)
         .map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     if let Some(cluster) = &cluster
-        && !first_heard(cluster, &signals)
+        && !first_heard(cluster, &signals, &known)
     {
         return Ok(());
     }
     let mut run = Run {
-        agent: Agent::new(configure as Configure<'_>, node, config, Brakes::start(&here)),
+        agent: Agent::new(
+            configure as Configure<'_>,
+            node,
+            config,
+            Brakes::start(&here),
+            known,
+            cluster.clone(),
+        ),
         schedule: Schedule::default(),
         files,
         watch,
@@ -107,14 +130,18 @@ pub fn run(configure: &dyn Fn() -> Result<Config, String>, access: Option<Access
         failing: BTreeMap::new(),
         began: false,
     };
+    if let Some(cluster) = &cluster {
+        cluster.tell_of(run.agent.passing());
+    }
     run.begin();
     run.serve()
 }
 
 /// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
 /// was, before we were told to end.
-fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
+fn first_heard(cluster: &Cluster, signals: &SignalFd, known: &Known) -> bool {
     while !cluster.is_synced() {
+        known.beat();
         if let Ok(Some(_)) = signals.read_signal() {
             return false;
         }
@@ -140,6 +167,7 @@ fn open(config: &Config) -> Result<Embedded, String> {
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
     node.patience = PATIENCE;
+    node.kept = Some(Kept::default());
     Ok(node)
 }
 
@@ -215,6 +243,7 @@ impl Run<'_> {
                 }
             }
             self.wait()?;
+            self.agent.known.beat();
             self.listen();
             if self.told_to_end() {
                 return Ok(());
@@ -307,6 +336,7 @@ impl Run<'_> {
     /// Notes how a job went, and when it comes again by the clock.
     fn account(&mut self, job: Job, began: Duration, result: Result<(), String>) {
         let ended = self.now();
+        self.agent.count(job.word(), (ended - began).as_secs_f64(), result.is_err());
         match result {
             Ok(()) => {
                 self.schedule.done(job, began, ended);

@@ -40,6 +40,22 @@ const fn millis(n: u64) -> Duration {
 }
 
 impl Job {
+    /// As it is counted.
+    pub fn word(self) -> &'static str {
+        match self {
+            Job::Check => "check",
+            Job::Folder => "folder",
+            Job::Recall => "recall",
+            Job::Update => "update",
+            Job::Look => "look",
+            Job::Unannounced => "unannounced",
+            Job::Namespaces => "namespaces",
+            Job::Announce => "announce",
+            Job::Ask => "ask",
+            Job::Answers => "answers",
+        }
+    }
+
     /// How long nothing must have been heard before it is done.
     pub fn quiet(self) -> Duration {
         match self {

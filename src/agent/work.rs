@@ -11,9 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::addr::Cidr;
 use crate::agent::announcing::Announcing;
 use crate::agent::brakes::Brakes;
+use crate::agent::cluster::Cluster;
 use crate::agent::files::{self, Identity};
+use crate::agent::health::{self, Known};
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
@@ -27,6 +30,7 @@ use crate::node::memory::Applied;
 use crate::node::standing::{EXEMPT, Standings};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
+use crate::store::endpoints;
 
 /// Where configurations come from: flags, a file, or what the plugin was last called with.
 pub(super) type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
@@ -60,6 +64,13 @@ pub(super) struct Agent<'a> {
     desired: Option<State>,
     /// The node's configuration, for who answers the plugin.
     config: Arc<Mutex<Config>>,
+    /// What is told to who asks from outside.
+    pub(super) known: Arc<Known>,
+    cluster: Option<Arc<Cluster>>,
+    /// Steps of the job that runs.
+    steps: usize,
+    /// Of pools, as they were last read.
+    block_sizes: BTreeMap<String, u8>,
 }
 
 impl<'a> Agent<'a> {
@@ -68,6 +79,8 @@ impl<'a> Agent<'a> {
         node: Embedded,
         config: Arc<Mutex<Config>>,
         brakes: Brakes,
+        known: Arc<Known>,
+        cluster: Option<Arc<Cluster>>,
     ) -> Agent<'a> {
         let passing = Passing::default();
         if let Err(error) = passing.begin(config.clone()) {
@@ -92,7 +105,16 @@ impl<'a> Agent<'a> {
             machine: None,
             desired: None,
             config,
+            known,
+            cluster,
+            steps: 0,
+            block_sizes: BTreeMap::new(),
         }
+    }
+
+    /// What is known of clients whose traffic passes by.
+    pub(super) fn passing(&self) -> Passing {
+        self.passing.clone()
     }
 
     /// Whether no pod and no plan is here.
@@ -129,9 +151,11 @@ impl<'a> Agent<'a> {
             self.groundless = None;
             return Ok(());
         }
-        self.say_standings();
         let began = Instant::now();
-        let outcome = match self.bring() {
+        let brought = self.bring();
+        // Afterwards: no pod that runs waits for it.
+        self.say_standings();
+        let outcome = match brought {
             Ok(outcome) => outcome,
             Err(error @ (NodeError::Objects(_) | NodeError::Dir(_) | NodeError::Record(_))) => {
                 let path = self.node.dir.path().display().to_string();
@@ -143,6 +167,7 @@ impl<'a> Agent<'a> {
         self.ground = Some(ground);
         self.groundless = None;
         let steps = outcome.steps().count();
+        self.steps += steps;
         let took = heard.unwrap_or(began).elapsed();
         self.state.updated(steps > 0, took, now());
         if steps > 0 {
@@ -156,9 +181,12 @@ impl<'a> Agent<'a> {
     }
 
     /// What pods may do while this agent is away.
-    fn say_standings(&self) {
-        let said = || -> Result<(), String> {
-            let view = self.node.objects().map_err(|e| e.to_string())?.view(&self.node.config, Vec::new());
+    fn say_standings(&mut self) {
+        let mut said = || -> Result<(), String> {
+            // Without the pods, of which a cluster may have ten thousand.
+            let view = self.node.objects().map_err(|e| e.to_string())?.namespaces_view(&self.node.config);
+            self.block_sizes =
+                view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
             let standings = Standings {
                 support: view.support,
                 exempt: EXEMPT.map(str::to_owned).into(),
@@ -294,7 +322,9 @@ impl<'a> Agent<'a> {
             drop(guard);
             self.node.reconcile()
         };
-        failures(&forget().map_err(|e| e.to_string())?)
+        let outcome = forget().map_err(|e| e.to_string())?;
+        self.steps += outcome.steps().count();
+        failures(&outcome)
     }
 
     // --- what is told ----------------------------------------------------------------------------------------
@@ -303,10 +333,13 @@ impl<'a> Agent<'a> {
     pub(super) fn tell(&mut self, failing: bool, began: bool, short: Option<&str>) {
         let mut problems: Vec<Problem> = self.groundless.iter().cloned().collect();
         problems.extend(short.map(|why| Problem::new("", "NotWatched", why)));
+        let unseen = self.cluster.as_ref().map(|cluster| cluster.problems()).unwrap_or_default();
+        let degraded =
+            self.groundless.is_some() || short.is_some() || !self.owners.is_empty() || !unseen.is_empty();
+        problems.extend(unseen);
         problems.extend(self.owners.iter().chain(&self.wrong).cloned());
         problems.extend(self.passing.problems());
         self.state.problems = problems;
-        let degraded = self.groundless.is_some() || short.is_some() || !self.owners.is_empty();
         let health = match (began, failing, degraded) {
             (false, false, _) => Health::Starting,
             (_, _, true) if !failing || self.groundless.is_some() => Health::Degraded,
@@ -314,7 +347,43 @@ impl<'a> Agent<'a> {
             (true, false, _) => Health::Well,
         };
         self.state.is(health, now());
+        self.known.is(&self.state);
         self.write();
+    }
+
+    /// Counts a job that ended.
+    pub(super) fn count(&mut self, job: &str, seconds: f64, failed: bool) {
+        let metrics = &self.known.metrics;
+        metrics.add("egret_reconcile_runs_total", &[job], 1);
+        metrics.add("egret_reconcile_failures_total", &[job], u64::from(failed));
+        metrics.add("egret_reconcile_steps_total", &[job], std::mem::take(&mut self.steps) as u64);
+        metrics.took("egret_reconcile_duration_seconds", &[job], seconds);
+        if !failed && matches!(job, "check" | "update") {
+            #[allow(clippy::cast_precision_loss, reason = "Unix times are far below 2^53")]
+            metrics.set("egret_reconcile_last_success_timestamp_seconds", &[], now() as f64);
+        }
+        if matches!(job, "update" | "recall") {
+            self.count_node();
+        }
+    }
+
+    /// The plan and this node's gateways in numbers.
+    fn count_node(&self) {
+        health::count_plan(&self.known.metrics, self.applied.as_ref().map(|applied| &applied.plan));
+        let Ok((endpoints, _)) = endpoints::list(&self.node.dir) else { return };
+        let ours: Vec<_> = endpoints.into_iter().filter(|e| e.node == self.node.name).collect();
+        let mut leases: BTreeMap<String, BTreeSet<Cidr>> = BTreeMap::new();
+        let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for address in ours.iter().flat_map(|endpoint| &endpoint.addresses) {
+            let size = self.block_sizes.get(&address.pool).copied();
+            let size = size.unwrap_or(if address.ip.is_ipv4() { 31 } else { 127 });
+            leases.entry(address.pool.clone()).or_default().insert(Cidr::covering(address.ip, size));
+            counts.entry(address.pool.clone()).or_default().0 += 1;
+        }
+        for (pool, blocks) in leases {
+            counts.entry(pool).or_default().1 = blocks.len();
+        }
+        health::count_gateways(&self.known.metrics, ours.iter().map(|e| e.state), &counts);
     }
 
     /// Writes the agent's own file, if it says something else.

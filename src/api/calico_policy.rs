@@ -19,11 +19,12 @@
 //! policy are held.
 
 use super::Object;
-use super::egress_policy::{MAX_NEXT_HOPS, PREFERENCE, SAID, SAME_DESTINATION, preference};
+use super::egress_policy::SAME_DESTINATION;
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, selector};
+use super::policy_gateway::{MAX_NEXT_HOPS, PREFERENCE, SAID, pods, to};
 use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
-use crate::egress::policy::{PodGateways, PolicyKind, To};
+use crate::egress::policy::{PolicyKind, To};
 
 pub(super) const FIELDS: &[Field] = &document(SPEC, POLICY_RULES);
 
@@ -77,7 +78,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     for rule in spec.sections("rules", findings) {
         rule.closed(findings);
         rule.text("description", findings);
-        let to = to(&rule, findings);
+        let to = to(&rule, findings, gateway);
         let section = rule.section("destination", findings);
         section.closed(findings);
         let path = section.path("cidr");
@@ -98,29 +99,14 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     draft.finish(findings)
 }
 
-/// Where a rule sends; `None` if that cannot be said.
-fn to(rule: &Section<'_>, findings: &mut Findings<'_>) -> Option<To> {
-    let prefer_local = preference(rule, findings);
-    if rule.get("gateway").is_none() {
-        return Some(To::Direct);
-    }
-    let gateway = rule.section("gateway", findings);
-    gateway.closed(findings);
-    if !gateway.is_there() {
-        return None;
-    }
-    let pods = selector(&gateway, "selector", "a gateway needs one over its pods", findings);
+/// A rule's `gateway`: pods, which Calico wants selected by both.
+fn gateway(gateway: &Section<'_>, prefer_local: Option<bool>, findings: &mut Findings<'_>) -> Option<To> {
+    let of_pods = selector(gateway, "selector", "a gateway needs one over its pods", findings);
     let namespaces = selector(
-        &gateway,
+        gateway,
         "namespaceSelector",
         "a gateway needs one over the namespaces of its pods",
         findings,
     );
-    let most = gateway.number("maxNextHops", 0..=u32::MAX, findings).filter(|most| *most > 0);
-    Some(To::Pods(PodGateways {
-        pods: pods?,
-        namespaces: Some(namespaces?),
-        max_next_hops: most,
-        prefer_local: prefer_local?,
-    }))
+    pods(gateway, of_pods, namespaces.map(Some), prefer_local, findings)
 }

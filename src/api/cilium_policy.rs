@@ -18,10 +18,10 @@
 //! ```
 
 use super::Object;
-use super::egress_policy::{ADDRESS_RULES, EGRESS_IP, INTERFACE, MOST_NODE_GATEWAYS};
 use super::fields::{Findings, Section};
 use super::label_selector::{self, LABEL_SELECTOR, Terms};
 use super::policy::{Draft, destination, leaves_by};
+use super::policy_gateway::{ADDRESS_RULES, EGRESS_IP, INTERFACE, MOST_NODE_GATEWAYS};
 use super::shape::{Field, PREFIX, Rule, Shape, document, field, rule};
 use crate::addr::Cidr;
 use crate::egress::policy::{NodeGatewayWish, PodSelection, PolicyKind, To};

@@ -8,7 +8,9 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::shape::{Field, Shape};
-use super::{calico_policy, cilium_policy, egress_policy, egress_pool, ip_pool, kept, structural};
+use super::{
+    calico_policy, cilium_policy, egress_policy, egress_pool, egress_range, ip_pool, kept, structural,
+};
 
 /// The definition of one kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +60,7 @@ const READY: Column =
 const REASON: Column =
     ("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason", "Why, or why not.");
 
-static KINDS: [Row; 8] = [
+static KINDS: [Row; 9] = [
     Row {
         kind: "EgressPool",
         group: OURS,
@@ -148,11 +150,38 @@ static KINDS: [Row; 8] = [
         about: "What a node is called on the wire, and its interfaces. Written by its own agent alone; its name is `node-NUMBER`, so \
                 that no number is given twice.",
         fields: kept::NODE,
-        status: &[],
+        status: kept::NODE_STATUS,
         columns: &[
             ("Node", "string", ".spec.node", "The node."),
+            (
+                "Agent",
+                "string",
+                ".status.conditions[?(@.type==\"AgentReady\")].status",
+                "Whether its agent gives signs of life.",
+            ),
             ("Number", "integer", ".spec.number", "Who it is in connection marks."),
             ("Wire", "string", ".spec.wire", "The last four bytes of its MAC addresses."),
+            AGE,
+        ],
+        found_by: &[],
+    },
+    Row {
+        kind: "EgressRange",
+        group: OURS,
+        version: "v1alpha1",
+        plural: "egressranges",
+        short: &["erange"],
+        about: "Ranges that are inside the cluster, for every node: never sent to a gateway.",
+        fields: egress_range::FIELDS,
+        status: kept::RANGE_STATUS,
+        columns: &[
+            ("Ranges", "string", ".spec.cidrs", "The ranges."),
+            (
+                "Complete",
+                "string",
+                ".status.conditions[?(@.type==\"AddressesInside\")].status",
+                "Whether every pod of the cluster has its addresses in a range that is inside.",
+            ),
             AGE,
         ],
         found_by: &[],

@@ -10,7 +10,7 @@
 //!   nodeSelector: all()                        # nodes that may use it unasked; all()
 //!   gatewayNamespaces: team == "shop"          # whose pods may be gateways of it; none
 //!   clientNamespaces: env == "production"      # whose pods may use those; the gateway's own namespace
-//!   source: Pool                               # where the address comes from
+//!   source: Pool                               # where the address comes from; PodAddress: the gateway pod has it already
 //!   natOutgoing: false                         # true: leave with the node's address instead
 //!   strictAffinity: false                      # true: never borrow from another node's block
 //!   announce: Auto                             # how the outside finds the way; or None
@@ -57,12 +57,12 @@ const SPEC: &[Field] = &[
     )
     .selects()
     .rules(PERMISSION_RULES),
-    field("source", Shape::Choice(&["Pool", "PodAddress"]), "Where the address comes from.")
-        .or("Pool")
-        .rules(&[rule(
-            "self != 'PodAddress'",
-            "source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`",
-        )]),
+    field(
+        "source",
+        Shape::Choice(&["Pool", "PodAddress"]),
+        "Where the address comes from. PodAddress: nothing is leased; a gateway's pod has an address of this range already.",
+    )
+    .or("Pool"),
     field("natOutgoing", Shape::Flag, "Leave with the node's address instead.").or("false"),
     field("strictAffinity", Shape::Flag, "Never borrow from another node's block.").or("false"),
     field("announce", Shape::Choice(&["Auto", "None"]), "How the outside finds the way to a lease.")
@@ -110,9 +110,14 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let sources = [("Pool", PoolSource::Pool), ("PodAddress", PoolSource::PodAddress)];
     let source = spec.choice("source", &sources, findings).unwrap_or_default();
     if source == PoolSource::PodAddress {
-        let message =
-            "source `PodAddress` is not served yet, so the pool cannot be used; write `source: Pool`";
-        findings.wrong(&spec.path("source"), "PodAddress", "NotServedYet", message);
+        for key in ["blockSize", "strictAffinity", "announce", "cooldownSeconds"] {
+            let Some(value) = spec.get(key) else { continue };
+            let path = spec.path(key);
+            let message = format!(
+                "{path} has no effect with source PodAddress: nothing is leased from the pool, and the primary network routes its addresses"
+            );
+            findings.doubt(&path, value.to_string(), "IgnoredField", message);
+        }
     }
     let announce = [("Auto", Announce::Auto), ("None", Announce::None)];
     let announce = spec.choice("announce", &announce, findings).unwrap_or_default();

@@ -135,7 +135,7 @@ impl<'v> Section<'v> {
     }
 
     /// Checks that the table says of a field what its reader takes it for.
-    fn expect(&self, key: &str, right: impl Fn(Shape) -> bool) {
+    fn is_in_the_table_as(&self, key: &str, right: impl Fn(Shape) -> bool) {
         debug_assert!(
             self.shape(key).is_none_or(right),
             "{} is read as another type than its table says",
@@ -178,7 +178,7 @@ impl<'v> Section<'v> {
     }
 
     pub(crate) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
-        self.expect(key, |shape| matches!(shape, Shape::Text | Shape::Choice(_)));
+        self.is_in_the_table_as(key, |shape| matches!(shape, Shape::Text | Shape::Choice(_)));
         match self.get(key)? {
             Value::String(text) => Some(text),
             other => {
@@ -190,7 +190,7 @@ impl<'v> Section<'v> {
 
     /// Not there, or wrong: false.
     pub(crate) fn flag(&self, key: &str, findings: &mut Findings<'_>) -> bool {
-        self.expect(key, |shape| matches!(shape, Shape::Flag));
+        self.is_in_the_table_as(key, |shape| matches!(shape, Shape::Flag));
         match self.get(key) {
             None => false,
             Some(Value::Bool(flag)) => *flag,
@@ -207,7 +207,10 @@ impl<'v> Section<'v> {
         range: RangeInclusive<u32>,
         findings: &mut Findings<'_>,
     ) -> Option<u32> {
-        self.expect(key, |shape| matches!(shape, Shape::Number(least, most) if range == (least..=most)));
+        self.is_in_the_table_as(
+            key,
+            |shape| matches!(shape, Shape::Number(least, most) if range == (least..=most)),
+        );
         let value = self.get(key)?;
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| range.contains(n));
         if number.is_none() {
@@ -218,7 +221,7 @@ impl<'v> Section<'v> {
     }
 
     pub(crate) fn list(&self, key: &str, findings: &mut Findings<'_>) -> &'v [Value] {
-        self.expect(key, |shape| matches!(shape, Shape::Texts | Shape::Maps(_) | Shape::Any));
+        self.is_in_the_table_as(key, |shape| matches!(shape, Shape::Texts | Shape::Maps(_) | Shape::Any));
         match self.get(key) {
             None => &[],
             Some(Value::Array(list)) => list,
@@ -259,7 +262,7 @@ impl<'v> Section<'v> {
     /// Labels or annotations.
     pub(crate) fn pairs(&self, key: &str, findings: &mut Findings<'_>) -> Pairs {
         let mut pairs = Pairs::new();
-        self.expect(key, |shape| matches!(shape, Shape::Pairs));
+        self.is_in_the_table_as(key, |shape| matches!(shape, Shape::Pairs));
         let section = Section { fields: None, ..self.clone() }.section(key, findings);
         for (name, value) in section.map.into_iter().flatten() {
             match value {
@@ -285,7 +288,7 @@ impl<'v> Section<'v> {
         findings: &mut Findings<'_>,
     ) -> Option<T> {
         let same = |names: &[&str]| words.iter().map(|(word, _)| *word).eq(names.iter().copied());
-        self.expect(key, |shape| matches!(shape, Shape::Choice(names) if same(names)));
+        self.is_in_the_table_as(key, |shape| matches!(shape, Shape::Choice(names) if same(names)));
         let text = self.text(key, findings)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {

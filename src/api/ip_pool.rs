@@ -2,13 +2,17 @@
 //!
 //! It says nothing of whose pods may be gateways or use them, so it counts as `all()` for both, as in Calico, unless its
 //! annotations `egret.dev/gateway-namespaces` and `egret.dev/client-namespaces` narrow it. `assignmentMode: Manual`, the
-//! newer word for `nodeSelector: "!all()"`, becomes just that. Fields about encapsulation and BGP are Calico's own.
+//! newer word for `nodeSelector: "!all()"`, becomes just that. `egret.dev/source: PodAddress` says that somebody
+//! else gives its addresses to pods, so that none may be leased. Fields about encapsulation and BGP are Calico's own.
 
 use super::Object;
 use super::fields::{Findings, Section};
 use super::pool::{self, DefaultBlock, RANGE_RULES};
 use super::shape::{CIDR, Field, METADATA, Rule, Shape, field, rule};
 use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
+
+/// Annotation that says where a pool's addresses come from, as `spec.source` of an `EgressPool`.
+pub const SOURCE: &str = "egret.dev/source";
 
 /// Calico's defaults. A pool smaller than a block is invalid there, and so it is here.
 const BLOCK: DefaultBlock = DefaultBlock { v4: 26, v6: 122, shrinks: false };
@@ -86,6 +90,16 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     }
     let gateway_namespaces = narrowed(&annotations, "egret.dev/gateway-namespaces", findings);
     let client_namespaces = narrowed(&annotations, "egret.dev/client-namespaces", findings);
+    let source = match annotations.get(SOURCE).map(|text| text.trim()) {
+        None | Some("Pool") => PoolSource::Pool,
+        Some("PodAddress") => PoolSource::PodAddress,
+        Some(text) => {
+            let path = format!("metadata.annotations[\"{SOURCE}\"]");
+            let message = format!("{path} is `{text}`, but must be Pool or PodAddress");
+            findings.wrong(&path, text, "WrongValue", &message);
+            return None;
+        }
+    };
     let nat_outgoing = spec.flag("natOutgoing", findings);
     let disabled = spec.flag("disabled", findings);
     let (cidr, block_size) = range?;
@@ -97,7 +111,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
         node_selector: node_selector?,
         gateway_namespaces,
         client_namespaces,
-        source: PoolSource::Pool,
+        source,
         nat_outgoing,
         strict_affinity: false,
         announce: Announce::Auto,

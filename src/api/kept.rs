@@ -65,8 +65,13 @@ const ENDPOINT_SPEC: &[Field] = &[
 ];
 
 const ADDRESS: &[Field] = &[
-    field("ip", Shape::Text, "The leased address.").required(),
-    field("pool", Shape::Text, "Pool it came from.").required(),
+    field("ip", Shape::Text, "The address.").required(),
+    field("pool", Shape::Text, "Pool it came from, or lies in.").required(),
+    field(
+        "source",
+        Shape::Choice(&["Pool", "PodAddress"]),
+        "PodAddress: it is the pod's own; absent: leased.",
+    ),
 ];
 
 const PROBLEM: &[Field] = &[
@@ -126,6 +131,8 @@ pub(super) const POOL_STATUS: &[Field] = &[
     field("cooling", Shape::Number(0, MOST), "Addresses freed a moment ago."),
     field("reserved", Shape::Number(0, MOST), "Addresses kept for owners without a container."),
     field("clients", Shape::Number(0, MOST), "Pods that leave with one of them."),
+    UNPROTECTED,
+    UNPROTECTED_PODS,
     CONDITIONS,
 ];
 
@@ -134,14 +141,25 @@ pub(super) const POLICY_STATUS: &[Field] = &[
     field("observedGeneration", Shape::Count, "The generation that this is about."),
     field("pods", Shape::Number(0, MOST), "Pods that follow it."),
     field("held", Shape::Number(0, MOST), "Those of them that reach nothing outside, for want of a gateway."),
-    field("unprotected", Shape::Number(0, MOST), "How many `unprotectedPods` there are."),
-    field(
-        "unprotectedPods",
-        Shape::Texts,
-        "Selected pods where no agent runs, or whose traffic passes by it.",
-    ),
+    UNPROTECTED,
+    UNPROTECTED_PODS,
     CONDITIONS,
 ];
+
+/// `status` of an `EgressRange`.
+pub(super) const RANGE_STATUS: &[Field] =
+    &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];
+
+/// `status` of an `EgressNode`.
+pub(super) const NODE_STATUS: &[Field] =
+    &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];
+
+const UNPROTECTED: Field = field(
+    "unprotected",
+    Shape::Number(0, MOST),
+    "Selected pods where no agent runs, or whose traffic passes by it.",
+);
+const UNPROTECTED_PODS: Field = field("unprotectedPods", Shape::Texts, "The first hundred of them.");
 
 const CONDITIONS: Field =
     field("conditions", Shape::Conditions, "Whether it is obeyed, and if not, why; one of each type.");

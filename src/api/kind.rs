@@ -5,8 +5,8 @@ use std::fmt;
 use super::fields::{Findings, Section};
 use super::shape::Field;
 use super::{
-    Object, calico_policy, cilium_policy, egress_policy, egress_pool, ip_pool, namespace, node, pod,
-    service_cidr,
+    Object, calico_policy, cilium_policy, egress_policy, egress_pool, egress_range, ip_pool, namespace, node,
+    pod, service_cidr,
 };
 use crate::spelling;
 
@@ -31,11 +31,13 @@ pub enum Kind {
     CalicoEgressGatewayPolicy,
     /// Cilium's `CiliumEgressGatewayPolicy`.
     CiliumEgressGatewayPolicy,
+    /// Our `EgressRange`.
+    EgressRange,
 }
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Node,
@@ -45,6 +47,7 @@ impl Kind {
         Kind::EgressGatewayPolicy,
         Kind::CalicoEgressGatewayPolicy,
         Kind::CiliumEgressGatewayPolicy,
+        Kind::EgressRange,
     ];
 
     /// As written in manifests.
@@ -58,6 +61,7 @@ impl Kind {
             Kind::ServiceCIDR => "ServiceCIDR",
             Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => "EgressGatewayPolicy",
             Kind::CiliumEgressGatewayPolicy => "CiliumEgressGatewayPolicy",
+            Kind::EgressRange => "EgressRange",
         }
     }
 
@@ -94,7 +98,7 @@ pub(super) struct Served {
     pub(super) strict: bool,
 }
 
-static SERVED: [Served; 11] = [
+static SERVED: [Served; 12] = [
     Served {
         kind: Kind::Namespace,
         group: "",
@@ -181,6 +185,14 @@ static SERVED: [Served; 11] = [
         versions: &["v2"],
         read: cilium_policy::read,
         fields: cilium_policy::FIELDS,
+        strict: true,
+    },
+    Served {
+        kind: Kind::EgressRange,
+        group: "egret.dev",
+        versions: &["v1alpha1"],
+        read: egress_range::read,
+        fields: egress_range::FIELDS,
         strict: true,
     },
 ];

@@ -12,6 +12,7 @@ mod crd;
 pub mod document;
 mod egress_policy;
 mod egress_pool;
+mod egress_range;
 pub(crate) mod fields;
 mod ip_pool;
 mod kept;
@@ -23,6 +24,7 @@ mod node;
 pub mod overlap;
 mod pod;
 mod policy;
+mod policy_gateway;
 mod pool;
 mod schema;
 mod service_cidr;
@@ -40,6 +42,7 @@ use crate::egress::policy::Policy;
 use crate::problem::Problem;
 pub use crd::{Definition, definitions};
 use fields::{Findings, Section, described, shown};
+pub use ip_pool::SOURCE as IP_POOL_SOURCE;
 pub use kind::Kind;
 use kind::Served;
 pub use schema::{Schema, schemas};
@@ -57,6 +60,8 @@ pub enum Object {
     Pool(Pool),
     /// The ranges of a `ServiceCIDR`.
     ServiceCidr(Vec<Cidr>),
+    /// The ranges of an `EgressRange`.
+    Range(Vec<Cidr>),
     /// `EgressGatewayPolicy` or `CiliumEgressGatewayPolicy`; one that cannot be obeyed has its `unfit` filled.
     Policy(Policy),
 }
@@ -171,6 +176,10 @@ fn object(file: &str, map: &Map<String, Value>, served: &Served, reading: &mut R
         findings.object = served.kind.named(&name);
         let root = Section::shaped("", map, served.fields);
         let object = (served.read)(&name, &root, &mut findings);
+        if let Some(why) = not_served(map) {
+            let field = format!("metadata.annotations[\"{NOT_SERVED}\"]");
+            findings.wrong(&field, "", "NotServed", why);
+        }
         let object = if findings.broken { None } else { object };
         reading.objects.push(Written { kind: served.kind, name, object });
         reading.problems.append(&mut findings.problems);
@@ -180,6 +189,14 @@ fn object(file: &str, map: &Map<String, Value>, served: &Served, reading: &mut R
             reading.objects.push(Written { kind: served.kind, name, object: None });
         }
     }
+}
+
+/// Annotation that takes an object out of force, with the reason as a sentence: a cluster's agent lays it over foreign objects that
+/// are not its to serve.
+pub const NOT_SERVED: &str = "egret.dev/not-served";
+
+fn not_served(map: &Map<String, Value>) -> Option<&str> {
+    map.get("metadata")?.get("annotations")?.get(NOT_SERVED)?.as_str()
 }
 
 /// What can be said of an object's name before anything is known of it; for messages only.

@@ -2,12 +2,12 @@
 //!
 //! In: the common flags. Out: an exit status; log lines on standard error. Never: prints on standard output.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
 
 use clap::Args;
 
 use super::Common;
-use crate::agent::run;
+use crate::agent::{run, web};
 use crate::config::Mode;
 use crate::kube::Access;
 
@@ -17,12 +17,9 @@ pub struct AgentArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
-    /// Follow the cluster of this kubeconfig [default with `mode: cluster`: the pod's own]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
-    context: Option<String>,
+    /// Where /healthz, /readyz and /metrics are served; `off`: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = web::DEFAULT)]
+    listen: String,
 }
 
 /// Runs it.
@@ -38,7 +35,7 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
     crate::log::to_stderr(&args.log);
     let configure = || {
         let mut config = common.config()?;
-        if args.kubeconfig.is_some() {
+        if common.cluster.kubeconfig.is_some() {
             config.mode = Mode::Cluster;
         } else if common.state.is_some() {
             // Whoever names a directory has the objects there, whatever way the plugin takes.
@@ -46,14 +43,22 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         }
         Ok(config)
     };
-    let access = if configure()?.mode == Mode::Cluster { Some(access(args)?) } else { None };
-    run::run(&configure, access).map_err(|e| e.to_string())?;
+    let access = if configure()?.mode == Mode::Cluster { Some(access(common)?) } else { None };
+    run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
 }
 
-fn access(args: &AgentArgs) -> Result<Access, String> {
-    let found = match &args.kubeconfig {
-        Some(file) => Access::from_file(file, args.context.as_deref()).map(Some),
+fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let unread = |e| format!("--listen {text}: {e}; write it as 127.0.0.1:9790, [::1]:9790, or `off`");
+    text.parse().map(Some).map_err(unread)
+}
+
+fn access(common: &Common) -> Result<Access, String> {
+    let found = match &common.cluster.kubeconfig {
+        Some(file) => Access::from_file(file, common.cluster.context.as_deref()).map(Some),
         None => Access::in_cluster(),
     };
     found.map_err(|e| e.to_string())?.ok_or_else(|| {

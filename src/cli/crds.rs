@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn ours_are_printed_unless_others_are_asked_for() {
         let ours = answer(None, false).unwrap();
-        assert_eq!(ours.matches("kind: CustomResourceDefinition").count(), 5);
+        assert_eq!(ours.matches("kind: CustomResourceDefinition").count(), 6);
         assert!(!ours.contains("projectcalico.org\n"), "{ours}");
         let foreign = answer(None, true).unwrap();
         assert_eq!(foreign.matches("kind: CustomResourceDefinition").count(), 3);

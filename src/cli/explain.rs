@@ -15,7 +15,7 @@ use crate::egress::model::PodName;
 /// Its arguments.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// The pod, as NAMESPACE/NAME
+    /// The pod, as NAMESPACE/NAME, or NAME with -n
     #[arg(value_name = "POD")]
     pod: String,
     /// An address outside; without it, every rule is shown
@@ -28,8 +28,8 @@ pub struct ExplainArgs {
 /// # Errors
 /// Nothing is known.
 pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refused> {
-    let (namespace, name) = args.pod.split_once('/').unwrap_or(("default", &args.pod));
     let known = Known::look(common)?;
+    let (namespace, name) = args.pod.split_once('/').unwrap_or((&known.namespace, &args.pod));
     let mut explanation = explain(&known.view, &PodName::new(namespace, name), args.destination);
     for item in &mut explanation.items {
         forget_assumed(&known, item);

@@ -2,6 +2,7 @@
 //!
 //! In: a state directory. Out: a report, as text or JSON, and whether all is well. Only `release` writes.
 
+pub(super) mod cluster;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,12 @@ use clap::{Args, Subcommand};
 
 pub use report::{BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, ReleasedRow, UnservableRow};
 
-use super::{Common, Output};
+use super::cluster::Cluster;
+use super::{Common, Output, Refused};
 use crate::config::Config;
 use crate::egress::model::Pool;
 use crate::ipam::{
-    Block, Books, DirStore, Freed, Owner, audit, blocks_in, pools_in, release_address, release_owner,
+    Block, Books, DirStore, Freed, Owner, Store, audit, blocks_in, pools_in, release_address, release_owner,
 };
 use crate::node::attachment::Attachments;
 use crate::node::embedded::Embedded;
@@ -76,7 +78,33 @@ pub enum Verb {
 ///
 /// # Errors
 /// If there is no state directory, it cannot be read, or an address cannot be released.
-pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
+pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refused> {
+    if let Some(cluster) = common.cluster()? {
+        return Ok(of_cluster(common, &cluster, args)?);
+    }
+    Ok(of_directory(common, args)?)
+}
+
+fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(String, bool), String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match &args.verb {
+        Verb::Show { pool } => {
+            let report = cluster::show(cluster, pool.as_deref(), now)?;
+            Ok((written(&report, common.output, IpamReport::text)?, true))
+        }
+        Verb::Check { grace } => {
+            let report = cluster::check(cluster, *grace, now)?;
+            Ok((written(&report, common.output, verdict)?, report.problems.is_empty()))
+        }
+        Verb::Release { addresses, owner, force } => {
+            let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
+            let freed = cluster::release(cluster, addresses, owner.as_ref(), *force, now)?;
+            Ok((given_back(&freed, common.output)?, true))
+        }
+    }
+}
+
+fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
     let config = common.config()?;
     let dir = Dir::at(&config.state_dir).map_err(|e| e.to_string())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -136,6 +164,19 @@ struct Seen {
     problems: Vec<Problem>,
 }
 
+impl Seen {
+    /// Leaves one pool alone; whether there is anything of it.
+    fn narrow(&mut self, wanted: &str) -> bool {
+        self.pools.retain(|pool| pool.name == wanted);
+        self.blocks.retain(|block| block.pool == wanted);
+        let folder = Path::new("ipam").join(record::file_name(wanted));
+        self.problems.retain(|problem| {
+            Path::new(&problem.file).starts_with(&folder) || kind_and_name(problem).1 == wanted
+        });
+        !(self.pools.is_empty() && self.blocks.is_empty() && self.problems.is_empty())
+    }
+}
+
 fn look(dir: &Dir) -> Result<Seen, String> {
     let mut seen = Seen {
         pools: objects(dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default(),
@@ -168,9 +209,13 @@ fn objects(dir: &Dir) -> Result<Option<Objects>, String> {
 
 /// What is wrong with pools, and with files that may hold some: who looks for a pool that is not shown finds it here.
 fn unusable_pools(dir: &Dir) -> Result<Vec<Problem>, String> {
-    let mut problems = objects(dir)?.map(|objects| objects.problems()).unwrap_or_default();
+    Ok(of_pools(objects(dir)?.map(|objects| objects.problems()).unwrap_or_default()))
+}
+
+/// What is wrong with pools, or with something that may be one.
+fn of_pools(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.retain(|problem| matches!(kind_and_name(problem).0, "" | "EgressPool" | "IPPool"));
-    Ok(problems)
+    problems
 }
 
 fn kind_and_name(problem: &Problem) -> (&str, &str) {
@@ -184,16 +229,10 @@ fn kind_and_name(problem: &Problem) -> (&str, &str) {
 pub fn show(dir: &Dir, pool: Option<&str>, now: u64) -> Result<IpamReport, String> {
     let mut seen = look(dir)?;
     seen.problems.extend(unusable_pools(dir)?);
-    if let Some(wanted) = pool {
-        seen.pools.retain(|pool| pool.name == wanted);
-        seen.blocks.retain(|block| block.pool == wanted);
-        let folder = Path::new("ipam").join(record::file_name(wanted));
-        seen.problems.retain(|problem| {
-            Path::new(&problem.file).starts_with(&folder) || kind_and_name(problem).1 == wanted
-        });
-        if seen.pools.is_empty() && seen.blocks.is_empty() && seen.problems.is_empty() {
-            return Err(format!("there is no pool {wanted} in {}", dir.path().display()));
-        }
+    if let Some(wanted) = pool
+        && !seen.narrow(wanted)
+    {
+        return Err(format!("there is no pool {wanted} in {}", dir.path().display()));
     }
     Ok(IpamReport::new(&seen.pools, &seen.blocks, seen.problems, now))
 }
@@ -263,13 +302,22 @@ pub fn release(
 ) -> Result<Vec<Freed>, String> {
     let timeout = Duration::from_millis(config.lock_timeout);
     let guard = dir.lock("egret ipam release", timeout).map_err(|e| e.to_string())?;
-    let store = DirStore::under(dir, &guard);
+    release_from(&DirStore::under(dir, &guard), addresses, owner, force, now)
+}
+
+fn release_from(
+    store: &dyn Store,
+    addresses: &[IpAddr],
+    owner: Option<&Owner>,
+    force: bool,
+    now: u64,
+) -> Result<Vec<Freed>, String> {
     let mut freed = Vec::new();
     if let Some(owner) = owner {
-        freed.extend(release_owner(&store, owner, force, now).map_err(|e| e.to_string())?);
+        freed.extend(release_owner(store, owner, force, now).map_err(|e| e.to_string())?);
     }
     for address in addresses {
-        freed.push(release_address(&store, *address, force, now).map_err(|e| e.to_string())?);
+        freed.push(release_address(store, *address, force, now).map_err(|e| e.to_string())?);
     }
     Ok(freed)
 }

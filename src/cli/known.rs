@@ -1,6 +1,6 @@
-//! What commands that only ask know of the cluster: a state directory, or a folder of manifests that was never one.
+//! What commands that only ask know of the cluster: a state directory, a folder of manifests that was never one, or the cluster itself.
 //!
-//! In: `--state` and `--node`. Out: a view, with the objects and what is wrong with them. Never: writes, or asks the kernel.
+//! In: `--state`, `--kubeconfig` and `--node`. Out: a view, with the objects and what is wrong with them. Never: writes, or asks the kernel.
 //!
 //! A state directory says which gateways run and which addresses they leased. A folder of manifests cannot: there every pod that asks
 //! to be a gateway, and may, counts as one that runs, and its address is said only where the manifests leave no choice.
@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::cluster::Cluster;
 use super::manifests;
 use super::{Common, Refused};
 use crate::addr::{Cidr, Family};
@@ -30,6 +31,8 @@ pub struct Known {
     pub objects: Objects,
     /// What is wrong with objects and records.
     pub problems: Vec<Problem>,
+    /// The namespace that a name without one means.
+    pub namespace: String,
     /// Gateways that are taken as running, and the pool of each address that is not leased yet.
     pub assumed: BTreeMap<PodName, BTreeMap<Family, Cidr>>,
 }
@@ -43,17 +46,32 @@ impl Known {
     /// # Errors
     /// There is nothing to read, or no such node.
     pub fn look(common: &Common) -> Result<Known, Refused> {
-        let known = match &common.state {
-            Some(folder) if !folder.join("objects").exists() => Known::manifests(common, folder)?,
+        let mut known = match (common.cluster()?, &common.state) {
+            (Some(cluster), _) => Known::of_cluster(cluster),
+            (None, Some(folder)) if !folder.join("objects").exists() => Known::manifests(common, folder)?,
             _ => {
                 let node = Embedded::look(&common.config()?).map_err(|e| e.to_string())?;
                 let (view, objects, problems) = node.whole_view().map_err(|e| e.to_string())?;
-                Known { view, objects, problems, assumed: BTreeMap::new() }
+                Known { view, objects, problems, namespace: "default".to_owned(), assumed: BTreeMap::new() }
             }
         };
+        if let Some(namespace) = &common.cluster.namespace {
+            known.namespace.clone_from(namespace);
+        }
         match &common.node {
             Some(node) => known.must_have(node).map(|()| known),
             None => Ok(known),
+        }
+    }
+
+    /// The objects of a cluster, which says itself which gateways run.
+    fn of_cluster(cluster: Cluster) -> Known {
+        Known {
+            view: cluster.view(),
+            namespace: cluster.client.access().namespace.clone(),
+            objects: cluster.objects,
+            problems: cluster.problems,
+            assumed: BTreeMap::new(),
         }
     }
 
@@ -83,7 +101,7 @@ impl Known {
         let assumed =
             view.endpoints.iter().map(|endpoint| (endpoint.pod.clone(), unleased(&view, &endpoint.pod)));
         let assumed = assumed.collect();
-        Ok(Known { view, objects, problems, assumed })
+        Ok(Known { view, objects, problems, namespace: "default".to_owned(), assumed })
     }
 
     /// A single machine may have no Node objects at all.

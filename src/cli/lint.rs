@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::cluster::readings;
 use super::manifests::{self, Manifests};
 use super::paint::Paint;
 use super::{API_VERSION, Common, Output, Refused, json, workload};
@@ -22,8 +24,9 @@ use crate::store::objects::Objects;
 /// Its arguments.
 #[derive(Debug, Clone, Args)]
 pub struct LintArgs {
-    #[command(flatten)]
-    manifests: Manifests,
+    /// A file, a directory (its .yaml, .yml and .json files, at any depth), or - for standard input
+    #[arg(short, long = "filename", value_name = "FILE", required_unless_present_any = ["kubeconfig", "context"])]
+    filenames: Vec<PathBuf>,
     /// Warnings count as errors
     #[arg(long)]
     strict: bool,
@@ -72,13 +75,28 @@ enum Verdict {
 /// # Errors
 /// There is nothing to read.
 pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> {
-    let texts = args.manifests.texts()?;
-    // Not what a plugin was last called with on this machine: the answer must be the same on every machine.
-    let config = match &common.config {
-        Some(file) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
-        None => Config::default(),
+    let texts = match args.filenames.as_slice() {
+        [] => Vec::new(),
+        some => Manifests { filenames: some.to_vec() }.texts()?,
     };
-    let report = report(&config, manifests::read(&texts))?;
+    let around = if common.names_cluster() { common.cluster()? } else { None };
+    // Not what a plugin was last called with on this machine: the answer must be the same on every machine.
+    let config = match (&common.config, &around) {
+        (Some(file), _) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
+        (None, Some(cluster)) => cluster.config.clone(),
+        (None, None) => Config::default(),
+    };
+    let mut whole = manifests::read(&texts);
+    let mut report = match around {
+        None => report(&config, whole)?,
+        Some(cluster) => {
+            let asked: BTreeSet<String> = texts.iter().map(|text| text.name.clone()).collect();
+            beside(&mut whole, readings(&cluster.looked, &config));
+            let report = report(&config, whole)?;
+            if asked.is_empty() { report } else { report.of(&asked) }
+        }
+    };
+    report.problems.sort_by_key(|finding| (finding.problem.file.clone(), finding.severity));
     let count = |severity| report.problems.iter().filter(|finding| finding.severity == severity).count();
     let well = count(Severity::Error) == 0 && (!args.strict || report.problems.is_empty());
     let text = match common.output {
@@ -86,6 +104,19 @@ pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> 
         Output::Text => report.text(texts.len(), Paint::of_stdout()),
     };
     Ok((text, well))
+}
+
+/// Puts manifests into a cluster: what it has already stands beside them, but for what they would replace.
+fn beside(whole: &mut manifests::Whole, known: Vec<(String, Reading)>) {
+    let written = whole.readings.iter().flat_map(|(_, reading)| &reading.objects);
+    let replaced: BTreeSet<String> =
+        written.map(|written| workload::shown(written.kind, &written.name)).collect();
+    for (name, mut reading) in known {
+        reading.objects.retain(|written| !replaced.contains(&workload::shown(written.kind, &written.name)));
+        if !reading.objects.is_empty() || !reading.problems.iter().any(|p| replaced.contains(&p.object)) {
+            whole.readings.push((name, reading));
+        }
+    }
 }
 
 fn report(config: &Config, whole: manifests::Whole) -> Result<LintReport, Refused> {
@@ -157,6 +188,13 @@ fn graded(reading: &Reading, problem: &Problem) -> Finding {
 }
 
 impl LintReport {
+    /// What concerns these files; the rest was only there to be referred to.
+    fn of(mut self, files: &BTreeSet<String>) -> LintReport {
+        self.items.retain(|item| files.contains(&item.file));
+        self.problems.retain(|finding| files.contains(&finding.problem.file));
+        self
+    }
+
     /// One finding after another, as compilers write them, and a sentence that counts.
     fn text(&self, files: usize, paint: Paint) -> String {
         let mut text = String::new();
@@ -177,7 +215,8 @@ impl LintReport {
             (_, 0) => count(errors, "error"),
             _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
         };
-        let read = format!("{} in {}", count(self.items.len(), "object"), count(files, "file"));
+        let place = if files == 0 { "the cluster".to_owned() } else { count(files, "file") };
+        let read = format!("{} in {place}", count(self.items.len(), "object"));
         let _ = writeln!(text, "{read}: {verdict}");
         if !self.skipped.is_empty() {
             let kinds: Vec<String> = self.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();

@@ -25,9 +25,6 @@ pub struct ListArgs {
     /// Only these pods, as NAME or NAMESPACE/NAME
     #[arg(value_name = "POD")]
     pods: Vec<String>,
-    /// Only pods of this namespace
-    #[arg(short, long, value_name = "NAMESPACE")]
-    namespace: Option<String>,
     /// Only pods whose labels this selector matches, as in app == 'cart'
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
@@ -56,7 +53,7 @@ pub(super) struct ListReport {
 /// Nothing is known, or a pod that was named is not there.
 pub fn run(common: &Common, args: &ListArgs) -> Result<(String, bool), Refused> {
     let known = Known::look(common)?;
-    let pods = asked(&known, common.node.as_deref(), args)?;
+    let pods = asked(&known, common, args)?;
     let mut listing = list(&known.view, pods);
     for row in &mut listing.items {
         let family = row.destination.family();
@@ -82,10 +79,11 @@ pub fn run(common: &Common, args: &ListArgs) -> Result<(String, bool), Refused> 
 }
 
 /// The pods that are meant.
-fn asked(known: &Known, node: Option<&str>, args: &ListArgs) -> Result<Vec<PodName>, Refused> {
+fn asked(known: &Known, common: &Common, args: &ListArgs) -> Result<Vec<PodName>, Refused> {
     let selector = args.selector.as_deref().map(Selector::parse).transpose();
     let selector = selector.map_err(|error| Refused::misused(format!("--selector: {}", error.sentence())))?;
     let view = &known.view;
+    let (node, namespace) = (common.node.as_deref(), common.cluster.namespace.as_ref());
     for named in &args.pods {
         if !view.pods.keys().any(|pod| names(named, pod)) {
             let all: Vec<String> = view.pods.keys().map(|pod| shortened(named, pod)).collect();
@@ -96,7 +94,7 @@ fn asked(known: &Known, node: Option<&str>, args: &ListArgs) -> Result<Vec<PodNa
     }
     let meant = |(pod, object): &(&PodName, &Pod)| {
         (args.pods.is_empty() || args.pods.iter().any(|named| names(named, pod)))
-            && args.namespace.as_ref().is_none_or(|namespace| *namespace == pod.namespace)
+            && namespace.is_none_or(|namespace| *namespace == pod.namespace)
             && selector.as_ref().is_none_or(|selector| selector.matches(&object.labels))
             && node.is_none_or(|node| object.node.as_deref() == Some(node))
     };

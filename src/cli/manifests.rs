@@ -18,7 +18,7 @@ use crate::problem::Problem;
 /// Directories inside directories: more is a mistake, or a link that leads back.
 const DEPTH: usize = 32;
 
-/// The flag that `lint` and `convert` share.
+/// The flag that `convert` has.
 #[derive(Debug, Clone, Args)]
 pub struct Manifests {
     /// A file, a directory (its .yaml, .yml and .json files, at any depth), or - for standard input

@@ -4,9 +4,13 @@
 //! protocol; without arguments it says what Egret is, as every CNI plugin does.
 
 pub mod agent;
+pub mod cluster;
+pub mod complete;
+pub mod controller;
 pub mod convert;
 pub mod crds;
 pub mod explain;
+pub mod install;
 pub mod ipam;
 pub mod known;
 pub mod lint;
@@ -25,7 +29,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cni::version::Version;
 use crate::config::Config;
@@ -37,11 +41,12 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 /// Fixed, known source addresses for Kubernetes pods that leave the cluster
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(
-    after_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.",
-    after_long_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.\n\n\
-                       For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`."
-)]
+#[command(after_long_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.\n\n\
+                       `list`, `explain`, `status`, `lint` and `ipam` ask a cluster where --kubeconfig or --context is said, where\n\
+                       KUBECONFIG is set, and where no directory of ours is on this machine; with --state or --config they never do.\n\
+                       Linked as `kubectl-egret` into PATH, this program is `kubectl egret`; linked as `kubectl_complete-egret`,\n\
+                       it completes that.\n\n\
+                       For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`.")]
 struct Line {
     #[command(flatten)]
     common: Common,
@@ -58,10 +63,27 @@ enum Command {
                       The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
                       start it touches only what differs. What it does is in agent.json in the node's own directory.")]
     Agent(agent::AgentArgs),
+    /// Keep a cluster's status, leases and taints true
+    #[command(
+        hide = true,
+        long_about = "Keep a cluster's status, leases and taints true, until SIGTERM.\n\n\
+                      Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are\n\
+                      gone, a taint on nodes whose agent is away. Of several, one works; another takes over within 15 s.\n\n\
+                      While none runs, nothing that runs notices."
+    )]
+    Controller(controller::ControllerArgs),
     /// Bring this node's kernel to its plan, once
     Reconcile(node::NodeArgs),
+    /// Put this program among the CNI plugins and into the primary's list
+    #[command(
+        long_about = "Put this program among the CNI plugins, and an entry that calls it into the primary's network list.\n\n\
+                      Files are replaced in one piece, and only if they differ. The entry has the keys of --config, and\n\
+                      nodeName if --node is said. With --follow it stays, and puts back what the primary writes over; with\n\
+                      `mode: cluster` it then waits until this node's agent has heard of everything once."
+    )]
+    Install(install::InstallArgs),
     /// Take everything of Egret out of this node's kernel
-    Uninstall(node::NodeArgs),
+    Uninstall(node::UninstallArgs),
     /// Say where a pod's traffic leaves, and why
     Explain(explain::ExplainArgs),
     /// List where pods' traffic leaves, a row per address and prefix
@@ -80,7 +102,9 @@ enum Command {
     #[command(
         long_about = "Say how this node is: its tunnel, the gateways here and how replies find them, clients and bindings, gateway \
                       sets, what differs from the plan, what was dropped and by which rule, the agent.\n\n\
-                      Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root)."
+                      Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root).\n\n\
+                      Of a cluster (--kubeconfig): its nodes and their agents, gateways, pools; 1 if a pod is held, or a node that\n\
+                      has clients or gateways has no agent that is ready."
     )]
     Status(status::StatusArgs),
     /// Print what makes a Kubernetes cluster keep Egret's objects
@@ -89,7 +113,8 @@ enum Command {
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
-                      that a node uses. Needs no root, no state directory and no cluster.\n\n\
+                      that a node uses. Needs no root, no state directory and no cluster. With --kubeconfig or --context\n\
+                      they are judged beside what that cluster has; without -f, what it has is.\n\n\
                       Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
     )]
     Lint(lint::LintArgs),
@@ -137,6 +162,9 @@ pub struct Common {
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
     #[arg(hide_possible_values = true)]
     pub output: Output,
+    /// Which cluster is asked, if one is.
+    #[command(flatten)]
+    pub cluster: cluster::ClusterArgs,
 }
 
 /// How answers are written.
@@ -211,6 +239,11 @@ fn command() -> clap::Command {
     Line::command()
 }
 
+/// Called as people call us.
+fn named(command: clap::Command) -> clap::Command {
+    if cluster::is_plugin() { command.bin_name("kubectl egret") } else { command }
+}
+
 fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "egret", &mut script);
@@ -219,7 +252,7 @@ fn completions(shell: clap_complete::Shell) -> Vec<u8> {
 
 /// The help of a command; without words, of all.
 fn help(words: &[String]) -> Result<(String, bool), Refused> {
-    let mut all = command();
+    let mut all = named(command());
     all.build();
     let mut found = &mut all;
     for word in words {
@@ -241,11 +274,16 @@ pub fn run() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let line = Line::parse();
+    if let Some(words) = complete::asked() {
+        return print(complete::answer(&command(), &words).as_bytes());
+    }
+    let line = Line::from_arg_matches(&named(command()).get_matches()).unwrap_or_else(|error| error.exit());
     let common = &line.common;
     match line.command {
         Some(Command::Agent(args)) => answer(agent::run(common, &args)),
+        Some(Command::Controller(args)) => answer(controller::run(common, &args)),
         Some(Command::Reconcile(args)) => answer(node::reconcile(common, &args)),
+        Some(Command::Install(args)) => answer(install::run(common, &args)),
         Some(Command::Uninstall(args)) => answer(node::uninstall(common, &args)),
         Some(Command::Explain(args)) => answer(explain::run(common, &args)),
         Some(Command::List(args)) => answer(list::run(common, &args)),

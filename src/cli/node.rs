@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Common;
+use super::install::Folders;
 use crate::egress::explain::Shown;
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
@@ -20,6 +21,18 @@ pub struct NodeArgs {
     /// Print the steps, take none
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Flags of `egret uninstall`.
+#[derive(Debug, Clone, Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Also the entry in the network list, first, and the plugin, last
+    #[arg(long)]
+    cni: bool,
+    #[command(flatten)]
+    folders: Folders,
 }
 
 /// What was done to a node, as one JSON document.
@@ -59,19 +72,31 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Str
 ///
 /// # Errors
 /// As [`reconcile`].
-pub fn uninstall(common: &Common, args: &NodeArgs) -> Result<(String, bool), String> {
-    act(common, args, |node| {
+pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), String> {
+    let place = args.cni.then(|| args.folders.place(None));
+    let outcome = act(common, &args.node, |node| {
         // It would wire again what is taken away.
         match crate::agent::run::running(&node.memory) {
-            Some(busy) if !node.dry_run => Err(NodeError::Lock(busy)),
-            _ => node.uninstall(),
+            Some(busy) if !node.dry_run => return Err(NodeError::Lock(busy)),
+            _ => {}
         }
-    })
+        // Before the kernel: no further pod is wired.
+        if let Some(place) = place.as_ref().filter(|_| !node.dry_run) {
+            place.take_entries().map_err(|e| NodeError::Unfit(vec![e.to_string()]))?;
+        }
+        node.uninstall()
+    })?;
+    if let Some(place) = place.filter(|_| outcome.1 && !args.node.dry_run) {
+        place.take_binary().map_err(|e| e.to_string())?;
+    }
+    Ok(outcome)
 }
 
-type Verb = fn(&Embedded) -> Result<Outcome, NodeError>;
-
-fn act(common: &Common, args: &NodeArgs, verb: Verb) -> Result<(String, bool), String> {
+fn act(
+    common: &Common,
+    args: &NodeArgs,
+    verb: impl Fn(&Embedded) -> Result<Outcome, NodeError>,
+) -> Result<(String, bool), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err(
             "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()

@@ -27,8 +27,10 @@ macro_rules! printed {
 
 printed! {
     "AgentState" by "egret agent",
+    "ClusterStatus" by "egret status",
     "ConvertReport" by "egret convert",
     "Explanation" by "egret explain",
+    "InstallReport" by "egret install",
     "IpamRelease" by "egret ipam release",
     "IpamReport" by "egret ipam show, egret ipam check",
     "LintReport" by "egret lint",

@@ -1,7 +1,8 @@
-//! `egret status`: how this node is.
+//! `egret status`: how this node is; of a cluster, how its nodes, gateways and pools are.
 //!
 //! In: the common flags. Out: tables or JSON; 0 if the kernel holds the plan, 1 if not, or if nobody can say. Never: changes anything.
 
+pub(super) mod cluster;
 mod text;
 
 use clap::Args;
@@ -51,6 +52,9 @@ struct Item {
 /// # Errors
 /// There is no state directory.
 pub fn run(common: &Common, _: &StatusArgs) -> Result<(String, bool), Refused> {
+    if let Some(cluster) = common.cluster()? {
+        return cluster::run(common, &cluster);
+    }
     let node = Embedded::look(&common.config()?).map_err(|e| Refused::failed(e.to_string()))?;
     let (status, mut problems) = status(&node);
     let well = !matches!(status.health, Health::Differs | Health::Unknown);

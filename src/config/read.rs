@@ -1,11 +1,12 @@
 //! Keys → configuration. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{AnnounceOn, Config, Mode, MultipathHash, Underlay};
+use super::{AnnounceOn, Config, Mode, MultipathHash, Project, Underlay};
 use crate::addr::Cidr;
 use crate::api::fields::{Findings, Section, described, shown};
 use crate::api::metadata::subdomain;
@@ -14,13 +15,14 @@ use crate::problem::Problem;
 use crate::spelling;
 
 /// Every key that Egret reads.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "mode",
     "stateDir",
     "runDir",
     "nodeName",
     "egressIPSupport",
     "clusterCIDRs",
+    "adopt",
     "underlay",
     "announce",
     "multipathHash",
@@ -132,6 +134,11 @@ fn refused(problem: Problem) -> ConfigError {
     let Problem { field: key, value, message, reason, .. } = problem;
     match reason.as_str() {
         "WrongType" | "Syntax" => ConfigError::Wrong { key, value, message },
+        // In a manifest an unknown field is passed over; here it is an error, so it has an effect.
+        "UnknownField" => {
+            let message = message.replacen(" and has no effect", "", 1);
+            ConfigError::Unsupported { key, value, message }
+        }
         _ => ConfigError::Unsupported { key, value, message },
     }
 }
@@ -145,6 +152,7 @@ fn read(root: &Section<'_>, findings: &mut Findings<'_>) -> Config {
         node_name: node_name(root, findings),
         egress_ip_support: support(root, findings),
         cluster_cidrs: cluster_cidrs(root, findings),
+        adopt: adopt(root, findings),
         underlay: underlay(&root.section("underlay", findings), findings),
         announce: announce(&root.section("announce", findings), findings),
         multipath_hash: {
@@ -211,6 +219,21 @@ fn cluster_cidrs(root: &Section<'_>, findings: &mut Findings<'_>) -> Vec<Cidr> {
         }
     }
     cidrs
+}
+
+fn adopt(root: &Section<'_>, findings: &mut Findings<'_>) -> BTreeSet<Project> {
+    let mut adopted = BTreeSet::new();
+    for (path, text) in root.texts("adopt", findings) {
+        match text {
+            "calico" => drop(adopted.insert(Project::Calico)),
+            "cilium" => drop(adopted.insert(Project::Cilium)),
+            _ => {
+                let message = format!("{path} is `{text}`, but must be calico or cilium");
+                findings.wrong(&path, text, "WrongValue", message);
+            }
+        }
+    }
+    adopted
 }
 
 fn underlay(section: &Section<'_>, findings: &mut Findings<'_>) -> Underlay {

@@ -25,6 +25,7 @@ fn every_key_is_read_and_written_back_the_same() {
         "nodeName": "node-a.example",
         "egressIPSupport": "EnabledPerNamespace",
         "clusterCIDRs": ["10.244.0.0/16", "fd00:244::/56"],
+        "adopt": ["calico", "cilium"],
         "underlay": {"device": "eth0", "address": "192.0.2.11", "port": 4789, "vni": 5000, "mtu": 1450},
         "announce": {"interfaces": ["eth0", "eth1.20"]},
         "multipathHash": "leave",
@@ -147,6 +148,12 @@ fn a_value_that_is_not_served_is_another_error() {
             "markMask is 0x0, but must have seven adjacent bits, as 0x7f, 0x7f00 or 0xfe000000 do",
         ),
         (
+            json!({"adopt": ["calico", "IPPool"]}),
+            "adopt[1]",
+            "IPPool",
+            "adopt[1] is `IPPool`, but must be calico or cilium",
+        ),
+        (
             json!({"multipathHash": "L4"}),
             "multipathHash",
             "L4",
@@ -156,7 +163,7 @@ fn a_value_that_is_not_served_is_another_error() {
             json!({"underlay": {"VNI": 5}}),
             "underlay.VNI",
             "5",
-            "the field underlay.VNI is unknown and has no effect; did you mean `vni`?",
+            "the field underlay.VNI is unknown; did you mean `vni`?",
         ),
         (
             json!({"log": "wran"}),

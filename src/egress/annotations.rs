@@ -38,6 +38,9 @@ pub const GATEWAY: Annotation = Annotation(&["egret.dev/gateway"]);
 /// Gateway: the addresses it asks for, one per family.
 pub const ADDRESS: Annotation = Annotation(&["egret.dev/address"]);
 
+/// What a node's agent writes of a pod, for people: the addresses that it leaves with now. Never read.
+pub const EGRESS_ADDRESSES: &str = "egret.dev/egress-addresses";
+
 const ALL: [Annotation; 8] =
     [SELECTOR, NAMESPACE_SELECTOR, MAX_NEXT_HOPS, POLICY, IPV4_POOLS, IPV6_POOLS, GATEWAY, ADDRESS];
 
@@ -57,9 +60,10 @@ const NEVER_EXISTED: [(&str, &str); 2] = [
 
 /// Whether Egret reads an annotation, or names it in a problem: by its prefix, so that a misspelt one is kept too.
 pub fn is_ours(name: &str) -> bool {
-    ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    name != EGRESS_ADDRESSES
+        && ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 impl Annotation {
@@ -353,7 +357,8 @@ pub fn unread(annotations: &Pairs) -> Vec<Problem> {
             .range::<str, _>((Included(prefix), Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix));
         for (name, value) in ours {
-            if !known.contains(&name.as_str()) && !CALICOS_OWN.contains(&name.as_str()) {
+            let written = CALICOS_OWN.contains(&name.as_str()) || name == EGRESS_ADDRESSES;
+            if !known.contains(&name.as_str()) && !written {
                 problems.push(problem(name, value, nearest(name, &known)));
             }
         }

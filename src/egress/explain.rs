@@ -14,8 +14,8 @@ use crate::egress::candidates::outside_address;
 use crate::egress::gateway_row::GatewayRows;
 use crate::egress::inside::{self, Inside};
 use crate::egress::model::{
-    Action, Decision, EgressAddress, EgressSupport, Endpoint, Outcome, PodName, Resolution, Role, Source,
-    View,
+    Action, Decision, EgressAddress, EgressSupport, Endpoint, Outcome, PodName, PoolSource, Resolution, Role,
+    Source, View,
 };
 use crate::egress::resolve::{lack, resolve};
 use crate::problem::Problem;
@@ -176,7 +176,11 @@ fn notes(view: &View, pod: &PodName) -> Vec<String> {
 }
 
 fn left_with(view: &View, endpoint: &Endpoint, lease: &EgressAddress) -> String {
-    let EgressAddress { ip, pool } = lease;
+    let EgressAddress { ip, pool, source } = lease;
+    let pool = match source {
+        PoolSource::Pool => pool.clone(),
+        PoolSource::PodAddress => format!("{pool}, the pod's own address"),
+    };
     match outside_address(view, endpoint, Family::of(*ip)) {
         Some(seen) if seen == *ip => format!("{ip} ({pool})"),
         Some(seen) => format!("{seen}, its node's address, for {ip} ({pool}, natOutgoing)"),

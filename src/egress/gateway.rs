@@ -37,7 +37,30 @@ pub fn wanted(view: &View, pod: &PodName, node: &str) -> Result<Option<GatewayWi
         problem
     };
     let Some(request) = GatewayRequest::on(&object.annotations).map_err(named)? else { return Ok(None) };
+    if chooses_its_own_address(view, &request) {
+        return Ok(None);
+    }
     grant(&Asking { view, pod, object, node }, &request).map(Some).map_err(named)
+}
+
+/// Where Calico is the primary, `cni.projectcalico.org/ipv4pools` says which of its pools a pod's own address comes from. That asks for
+/// nothing of ours, unless those pools were adopted.
+fn chooses_its_own_address(view: &View, request: &GatewayRequest<'_>) -> bool {
+    let range = |reference: &PoolRef| {
+        let pool = match reference {
+            PoolRef::Name(name) => view.pools.get(name),
+            PoolRef::Cidr(cidr) => view.pools.values().find(|pool| pool.cidr == *cidr),
+        };
+        pool.is_some_and(|pool| {
+            let nobodys = pool.gateway_namespaces.as_deref() == Some("!all()");
+            pool.kind == PoolKind::IPPool && pool.source == PoolSource::PodAddress && nobodys
+        })
+    };
+    let of_calico = |(found, refs): &(Found<'_>, Vec<PoolRef>)| {
+        found.name.starts_with("cni.projectcalico.org/") && refs.iter().all(range)
+    };
+    let asks = request.any.is_some() || request.addresses.is_some();
+    !asks && !request.pools.is_empty() && request.pools.values().all(of_calico)
 }
 
 struct Asking<'a> {
@@ -185,16 +208,8 @@ impl<'a> Asking<'a> {
 
     /// Why the pool cannot serve this pod wherever it runs: reason and sentence.
     fn refusal(&self, pool: &Pool) -> Option<(&'static str, String)> {
-        let name = &pool.name;
-        if let Some(sentence) = gateway_namespace_refusal(self.view, pool, &self.pod.namespace) {
-            return Some(("NotPermitted", sentence));
-        }
-        if pool.source == PoolSource::PodAddress {
-            let message =
-                format!("pool `{name}`: source PodAddress is not served yet; use a pool with source Pool");
-            return Some(("NotServedYet", message));
-        }
-        None
+        let sentence = gateway_namespace_refusal(self.view, pool, &self.pod.namespace);
+        sentence.map(|sentence| ("NotPermitted", sentence))
     }
 
     /// Why the pool does not serve a pod that left the choice to us.

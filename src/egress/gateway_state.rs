@@ -5,6 +5,9 @@
 //! Two devices of ours: `vxlan0`, whose socket is the node's, brings clients of other nodes; `egress0`, a veth to the node, holds
 //! the lease, leads outside and brings clients of this node. The packet says who sent it (source MAC = client's node) and to
 //! whom (destination MAC = this gateway), so there is one map element per node and nothing per client.
+//!
+//! An address that is the pod's own (`source: PodAddress`) leads outside by the primary's device, and the answers come back by it: for
+//! that family `egress0` only joins this node's clients. There the pod's own ports stay open, as they are on any pod.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,7 +28,7 @@ pub fn gateway_state(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> S
     devices(plan, gateway, &mut state);
     forwarding(plan, &mut state);
     routes(plan, gateway, belts, &mut state);
-    sysctls(plan, &mut state);
+    sysctls(plan, gateway, &mut state);
     state.tables = tables(plan, gateway, belts);
     state
 }
@@ -46,8 +49,12 @@ fn devices(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
     let kind = LinkKind::Veth { peer: gateway.veth.clone(), peer_mac: numbers::VETH_MAC };
     let veth = Link { kind, mac: numbers::egress0_mac(gateway.mac), mtu: here.veth_mtu, arp: true };
     state.links.insert(GATEWAY_VETH.to_owned(), veth);
-    for ip in &gateway.addresses {
-        state.addresses.insert(Address { dev: GATEWAY_VETH.to_owned(), ip: *ip, link_scope: false });
+    for ip in gateway.leases() {
+        state.addresses.insert(Address { dev: GATEWAY_VETH.to_owned(), ip, link_scope: false });
+    }
+    if gateway.owns(Family::V4) {
+        let ip = numbers::TUNNEL_ADDRESS.into();
+        state.addresses.insert(Address { dev: GATEWAY_VETH.to_owned(), ip, link_scope: true });
     }
     for family in families(plan) {
         // Permanent on both ends: no ARP, no neighbour discovery, nothing to be spoofed.
@@ -76,9 +83,12 @@ fn routes(plan: &NodePlan, gateway: &LocalGateway, belts: Belts, state: &mut Sta
         let mut rule = |priority, matches, table| {
             state.rules.insert(Rule { family: *family, priority, matches, table: Some(table) });
         };
-        rule(gateway_priority::FROM_TUNNEL, Match::Input(GATEWAY_TUNNEL.to_owned()), TABLE_OUTSIDE);
         rule(gateway_priority::BY_VETH, Match::Mark { value: BY_VETH, mask: BY_VETH }, TABLE_OUTSIDE);
         rule(gateway_priority::TO_NODE, Match::NotMark { value: 0, mask: NODE_MASK }, TABLE_CLIENTS);
+        if gateway.owns(*family) {
+            continue; // clients leave as the pod does: by `main`
+        }
+        rule(gateway_priority::FROM_TUNNEL, Match::Input(GATEWAY_TUNNEL.to_owned()), TABLE_OUTSIDE);
         rule(gateway_priority::FROM_VETH, Match::Input(GATEWAY_VETH.to_owned()), TABLE_OUTSIDE);
         if let Some(lease) = gateway.addresses.iter().find(|ip| Family::of(**ip) == *family) {
             rule(gateway_priority::FROM_LEASE, Match::From(*lease), TABLE_OUTSIDE);
@@ -89,7 +99,11 @@ fn routes(plan: &NodePlan, gateway: &LocalGateway, belts: Belts, state: &mut Sta
     }
 }
 
-fn sysctls(plan: &NodePlan, state: &mut State) {
+fn sysctls(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
+    if let Some(own) = gateway.own.as_ref().filter(|_| gateway.owns(Family::V4)) {
+        // What comes by it is passed on to clients; `passing` lets nothing else through.
+        state.sysctls.insert(format!("net/ipv4/conf/{}/forwarding", own.device), "1".to_owned());
+    }
     for dev in [GATEWAY_TUNNEL, GATEWAY_VETH] {
         state.sysctls.extend(device_settings(dev, plan.here.ipv6));
     }
@@ -132,11 +146,11 @@ fn inet(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> Table {
     let mut add = |name: &str, chain| table.chains.insert(name.to_owned(), chain);
     add("raw", base("filter", "prerouting", priority::RAW, probes_in(gateway)));
     add("raw_output", base("filter", "output", priority::RAW, probes_out()));
-    add("prerouting", base("filter", "prerouting", priority::MANGLE, arriving(belts)));
+    add("prerouting", base("filter", "prerouting", priority::MANGLE, arriving(gateway, belts)));
     add("from_tunnel", chain(from_tunnel(belts)));
-    add("output", base("route", "output", priority::MANGLE, errors()));
+    add("output", base("route", "output", priority::MANGLE, errors(gateway)));
     add("input", base("filter", "input", priority::FILTER, local(gateway, belts)));
-    add("forward", base("filter", "forward", priority::MANGLE, passing(belts)));
+    add("forward", base("filter", "forward", priority::MANGLE, passing(gateway, belts)));
     add("srcnat", base("nat", "postrouting", priority::SRCNAT, snat(gateway)));
     if belts.source {
         add("postrouting", base("filter", "postrouting", priority::SRCNAT + 200, leaving(gateway)));
@@ -144,14 +158,30 @@ fn inet(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> Table {
     table
 }
 
-/// One rule per egress address of the gateway: `{ip}`, `{n}` and `{lease}` in the text stand for its family and itself.
+/// One rule per leased address of the gateway: `{ip}`, `{n}` and `{lease}` in the text stand for its family and itself.
 fn per_lease(gateway: &LocalGateway, label: &str, text: &str) -> Vec<NftRule> {
-    let one = |ip: &IpAddr| {
-        let family = Family::of(*ip);
-        let text = text.replace("{ip}", word(family)).replace("{n}", &digit(family).to_string());
-        rule(label, text.replace("{lease}", &ip.to_string()))
-    };
-    gateway.addresses.iter().map(one).collect()
+    gateway.leases().map(|ip| of_address(ip, label, text)).collect()
+}
+
+/// One rule per address that is the pod's own; `{dev}` stands for the device that has it.
+fn per_own(gateway: &LocalGateway, label: &str, text: &str) -> Vec<NftRule> {
+    let Some(own) = &gateway.own else { return Vec::new() };
+    let text = text.replace("{dev}", &own.device);
+    own.addresses.iter().map(|ip| of_address(*ip, label, &text)).collect()
+}
+
+fn of_address(ip: IpAddr, label: &str, text: &str) -> NftRule {
+    let family = Family::of(ip);
+    let text = text.replace("{ip}", word(family)).replace("{n}", &digit(family).to_string());
+    rule(label, text.replace("{lease}", &ip.to_string()))
+}
+
+/// nft's name of a family, where no header of it is looked at.
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
 }
 
 fn echo(ip: IpAddr, kind: &str) -> String {
@@ -183,7 +213,7 @@ fn probes_out() -> Vec<NftRule> {
         .to_vec()
 }
 
-fn arriving(belts: Belts) -> Vec<NftRule> {
+fn arriving(gateway: &LocalGateway, belts: Belts) -> Vec<NftRule> {
     let mut rules = Vec::new();
     if belts.gateway_invalid {
         let text =
@@ -203,6 +233,12 @@ fn arriving(belts: Belts) -> Vec<NftRule> {
             format!("iifname \"{GATEWAY_VETH}\" ct direction reply meta mark set ct mark"),
         ),
     ]);
+    if let Some(own) = &gateway.own {
+        // The pod's own connections have no mark.
+        let text =
+            format!("iifname \"{}\" ct direction reply ct mark != 0 meta mark set ct mark", own.device);
+        rules.push(rule("back to clients", text));
+    }
     rules
 }
 
@@ -218,32 +254,61 @@ fn from_tunnel(belts: Belts) -> Vec<NftRule> {
 
 /// What passes through. Where our routes are gone, the pod's own default route must not carry clients out by `eth0`, where
 /// nothing gives them the lease.
-fn passing(belts: Belts) -> Vec<NftRule> {
+fn passing(gateway: &LocalGateway, belts: Belts) -> Vec<NftRule> {
     let mut rules = Vec::new();
+    let ours = format!("\"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\"");
     if belts.gateway_forward {
-        let ours = format!("{{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }}");
-        let text = format!("iifname {ours} oifname != {ours} counter drop");
-        rules.push(rule("belt: what came by our devices leaves by them", text));
+        rules.extend(passed_on(gateway, &ours));
     }
-    let clamp = format!(
-        "oifname \"{GATEWAY_TUNNEL}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
-    );
-    rules.push(rule("MSS of the tunnel", clamp));
+    let clamp = |dev: &str| {
+        format!("oifname \"{dev}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
+    };
+    rules.push(rule("MSS of the tunnel", clamp(GATEWAY_TUNNEL)));
+    if let Some(own) = &gateway.own {
+        rules.push(rule("MSS of the primary", clamp(&own.device)));
+    }
+    rules
+}
+
+fn passed_on(gateway: &LocalGateway, ours: &str) -> Vec<NftRule> {
+    let Some(own) = &gateway.own else {
+        let text = format!("iifname {{ {ours} }} oifname != {{ {ours} }} counter drop");
+        return vec![rule("belt: what came by our devices leaves by them", text)];
+    };
+    let dev = &own.device;
+    let mut rules: Vec<NftRule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            let ways = if gateway.owns(family) { format!("{ours}, \"{dev}\"") } else { ours.to_owned() };
+            let text = format!(
+                "meta nfproto {} iifname {{ {ours} }} oifname != {{ {ways} }} counter drop",
+                protocol(family)
+            );
+            rule("belt: what came by our devices leaves by the gateway's", text)
+        })
+        .collect();
+    // That device forwards now, and only for our clients.
+    let text = format!("iifname \"{dev}\" ct state invalid counter drop");
+    rules.push(rule("belt: the primary's device passes nothing on", text));
+    let text = format!("iifname \"{dev}\" ct mark 0 counter drop");
+    rules.push(rule("belt: the primary's device passes answers on", text));
     rules
 }
 
 /// ICMP errors made here (packet too big, TTL exceeded) travel the flow's own path, not the pod's default route.
-fn errors() -> Vec<NftRule> {
-    vec![
-        rule(
-            "errors to the outside",
-            format!("ct state related ct mark != 0 ct direction original meta mark set {BY_VETH:#x}"),
-        ),
-        rule(
-            "errors to the client",
-            "ct state related ct mark != 0 ct direction reply meta mark set ct mark",
-        ),
-    ]
+fn errors(gateway: &LocalGateway) -> Vec<NftRule> {
+    let outside = format!("ct state related ct mark != 0 ct direction original meta mark set {BY_VETH:#x}");
+    let leased = || Family::BOTH.into_iter().filter(|family| !gateway.owns(*family));
+    let mut rules: Vec<NftRule> = match gateway.own {
+        None => vec![rule("errors to the outside", outside)],
+        // With an address of the pod's own they go as whatever the pod sends.
+        Some(_) => leased()
+            .map(|f| rule("errors to the outside", format!("meta nfproto {} {outside}", protocol(f))))
+            .collect(),
+    };
+    let client = "ct state related ct mark != 0 ct direction reply meta mark set ct mark";
+    rules.push(rule("errors to the client", client));
+    rules
 }
 
 /// No port of the container is open to the outside or to clients: probes, echo and ICMP errors only. The drop of new flows also
@@ -272,14 +337,20 @@ fn snat(gateway: &LocalGateway) -> Vec<NftRule> {
     let text = format!(
         "oifname \"{GATEWAY_VETH}\" iifname {{ \"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\" }} snat {{ip}} to {{lease}}"
     );
-    per_lease(gateway, "the lease", &text)
+    let own = text.replace(&format!("oifname \"{GATEWAY_VETH}\""), "oifname \"{dev}\"");
+    let mut rules = per_lease(gateway, "the lease", &text);
+    rules.extend(per_own(gateway, "the pod's own address", &own));
+    rules
 }
 
 fn leaving(gateway: &LocalGateway) -> Vec<NftRule> {
-    let mut rules = vec![
+    let ours = format!("\"{GATEWAY_TUNNEL}\", \"{GATEWAY_VETH}\"");
+    let own = format!("oifname \"{{dev}}\" iifname {{ {ours} }} {{ip}} saddr != {{lease}} counter drop");
+    let mut rules = per_own(gateway, "belt: nothing leaves under another address", &own);
+    rules.extend([
         rule("by another device", format!("oifname != \"{GATEWAY_VETH}\" accept")),
         rule("replies", "ct direction reply accept"),
-    ];
+    ]);
     rules.extend(per_lease(gateway, "the lease", "{ip} saddr {lease} accept"));
     rules.push(rule("neighbour discovery", "ip6 daddr ff00::/8 drop"));
     rules.push(rule("belt: nothing leaves under another address", "counter drop"));

@@ -17,6 +17,7 @@ use crate::egress::gateway::{self, GatewayWish};
 use crate::egress::model::{
     Action, Decision, EgressAddress, Endpoint, EndpointState, PodName, PoolKind, Role, View,
 };
+use crate::egress::own_address::OwnAddress;
 use crate::egress::policy::{Policy, PolicyKind, To};
 use crate::egress::resolve::resolve;
 use crate::problem::Problem;
@@ -116,8 +117,13 @@ pub fn assumed_gateways(view: &View) -> Vec<Endpoint> {
 fn endpoint(view: &View, pod: PodName, node: String, wish: &GatewayWish) -> Endpoint {
     let address = |(family, pools): (&Family, &Vec<String>)| {
         let pool = view.pools.get(pools.first()?)?;
+        let own = view.pods.get(&pod).map(|object| object.ips.as_slice()).unwrap_or_default();
+        match wish.own_address(view, *family, own) {
+            OwnAddress::First(own) => return Some(own),
+            OwnAddress::InNeed(_) | OwnAddress::No | OwnAddress::Nowhere(_) => {}
+        }
         let ip = wish.addresses.get(family).copied().unwrap_or_else(|| pool.cidr.first());
-        Some(EgressAddress { ip, pool: pool.name.clone() })
+        Some(EgressAddress { ip, pool: pool.name.clone(), source: pool.source })
     };
     // Whether a node's underlay suits is not for manifests to say.
     let underlay: Vec<IpAddr> = match view.nodes.get(&node) {

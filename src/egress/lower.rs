@@ -108,6 +108,9 @@ fn local_veth(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
         for ip in [*ip, numbers::gateway_next_hop(gateway.mac, *ip)] {
             state.neighbours.insert((dev.clone(), ip), numbers::egress0_mac(gateway.mac));
         }
+        if gateway.is_own(*ip) {
+            continue; // the primary has the route to it
+        }
         let source = source_for(plan, Family::of(*ip));
         let via = Via::Device { dev: dev.clone(), source };
         state.routes.insert(Route { table: numbers::TABLE_MAIN, to: Cidr::host(*ip), metric: 0, via });

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::exits;
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
+use crate::egress::lower_clients::{binding_map, clients_of};
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
+use crate::egress::{exits, own_address};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -137,9 +138,7 @@ fn maps(plan: &NodePlan, table: &mut Table) {
     for family in Family::BOTH {
         let (kind, n) = (key_type(family), digit(family));
         let of_family = |ip: &IpAddr| Family::of(*ip) == family;
-        let clients = plan.clients.iter().filter(|(ip, _)| of_family(ip));
-        let clients = clients.map(|(ip, c)| (vec![Atom::Ip(*ip)], Some(Value::Goto(c.binding.clone()))));
-        table.maps.insert(format!("binding{n}"), map(&[kind], Some(ValueType::Verdict), clients));
+        table.maps.insert(binding_map(family), clients_of(&plan.clients, family));
 
         let inside = plan.inside.iter().filter(|net| net.family() == family).map(|net| (*net, ()));
         let mut direct = map(&[kind], None, ranges(&inside.collect()).map(|(key, ())| (key, None)));
@@ -153,8 +152,8 @@ fn maps(plan: &NodePlan, table: &mut Table) {
 
         // A lease that is hidden behind no address may not leave at all.
         let may = |g: &LocalGateway, ip: &IpAddr| g.hidden.get(ip) != Some(&None);
-        let own = |g: &LocalGateway| g.addresses.iter().copied().filter(|ip| may(g, ip)).collect::<Vec<_>>();
-        let leases = plan.locals.values().flat_map(|g| own(g).into_iter().map(|ip| (g.veth.clone(), ip)));
+        let held = |g: &LocalGateway| g.leases().filter(|ip| may(g, ip)).collect::<Vec<_>>();
+        let leases = plan.locals.values().flat_map(|g| held(g).into_iter().map(|ip| (g.veth.clone(), ip)));
         let leases = leases.filter(|(_, ip)| of_family(ip));
         let leases = leases.map(|(veth, ip)| (vec![Atom::Dev(veth), Atom::Ip(ip)], None));
         table.maps.insert(format!("lease{n}"), map(&[KeyType::Ifname, kind], None, leases));
@@ -331,6 +330,9 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let text = format!("meta mark & {mask:#x} != 0 oifgroup != {LINK_GROUP} counter drop");
         rules.push(rule("belt: marked, but not leaving by us", text));
     }
+    if belts.spoof {
+        rules.extend(plan.locals.values().flat_map(own_address::guarded));
+    }
     rules.extend(forwarded());
     let clamp = format!(
         "tcp flags & (syn | rst) == syn oifname \"{}\" tcp option maxseg size set rt mtu",
@@ -366,7 +368,9 @@ fn nat(plan: &NodePlan, table: &mut Table) {
     let text = format!("oifgroup {LINK_GROUP} meta mark & {mask:#x} != 0 snat {{ip}} to {{ip}} saddr");
     let mut rules = both("clients keep their address", &text).to_vec();
     for gateway in plan.locals.values() {
+        rules.extend(own_address::kept(gateway));
         let seen = gateway.hidden.iter().filter_map(|(lease, seen)| Some((lease, seen.as_ref()?)));
+        let seen = seen.filter(|(lease, _)| !gateway.is_own(**lease));
         rules.extend(seen.map(|(lease, seen)| {
             let (ip, veth) = (word(Family::of(*lease)), &gateway.veth);
             let text = format!("iifname \"{veth}\" {ip} saddr {lease} snat {ip} to {seen}");

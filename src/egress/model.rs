@@ -1,4 +1,4 @@
-//! What is known of the cluster, and what was decided about a pod: the nouns of egress.
+//! What is known of the cluster: the nouns of egress. What was decided about a pod is beside them, in `decision`.
 //!
 //! In: filled by `api` and `store` from objects and records. Out: read by `resolve`, `plan` and `explain`.
 //! Never: does anything; no clock, no files, no kernel.
@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family, Mac};
+pub use crate::egress::decision::{
+    Action, Candidate, Decision, NodeGateway, Outcome, Resolution, Role, Source,
+};
 use crate::egress::interfaces::Interfaces;
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
@@ -69,7 +71,7 @@ pub enum EgressSupport {
 pub struct View {
     /// Whose annotations count.
     pub support: EgressSupport,
-    /// Ranges of pods, services and nodes from the configuration.
+    /// Ranges of pods, services and nodes, from the configuration and from `EgressRange` objects.
     pub cluster_cidrs: Vec<Cidr>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<String, Namespace>,
@@ -164,12 +166,20 @@ pub enum PoolKind {
 
 /// Where a gateway's egress address comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum PoolSource {
     /// Leased from the pool.
     #[default]
     Pool,
-    /// The gateway pod's own primary address. Not served yet: a problem.
+    /// The gateway pod's own primary address, which lies in the pool: nothing is leased.
     PodAddress,
+}
+
+impl PoolSource {
+    /// Whether addresses are leased.
+    pub fn is_pool(&self) -> bool {
+        *self == PoolSource::Pool
+    }
 }
 
 /// How the outside learns the way to a lease.
@@ -228,6 +238,18 @@ pub enum EndpointState {
     Failed,
 }
 
+impl EndpointState {
+    /// As endpoints and people say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndpointState::Starting => "starting",
+            EndpointState::Ready => "ready",
+            EndpointState::Draining => "draining",
+            EndpointState::Failed => "failed",
+        }
+    }
+}
+
 /// Where a pod gateway is. Written only by its own node; clients trust this and nothing that a tenant can write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -267,141 +289,23 @@ impl Endpoint {
 /// One egress address of an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EgressAddress {
-    /// The leased address.
+    /// The address.
     pub ip: IpAddr,
-    /// Pool it came from.
+    /// Pool it came from, or lies in.
     pub pool: String,
+    /// Whether it was leased, or is the pod's own. Said here, because the pool may say something else tomorrow.
+    #[serde(default, skip_serializing_if = "PoolSource::is_pool")]
+    pub source: PoolSource,
 }
 
-/// What one pod does with its traffic, and why.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
-    /// The pod.
-    pub pod: PodName,
-    /// What kind of pod it is to us.
-    pub role: Role,
-    /// Destination → outcome; the longest prefix wins, in any order. Empty: everything goes direct.
-    /// Inside destinations (`inside`) are not repeated here: they go direct before any rule is asked.
-    /// Shared, because thousands of pods have the same.
-    pub rules: Arc<BTreeMap<Cidr, Outcome>>,
-    /// Which object decided: `Pod shop/cart`, `Namespace shop`; `None` when nothing selects the pod.
-    pub decided_by: Option<Source>,
-    /// Names the set of rules *as written* (not as resolved), so that pods with equal rules share one binding and the
-    /// binding survives a change of gateways. Empty unless the role is `Client`.
-    pub binding: String,
-}
-
-/// What a pod is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Role {
-    /// Nothing selects it.
-    Unselected,
-    /// It is or wants to be a gateway; never redirected.
-    Gateway,
-    /// Shares its node's network: cannot be served.
-    HostNetwork,
-    /// Selected.
-    Client,
-}
-
-/// Where a decision was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Source {
-    /// `Pod shop/cart` or `Namespace shop`.
-    pub object: String,
-    /// The annotation that decided: `egress.projectcalico.org/selector`.
-    pub field: String,
-    /// Its value.
-    pub value: String,
-}
-
-/// What happens to packets for one destination prefix.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// What is done.
-    pub action: Action,
-    /// Every gateway that was looked at, with the reason if it is out. Empty for `Direct`.
-    /// Shared, because thousands of prefixes have the same.
-    pub candidates: Arc<Vec<Candidate>>,
-    /// What this prefix was decided by, where tiers and policies differ between prefixes; `None`: the decision's own source.
-    pub decided_by: Option<Arc<Source>>,
-}
-
-/// What is done with a packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// As if we were not there.
-    Direct,
-    /// Refused: TCP reset, the rest admin-prohibited. The sentence says why and what to do.
-    Held(String),
-    /// Through one of these, ascending, never empty: attachments of usable endpoints (pod gateways), or keys of
-    /// [`Resolution::node_gateways`].
-    Through(Arc<BTreeSet<String>>),
-}
-
-/// A gateway that a rule considered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// The gateway pod; `None`: the node itself is the gateway.
-    pub pod: Option<PodName>,
-    /// The key in `Action::Through`: its attachment, or the node gateway's key.
-    pub key: String,
-    /// Its node.
-    pub node: String,
-    /// Its address of the rule's family.
-    pub address: Option<IpAddr>,
-    /// `None`: usable. Else why not, as a sentence with the next step.
-    pub unusable: Option<String>,
-}
-
-impl Candidate {
-    /// `shop/gw-0`, or `node edge1`: how sentences and tables name it.
-    pub fn gateway(&self) -> String {
-        self.pod.as_ref().map_or_else(|| format!("node {}", self.node), ToString::to_string)
-    }
-}
-
-/// Everything resolved: one decision per pod asked for, and the problems met on the way.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Resolution {
-    /// By pod.
-    pub decisions: BTreeMap<PodName, Decision>,
-    /// Node gateways that decisions speak of, by key.
-    pub node_gateways: BTreeMap<String, NodeGateway>,
-    /// In the order found, without doubles.
-    pub problems: Vec<Problem>,
-}
-
-/// A node that serves as a gateway, and the addresses it leaves by. Who it is follows from all of its fields, so that every node
-/// that resolves the same objects finds the same gateway.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct NodeGateway {
-    /// The node.
-    pub node: String,
-    /// Interface it leaves by.
-    pub interface: String,
-    /// Addresses it leaves with, at most one per family, never empty.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl NodeGateway {
-    /// Its key in `Action::Through`: `node/NODE/INTERFACE/ADDRESS[,ADDRESS]`. No attachment's starts so: attachments have three
-    /// parts and a network of that name would give four.
-    pub fn key(&self) -> String {
-        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        format!("node/{}/{}/{}", self.node, self.interface, addresses.join(","))
+impl EgressAddress {
+    /// One that was leased from a pool.
+    pub fn leased(ip: IpAddr, pool: impl Into<String>) -> EgressAddress {
+        EgressAddress { ip, pool: pool.into(), source: PoolSource::Pool }
     }
 
-    /// The interface that a key names.
-    pub fn interface_in(key: &str) -> Option<&str> {
-        key.strip_prefix("node/")?.split('/').nth(1)
-    }
-
-    /// Its egress address of a family.
-    pub fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    /// The gateway pod's own, which lies in a pool.
+    pub fn of_the_pod(ip: IpAddr, pool: impl Into<String>) -> EgressAddress {
+        EgressAddress { ip, pool: pool.into(), source: PoolSource::PodAddress }
     }
 }

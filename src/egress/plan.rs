@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Cidr, Family, Mac};
 use crate::egress::model::PodName;
 use crate::egress::numbers;
+use crate::egress::own_address::OwnAddresses;
 
 /// What this node is, found at the door: configuration and the machine, not objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +205,9 @@ pub struct LocalGateway {
     /// lease is dropped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hidden: BTreeMap<IpAddr, Option<IpAddr>>,
+    /// Which of the addresses are the pod's own, and where it has them. `None`: all are leased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnAddresses>,
 }
 
 /// A gateway that this node itself is: who it is on the wire, and how its packets leave.

@@ -3,17 +3,18 @@
 //! In: what this node is, the view, the pods wired here, their decisions, the numbers already in use. Out: a [`NodePlan`] and
 //! problems. Never: decides who may use what, reads a kernel, a file or a clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
 use crate::egress::candidates::node_address;
 use crate::egress::exit_planning;
 use crate::egress::model::{
-    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, Resolution, Role, View,
+    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, PoolSource, Resolution, Role, View,
 };
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, mark};
+use crate::egress::own_address::OwnAddresses;
 use crate::egress::plan::{
     Binding, Client, Gateway, Here, LocalGateway, LocalPod, NodePlan, Peer, Place, Verdict, binding_chain,
     veth_name,
@@ -37,7 +38,7 @@ pub struct Inputs<'a> {
 
 mod again;
 
-pub use again::replan;
+pub use again::Planned;
 
 /// The plan of one node. `numbering` keeps what is in use and learns what is new.
 pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Problem>) {
@@ -98,6 +99,7 @@ impl Work<'_> {
                 addresses: endpoint.addresses.iter().map(|a| a.ip).collect(),
                 announced: BTreeSet::new(),
                 hidden: BTreeMap::new(),
+                own: OwnAddresses::of(endpoint),
             };
             for address in &endpoint.addresses {
                 let pool = self.inputs.view.pools.get(&address.pool);
@@ -107,7 +109,10 @@ impl Work<'_> {
                     gateway.hidden.insert(address.ip, seen);
                     continue;
                 }
-                if pool.is_some_and(|p| p.announce == Announce::None) {
+                // The primary sees to its own addresses.
+                if address.source == PoolSource::PodAddress
+                    || pool.is_some_and(|p| p.announce == Announce::None)
+                {
                     continue;
                 }
                 let uplinks = self.inputs.here.uplinks_for(address.ip);
@@ -137,21 +142,23 @@ impl Work<'_> {
     }
 
     fn clients(&mut self) {
+        // Who was wired later has the address. Who has none gets no binding, or its sets would take numbers before those in use.
+        let mut owners: HashMap<IpAddr, &str> = HashMap::new();
         for pod in self.inputs.locals {
+            owners.extend(pod.addresses.iter().map(|ip| (*ip, pod.attachment.as_str())));
+        }
+        for pod in self.inputs.locals {
+            let mut own =
+                pod.addresses.iter().filter(|ip| owners.get(ip) == Some(&pod.attachment.as_str())).peekable();
             let decision = pod.pod.as_ref().and_then(|name| self.inputs.resolution.decisions.get(name));
-            let chain = match decision {
-                Some(decision) if decision.role == Role::Client => Some(self.binding(decision)),
-                _ => None,
-            };
-            for ip in &pod.addresses {
-                match &chain {
-                    Some(binding) => {
-                        let client = Client { attachment: pod.attachment.clone(), binding: binding.clone() };
-                        self.plan.clients.insert(*ip, client);
-                    }
-                    // A later pod that nothing selects took over the address of an earlier client.
-                    None => drop(self.plan.clients.remove(ip)),
-                }
+            let Some(decision) = decision.filter(|decision| decision.role == Role::Client) else { continue };
+            if own.peek().is_none() {
+                continue;
+            }
+            let binding = self.binding(decision);
+            for ip in own {
+                let client = Client { attachment: pod.attachment.clone(), binding: binding.clone() };
+                self.plan.clients.insert(*ip, client);
             }
         }
     }

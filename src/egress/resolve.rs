@@ -13,28 +13,33 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::annotations::{self, ClientAnnotations};
+use crate::egress::annotations;
 use crate::egress::candidates::{Gateways, Lack};
 use crate::egress::gateway;
 use crate::egress::model::{
-    Action, Decision, EgressSupport, NodeGateway, Outcome, Pod, PodName, Resolution, Role, Source, View,
+    Action, Decision, NodeGateway, Outcome, Pod, PodName, Resolution, Role, Source, View,
 };
 use crate::egress::node_gateways;
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
-use crate::spelling;
 
+mod answers;
 mod asked;
 mod goals;
 mod live;
 mod policies;
+mod standing;
 mod tiers;
+mod wishes;
 
+use answers::{Answer, Blend};
 use asked::Asked;
-use goals::{Goals, Needs, Standing};
+use goals::Goals;
 pub use live::Live;
 use policies::{Policies, Selecting};
-use tiers::{Goal, Rule};
+use standing::Standing;
+use tiers::Goal;
+use wishes::{Asking, ClientNamespace, Wish};
 
 /// Decides for each of the pods. A pod without an object is one without labels and annotations: its namespace's count.
 pub fn resolve(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
@@ -95,51 +100,7 @@ struct Known {
 /// Problems, in lists that many decisions have in common.
 type Notes = Vec<Arc<Vec<Problem>>>;
 
-/// What the pods of one namespace share.
-struct ClientNamespace {
-    number: u32,
-    /// The namespace's own wish.
-    wish: Option<Wish>,
-    /// Its object exists and cannot be understood.
-    broken: bool,
-    /// What is wrong with its annotations.
-    problems: Arc<Vec<Problem>>,
-}
-
-/// An object's annotations that make its pods clients.
-#[derive(Debug, Clone)]
-struct Wish {
-    /// Position in `asked`.
-    asked: u32,
-    source: Source,
-}
-
-/// What annotations ask for, found.
-enum Asking {
-    Gateways { goal: u32, words: String },
-    Policies(Vec<u32>),
-}
-
-/// Rules of pods that are selected alike, before anyone asks which gateways there are.
-struct Blend {
-    rules: tiers::Rules,
-    /// The rules as written, in words.
-    words: String,
-    /// The first policy that selects the pod by itself.
-    selected_by: Option<Source>,
-    needs: Needs,
-    /// Prefixes that lost against another policy's.
-    lost: Arc<Vec<Problem>>,
-}
-
 type Rules = Arc<BTreeMap<Cidr, Outcome>>;
-
-/// What pods of one standing get.
-#[derive(Clone)]
-struct Answer {
-    rules: Rules,
-    binding: String,
-}
 
 impl<V: Borrow<View>> Resolver<V> {
     /// Reads a view's policies and gateways; pods only when they are asked for.
@@ -248,115 +209,6 @@ impl Known {
         client(pod, self.answer(view, number, &blend, pod, object), source)
     }
 
-    /// The pod's annotations, which replace its namespace's as a whole, or the namespace's.
-    fn wish(&mut self, view: &View, pod: &PodName, object: Option<&Pod>) -> Option<Wish> {
-        if let Some(object) = object {
-            let name = format!("Pod {pod}");
-            for problem in annotations::unread(&object.annotations) {
-                self.say(&problem, &name);
-            }
-            if view.support == EgressSupport::EnabledPerNamespaceOrPerPod
-                && let Some(annotations) = ClientAnnotations::on(&object.annotations)
-            {
-                return Some(self.wish_of(view, name, &annotations));
-            }
-        }
-        self.namespaces.get(&pod.namespace)?.wish.clone()
-    }
-
-    fn wish_of(&mut self, view: &View, object: String, annotations: &ClientAnnotations<'_>) -> Wish {
-        let (field, value) = annotations.first().map(|found| (found.name, found.value)).unwrap_or_default();
-        let source = Source { object, field: field.to_owned(), value: value.to_owned() };
-        let mut text = String::new();
-        let all = [
-            annotations.selector,
-            annotations.namespace_selector,
-            annotations.max_next_hops,
-            annotations.policy,
-        ];
-        for found in all {
-            text.push_str(found.map(|found| found.name).unwrap_or_default());
-            text.push('\0');
-            text.push_str(found.map(|found| found.value).unwrap_or_default());
-            text.push('\0');
-        }
-        if let Some(asked) = self.texts.get(&text) {
-            return Wish { asked: *asked, source };
-        }
-        let asking = self.asking(view, annotations);
-        let asked = position(self.asked.len());
-        self.asked.push(Arc::new(asking));
-        self.texts.insert(text, asked);
-        Wish { asked, source }
-    }
-
-    fn asking(&mut self, view: &View, annotations: &ClientAnnotations<'_>) -> Result<Asking, Problem> {
-        match asked::asked(annotations)? {
-            Asked::Gateways(query, most) => {
-                let everything = Family::BOTH.map(|family| family.everything().to_string()).join(", ");
-                let words = format!("{} for {everything}", goals::words(&query, most));
-                Ok(Asking::Gateways { goal: self.goals.pods(query, most, false), words })
-            }
-            Asked::Policies(names) => {
-                let found = annotations.policy.map(|found| (found.name, found.value)).unwrap_or_default();
-                let problem = |(reason, message): (&str, String)| {
-                    Problem::new("", reason, message).at(annotations::field(found.0)).value(found.1)
-                };
-                let policies = names.iter().map(|name| self.policy(view, name)).collect::<Result<_, _>>();
-                policies.map(Asking::Policies).map_err(problem)
-            }
-        }
-    }
-
-    /// The policy of this name, if it can be obeyed.
-    fn policy(&self, view: &View, name: &str) -> Result<u32, (&'static str, String)> {
-        let Some(policy) = self.policies.named(name) else {
-            let object = format!("EgressGatewayPolicy {name}");
-            if view.broken.contains(&object) {
-                return Err(("PolicyUnfit", format!("{object} cannot be read: correct it")));
-            }
-            let hint = match view.cilium_policies.contains_key(name) {
-                true => {
-                    "; CiliumEgressGatewayPolicy of that name selects its pods itself and cannot be named"
-                        .to_owned()
-                }
-                false => {
-                    let names: Vec<&str> = view.policies.keys().map(String::as_str).collect();
-                    match spelling::nearest(name, &names) {
-                        Some(near) => format!("; did you mean `{near}`?"),
-                        None => ": create it, or name one that exists".to_owned(),
-                    }
-                }
-            };
-            return Err(("UnknownPolicy", format!("there is no EgressGatewayPolicy `{name}`{hint}")));
-        };
-        let unfit = self.policies.get(view, policy).and_then(|policy| policy.unfit.first());
-        match unfit {
-            Some(problem) => {
-                Err(("PolicyUnfit", unfit_sentence(&format!("EgressGatewayPolicy {name}"), problem)))
-            }
-            None => Ok(policy),
-        }
-    }
-
-    fn meet_namespace(&mut self, view: &View, name: &str) {
-        if let Some(known) = self.namespaces.get(name) {
-            let problems = Arc::clone(&known.problems);
-            return self.note(&problems);
-        }
-        let object = format!("Namespace {name}");
-        let namespace = view.namespaces.get(name);
-        let unread =
-            namespace.map(|namespace| annotations::unread(&namespace.annotations)).unwrap_or_default();
-        let problems = Arc::new(unread.iter().map(|problem| named(problem, &object)).collect());
-        self.note(&problems);
-        let broken = view.broken.contains(&object);
-        let annotations = namespace.and_then(|namespace| ClientAnnotations::on(&namespace.annotations));
-        let wish = annotations.map(|annotations| self.wish_of(view, object, &annotations));
-        let number = position(self.namespaces.len());
-        self.namespaces.insert(name.to_owned(), ClientNamespace { number, wish, broken, problems });
-    }
-
     fn host_network(&mut self, pod: &PodName, selected_by: Option<Source>) -> Decision {
         if let Some(source) = &selected_by {
             let message = format!(
@@ -391,120 +243,6 @@ impl Known {
         }
         let object = format!("Pod {pod}");
         view.broken.contains(&object).then_some(object)
-    }
-
-    /// The rules of pods that these policies select and that ask for this.
-    fn blend(&mut self, view: &View, selecting: Arc<Selecting>, asked: Option<u32>) -> u32 {
-        let key = (selecting, asked);
-        if let Some(known) = self.alike.get(&key) {
-            return *known;
-        }
-        let (selecting, _) = &key;
-        let asking = asked.map(|asked| Arc::clone(&self.asked[asked as usize]));
-        let mut words = Vec::new();
-        let mut lost = Vec::new();
-        let enforced = self.tier(view, &selecting.enforced, &mut words, &mut lost);
-        let annotated = match asking.as_deref() {
-            None => tiers::Rules::new(),
-            Some(Ok(Asking::Policies(policies))) => self.tier(view, policies, &mut words, &mut lost),
-            Some(Ok(Asking::Gateways { goal, words: gateways })) => {
-                words.push(gateways.clone());
-                let rule = Rule { goal: Goal::Gateways(*goal), source: None, holds_other_family: true };
-                Family::BOTH.into_iter().map(|family| (family.everything(), rule.clone())).collect()
-            }
-            Some(Err(problem)) => {
-                words.push(HELD.to_owned());
-                tiers::nothing(&format!("{}: {}", problem.field, problem.message), None)
-            }
-        };
-        let others = self.tier(view, &selecting.others, &mut words, &mut lost);
-        let rules = tiers::blend([enforced, annotated, others]);
-        let first = selecting.first().and_then(|first| self.policies.get(view, first));
-        let needs = self.goals.needs(rules.values().map(|rule| &rule.goal));
-        let selected_by = first.map(selected_by);
-        let blend = Blend { rules, words: words.join("; then "), selected_by, needs, lost: Arc::new(lost) };
-        let number = position(self.blends.len());
-        self.blends.push(Arc::new(blend));
-        self.alike.insert(key, number);
-        number
-    }
-
-    /// The rules of some policies together. One that cannot be obeyed holds what all of them decide.
-    fn tier(
-        &mut self,
-        view: &View,
-        policies: &[u32],
-        words: &mut Vec<String>,
-        lost: &mut Vec<Problem>,
-    ) -> tiers::Rules {
-        let mut policies: Vec<u32> = policies.to_vec();
-        policies.sort_unstable();
-        let written: Vec<_> = policies.iter().filter_map(|policy| self.policies.get(view, *policy)).collect();
-        if written.is_empty() {
-            return tiers::Rules::new();
-        }
-        words.push(written.iter().map(|policy| policy.object()).collect::<Vec<_>>().join(", "));
-        if let Some((policy, problem)) =
-            written.iter().find_map(|policy| Some((policy, policy.unfit.first()?)))
-        {
-            let object = policy.object();
-            let why = unfit_sentence(&object, problem);
-            let source = Source { object, field: problem.field.clone(), value: problem.value.clone() };
-            return tiers::nothing(&why, Some(Arc::new(source)));
-        }
-        let goals = &mut self.goals;
-        tiers::tier(
-            written.into_iter().map(|policy| (policy, tiers::rules_of(policy, |to| goals.of(view, to)))),
-            lost,
-        )
-    }
-
-    fn answer(
-        &mut self,
-        view: &View,
-        number: u32,
-        blend: &Blend,
-        pod: &PodName,
-        object: Option<&Pod>,
-    ) -> Answer {
-        let namespace = self.namespaces.get(&pod.namespace).map_or(u32::MAX, |namespace| namespace.number);
-        let standing = self.goals.standing(&blend.needs, namespace, pod, object);
-        let key = (number, standing);
-        if let Some(known) = self.answers.get(&key) {
-            return known.clone();
-        }
-        let (_, standing) = &key;
-        let binding = goals::binding(&blend.words, standing, &pod.namespace);
-        let mut common = standing.clone();
-        if self.goals.admit(view, &self.gateways, &blend.needs, &pod.namespace) {
-            common.namespace = None;
-        }
-        let rules = match self.shared.get(&(number, common.clone())) {
-            Some(rules) => Arc::clone(rules),
-            None => {
-                let rules = self.outcomes(view, blend, standing, pod);
-                self.shared.insert((number, common), Arc::clone(&rules));
-                rules
-            }
-        };
-        let answer = Answer { rules, binding };
-        self.answers.insert(key, answer.clone());
-        answer
-    }
-
-    fn outcomes(&mut self, view: &View, blend: &Blend, standing: &Standing, pod: &PodName) -> Rules {
-        let mut outcomes = BTreeMap::new();
-        for (cidr, rule) in &blend.rules {
-            let (action, candidates) = match &rule.goal {
-                Goal::Direct => (Action::Direct, Arc::default()),
-                Goal::Held(why) => (Action::Held(why.to_string()), Arc::default()),
-                Goal::Gateways(goal) => {
-                    self.goals.outcome(view, &self.gateways, *goal, standing, &pod.namespace, cidr.family())
-                }
-            };
-            outcomes.insert(*cidr, Outcome { action, candidates, decided_by: rule.source.clone() });
-        }
-        Arc::new(outcomes)
     }
 }
 

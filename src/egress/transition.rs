@@ -93,6 +93,12 @@ pub fn transition(before: &NodePlan, after: &NodePlan) -> Transition {
             _ => drop(transition.rebound.insert(*ip)),
         }
     }
+    // What an address leaves with changes where it becomes or ceases to be a gateway's: an earlier pod's entry would say otherwise.
+    let own = |plan: &NodePlan| -> BTreeSet<IpAddr> {
+        let own = plan.locals.values().filter_map(|gateway| gateway.own.as_ref());
+        own.flat_map(|own| own.addresses.iter().copied()).collect()
+    };
+    transition.rebound.extend(own(before).symmetric_difference(&own(after)));
     transition
 }
 

@@ -89,7 +89,7 @@ impl World for View {
     fn gateway(mut self, pod: &str, node: &str, ips: &[&str]) -> View {
         let pool = |ip: IpAddr| self.pools.values().find(|pool| pool.cidr.contains(ip)).unwrap().name.clone();
         let ips = ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap());
-        let addresses: Vec<EgressAddress> = ips.map(|ip| EgressAddress { ip, pool: pool(ip) }).collect();
+        let addresses: Vec<EgressAddress> = ips.map(|ip| EgressAddress::leased(ip, pool(ip))).collect();
         self.endpoints.push(Endpoint {
             pod: pod_name(pod),
             uid: None,

@@ -1,7 +1,8 @@
 //! Blocks in the state directory: `ipam/POOL/BLOCK.json`, the block's name being its prefix with `-` for `.`, `:` and `/`.
 //!
 //! In: the directory and its lock. Out: a [`Store`]. The block files are the truth; `cache/ipam-POOL.summary` saves reading
-//! them all. It is believed only if the folder is exactly as it was when the cache was written, and never while a block is
+//! them all: a whole, and behind it what changed since. It is believed only if the folder is exactly as it was when the cache was
+//! written, and never while a block is
 //! being written: whoever writes says so in the cache first. So a writer that is killed anywhere leaves a cache that nobody
 //! believes, and the next one makes it again (0.4 s for 16,000 blocks).
 //!
@@ -35,7 +36,16 @@ pub struct DirStore<'a> {
     dir: &'a Dir,
     lock: Lock<'a>,
     /// Summaries read under the lock that is still held.
-    known: RefCell<BTreeMap<String, (cache::Folder, Arc<Summary>)>>,
+    known: RefCell<BTreeMap<String, Known>>,
+}
+
+/// What the books of a pool say, while its folder is as it was.
+#[derive(Debug, Clone)]
+struct Known {
+    folder: cache::Folder,
+    summary: Arc<Summary>,
+    /// What the cache file holds.
+    written: cache::Written,
 }
 
 #[derive(Debug)]
@@ -62,28 +72,29 @@ impl<'a> DirStore<'a> {
         }
     }
 
-    fn known_summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
-        let Ok(folder) = look(&pool_folder(self.dir, pool)) else { return Ok(Arc::default()) };
-        if let Some((_, summary)) = self.known.borrow().get(pool).filter(|(seen, _)| *seen == folder) {
-            return Ok(summary.clone());
+    /// The books of a pool; `None`: it has no folder.
+    fn known(&self, pool: &str) -> Result<Option<Known>, StoreError> {
+        let Ok(folder) = look(&pool_folder(self.dir, pool)) else { return Ok(None) };
+        if let Some(known) = self.known.borrow().get(pool).filter(|known| known.folder == folder) {
+            return Ok(Some(known.clone()));
         }
         let cached = fs::read(self.cache_path(pool)).ok().and_then(|bytes| cache::decode(&bytes, folder));
-        let Some(summary) = cached.map(Arc::new) else { return self.rebuild(pool) };
-        self.remember(pool, folder, &summary);
-        Ok(summary)
+        let Some((summary, written)) = cached else { return self.rebuild(pool) };
+        Ok(Some(self.remember(pool, Known { folder, summary: Arc::new(summary), written })))
     }
 
-    fn remember(&self, pool: &str, folder: cache::Folder, summary: &Arc<Summary>) {
+    fn remember(&self, pool: &str, known: Known) -> Known {
         if let Lock::Held(_) = self.lock {
-            self.known.borrow_mut().insert(pool.to_owned(), (folder, summary.clone()));
+            self.known.borrow_mut().insert(pool.to_owned(), known.clone());
         }
+        known
     }
 
     /// Reads every block, and writes what they say into the cache.
-    fn rebuild(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
+    fn rebuild(&self, pool: &str) -> Result<Option<Known>, StoreError> {
         let folder = pool_folder(self.dir, pool);
         if !folder.is_dir() {
-            return Ok(Arc::default());
+            return Ok(None);
         }
         // Only writers leave temporary files, and they hold the lock that we hold now.
         record::sweep(&folder).map_err(failed("sweep", &folder))?;
@@ -94,29 +105,36 @@ impl<'a> DirStore<'a> {
         }
         let broken = problems.iter().filter_map(|p| block_of_file(Path::new(&p.file)));
         let summary = Arc::new(Summary::of(&blocks, broken));
-        // A cache that cannot be written costs time, never truth.
-        if let Err(error) = self.write_cache(pool, &summary, before) {
-            tracing::debug!(pool, %error, "cannot write the summary of a pool");
-        }
-        self.remember(pool, before, &summary);
-        Ok(summary)
+        Ok(Some(self.write_whole(pool, summary, before)))
+    }
+
+    /// Writes a summary whole.
+    fn write_whole(&self, pool: &str, summary: Arc<Summary>, folder: cache::Folder) -> Known {
+        let (body, written) = cache::encode(&summary);
+        self.write_cache(pool, (cache::HEADER as u64, &body), &written.header(folder));
+        self.remember(pool, Known { folder, summary, written })
     }
 
     fn cache_path(&self, pool: &str) -> PathBuf {
         self.dir.cache().join(format!("ipam-{}.summary", file_name(pool)))
     }
 
-    fn write_cache(&self, pool: &str, summary: &Summary, folder: cache::Folder) -> io::Result<()> {
-        let bytes = cache::encode(summary, folder);
-        let file = open_cache(&self.cache_path(pool))?;
-        // In place and not by rename: renaming over a file makes ext4 write the new one out at once, and a megabyte of
-        // cache would then delay every fsync of a block. The body goes first; until the header follows, nobody believes it.
-        let (header, body) = bytes.split_at(cache::HEADER);
-        file.write_all_at(&cache::unbelievable(), 0)?;
-        file.write_all_at(&body[..body.len() / 2], cache::HEADER as u64)?;
-        fault::point("ipam.within-cache-write");
-        file.write_all_at(&body[body.len() / 2..], (cache::HEADER + body.len() / 2) as u64)?;
-        file.write_all_at(header, 0)
+    /// Writes a piece of the cache, and the header under which it is believed. A cache that cannot be written costs time, never truth.
+    fn write_cache(&self, pool: &str, (at, piece): (u64, &[u8]), header: &[u8]) {
+        let write = || -> io::Result<()> {
+            let file = open_cache(&self.cache_path(pool))?;
+            // In place and not by rename: renaming over a file makes ext4 write the new one out at once, and a megabyte of
+            // cache would then delay every fsync of a block. The piece goes first; until the header follows, nobody believes it.
+            file.write_all_at(&cache::unbelievable(), 0)?;
+            let (first, second) = piece.split_at(piece.len() / 2);
+            file.write_all_at(first, at)?;
+            fault::point("ipam.within-cache-write");
+            file.write_all_at(second, at + first.len() as u64)?;
+            file.write_all_at(header, 0)
+        };
+        if let Err(error) = write() {
+            tracing::debug!(pool, %error, "cannot write the summary of a pool");
+        }
     }
 
     /// Says in the cache that a block is being written. Returns what takes that back.
@@ -136,7 +154,7 @@ impl<'a> DirStore<'a> {
     fn swap_under(&self, guard: &Guard, block: &Block, seen: Option<Version>) -> Result<Swap, StoreError> {
         let pool = block.pool.as_str();
         let folder = make_pool_folder(self.dir, pool)?;
-        let mut summary = self.known_summary(pool)?;
+        let known = self.known(pool)?;
         let mark = self.mark(pool)?;
         fault::point("ipam.after-cache-mark");
         let name = block_name(block.cidr);
@@ -148,16 +166,25 @@ impl<'a> DirStore<'a> {
             return Ok(swap);
         }
         fault::point("ipam.after-block-write");
-        Arc::make_mut(&mut summary).learn(block);
-        let written = look(&folder).and_then(|now| {
-            self.remember(pool, now, &summary);
-            self.write_cache(pool, &summary, now)
-        });
-        if let Err(error) = written {
-            tracing::debug!(pool, %error, "cannot write the summary of a pool");
+        // Otherwise the mark stays, and nobody believes the cache.
+        if let (Some(known), Ok(now)) = (known, look(&folder)) {
+            self.learn(pool, block, known, now);
         }
         fault::point("ipam.after-cache-write");
         Ok(swap)
+    }
+
+    /// A block was written: says so in the cache, at its end as long as that is short.
+    fn learn(&self, pool: &str, block: &Block, known: Known, now: cache::Folder) {
+        let Known { mut summary, mut written, .. } = known;
+        if let Some((at, entry)) = written.add(block) {
+            self.write_cache(pool, (at, &entry), &written.header(now));
+            // Whoever asks again under this lock reads it: that is rarer than a copy of all of it would be dear.
+            self.known.borrow_mut().remove(pool);
+        } else {
+            Arc::make_mut(&mut summary).learn(block);
+            self.write_whole(pool, summary, now);
+        }
     }
 }
 
@@ -167,7 +194,7 @@ impl Store for DirStore<'_> {
     }
 
     fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
-        self.locked(|_| self.known_summary(pool))
+        self.locked(|_| Ok(self.known(pool)?.map(|known| known.summary).unwrap_or_default()))
     }
 
     fn refresh(&self, pool: &str) -> Result<(), StoreError> {

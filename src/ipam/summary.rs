@@ -114,7 +114,12 @@ impl Summary {
 
     /// Learns what a block is now.
     pub fn learn(&mut self, block: &Block) {
-        let slots = slots_of(block);
+        let (brief, slots) = in_short(block);
+        self.place(brief, slots);
+    }
+
+    /// The same of a block that is known in short only; where its allocations begin is found here.
+    pub(super) fn place(&mut self, block: Brief, slots: Vec<Slot>) {
         let (at, old) = match self.blocks.binary_search_by_key(&block.cidr, |b| b.cidr) {
             Ok(at) => (at, self.blocks[at].range()),
             Err(at) => {
@@ -123,8 +128,8 @@ impl Summary {
                 (at, start..start)
             }
         };
-        self.blocks[at] = brief(block.cidr, Some(block), old.start, slots.len());
         let (before, after) = (old.len(), slots.len());
+        self.blocks[at] = Brief { start: self.blocks[at].start, len: narrow(after), ..block };
         self.slots.splice(old, slots);
         if before != after {
             let mut start = self.blocks[at].start;
@@ -259,9 +264,18 @@ pub(super) fn taken_in(taken: &BTreeSet<IpAddr>, cidr: Cidr) -> impl Iterator<It
 
 fn brief(cidr: Cidr, block: Option<&Block>, start: usize, len: usize) -> Brief {
     let affinity = block.and_then(|b| b.affinity.as_deref()).map_or(0, node_hash);
-    // More than 2^32 leases do not fit into a machine that runs this.
-    let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Brief { cidr, affinity, broken: block.is_none(), start: narrow(start), len: narrow(len) }
+}
+
+/// More than 2^32 leases do not fit into a machine that runs this.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// A block as a summary has it, wherever its allocations begin there.
+pub(super) fn in_short(block: &Block) -> (Brief, Vec<Slot>) {
+    let slots = slots_of(block);
+    (brief(block.cidr, Some(block), 0, slots.len()), slots)
 }
 
 fn slots_of(block: &Block) -> Vec<Slot> {

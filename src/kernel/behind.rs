@@ -52,23 +52,28 @@ const LOOK: Duration = Duration::from_micros(200);
 /// standard streams, locks or anything else of ours, gone within milliseconds, its parent the reaper of orphans. Where that would be we
 /// ourselves (the agent is the first process of its container) it would stay as a zombie for ever, and nobody is in a hurry there.
 ///
+/// It is deleted by its index, which no later device gets: that process may come to its call late, when the name is in use again.
+///
 /// The question whether the device is still there is answered under the kernel's lock (`rtnl`), which the deletion gives back only
 /// when routes, neighbours, nexthops and hooks of the device are gone: no later call sees half of it.
 ///
 /// # Errors
-/// As the kernel's. A device that was not there is an absence or no error at all: it is gone either way.
+/// As the kernel's. A device that was not there is an absence; one that goes meanwhile is an absence or no error at all.
 pub(crate) fn delete_link(socket: &mut Socket, calls: Socket, name: &str) -> Result<(), Refusal> {
+    let found = socket.ask(link::by_name(name))?;
+    let index = found.iter().find_map(|message| link::read(message.payload)).map(|device| device.index);
+    let index = index.ok_or(Refusal { errno: libc::ENODEV, words: String::new() })?;
     if getpid().as_raw() == 1 {
-        return socket.change(link::delete(name), 0);
+        return socket.change(link::delete(index), 0);
     }
-    let request = calls.prepared(link::delete(name));
+    let request = calls.prepared(link::delete(index));
     let (mut answer, tell) = match pipe2(nix::fcntl::OFlag::O_CLOEXEC) {
         Ok((answer, tell)) => (File::from(answer), tell),
-        Err(_) => return socket.change(link::delete(name), 0),
+        Err(_) => return socket.change(link::delete(index), 0),
     };
     // SAFETY: other threads may hold locks of the allocator at this moment, so the child makes system calls and nothing else.
     match unsafe { fork() } {
-        Err(_) => return socket.change(link::delete(name), 0),
+        Err(_) => return socket.change(link::delete(index), 0),
         Ok(ForkResult::Child) => child(calls.as_raw_fd(), tell.as_raw_fd(), &request),
         Ok(ForkResult::Parent { child }) => {
             drop(tell);
@@ -86,10 +91,10 @@ pub(crate) fn delete_link(socket: &mut Socket, calls: Socket, name: &str) -> Res
             return match said {
                 Ok(0) => Ok(()),
                 Ok(errno) => Err(Refusal { errno, words: String::new() }),
-                Err(_) => socket.change(link::delete(name), 0),
+                Err(_) => socket.change(link::delete(index), 0),
             };
         }
-        match socket.ask(link::by_name(name)) {
+        match socket.ask(link::by_index(index)) {
             Err(refusal) if refusal.is_absence() => return Ok(()),
             _ => {}
         }

@@ -6,27 +6,23 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+mod entry;
+
+use entry::Entry;
+
 use crate::addr::{Cidr, Family};
-use crate::kernel::nfnetlink::{self, ACK, Attributes, DUMP, Netfilter, Refusal, Reply, Request};
+use crate::kernel::nfnetlink::{self, ACK, DUMP, Netfilter, Refusal, Reply, Request};
 
 const SUBSYSTEM: u16 = 1;
-const NEW: u16 = 0;
 const GET: u16 = 1;
-const DELETE: u16 = 2;
 const GET_STATS: u16 = 5;
 const STATS_ENTRIES: u16 = 1;
 
 const TUPLE_ORIG: u16 = 1;
-const TUPLE_REPLY: u16 = 2;
-const PROTOCOL_STATE: u16 = 4;
 const MARK: u16 = 8;
-const ID: u16 = 12;
-const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
 const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
-const TUPLE_PROTO: u16 = 2;
-const PROTO_SOURCE_PORT: u16 = 2;
 
 /// Why conntrack could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -82,22 +78,26 @@ impl MarkFilter {
 /// *To* means where its packets really go, after DNAT: a flow to a service address counts by the pod behind it. Flows that others
 /// opened to the address stay. An entry that ends by itself meanwhile is not counted.
 pub fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
-    forget_or_mark(&BTreeSet::from([source]), keep, |_| None)
+    forget_or_mark(&BTreeSet::from([source]), keep, |_| None, None)
 }
 
 /// The same for many addresses in one listing, because each walks the table of the whole machine; and where `mark` names bits
 /// (value, mask) for an address, established TCP, and whatever leaves with this very address, keep their entries and get these bits in
-/// their marks: without the entry the far end's next packet would look like a flow that the far end opened.
+/// their marks: without the entry the far end's next packet would look like a flow that the far end opened. `others` says the same of
+/// everybody else's entries, by their mark.
 pub fn forget_or_mark(
     sources: &BTreeSet<IpAddr>,
     keep: &[Cidr],
     mark: impl Fn(IpAddr) -> Option<(u32, u32)>,
+    others: Option<&dyn Fn(u32) -> Option<(u32, u32)>>,
 ) -> Result<usize, Error> {
     let mut socket = open()?;
-    if sources.is_empty() || tracks_nothing(&mut socket) {
+    let entries = entries(&mut socket);
+    if sources.is_empty() || entries == Some(0) {
         return Ok(0);
     }
-    until_none_is_left(|| forget_once(&mut socket, sources, keep, &mark))
+    let listings = if others.is_some() { vec![None] } else { listings(sources, entries) };
+    until_none_is_left(|| forget_once(&mut socket, (sources, &listings), keep, &mark, others))
 }
 
 /// The table is one hash for all namespaces, and a listing that others change meanwhile can skip an entry (seen on a busy
@@ -115,30 +115,51 @@ fn until_none_is_left(mut pass: impl FnMut() -> Result<usize, Error>) -> Result<
     Ok(all)
 }
 
+/// The listings that show all entries of some sources, each filtered by the kernel or not. It filters by one source at most, so the
+/// two addresses of a pod take two walks through the table; where there are many entries that is less than to be told of them all
+/// (measured on a busy machine: 13 ms a walk, 2 µs an entry).
+fn listings(sources: &BTreeSet<IpAddr>, entries: Option<u32>) -> Vec<Option<IpAddr>> {
+    const MANY: u32 = 8_000;
+    let of = |family| sources.iter().filter(move |ip| Family::of(**ip) == family);
+    let one_of_each = Family::BOTH.iter().all(|family| of(*family).count() <= 1);
+    let many = entries.is_none_or(|entries| entries > MANY);
+    if sources.len() == 1 || (one_of_each && many) {
+        sources.iter().copied().map(Some).collect()
+    } else {
+        vec![None]
+    }
+}
+
 fn forget_once(
     socket: &mut Netfilter,
-    sources: &BTreeSet<IpAddr>,
+    (sources, listings): (&BTreeSet<IpAddr>, &[Option<IpAddr>]),
     keep: &[Cidr],
     mark: impl Fn(IpAddr) -> Option<(u32, u32)>,
+    others: Option<&dyn Fn(u32) -> Option<(u32, u32)>>,
 ) -> Result<usize, Error> {
     let (mut requests, mut marks) = (Vec::new(), Vec::new());
-    // The kernel filters by one source at most.
-    let only = sources.first().copied().filter(|_| sources.len() == 1);
-    list(socket, MarkFilter::ALL, only, |entry| {
-        let Some(source) = entry.source().filter(|source| sources.contains(source)) else { return };
-        let real = entry.real_destination();
-        if real.is_none_or(|to| !keep.iter().any(|prefix| prefix.contains(to))) {
-            if let Some((value, mask)) = mark(source)
-                && (entry.is_established_tcp() || entry.is_answered_at(source))
-            {
-                if (MarkFilter { value, mask }).matches(entry.mark()) {
-                    return;
+    let mut judge = |entry: Entry<'_>| {
+        let source = entry.source().filter(|source| sources.contains(source));
+        let kept = |to: IpAddr| keep.iter().any(|prefix| prefix.contains(to));
+        let bits = match source {
+            Some(source) if !entry.real_destination().is_some_and(kept) => {
+                let stays = entry.is_established_tcp() || entry.is_answered_at(source);
+                match mark(source).filter(|_| stays) {
+                    Some(bits) => Some(bits),
+                    None => return requests.push(entry.deleted()),
                 }
-                return marks.push(entry.marked((value, mask)));
             }
-            requests.push(entry.deleted());
-        }
-    })?;
+            _ => others.and_then(|others| others(entry.mark())),
+        };
+        let new = bits.filter(|(value, mask)| {
+            let there = MarkFilter { value: *value, mask: *mask };
+            !there.matches(entry.mark())
+        });
+        marks.extend(new.map(|bits| entry.marked(bits)));
+    };
+    for only in listings {
+        list(socket, MarkFilter::ALL, *only, &mut judge)?;
+    }
     let marked = change(socket, "mark", marks)?;
     Ok(marked + change(socket, "delete", requests)?)
 }
@@ -263,14 +284,19 @@ pub fn is_on(family: Family) -> Result<bool, Error> {
     Ok(found)
 }
 
-/// Whether this namespace has no entry at all, by the kernel's own count. A listing walks the table of the whole machine and takes
-/// the lock of each of its 262,144 buckets: 5 to 15 ms, however few the entries. `false` also where the kernel does not tell.
+/// Whether this namespace has no entry at all. A listing walks the table of the whole machine and takes the lock of each of its
+/// 262,144 buckets: 5 to 15 ms, however few the entries. `false` also where the kernel does not tell.
 fn tracks_nothing(socket: &mut Netfilter) -> bool {
+    entries(socket) == Some(0)
+}
+
+/// How many entries this namespace has, by the kernel's own count; `None` where it does not tell.
+fn entries(socket: &mut Netfilter) -> Option<u32> {
     let mut entries = None;
     let asked = socket.ask(Request::new(SUBSYSTEM, GET_STATS, ACK, 0), |reply| {
         entries = reply.attributes.u32(STATS_ENTRIES);
     });
-    asked.is_ok() && entries == Some(0)
+    asked.ok().and(entries)
 }
 
 fn open() -> Result<Netfilter, Error> {
@@ -284,85 +310,6 @@ fn refused(error: &nfnetlink::Error) -> Error {
         Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP) => Error::Missing { reason },
         _ => Error::NotListed { reason },
     }
-}
-
-/// One flow.
-struct Entry<'a> {
-    family: u8,
-    attributes: Attributes<'a>,
-}
-
-impl Entry<'_> {
-    fn source(&self) -> Option<IpAddr> {
-        source_of(self.attributes.inside(TUPLE_ORIG))
-    }
-
-    fn source_port(&self) -> Option<u16> {
-        let bytes = self.attributes.inside(TUPLE_ORIG).inside(TUPLE_PROTO).get(PROTO_SOURCE_PORT)?;
-        bytes.try_into().ok().map(u16::from_be_bytes)
-    }
-
-    fn mark(&self) -> u32 {
-        self.attributes.u32(MARK).unwrap_or(0)
-    }
-
-    /// Where the packets go after DNAT is where the answers come from.
-    fn real_destination(&self) -> Option<IpAddr> {
-        source_of(self.attributes.inside(TUPLE_REPLY))
-    }
-
-    /// Whether the far end answers to this address: nobody translates it.
-    fn is_answered_at(&self, source: IpAddr) -> bool {
-        destination_of(self.attributes.inside(TUPLE_REPLY)) == Some(source)
-    }
-
-    /// TCP that went through its handshake and is not closed (enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h).
-    fn is_established_tcp(&self) -> bool {
-        const ESTABLISHED_TO_LAST_ACK: std::ops::RangeInclusive<u8> = 3..=6;
-        let state = self.attributes.inside(PROTOCOL_STATE).inside(1).get(1).and_then(<[u8]>::first);
-        state.is_some_and(|state| ESTABLISHED_TO_LAST_ACK.contains(state))
-    }
-
-    /// A request that writes the bits `value` under `mask` into its mark.
-    fn marked(&self, (value, mask): (u32, u32)) -> Request {
-        let mut request = self.request(NEW);
-        request.put_u32(MARK, value & mask).put_u32(MARK_MASK, mask);
-        request
-    }
-
-    /// A request that deletes it. The tuple may belong to a new flow by the time the kernel looks; the id tells them apart.
-    fn deleted(&self) -> Request {
-        let mut request = self.request(DELETE);
-        if let Some(id) = self.attributes.get(ID) {
-            request.put(ID, id);
-        }
-        request
-    }
-
-    /// A request about just this entry.
-    fn request(&self, message: u16) -> Request {
-        let mut request = Request::new(SUBSYSTEM, message, 0, self.family);
-        request.put_nested(TUPLE_ORIG, self.attributes.get(TUPLE_ORIG).unwrap_or_default());
-        if let Some(zone) = self.attributes.get(ZONE) {
-            request.put(ZONE, zone);
-        }
-        request
-    }
-}
-
-fn source_of(tuple: Attributes<'_>) -> Option<IpAddr> {
-    address_of(tuple, 1, 3)
-}
-
-fn destination_of(tuple: Attributes<'_>) -> Option<IpAddr> {
-    address_of(tuple, 2, 4)
-}
-
-fn address_of(tuple: Attributes<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
-    let ip = tuple.inside(TUPLE_IP);
-    let v4 = ip.get(v4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    let v6 = ip.get(v6).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    v4.map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes))).or(v6.map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes))))
 }
 
 fn list(

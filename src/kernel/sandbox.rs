@@ -50,4 +50,15 @@ impl Namespace {
         ));
         other.sh(&format!("ip link set {there} up"));
     }
+
+    /// Waits until these addresses of its own serve. One of IPv6 does a little after it was added, when work of the kernel has made
+    /// its route and joined its solicited-node group; on a busy machine that takes a second.
+    pub(crate) fn can_speak_from(&self, addresses: &[&str]) {
+        for address in addresses {
+            self.sh(&format!(
+                "for i in $(seq 2000); do ip -6 route show table local | grep -q '^local {address} ' && exit 0
+                 sleep 0.01; done; echo '{address} got no local route in 20 s' >&2; exit 1"
+            ));
+        }
+    }
 }

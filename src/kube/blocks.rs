@@ -61,6 +61,22 @@ impl<'a> ClusterStore<'a> {
         }
     }
 
+    /// Every block of the cluster, and, by name, what is wrong with those that cannot be used.
+    ///
+    /// # Errors
+    /// If the server does not answer, or we may not list them.
+    pub fn blocks(&self) -> Result<(Vec<Block>, BTreeMap<String, String>), StoreError> {
+        let (mut blocks, mut broken) = (BTreeMap::new(), BTreeMap::new());
+        self.each("", |object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            match block(object) {
+                Ok(block) => _ = blocks.insert(name, block),
+                Err(why) => _ = broken.insert(name, why),
+            }
+        })?;
+        Ok((blocks.into_values().collect(), broken))
+    }
+
     fn list(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
         let mut blocks: BTreeMap<String, Result<Block, Cidr>> = BTreeMap::new();
         self.each(&format!("&fieldSelector=spec.pool%3D{pool}"), |object| {

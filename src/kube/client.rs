@@ -4,6 +4,7 @@
 //! costs one more try. Every write that Egret makes names the version it was decided on, so a write that is sent
 //! twice is refused the second time, never done twice.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use super::http::{self, Body, Framing};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a watch may be silent: longer than the server lets it live. Keep-alive probes notice a dead peer long before.
 const WATCH_PATIENCE: Duration = Duration::from_secs(900);
+/// Objects in one answer to [`Client::list`].
+const PAGE: usize = 500;
 /// Longest answer that is read whole. Lists are asked for in pages.
 const LONGEST: u64 = 64 << 20;
 
@@ -30,6 +33,7 @@ pub struct Client {
     access: Access,
     tls: Arc<ClientConfig>,
     idle: Mutex<Vec<Stream>>,
+    counted: Mutex<BTreeMap<(&'static str, u16), u64>>,
 }
 
 /// The server's way to say no.
@@ -48,12 +52,21 @@ impl Client {
     /// If certificates or keys cannot be used.
     pub fn new(access: Access) -> Result<Client, ApiError> {
         let tls = connection::tls(&access)?;
-        Ok(Client { access, tls, idle: Mutex::default() })
+        Ok(Client { access, tls, idle: Mutex::default(), counted: Mutex::default() })
     }
 
     /// Whom it speaks to, and as whom.
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// How many requests were made, by verb (`WATCH` for one that began) and status; 0: nobody answered.
+    pub fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, verb: &'static str, status: u16) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, status)).or_default() += 1;
     }
 
     /// Reads an object or a list.
@@ -62,6 +75,35 @@ impl Client {
     /// [`ApiError::is_absent`] and the others.
     pub fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.request("GET", path, None)
+    }
+
+    /// Every object of a list, page by page, and the version that they are of. `path` ends with `?` or `&`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn list(&self, path: &str) -> Result<(Vec<Value>, String), ApiError> {
+        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
+        loop {
+            let mut list = match self.get(&format!("{path}limit={PAGE}&continue={next}")) {
+                // The pages' common version is too old by now: from the beginning.
+                Err(error) if error.is_expired() && !next.is_empty() => {
+                    next.clear();
+                    items.clear();
+                    continue;
+                }
+                other => other?,
+            };
+            if let Value::Array(page) = list["items"].take() {
+                items.extend(page);
+            }
+            match list["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => token.clone_into(&mut next),
+                _ => {
+                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+                    return Ok((items, version.to_owned()));
+                }
+            }
+        }
     }
 
     /// Makes an object.
@@ -80,6 +122,15 @@ impl Client {
         self.request("PUT", path, Some(object))
     }
 
+    /// Changes some fields of an object, whatever its version (RFC 7396: `null` takes a field away). For what nobody decides by:
+    /// everything else names the version that it was decided on.
+    ///
+    /// # Errors
+    /// [`ApiError::is_absent`] and the others.
+    pub fn merge(&self, path: &str, fields: &Value) -> Result<Value, ApiError> {
+        self.request("PATCH", path, Some(fields))
+    }
+
     /// Deletes an object.
     ///
     /// # Errors
@@ -89,6 +140,12 @@ impl Client {
     }
 
     fn request(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        let outcome = self.ask(verb, path, body);
+        self.count(verb, outcome.as_ref().map_or_else(|e| e.status().unwrap_or_default(), |_| 200));
+        outcome
+    }
+
+    fn ask(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let body = body.map(|value| value.to_string().into_bytes());
         let bytes = self.bytes(verb, path, body.as_deref())?;
         let kept = self.idle().pop();
@@ -111,6 +168,12 @@ impl Client {
     /// # Errors
     /// [`ApiError::is_expired`]: list again. And the others.
     pub fn watch(&self, path: &str) -> Result<Events, ApiError> {
+        let outcome = self.begin_watch(path);
+        self.count("WATCH", outcome.as_ref().map_or_else(|e| e.status().unwrap_or_default(), |_| 200));
+        outcome
+    }
+
+    fn begin_watch(&self, path: &str) -> Result<Events, ApiError> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=1");
         let bytes = self.bytes("GET", &path, None)?;
@@ -143,7 +206,9 @@ impl Client {
             headers.push(("authorization", value));
         }
         if body.is_some() {
-            headers.push(("content-type", "application/json"));
+            let merge = verb == "PATCH";
+            let kind = if merge { "application/merge-patch+json" } else { "application/json" };
+            headers.push(("content-type", kind));
         }
         let path = format!("{}{path}", self.access.prefix);
         Ok(http::request(verb, &path, &headers, body))

@@ -17,7 +17,7 @@ pub enum ApiError {
         source: io::Error,
     },
     /// The server said no.
-    #[error("the API server refuses to {verb} {path}: {message} ({status} {reason}){}", consequence(*status))]
+    #[error("the API server refuses to {verb} {path}: {message} ({status} {reason}){}", consequence(*status, path, message))]
     Refused {
         /// `GET`, `PUT` and so on.
         verb: &'static str,
@@ -79,10 +79,27 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-fn consequence(status: u16) -> &'static str {
+/// The next step.
+fn consequence(status: u16, path: &str, message: &str) -> String {
     match status {
-        401 => ". The credentials are not known to it, or have expired",
-        403 => ". Grant it: `deploy/rbac.yaml` has the role that Egret needs",
-        _ => "",
+        401 => ". The credentials are not known to it, or have expired".to_owned(),
+        403 => format!(". Grant it: `deploy/rbac.yaml` has the role that Egret needs{}", rule(message)),
+        // A missing object has its own sentence, with its name in quotes.
+        404 if path.starts_with("/apis/egret.dev/") && !message.contains('"') => {
+            ". It does not know this kind: apply Egret's definitions, `egret crds | kubectl apply --server-side -f -`".to_owned()
+        }
+        _ => String::new(),
     }
+}
+
+/// The rule that the role lacks, from the server's sentence: `cannot list resource "egresspools" in API group "egret.dev" …`.
+fn rule(message: &str) -> String {
+    let found = || {
+        let (verb, rest) = message.split_once(" cannot ")?.1.split_once(" resource \"")?;
+        let (resource, rest) = rest.split_once('"')?;
+        let (group, _) = rest.split_once(" in API group \"")?.1.split_once('"')?;
+        let group = if group.is_empty() { "\"\"" } else { group };
+        Some(format!(": its rule for apiGroups [{group}], resources [{resource}] needs the verb {verb}"))
+    };
+    found().unwrap_or_default()
 }

@@ -2,86 +2,34 @@
 //!
 //! In: lists and events, one kind at a time. Out: whether anything changed, readings for [`crate::store::objects::Objects::of`], and
 //! endpoints. A kind that we may no longer see, or that the server no longer knows, keeps what was last heard: nothing is
-//! removed because of it, and [`Mirror::lost`] says why.
+//! removed because of it, and [`Mirror::lost`] says why. Neither does an object go with its definition: what is deleted because
+//! the definition was, and what is not there because it was made anew, stays in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Reading};
+use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Endpoint, Pairs};
-
-/// The kinds that are followed, and the order of their readings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Watched {
-    /// Namespaces, all.
-    Namespaces,
-    /// Nodes, all.
-    Nodes,
-    /// Pods of this node.
-    Pods,
-    /// Ranges of services.
-    ServiceCidrs,
-    /// Our pools.
-    Pools,
-    /// Our policies.
-    Policies,
-    /// Where gateways are.
-    Endpoints,
-    /// What nodes say of themselves.
-    NodeRecords,
-}
-
-impl Watched {
-    /// All of them.
-    pub const ALL: [Watched; 8] = [
-        Watched::Namespaces,
-        Watched::Nodes,
-        Watched::Pods,
-        Watched::ServiceCidrs,
-        Watched::Pools,
-        Watched::Policies,
-        Watched::Endpoints,
-        Watched::NodeRecords,
-    ];
-
-    /// `apiVersion` and `kind`: the members of a list have neither.
-    pub fn typed(self) -> (&'static str, &'static str) {
-        match self {
-            Watched::Namespaces => ("v1", "Namespace"),
-            Watched::Nodes => ("v1", "Node"),
-            Watched::Pods => ("v1", "Pod"),
-            Watched::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
-            Watched::Pools => ("egret.dev/v1alpha1", "EgressPool"),
-            Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
-            Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
-            Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
-        }
-    }
-
-    /// Its list, with what narrows it for a node.
-    pub fn path(self, node: &str) -> String {
-        match self {
-            Watched::Namespaces => "/api/v1/namespaces?".to_owned(),
-            Watched::Nodes => "/api/v1/nodes?".to_owned(),
-            Watched::Pods => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
-            Watched::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs?".to_owned(),
-            Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
-            Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
-            Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
-            Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
-        }
-    }
-}
+use crate::egress::serving::Life;
+use crate::kube::watched::{Reach, Watched};
 
 /// What is known of one kind.
 #[derive(Debug, Default)]
 struct Kept {
     synced: bool,
     lost: Option<String>,
+    /// Its definition went, and nothing was listed since.
+    undefined: bool,
+    /// Objects that went with their definition, and are in force all the same.
+    outlived: BTreeSet<String>,
+    /// Lists that were read, watches that were begun.
+    lists: u64,
+    watches: u64,
     /// Raised with every change.
     generation: u64,
     /// Version that list and watch have come to.
@@ -90,30 +38,67 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     /// Versions of objects that were asked for by themselves, and are ahead of the watch.
     ahead: BTreeMap<String, u64>,
+    /// What we have told people in an annotation: no part of the objects, or each word would be a change.
+    told: BTreeMap<String, String>,
 }
 
-/// The objects of a cluster, as far as one node needs them.
+/// The objects of a cluster, as far as somebody needs them.
 #[derive(Debug, Default)]
 pub struct Mirror {
+    reach: Reach,
     kinds: BTreeMap<Watched, Kept>,
+    /// How pods are. Apart from the objects: nothing else depends on it, and a pod that becomes ready is no reason to plan.
+    lives: BTreeMap<String, (Vec<String>, Life)>,
 }
 
 impl Mirror {
+    /// Nothing yet.
+    pub fn of(reach: Reach) -> Mirror {
+        Mirror { reach, ..Mirror::default() }
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
         let mut objects: BTreeMap<String, Value> =
-            items.iter().map(|item| (name(item), pruned(kind, item))).collect();
+            items.iter().map(|item| (name(item), pruned(&self.reach, kind, item))).collect();
+        let lives = match kind {
+            Watched::Pods => items.iter().map(|item| (name(item), (ids(item), life(item)))).collect(),
+            _ => self.lives.clone(),
+        };
+        let lived = lives != self.lives;
+        self.lives = lives;
         let kept = self.kinds.entry(kind).or_default();
+        kept.told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
         // What is ahead of the list is not taken back by it.
         let reached = kept.reached;
         kept.ahead.retain(|_, seen| *seen > reached);
         for name in kept.ahead.keys() {
             objects.extend(kept.objects.remove_entry(name));
         }
+        // Objects come back one by one: those that are not there yet are not let go meanwhile. An empty list says no more than
+        // that the definition is there.
+        let anew = kept.undefined || (objects.is_empty() && !kept.outlived.is_empty());
+        kept.outlived = match anew {
+            true => kept.objects.keys().filter(|name| !objects.contains_key(*name)).cloned().collect(),
+            false => BTreeSet::new(),
+        };
+        let outlived = kept.outlived.iter().filter_map(|name| kept.objects.get_key_value(name));
+        objects.extend(outlived.map(|(name, object)| (name.clone(), object.clone())));
         let changed = !kept.synced || kept.lost.is_some() || kept.objects != objects;
         kept.generation += u64::from(changed);
-        (kept.synced, kept.lost, kept.objects) = (true, None, objects);
-        changed
+        kept.lists += 1;
+        (kept.synced, kept.undefined, kept.lost, kept.objects) = (true, false, None, objects);
+        changed || lived
+    }
+
+    /// A watch begins.
+    pub fn watched(&mut self, kind: Watched) {
+        self.kinds.entry(kind).or_default().watches += 1;
+    }
+
+    /// How many lists were read and watches begun.
+    pub fn begun(&self, kind: Watched) -> (u64, u64) {
+        self.kinds.get(&kind).map_or((0, 0), |kept| (kept.lists, kept.watches))
     }
 
     /// List or watch have come to this version: whatever was written before is known.
@@ -124,24 +109,43 @@ impl Mirror {
 
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let name = name(object);
         if kept.ahead.get(&name).is_some_and(|seen| *seen > version(object)) {
             return false;
         }
         kept.ahead.remove(&name);
-        kept.put(name, pruned(kind, object))
+        kept.outlived.remove(&name);
+        let changed = kept.put(name, object, now);
+        self.live(kind, object) || changed
     }
 
     /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
     pub fn learn(&mut self, kind: Watched, object: &Value) -> bool {
+        let now = pruned(&self.reach, kind, object);
         let kept = self.kinds.entry(kind).or_default();
         let seen = version(object);
         if seen <= kept.reached {
             return false;
         }
         kept.ahead.insert(name(object), seen);
-        kept.put(name(object), pruned(kind, object))
+        kept.outlived.remove(&name(object));
+        let changed = kept.put(name(object), object, now);
+        self.live(kind, object) || changed
+    }
+
+    /// How a pod is, and the UIDs that it goes by; `None`: there is none of this name.
+    pub fn life(&self, name: &str) -> Option<(&[String], Life)> {
+        self.lives.get(name).map(|(ids, life)| (ids.as_slice(), *life))
+    }
+
+    fn live(&mut self, kind: Watched, object: &Value) -> bool {
+        if kind != Watched::Pods {
+            return false;
+        }
+        let now = (ids(object), life(object));
+        self.lives.insert(name(object), now.clone()) != Some(now)
     }
 
     /// One object is gone.
@@ -152,8 +156,12 @@ impl Mirror {
             return false;
         }
         kept.ahead.remove(&name);
+        kept.told.remove(&name);
         let changed = kept.objects.remove(&name).is_some();
         kept.generation += u64::from(changed);
+        if kind == Watched::Pods {
+            self.lives.remove(&name);
+        }
         changed
     }
 
@@ -162,17 +170,59 @@ impl Mirror {
         let kept = self.kinds.entry(kind).or_default();
         let changed = kept.lost.as_deref() != Some(why);
         kept.lost = Some(why.to_owned());
+        // Definitions and roles of an earlier release know nothing of it: then there are none, until somebody says otherwise.
+        let unknown = kind.is_new() && !kept.synced;
+        kept.synced |= unknown;
+        kept.generation += u64::from(unknown);
         changed
+    }
+
+    /// The kind's definition goes, or is gone: what goes with it stays in force, now and when the definition is made anew.
+    pub fn is_undefined(&mut self, kind: Watched, why: &str) -> bool {
+        self.kinds.entry(kind).or_default().undefined = true;
+        self.cannot_see(kind, why)
+    }
+
+    /// Objects of a kind that went with their definition, and are in force until others of the kind are there.
+    pub fn outlived(&self, kind: Watched) -> impl Iterator<Item = &str> {
+        self.kinds.get(&kind).into_iter().flat_map(|kept| kept.outlived.iter().map(String::as_str))
+    }
+
+    /// Whether a list would take something away that is known.
+    pub fn would_lose(&self, kind: Watched, items: &[Value]) -> bool {
+        let names: BTreeSet<String> = items.iter().map(name).collect();
+        self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
+    }
+
+    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// objects are known keeps them.
+    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+        match self.kinds.get(&kind) {
+            Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
+            _ => self.listed(kind, &[]),
+        }
     }
 
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
-        Watched::ALL.iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
+        self.reach.kinds().iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
     }
 
     /// Kinds that cannot be seen just now, with the reason.
     pub fn lost(&self) -> Vec<(Watched, String)> {
-        self.kinds.iter().filter_map(|(kind, kept)| Some((*kind, kept.lost.clone()?))).collect()
+        let why = |kind: Watched, kept: &Kept| {
+            let outlived = || {
+                let names: Vec<&str> = kept.outlived.iter().map(String::as_str).collect();
+                let word = kind.typed().1;
+                let advice = "apply them again; a minute after the first of the kind is there, the others go";
+                format!(
+                    "the definition of {word} was deleted and made anew, and {} stay in force: {advice}",
+                    names.join(", ")
+                )
+            };
+            kept.lost.clone().or_else(|| (!kept.outlived.is_empty()).then(outlived))
+        };
+        self.kinds.iter().filter_map(|(kind, kept)| Some((*kind, why(*kind, kept)?))).collect()
     }
 
     /// Raised with every change of a kind; 0 until it was listed.
@@ -191,10 +241,15 @@ impl Mirror {
         self.kinds.get(&kind)?.objects.get(name)
     }
 
+    /// What a pod's annotation tells people of its addresses. Nobody decides by it.
+    pub fn told(&self, pod: &str) -> Option<&str> {
+        self.kinds.get(&Watched::Pods)?.told.get(pod).map(String::as_str)
+    }
+
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
-        for kind in Watched::ALL.into_iter().filter(|kind| kind.is_read()) {
+        for kind in self.reach.kinds().iter().copied().filter(|kind| kind.is_read()) {
             let (version, word) = kind.typed();
             for (name, object) in self.objects(kind) {
                 let file = format!("{word} {name}");
@@ -237,18 +292,15 @@ impl Mirror {
 }
 
 impl Kept {
-    fn put(&mut self, name: String, now: Value) -> bool {
+    fn put(&mut self, name: String, object: &Value, now: Value) -> bool {
+        match told(object) {
+            Some(told) => _ = self.told.insert(name.clone(), told),
+            None => _ = self.told.remove(&name),
+        }
         let changed = self.objects.get(&name) != Some(&now);
         self.generation += u64::from(changed);
         self.objects.insert(name, now);
         changed
-    }
-}
-
-impl Watched {
-    /// Whether decisions are made of it; the others are records of ours.
-    pub fn is_read(self) -> bool {
-        !matches!(self, Watched::Endpoints | Watched::NodeRecords)
     }
 }
 
@@ -266,6 +318,24 @@ pub struct NodeSpec {
     pub interfaces: Option<Interfaces>,
 }
 
+/// A static pod goes by its file's, too.
+fn ids(pod: &Value) -> Vec<String> {
+    let metadata = &pod["metadata"];
+    let all = [&metadata["uid"], &metadata["annotations"]["kubernetes.io/config.hash"]];
+    all.into_iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+}
+
+fn life(pod: &Value) -> Life {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+    match pod["status"]["phase"].as_str() {
+        Some("Failed" | "Succeeded") => Life::Ended,
+        _ if !pod["metadata"]["deletionTimestamp"].is_null() => Life::Leaving,
+        _ if conditions.is_some_and(|all| all.iter().any(ready)) => Life::Ready,
+        _ => Life::Unready,
+    }
+}
+
 fn name(object: &Value) -> String {
     let word = |key: &str| object["metadata"][key].as_str();
     match (word("namespace"), word("name").unwrap_or_default()) {
@@ -279,8 +349,12 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+fn told(object: &Value) -> Option<String> {
+    object["metadata"]["annotations"][EGRESS_ADDRESSES].as_str().map(str::to_owned)
+}
+
 /// An object without what nobody here reads: an event about that is no change, and it takes no memory.
-fn pruned(kind: Watched, object: &Value) -> Value {
+fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let (version, word) = kind.typed();
     let mut now = json!({"apiVersion": version, "kind": word});
     let mut keep = |part: &str, keys: &[&str]| {
@@ -288,84 +362,51 @@ fn pruned(kind: Watched, object: &Value) -> Value {
         let kept = fields.iter().filter(|(key, _)| keys.is_empty() || keys.contains(&key.as_str()));
         now[part] = kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
     };
+    let all = *reach == Reach::Cluster;
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
-        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs => &["name"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
+        Watched::NodeRecords if all => &["name", "generation"],
+        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
+        Watched::StatefulSets => &["name", "namespace"],
+        Watched::Pools | Watched::Policies | Watched::Ranges if all => {
+            &["name", "labels", "annotations", "creationTimestamp", "generation"]
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
         _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
     };
     keep("metadata", metadata);
     match kind {
         Watched::Namespaces => {}
         Watched::Nodes => {
-            keep("spec", &["podCIDR", "podCIDRs"]);
+            keep("spec", if all { &["podCIDR", "podCIDRs", "taints"] } else { &["podCIDR", "podCIDRs"] });
             keep("status", &["addresses"]);
         }
         Watched::Pods => {
             keep("spec", &["nodeName", "hostNetwork"]);
             keep("status", &["phase", "podIP", "podIPs"]);
         }
+        Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
+        Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
+            keep("spec", &[]);
+            keep("status", &[]);
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        // Ours, of what the pod does: read back, it would be a reason for itself.
+        annotations.remove(EGRESS_ADDRESSES);
+        if annotations.is_empty()
+            && let Some(metadata) = now["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
     }
     now
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn pool(cidr: &str) -> Value {
-        json!({"metadata": {"name": "p", "resourceVersion": "1"}, "spec": {"cidr": cidr}})
-    }
-
-    #[test]
-    fn a_list_that_changes_nothing_is_no_change_and_an_event_about_nothing_that_matters_is_none() {
-        let mut mirror = Mirror::default();
-        assert!(mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]));
-        assert!(!mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]));
-        let mut touched = pool("10.0.0.0/28");
-        touched["metadata"]["resourceVersion"] = "2".into();
-        touched["status"] = json!({"leased": 3});
-        assert!(!mirror.is(Watched::Pools, &touched));
-        assert!(mirror.is(Watched::Pools, &pool("10.0.0.0/29")));
-        assert!(mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
-        assert!(!mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
-    }
-
-    #[test]
-    fn an_object_that_was_asked_for_is_ahead_of_the_watch_until_that_comes_by() {
-        let namespace = |version: &str, value: &str| json!({"metadata": {"name": "shop", "resourceVersion": version, "labels": {"a": value}}});
-        let mut mirror = Mirror::default();
-        let kind = Watched::Namespaces;
-        mirror.listed(kind, &[namespace("5", "one")]);
-        mirror.reached(kind, "10");
-        assert!(!mirror.learn(kind, &namespace("9", "old")), "the watch has passed it");
-        assert!(mirror.learn(kind, &namespace("12", "three")));
-        assert!(!mirror.is(kind, &namespace("11", "two")), "and never goes back");
-        assert!(!mirror.gone(kind, &namespace("11", "two")));
-        assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "three");
-        assert!(mirror.is(kind, &namespace("13", "four")));
-        assert!(mirror.gone(kind, &namespace("14", "four")));
-    }
-
-    #[test]
-    fn a_kind_that_cannot_be_seen_keeps_what_was_known_until_it_is_listed_again() {
-        let mut mirror = Mirror::default();
-        for kind in Watched::ALL {
-            assert!(!mirror.is_synced());
-            mirror.listed(kind, &[]);
-        }
-        assert!(mirror.is_synced());
-        mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]);
-        assert!(mirror.cannot_see(Watched::Pools, "403"));
-        assert!(!mirror.cannot_see(Watched::Pools, "403"));
-        assert_eq!((mirror.readings().len(), mirror.is_synced()), (1, true));
-        assert_eq!(mirror.lost(), [(Watched::Pools, "403".to_owned())]);
-        assert!(mirror.listed(Watched::Pools, &[]));
-        assert_eq!((mirror.readings().len(), mirror.lost().len()), (0, 0));
-    }
-}
+mod tests;

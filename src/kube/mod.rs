@@ -12,13 +12,21 @@ pub mod blocks;
 pub mod client;
 mod connection;
 mod error;
+pub mod foreign;
 mod http;
+pub mod lease;
+pub mod look;
 pub mod mirror;
 pub mod watch;
+pub mod watched;
+
+/// The namespace of Egret's own pods and Leases.
+pub const HOME: &str = "egret-system";
 
 pub use access::Access;
 pub use blocks::ClusterStore;
 pub use client::Client;
 pub use error::ApiError;
-pub use mirror::{Mirror, NodeSpec, Watched};
+pub use mirror::{Mirror, NodeSpec};
 pub use watch::Following;
+pub use watched::{Reach, Watched};

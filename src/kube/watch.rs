@@ -1,6 +1,6 @@
-//! Follows the objects that a node needs: list, watch from there, and again, for as long as the process lives.
+//! Follows the objects that a node or the controller needs: list, watch from there, and again, for as long as the process lives.
 //!
-//! In: a client and the node's name. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
+//! In: a client, and how far to look. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
 //! thread at a time of its own, so that its return is no storm.
 
@@ -10,16 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::{Client, Event};
 use super::error::ApiError;
-use super::mirror::{Mirror, Watched};
+use super::mirror::Mirror;
+use super::watched::{Reach, Watched};
 
-/// Objects in one answer.
-const PAGE: usize = 500;
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 /// How long the server lets a watch live; then it is begun anew from where it was.
 const WATCH_SECONDS: u64 = 300;
+/// The same while objects are in force that went with their definition: at its end the list is asked for again.
+const WATCH_SECONDS_OUTLIVED: u64 = 60;
+/// How often a kind is looked for that is wanted, but unknown to the server.
+const MISSING: Duration = Duration::from_secs(10);
+/// How often a foreign kind is looked at that nobody adopted: what is said of it need not be quick, and no watch need stand for it.
+const STRANGE: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -33,18 +37,43 @@ pub struct Following {
 }
 
 impl Following {
-    /// Begins to follow everything that a node needs.
+    /// Begins to follow everything that a node needs where no foreign kind is adopted.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
-        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        Following::adopting(client, node, |_| false)
+    }
+
+    /// The same, and the foreign kinds that `adopted` names as closely as our own; the others are looked at now and then.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn adopting(
+        client: &Arc<Client>,
+        node: &str,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        Following::with(client, Reach::Node(node.to_owned()), adopted)
+    }
+
+    /// As far as somebody needs.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn with(
+        client: &Arc<Client>,
+        reach: Reach,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
-        for kind in Watched::ALL {
+        for kind in reach.kinds().iter().copied() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
-                path: kind.path(node),
+                strange: kind.is_foreign() && !adopted(kind),
+                path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
             };
@@ -80,6 +109,8 @@ impl Following {
 struct Follower {
     client: Arc<Client>,
     kind: Watched,
+    /// A foreign kind that nobody adopted.
+    strange: bool,
     path: String,
     mirror: Arc<Mutex<Mirror>>,
     notice: SyncSender<()>,
@@ -92,21 +123,29 @@ impl Follower {
         let mut trouble = String::new();
         loop {
             let result = match &version {
-                None => self.list().map(Some),
+                None => self.list(),
                 Some(from) => self.watch(from),
             };
             match result {
                 Ok(next) => {
-                    version = next;
+                    version = next.filter(|_| !self.strange);
                     pause = FIRST_PAUSE;
                     trouble.clear();
+                    if self.strange {
+                        thread::sleep(STRANGE.mul_f64(0.5 + random()));
+                    }
+                }
+                Err(error) if self.is_nobodys(&error) => {
+                    self.change(|mirror| mirror.has_none(self.kind, &error.to_string()));
+                    version = None;
+                    let pause = if self.strange { STRANGE } else { MISSING };
+                    thread::sleep(pause.mul_f64(0.5 + random()));
                 }
                 // Older than the server remembers: begin with a list, which changes nothing that did not change.
                 Err(error) if error.is_expired() => version = None,
                 Err(error) => {
                     if error.is_forbidden() || error.is_absent() {
-                        let why = error.to_string();
-                        self.change(|mirror| mirror.cannot_see(self.kind, &why));
+                        self.cannot_see(&error);
                         version = None;
                     }
                     let why = error.to_string();
@@ -123,70 +162,119 @@ impl Follower {
         }
     }
 
-    /// Every object, page by page; the version that they are of.
-    fn list(&self) -> Result<String, ApiError> {
-        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
-        loop {
-            let mut list = self.client.get(&format!("{}limit={PAGE}&continue={next}", self.path))?;
-            if let Value::Array(page) = list["items"].take() {
-                items.extend(page);
-            }
-            match list["metadata"]["continue"].as_str() {
-                Some(token) if !token.is_empty() => token.clone_into(&mut next),
-                _ => {
-                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-                    self.change(|mirror| {
-                        mirror.reached(self.kind, &version);
-                        mirror.listed(self.kind, &items)
-                    });
-                    return Ok(version);
-                }
-            }
-        }
+    fn cannot_see(&self, error: &ApiError) {
+        let (kind, why) = (self.kind, error.to_string());
+        self.change(|mirror| match error.is_absent() {
+            true if kind.is_optional() && mirror.generation(kind) == 0 => mirror.listed(kind, &[]),
+            true => mirror.is_undefined(kind, &why),
+            false => mirror.cannot_see(kind, &why),
+        });
     }
 
-    /// Changes from a version on, until the server ends the watch. The version that was reached.
+    /// Nobody brought this foreign kind here, or nobody asked us to look at it.
+    fn is_nobodys(&self, error: &ApiError) -> bool {
+        self.kind.is_foreign() && (error.is_absent() || self.strange && error.is_forbidden())
+    }
+
+    /// Every object, page by page; the version that they are of.
+    fn list(&self) -> Result<Option<String>, ApiError> {
+        let (items, version) = self.client.list(&self.path)?;
+        let loses = self.mirror().would_lose(self.kind, &items);
+        if loses && !self.is_defined()? {
+            return Err(self.undefined());
+        }
+        self.change(|mirror| {
+            mirror.reached(self.kind, &version);
+            mirror.listed(self.kind, &items)
+        });
+        Ok(Some(version))
+    }
+
+    /// Changes from a version on, until the server ends the watch. The version that was reached; `None`: list again.
     fn watch(&self, from: &str) -> Result<Option<String>, ApiError> {
-        let path = format!(
-            "{}resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}",
-            self.path
-        );
+        let outlived = self.mirror().outlived(self.kind).next().is_some();
+        let seconds = if outlived { WATCH_SECONDS_OUTLIVED } else { WATCH_SECONDS };
+        let path =
+            format!("{}resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={seconds}", self.path);
         let mut reached = from.to_owned();
         let mut events = self.client.watch(&path)?;
+        self.mirror().watched(self.kind);
         loop {
             let event = match events.next() {
                 Ok(Some(event)) => event,
-                Ok(None) => return Ok(Some(reached)),
+                Ok(None) => return Ok((!outlived).then_some(reached)),
                 // Cut in the middle: what was heard was heard, so go on from there. Whether anybody answers shows then.
                 Err(ApiError::Unreachable { .. }) if reached != from => return Ok(Some(reached)),
                 Err(error) => return Err(error),
             };
-            match &event {
-                Event::Bookmark(version) => {
-                    reached.clone_from(version);
-                    self.change(|mirror| {
-                        mirror.reached(self.kind, version);
-                        false
-                    });
-                }
-                Event::Is(object) | Event::Gone(object) => {
-                    if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
-                        version.clone_into(&mut reached);
-                    }
-                    self.change(|mirror| {
-                        mirror.reached(self.kind, &reached);
-                        match &event {
-                            Event::Is(object) => mirror.is(self.kind, object),
-                            _ => mirror.gone(self.kind, object),
-                        }
-                    });
+            if matches!(event, Event::Gone(_)) {
+                match self.is_defined() {
+                    Ok(true) => {}
+                    Ok(false) => return Err(self.undefined()),
+                    // The event comes again, and nothing before it.
+                    Err(_) if reached != from => return Ok(Some(reached)),
+                    Err(error) => return Err(error),
                 }
             }
+            self.take(&event, &mut reached);
         }
     }
 
+    fn take(&self, event: &Event, reached: &mut String) {
+        match event {
+            Event::Bookmark(version) => reached.clone_from(version),
+            Event::Is(object) | Event::Gone(object) => {
+                if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
+                    version.clone_into(reached);
+                }
+            }
+        }
+        self.change(|mirror| {
+            mirror.reached(self.kind, reached);
+            match event {
+                Event::Bookmark(_) => false,
+                Event::Is(object) => mirror.is(self.kind, object),
+                Event::Gone(object) => mirror.gone(self.kind, object),
+            }
+        });
+    }
+
+    /// Whether the kind's definition stands: with a definition the server deletes every object of it, one by one, and each
+    /// event looks as if a person had meant that object.
+    fn is_defined(&self) -> Result<bool, ApiError> {
+        let Some(name) = self.kind.definition() else { return Ok(true) };
+        match self.client.get(&format!("{DEFINITIONS}/{name}")) {
+            Ok(object) => Ok(object["metadata"]["deletionTimestamp"].is_null()),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) if error.is_forbidden() => {
+                // The role of an earlier release.
+                tracing::warn!(%error, "whether an object was deleted with its definition cannot be asked; it goes");
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As if the server had said already what it will say when it is done.
+    fn undefined(&self) -> ApiError {
+        ApiError::Refused {
+            verb: "GET",
+            path: self.path.trim_end_matches('?').to_owned(),
+            status: 404,
+            reason: "NotFound".to_owned(),
+            message: format!(
+                "the definition {} is deleted, and every object with it; what was last heard stays in force",
+                self.kind.definition().unwrap_or_default()
+            ),
+        }
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Mirror) -> bool) {
-        let changed = change(&mut self.mirror.lock().unwrap_or_else(PoisonError::into_inner));
+        let changed = change(&mut self.mirror());
         if changed {
             // Full: a notice is on its way already.
             let _ = self.notice.try_send(());

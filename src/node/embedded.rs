@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
 use crate::kernel::KernelError;
@@ -12,6 +14,7 @@ use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
 use crate::node::books::Books;
 use crate::node::facts::FactsError;
+use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::store::RecordError;
@@ -39,6 +42,8 @@ pub struct Embedded {
     pub patience: Duration,
     /// Where leases are, if not in the directory.
     pub books: Option<Arc<dyn Books>>,
+    /// What is kept between updates, by who makes many.
+    pub kept: Option<Kept>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -159,6 +164,7 @@ impl Embedded {
             dry_run,
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
+            kept: None,
         })
     }
 
@@ -223,8 +229,11 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Nanoseconds since 1970, to put two ADDs in order.
+/// Nanoseconds since the machine started, to put two ADDs in order; records of them live no longer. Not of the wall clock: were it set
+/// back between two pods with one address, the earlier would count as the later, and the address would have its rules. Earlier
+/// releases wrote nanoseconds since 1970, which are below 2^61 until 2043: those ADDs come first.
 pub fn now_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    const AFTER_WALL_CLOCKS: u64 = 1 << 61;
+    let since = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    AFTER_WALL_CLOCKS.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

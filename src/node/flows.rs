@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::Cidr;
 use crate::egress::numbers::{EXIT_MASK, PIN_DEAD, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, exit_mark};
@@ -12,7 +13,11 @@ use crate::egress::prefixes::{self, Change, Changes};
 use crate::egress::transition::{Fate, Transition, fate};
 use crate::kernel::conntrack::{self, Flow, MarkFilter, Sentence};
 
-/// Before the new plan: numbers that begin must not be found on flows of an earlier bearer.
+/// Counted where they are told, by whichever thread: the kernel keeps no such count.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Before the new plan: numbers that begin must not be found on flows of an earlier bearer. Where addresses are about to be
+/// forgotten, that is done in the same listing.
 ///
 /// # Errors
 /// The kernel's refusal, as a sentence.
@@ -20,6 +25,7 @@ pub fn begin(transition: &Transition) -> Result<(), String> {
     forget_exits(&transition.exits_begun)?;
     let begun = &transition.begun;
     match begun.first() {
+        Some(_) if !transition.rebound.is_empty() => Ok(()),
         None => Ok(()),
         Some(number) if begun.len() == 1 => kill(*number, None),
         Some(_) => kill_where(|_, number| begun.contains(&number)),
@@ -29,17 +35,18 @@ pub fn begin(transition: &Transition) -> Result<(), String> {
 /// While addresses are held: their entries towards the outside go. Of running pods that join, established TCP gets the dead pin
 /// instead, so that the pod is told at its next packet, and so does what nobody translates: it is pinned anew. Without its entry
 /// the far end's next packet would make one the wrong way round, and the pod's own would pass as replies, with the pod's address
-/// (measured: a UDP flow whose answer was on its way when its entry was deleted leaked until it ended).
+/// (measured: a UDP flow whose answer was on its way when its entry was deleted leaked until it ended). Everybody else's flows
+/// lose the pins that begin to mean another gateway: the plan in force still is the one before.
 ///
 /// # Errors
 /// The kernel's refusal, as a sentence.
-pub fn forget(
-    addresses: &BTreeSet<IpAddr>,
-    joining: &BTreeSet<IpAddr>,
-    inside: &[Cidr],
-) -> Result<(), String> {
+pub fn forget(transition: &Transition, joining: &BTreeSet<IpAddr>, inside: &[Cidr]) -> Result<(), String> {
     let dead = |ip| joining.contains(&ip).then_some((PIN_DEAD, PIN_MASK));
-    conntrack::forget_or_mark(addresses, inside, dead).map(drop).map_err(|e| e.to_string())
+    let begun = &transition.begun;
+    let stale = |mark: u32| begun.contains(&((mark & PIN_MASK) >> PIN_SHIFT)).then_some((PIN_DEAD, PIN_MASK));
+    let stale: Option<&dyn Fn(u32) -> Option<(u32, u32)>> =
+        if begun.is_empty() { None } else { Some(&stale) };
+    conntrack::forget_or_mark(&transition.rebound, inside, dead, stale).map(drop).map_err(|e| e.to_string())
 }
 
 /// While prefixes are held: entries of their flows go, whoever carried them.
@@ -108,11 +115,20 @@ fn rebuild(clients: &BTreeSet<IpAddr>, plan: &NodePlan) -> Result<(), String> {
 /// One listing that the kernel filters.
 fn kill(number: u32, client: Option<IpAddr>) -> Result<(), String> {
     let filter = MarkFilter { value: number << PIN_SHIFT, mask: PIN_MASK };
-    conntrack::remark(filter, client, (PIN_DEAD, PIN_MASK)).map(drop).map_err(|e| e.to_string())
+    conntrack::remark(filter, client, (PIN_DEAD, PIN_MASK)).map(count).map_err(|e| e.to_string())
 }
 
 /// One listing for any number of them: each walks the table of the whole machine, so that a thousand took twelve seconds.
 fn kill_where(meant: impl Fn(IpAddr, u32) -> bool) -> Result<(), String> {
     let by_number = |client, mark: u32| meant(client, (mark & PIN_MASK) >> PIN_SHIFT);
-    conntrack::remark_where(by_number, (PIN_DEAD, PIN_MASK)).map(drop).map_err(|e| e.to_string())
+    conntrack::remark_where(by_number, (PIN_DEAD, PIN_MASK)).map(count).map_err(|e| e.to_string())
+}
+
+/// Flows that lost their gateway since this process began: told at their next packet, or pinned anew.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+fn count(flows: usize) {
+    LOST.fetch_add(flows as u64, Ordering::Relaxed);
 }

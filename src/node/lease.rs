@@ -11,10 +11,12 @@ use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::GatewayWish;
 use crate::egress::model::{EgressAddress, Endpoint, EndpointState, Node, Pool, View};
 use crate::egress::numbers;
+use crate::egress::own_address::OwnAddress;
 use crate::egress::unservable::unservable;
 use crate::fault;
 use crate::ipam::{self, After, Claim, Claimed, Holder, IpamError, Owner, Store, Tenant};
 use crate::kernel::devices;
+use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::facts::is_routable;
@@ -38,8 +40,15 @@ impl Leased {
     }
 }
 
+/// What a gateway gets, and what of that was leased.
+#[derive(Debug)]
+pub(super) struct Claims {
+    pub(super) leases: Vec<Claimed>,
+    pub(super) addresses: Vec<EgressAddress>,
+}
+
 impl Embedded {
-    /// Leases what a gateway wishes. All or nothing.
+    /// Leases what a gateway wishes, takes what was claimed ahead, or finds it among the pod's own addresses. All or nothing.
     ///
     /// # Errors
     /// 11 when the pools are full or the store is busy, naming how many of how many; 7 for what only the user can mend.
@@ -48,43 +57,91 @@ impl Embedded {
         view: &View,
         attachment: &Attachment,
         wish: &GatewayWish,
+        ahead: Option<&Ahead>,
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
-        let store = self.store(&guard)?;
-        let store = store.as_ref();
-        let unservable = self.unservable(&view.nodes)?;
-        let mut claims: Vec<Claimed> = Vec::new();
-        for (family, pools) in &wish.pools {
-            let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
-            let claim = Claim {
-                tenant: self.tenant(view, attachment),
-                pools: &pools,
-                known: &view.pools.values().collect::<Vec<_>>(),
-                address: wish.addresses.get(family).copied(),
-                unservable: &unservable,
-                now: now(),
-            };
-            match ipam::claim(store, &claim) {
-                Ok(claimed) => claims.push(claimed),
-                Err(error) => {
-                    cancel(store, &claims);
-                    return Err(refused(&error));
-                }
+        // What was claimed ahead is given back by whoever did that.
+        let (addresses, undone) = match ahead {
+            Some(ahead) => (ahead.claims(wish)?.addresses.clone(), Vec::new()),
+            None => {
+                let claims = self.claim(self.store(&guard)?.as_ref(), view, attachment, wish)?;
+                fault::point("add.after-lease");
+                (claims.addresses, claims.leases)
             }
-        }
-        fault::point("add.after-lease");
-        match self.endpoint(view, attachment, &claims, &guard) {
+        };
+        match self.endpoint(view, attachment, addresses, &guard) {
             Ok((endpoint, known)) => {
-                let mut leased = Leased { endpoint, claims, superseded: Vec::new() };
+                let mut leased = Leased { endpoint, claims: undone, superseded: Vec::new() };
                 let superseded = known.into_iter().filter(|other| leased.supersedes(other));
                 leased.superseded = superseded.map(|other| other.attachment).collect();
                 Ok(leased)
             }
             Err(error) => {
-                cancel(store, &claims);
+                cancel(self.store(&guard)?.as_ref(), &undone);
                 Err(error.into())
             }
         }
+    }
+
+    /// An address of each family that is wished for, or none at all.
+    ///
+    /// # Errors
+    /// As [`Embedded::lease`].
+    pub(super) fn claim(
+        &self,
+        store: &dyn Store,
+        view: &View,
+        attachment: &Attachment,
+        wish: &GatewayWish,
+    ) -> Result<Claims, CniError> {
+        let unservable = self.unservable(&view.nodes)?;
+        let mut claims: Vec<Claimed> = Vec::new();
+        let mut addresses: Vec<EgressAddress> = Vec::new();
+        for (family, pools) in &wish.pools {
+            let own = wish.own_address(view, *family, &attachment.addresses);
+            let in_need = match own {
+                OwnAddress::First(own) => {
+                    addresses.push(own);
+                    continue;
+                }
+                OwnAddress::Nowhere(why) => {
+                    cancel(store, &claims);
+                    return Err(CniError::new(Code::InvalidConfig, why));
+                }
+                OwnAddress::InNeed(own) => Some(own),
+                OwnAddress::No => None,
+            };
+            let leasing = |pool: &Pool| pool.source.is_pool();
+            let pools: Vec<&Pool> = pools.iter().filter_map(|name| view.pools.get(name)).collect();
+            let claim = Claim {
+                tenant: self.tenant(view, attachment),
+                pools: &pools.into_iter().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
+                known: &view.pools.values().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
+                address: wish.addresses.get(family).copied(),
+                unservable: &unservable,
+                now: now(),
+            };
+            let claimed = ipam::claim(store, &claim);
+            if let Some(books) = &self.books {
+                books.claimed(match &claimed {
+                    Ok(_) => "ok",
+                    Err(IpamError::Full { .. }) => "full",
+                    Err(_) => "failed",
+                });
+            }
+            match (claimed, in_need) {
+                (Ok(claimed), _) => {
+                    addresses.push(EgressAddress::leased(claimed.lease.ip, claimed.lease.pool.as_str()));
+                    claims.push(claimed);
+                }
+                (Err(_), Some(own)) => addresses.push(own),
+                (Err(error), None) => {
+                    cancel(store, &claims);
+                    return Err(refused(&error));
+                }
+            }
+        }
+        Ok(Claims { leases: claims, addresses })
     }
 
     /// Whether a pod is a gateway already by another of its interfaces. Where the records cannot be listed none can be written
@@ -149,19 +206,15 @@ impl Embedded {
     /// # Errors
     /// The store cannot be locked or written.
     pub fn release(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
-        let guard = self.lock_store(&format!("DEL {id}"))?;
-        let store = self.store(&guard)?;
-        let released = ipam::release(store.as_ref(), &self.holder(id), after, now());
-        match (released, &self.books) {
-            (Ok(_), _) => Ok(()),
-            // The record goes all the same: a lease without one is found and given back when the cluster answers again.
-            (Err(error), Some(books)) => {
-                tracing::warn!(%error, %id, "its leases are given back later");
-                books.release_later();
-                Ok(())
-            }
-            (Err(error), None) => Err(NodeError::Ipam(error.to_string())),
+        if let Some(books) = &self.books {
+            // Nobody waits for the API server, and it is tried until it is done.
+            books.release_later(Some(self.holder(id)));
+            return Ok(());
         }
+        let guard = self.lock_store(&format!("DEL {id}"))?;
+        ipam::release(self.store(&guard)?.as_ref(), &self.holder(id), after, now())
+            .map(drop)
+            .map_err(|error| NodeError::Ipam(error.to_string()))
     }
 
     /// The holder that an attachment is.
@@ -194,7 +247,7 @@ impl Embedded {
         &self,
         view: &View,
         attachment: &Attachment,
-        claims: &[Claimed],
+        addresses: Vec<EgressAddress>,
         guard: &Guard,
     ) -> Result<(Endpoint, Vec<Endpoint>), NodeError> {
         let id = attachment.id().to_string();
@@ -204,13 +257,14 @@ impl Embedded {
             Some(again) => again.vni,
             None => nodes::take_vni(&self.dir, guard, &self.name, &taken)?,
         };
-        let addresses: Vec<EgressAddress> =
-            claims.iter().map(|c| EgressAddress { ip: c.lease.ip, pool: c.lease.pool.clone() }).collect();
         let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
             _ => self.wire(&id, &addresses, &known)?,
         };
         let node = view.nodes.get(&self.name);
+        // In a cluster its pod has yet to become ready, and the agent watches that.
+        let first = if self.books.is_some() { EndpointState::Starting } else { EndpointState::Ready };
+        let state = known.iter().find(|e| e.attachment == id).map_or(first, |again| again.state);
         let endpoint = Endpoint {
             pod: attachment.pod.clone().unwrap_or_default(),
             uid: attachment.uid.clone(),
@@ -220,7 +274,7 @@ impl Embedded {
             vni,
             mac: numbers::gateway_mac(wire.unwrap_or(Ipv4Addr::UNSPECIFIED)),
             addresses,
-            state: EndpointState::Ready,
+            state,
             generation: 0,
             problems: Vec::new(),
         };
@@ -246,12 +300,16 @@ impl Embedded {
     }
 }
 
-fn cancel(store: &dyn Store, claims: &[Claimed]) {
+/// Leases that nobody used, as before they were claimed. Says whether all are.
+pub(super) fn cancel(store: &dyn Store, claims: &[Claimed]) -> bool {
+    let mut all = true;
     for claimed in claims {
         if let Err(error) = ipam::cancel(store, claimed, now()) {
             tracing::warn!(%error, address = %claimed.lease.ip, "a lease of a failed ADD is left to GC");
+            all = false;
         }
     }
+    all
 }
 
 fn refused(error: &IpamError) -> CniError {

@@ -1,5 +1,6 @@
 //! This node: what is known here and nowhere else, and what is done here at each verb.
 
+pub mod ahead;
 pub mod announce;
 pub mod attachment;
 pub mod books;
@@ -10,6 +11,7 @@ pub mod facts;
 mod first;
 pub mod flows;
 pub mod intention;
+pub mod kept;
 pub mod lease;
 pub mod memory;
 pub mod netns;

@@ -13,6 +13,7 @@ use crate::node::books::Books;
 use crate::node::embedded::Embedded;
 use crate::node::records::{self, attachment_id};
 use crate::node::thin::Thin;
+use crate::node::verbs::Prepared;
 use crate::node::{removal, verbs};
 
 /// The node that the plugin's own configuration means, opened anew at each call; in `mode: cluster`, whoever asks its agent.
@@ -72,11 +73,21 @@ impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
         node.map(|node| Embedded { books: self.books.clone(), ..node })
     }
+
+    /// The part of ADD that may wait for others; what follows waits for nobody.
+    ///
+    /// # Errors
+    /// As [`Node::add`].
+    pub fn prepare(&self, request: &Request) -> Result<Prepared, CniError> {
+        verbs::prepare(self.with(Embedded::open(self.config))?, request)
+    }
 }
 
 impl Node for Here<'_> {
     fn add(&self, request: &Request) -> Result<(), CniError> {
-        verbs::add(self.with(Embedded::open(self.config))?, request)
+        let mut prepared = self.prepare(request)?;
+        let outcome = prepared.carry_out();
+        prepared.settle(outcome)
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {

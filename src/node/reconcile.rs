@@ -2,13 +2,14 @@
 //!
 //! In: the directory and the node. Out: an [`Outcome`] that names every step. Never: touches what is not ours.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cni::reply::CniError;
 use crate::egress::model::View;
 use crate::egress::numbers;
 use crate::fault;
-use crate::ipam::{self, After, Holder, Owner};
+use crate::ipam::{self, After, Holder, Owner, StoreError};
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
@@ -157,39 +158,55 @@ impl Embedded {
     /// At once, or where that means to wait for a cluster, by somebody else.
     fn give_back_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
         match &self.books {
-            Some(books) => books.release_later(),
-            None => self.release_lost_leases(network)?,
+            Some(books) => books.release_later(None),
+            None => drop(self.release_lost_leases(network)?),
         }
         Ok(())
     }
 
     /// Gives back leases whose holder has no record here. A lost sandbox whose pod lives on keeps its address: the pod will have another
-    /// sandbox.
+    /// sandbox. Says whether any lease waits for that, or for its pod's end: in a cluster it keeps its holder until then, because
+    /// one that is reserved for a pod is looked at by nobody any more.
     ///
     /// # Errors
     /// The store cannot be locked, read or written.
-    pub fn release_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
+    pub fn release_lost_leases(&self, network: Option<&str>) -> Result<bool, NodeError> {
         let living = Objects::open(self.dir.path())
             .map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
+        let waits = Cell::new(false);
+        let of_dead = |owner: &Owner| match (owner, &living) {
+            (Owner::PodUid(uid), Ok(living)) => !living.contains(uid),
+            // Nobody knows whether the pod lives: never give its address away.
+            (Owner::PodUid(_), Err(_)) => false,
+            _ => true,
+        };
+        if let Some(books) = &self.books {
+            // Asked when the block was read, and in this order: what is claimed is on record before it is no claim any more.
+            let is_known = |holder: &Holder| {
+                let id = holder.attachment();
+                books.is_claiming(&id) || self.listing(network).map_or(true, |all| all.names().contains(&id))
+            };
+            let fate = |holder: &Holder, owner: &Owner| {
+                if is_known(holder) {
+                    return None;
+                }
+                let goes = of_dead(owner);
+                waits.set(waits.get() || !goes);
+                goes.then_some(After::Owner)
+            };
+            ipam::retain(books.store().as_ref(), network, &self.name, now(), &fate).map_err(unreleased)?;
+            return Ok(waits.get());
+        }
         let guard = self.lock_store("looking for leases without a holder")?;
         // Under the store's lock: an ADD writes its record first and leases under this lock, so no lease found below can be
         // younger than this listing. What cannot be listed or read still holds its lease.
         let known = self.listing(network)?.names();
         let fate = |holder: &Holder, owner: &Owner| {
-            if known.contains(&holder.attachment()) {
-                return None;
-            }
-            match (owner, &living) {
-                (Owner::PodUid(uid), Ok(living)) if living.contains(uid) => Some(After::Reserved),
-                // Nobody knows whether the pod lives: never give its address away.
-                (Owner::PodUid(_), Err(_)) => Some(After::Reserved),
-                _ => Some(After::Owner),
-            }
+            let after = if of_dead(owner) { After::Owner } else { After::Reserved };
+            (!known.contains(&holder.attachment())).then_some(after)
         };
-        let store = self.store(&guard)?;
-        ipam::retain(store.as_ref(), network, &self.name, now(), &fate)
-            .map(drop)
-            .map_err(|e| NodeError::Ipam(e.to_string()))
+        ipam::retain(self.store(&guard)?.as_ref(), network, &self.name, now(), &fate).map_err(unreleased)?;
+        Ok(false)
     }
 
     /// The first wiring of a node failed: its kernel as before.
@@ -207,6 +224,10 @@ impl Embedded {
             .and_then(|()| self.memory.intend_nothing())
             .map_err(|e| self.unwritable(e))
     }
+}
+
+fn unreleased(error: StoreError) -> NodeError {
+    NodeError::Ipam(error.to_string())
 }
 
 fn living_uids(view: &View) -> BTreeSet<String> {

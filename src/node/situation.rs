@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::addr::Cidr;
 use crate::config::Mode;
@@ -30,7 +31,7 @@ pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
     /// The cluster, as far as this node's pods need it.
-    pub view: View,
+    pub view: Arc<View>,
     /// Attachments of this node, oldest first.
     pub attachments: Vec<Attachment>,
     /// Attachments of this node whose record is torn. Their pods may be running.
@@ -97,7 +98,11 @@ impl Embedded {
         }
         problems.extend(objects.problems());
         problems.extend(torn.into_iter().map(|(_, problem)| problem));
-        let resolution = resolved(&view, pods);
+        let view = Arc::new(view);
+        let resolution = match &self.kept {
+            Some(kept) => with_node_gateways(&view, kept.resolution(&view, pods.into_iter().collect())),
+            None => resolved(&view, pods),
+        };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
         Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
@@ -272,7 +277,10 @@ fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumb
 
 /// Decisions about these pods, and besides every node gateway that any policy asks for: a node is a gateway for other nodes' pods.
 pub fn resolved(view: &View, pods: impl IntoIterator<Item = PodName>) -> Resolution {
-    let mut resolution = resolve(view, pods);
+    with_node_gateways(view, resolve(view, pods))
+}
+
+fn with_node_gateways(view: &View, mut resolution: Resolution) -> Resolution {
     let (gateways, problems) = node_gateways(view);
     resolution.node_gateways.extend(gateways);
     for problem in problems {

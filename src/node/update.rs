@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::egress::gateway_state::gateway_state;
 use crate::egress::lower::{Belts, node_state};
+use crate::egress::lower_clients::{alike_but_for_clients, client_states};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
-use crate::egress::planning::{Inputs, plan};
+use crate::egress::planning::{Inputs, Planned, plan};
 use crate::egress::transition::{Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
@@ -120,7 +121,13 @@ impl Embedded {
             resolution: &situation.resolution,
             inside: &situation.inside,
         };
-        let (mut next, problems) = plan(&inputs, &mut numbering);
+        let (mut next, problems) = match &self.kept {
+            Some(kept) => {
+                let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                (plan, problems)
+            }
+            None => plan(&inputs, &mut numbering),
+        };
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
         // A node without a single pod was emptied, or its memory deleted with its pods.
@@ -239,7 +246,7 @@ impl Embedded {
         let joins =
             |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
         let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(&flows.rebound, &joining, &inside).map_err(NodeError::Observe)?;
+        flows::forget(flows, &joining, &inside).map_err(NodeError::Observe)?;
         flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
         Ok(held)
     }
@@ -253,6 +260,9 @@ impl Embedded {
         outcome: &mut Outcome,
     ) -> Vec<String> {
         let mut unwired = Vec::new();
+        if change.how() == Thoroughness::Quick && alike_but_for_clients(change.before, change.next) {
+            return unwired; // a gateway does not know who its node's clients are
+        }
         for (attachment, gateway) in &change.next.locals {
             let desired = gateway_state(change.next, gateway, Belts::of_this_build());
             let old = change.before.locals.get(attachment);
@@ -300,12 +310,10 @@ impl Embedded {
         node_ns: &Netns,
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
-        let desired = node_state(next, Belts::of_this_build());
         let place = Place { here: node_ns, home: node_ns };
         let mut saved = self.memory.saved_settings();
         if how == Thoroughness::Quick && !before.is_idle() && !self.dry_run {
-            let assumed = node_state(before, Belts::of_this_build());
-            let steps = kernel::steps(&assumed, &desired, &saved);
+            let steps = assumed_steps(before, next, &saved);
             if steps.iter().all(kernel::Step::is_elements_only) {
                 let applied = kernel::apply(&place, &numbers::node_scope(), &steps);
                 if let Ok(report) = applied
@@ -317,6 +325,7 @@ impl Embedded {
                 // Something took our objects away behind our back: look, and put everything right.
             }
         }
+        let desired = node_state(next, Belts::of_this_build());
         let kept = saved.clone();
         let mut save = |changing: &kernel::Saved| -> Result<(), NodeError> {
             if *changing != kept {
@@ -346,6 +355,18 @@ impl Embedded {
 
     pub(super) fn unwritable(&self, error: std::io::Error) -> NodeError {
         NodeError::Memory(self.memory.dir().display().to_string(), error)
+    }
+}
+
+/// The steps from one plan to the next, if the kernel holds the first.
+fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> Vec<kernel::Step> {
+    match client_states(before, next) {
+        // These name no setting, so none is given back.
+        Some((assumed, desired)) => kernel::steps(&assumed, &desired, &kernel::Saved::default()),
+        None => {
+            let state = |plan| node_state(plan, Belts::of_this_build());
+            kernel::steps(&state(before), &state(next), saved)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Cidr;
@@ -15,6 +16,7 @@ use crate::egress::resolve::resolve;
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
+use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
@@ -37,31 +39,64 @@ struct Asking {
     role: Role,
 }
 
-/// ADD.
+/// An ADD that is ready to be carried out.
+pub struct Prepared {
+    node: Embedded,
+    asking: Asking,
+    ahead: Option<Ahead>,
+}
+
+/// The part of ADD that may wait for others, before any lock: what the pod is, and in a cluster its leases.
 ///
 /// # Errors
 /// As [`crate::cni::Node::add`].
-pub(super) fn add(mut node: Embedded, request: &Request) -> Result<(), CniError> {
+pub(super) fn prepare(node: Embedded, request: &Request) -> Result<Prepared, CniError> {
     let asking = ask(&node, request)?;
+    let ahead = node.claim_ahead(&asking.view, &asking.attachment, asking.role)?;
+    Ok(Prepared { node, asking, ahead })
+}
+
+impl Prepared {
+    /// The part that changes this node. Waits for nobody but for its locks.
+    ///
+    /// # Errors
+    /// As [`crate::cni::Node::add`]; then, too, [`Prepared::settle`] must follow.
+    pub fn carry_out(&mut self) -> Result<(), CniError> {
+        add(&mut self.node, &self.asking, self.ahead.as_ref())
+    }
+
+    /// After it, without any lock: what was claimed for an ADD that failed is given back.
+    ///
+    /// # Errors
+    /// The one that it is told.
+    pub fn settle(self, outcome: Result<(), CniError>) -> Result<(), CniError> {
+        if let (true, Some(ahead)) = (outcome.is_err(), self.ahead) {
+            self.node.abandon(ahead);
+        }
+        outcome
+    }
+}
+
+fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
     let id = asking.attachment.id();
     match asking.role {
         Role::Unselected | Role::HostNetwork => {
-            write(&node, &asking.attachment)?;
-            node.catch_up(&asking).inspect_err(|_| {
+            write(node, &asking.attachment)?;
+            node.catch_up(asking).inspect_err(|_| {
                 let _ = node.records.remove(&id); // an ADD that fails leaves nothing
             })
         }
         Role::Client | Role::Gateway => {
             let guard = node.lock(&format!("ADD {id}"))?;
             let before = node.records.read(&id).ok().flatten();
-            write(&node, &asking.attachment)?;
+            write(node, &asking.attachment)?;
             fault::point("add.after-record");
             let wired = match asking.role {
-                Role::Gateway => node.add_gateway(&asking),
-                _ => node.add_client(&asking),
+                Role::Gateway => node.add_gateway(asking, ahead),
+                _ => node.add_client(asking),
             };
             if let Err(error) = wired {
-                node.undo(&asking, before.as_ref());
+                node.undo(asking, before.as_ref());
                 return Err(error);
             }
             if let Err(error) = node.memory.remember_config(&node.config) {
@@ -256,7 +291,7 @@ impl Embedded {
     }
 
     /// Leases, wires the pod and the node, and only then lets the cluster know.
-    fn add_gateway(&self, asking: &Asking) -> Result<(), CniError> {
+    fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
         let id = asking.attachment.id();
         let mut situation = self.situation()?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
@@ -265,7 +300,7 @@ impl Embedded {
             .ok_or_else(|| {
                 CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
             })?;
-        let leased = self.lease(&situation.view, &asking.attachment, &wish)?;
+        let leased = self.lease(&situation.view, &asking.attachment, &wish, ahead)?;
         let wired = self.wire_gateway(&mut situation, &leased, &id);
         if wired.is_err() {
             self.give_back(&leased, &id);
@@ -280,8 +315,9 @@ impl Embedded {
         id: &AttachmentId,
     ) -> Result<(), CniError> {
         let stays = |e: &Endpoint| e.attachment != leased.endpoint.attachment && !leased.supersedes(e);
-        situation.view.endpoints.retain(stays);
-        situation.view.endpoints.push(leased.endpoint.clone());
+        let view = Arc::make_mut(&mut situation.view);
+        view.endpoints.retain(stays);
+        view.endpoints.push(leased.endpoint.clone());
         let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
         situation.resolution = resolved(&situation.view, pods);
         let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;

@@ -138,7 +138,7 @@ pub(crate) mod tests {
             mac: Mac([2, 0x67, 10, 10, 10, 0]),
             addresses: addresses
                 .iter()
-                .map(|ip| EgressAddress { ip: ip.parse().unwrap(), pool: "pool".to_owned() })
+                .map(|ip| EgressAddress::leased(ip.parse().unwrap(), "pool"))
                 .collect(),
             state: EndpointState::Ready,
             generation: 0,

@@ -185,6 +185,13 @@ impl Objects {
         found.into_iter().collect()
     }
 
+    /// The ranges of all `EgressRange` objects, sorted, without doubles.
+    pub fn ranges(&self) -> Vec<Cidr> {
+        let found: BTreeSet<Cidr> =
+            self.all::<Vec<Cidr>>(Kind::EgressRange).flat_map(|(_, cidrs)| cidrs).collect();
+        found.into_iter().collect()
+    }
+
     /// All that is wrong: first within files, by file name, then between them.
     pub fn problems(&self) -> Vec<Problem> {
         let lists = self.image.files().map(|file| file.problems).chain([self.image.problems()]);
@@ -216,6 +223,11 @@ impl Objects {
         view
     }
 
+    /// Everything but pods and endpoints: what can be said of a namespace before anything is known of its pods.
+    pub fn namespaces_view(&self, config: &Config) -> View {
+        View { namespaces: self.namespaces().collect(), ..self.outline(config) }
+    }
+
     /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools, nodes and
     /// policies.
     pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
@@ -237,7 +249,7 @@ impl Objects {
     fn outline(&self, config: &Config) -> View {
         View {
             support: config.egress_ip_support,
-            cluster_cidrs: config.cluster_cidrs.clone(),
+            cluster_cidrs: config.cluster_cidrs.iter().copied().chain(self.ranges()).collect(),
             nodes: self.nodes().collect(),
             pools: self.pools().collect(),
             policies: self.policies().collect(),
@@ -289,8 +301,8 @@ fn renew(
     let mut records = Vec::with_capacity(found.files.len());
     let mut old = cached.iter().flat_map(|(image, _)| image.files().map(move |row| (image, row))).peekable();
     for file in &found.files {
-        while old.next_if(|(_, row)| row.path < file.path.as_c_str()).is_some() {}
-        let before = old.next_if(|(_, row)| row.path == file.path.as_c_str());
+        while old.next_if(|(_, row)| row.path < file.path.as_ref()).is_some() {}
+        let before = old.next_if(|(_, row)| row.path == file.path.as_ref());
         records.push(match before {
             Some((image, row)) if row.stamp == file.stamp => compile::unchanged(image, &row),
             before => {
@@ -302,7 +314,7 @@ fn renew(
             }
         });
     }
-    let dirs = found.dirs.iter().map(|(path, stamp)| (path.as_c_str(), stamp.settled(read_at)));
+    let dirs = found.dirs.iter().map(|(path, stamp)| (path.as_ref(), stamp.settled(read_at)));
     let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
     let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
@@ -315,7 +327,10 @@ fn renew(
 }
 
 /// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.
-fn scanned(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<scan::Found, scan::Unlisted> {
+fn scanned(
+    root: BorrowedFd<'_>,
+    last: Option<&(Image, Survey)>,
+) -> Result<scan::Found<'static>, scan::Unlisted> {
     for _ in 0..3 {
         match scan::scan(root, last) {
             Err(gone) if gone.errno == Errno::ENOENT => {}

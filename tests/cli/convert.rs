@@ -47,7 +47,7 @@ fn view(files: &[(String, String)]) -> View {
 fn endpoint(view: &View, pod: PodName, node: String, pools: &BTreeMap<Family, Vec<String>>) -> Endpoint {
     let address = |names: &Vec<String>| {
         let pool = &view.pools[&names[0]];
-        EgressAddress { ip: pool.cidr.first(), pool: pool.name.clone() }
+        EgressAddress::leased(pool.cidr.first(), pool.name.clone())
     };
     Endpoint {
         attachment: format!("net/{pod}/eth0"),

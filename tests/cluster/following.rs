@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use egret::api;
 use egret::config::Config;
 use egret::egress::model::{PodName, View};
-use egret::kube::{Following, Mirror};
+use egret::kube::{Following, Mirror, Watched};
 use egret::store::objects::Objects;
 
 use crate::server::server;
-use crate::world::{alone, client_of};
+use crate::world::{alone, client_of, forget};
 
 const WORLD: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}
@@ -77,6 +77,7 @@ pub(crate) fn until(following: &Following, what: impl Fn(&Mirror) -> bool) -> Du
 fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
+    forget(&client);
     let (well, said) = server().kubectl(&["apply", "--server-side", "-f", "-"], WORLD.as_bytes());
     assert!(well, "{said}");
     let following = Following::start(&client, "here").unwrap();
@@ -138,9 +139,103 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
     let following = Following::start(&client, "here").unwrap();
-    until(&following, |mirror| mirror.lost().len() == 8);
+    until(&following, |mirror| mirror.lost().len() == 9);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
     let (_, why) = &mirror.lost()[0];
     assert!(why.contains("cannot list resource \"namespaces\"") && why.contains("403"), "{why}");
+}
+
+fn kubectl(arguments: &[&str], input: &str) -> String {
+    let (well, said) = server().kubectl(arguments, input.as_bytes());
+    assert!(well, "{arguments:?}: {said}");
+    said
+}
+
+#[test]
+fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_deleted_for_themselves_go() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    let policy = |name: &str| {
+        format!(
+            "{{apiVersion: egret.dev/v1alpha1, kind: EgressGatewayPolicy, metadata: {{name: {name}}}, \
+             spec: {{rules: [{{gateway: {{selector: has(gw)}}}}]}}}}"
+        )
+    };
+    kubectl(&["delete", "egpol", "--all"], "");
+    for name in ["outlives-a", "outlives-b", "goes"] {
+        kubectl(&["apply", "--server-side", "-f", "-"], &policy(name));
+    }
+    let names = |mirror: &Mirror| -> Vec<String> {
+        let all = mirror.objects(Watched::Policies).map(|(name, _)| name.to_owned());
+        all.filter(|name| name.starts_with("outlives") || name == "goes").collect()
+    };
+    let both = ["outlives-a", "outlives-b"];
+    let lost = |mirror: &Mirror, part: &str| mirror.lost().iter().any(|(_, why)| why.contains(part));
+    let following = Following::start(&client, "here").unwrap();
+    until(&following, |mirror| mirror.is_synced() && names(mirror).len() == 3);
+    kubectl(&["delete", "egpol", "goes"], "");
+    until(&following, |mirror| names(mirror) == both);
+
+    kubectl(&["delete", "crd", "egressgatewaypolicies.egret.dev"], "");
+    until(&following, |mirror| lost(mirror, "egressgatewaypolicies"));
+    assert_eq!(names(&following.mirror()), both);
+    // Who starts now knows as little as the server.
+    let late = Following::start(&client, "here").unwrap();
+    until(&late, |mirror| lost(mirror, "404"));
+    assert_eq!(
+        late.mirror().generation(Watched::Policies),
+        0,
+        "nothing is told of the kind, so nothing goes"
+    );
+
+    kubectl(&["apply", "--server-side", "-f", "-"], &egret_crds());
+    kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "");
+    until(&following, |mirror| lost(mirror, "outlives-a, outlives-b stay in force"));
+    assert_eq!(names(&following.mirror()), both);
+    kubectl(&["apply", "--server-side", "-f", "-"], &policy("outlives-a"));
+    until(&following, |mirror| lost(mirror, "made anew, and outlives-b stay in force"));
+    kubectl(&["apply", "--server-side", "-f", "-"], &policy("outlives-b"));
+    until(&following, |mirror| mirror.lost().is_empty());
+    for name in both {
+        kubectl(&["delete", "egpol", name], "");
+    }
+    until(&following, |mirror| names(mirror).is_empty());
+}
+
+#[test]
+fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
+    let _alone = alone();
+    kubectl(
+        &["apply", "-f", "-"],
+        &std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap(),
+    );
+    // As the other stories call it; one is there or not.
+    kubectl(&["delete", "clusterrolebinding", "lab-agent", "--ignore-not-found"], "");
+    kubectl(&["create", "clusterrolebinding", "lab-agent", "--clusterrole=egret-agent", "--user=agent"], "");
+    kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
+    let client = Arc::new(client_of("agent"));
+    let following = Following::start(&client, "here").unwrap();
+    until(&following, Mirror::is_synced);
+    let known = view(&following.mirror());
+    kubectl(&["delete", "clusterrolebinding", "lab-agent"], "");
+    let began = Instant::now();
+    while client.get("/api/v1/namespaces").is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the role is still in force");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A watch that is open goes on; whoever begins one is refused.
+    let again = Following::start(&client, "here").unwrap();
+    until(&again, |mirror| mirror.lost().len() >= 8);
+    let lost = again.mirror().lost();
+    for part in ["cannot list resource", "apiGroups [egret.dev], resources [egresspools] needs the verb list"]
+    {
+        assert!(lost.iter().any(|(_, why)| why.contains(part)), "{lost:?}");
+    }
+    assert_eq!(view(&following.mirror()), known);
+}
+
+fn egret_crds() -> String {
+    let crds = std::process::Command::new(env!("CARGO_BIN_EXE_egret")).arg("crds").output().unwrap();
+    String::from_utf8(crds.stdout).unwrap()
 }

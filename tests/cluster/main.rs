@@ -8,9 +8,16 @@
 
 mod bad;
 mod blocks;
+mod controller;
 mod definitions;
 mod following;
+mod foreign;
+mod installation;
+mod others;
+mod proxy;
+mod questions;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
+mod trouble;
 mod world;

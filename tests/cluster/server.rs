@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 /// etcd and kube-apiserver, with Egret's definitions applied.
 pub(crate) struct Server {
-    name: String,
+    pub(crate) name: String,
     /// Its standard input is what keeps it: it ends with this process, however that ends.
     _keeper: Mutex<Child>,
 }
@@ -21,7 +21,7 @@ pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let server = Server::start();
-        for (arguments, count) in [(&["crds"][..], 5), (&["crds", "--foreign"][..], 3)] {
+        for (arguments, count) in [(&["crds"][..], 6), (&["crds", "--foreign"][..], 3)] {
             let crds = Command::new(env!("CARGO_BIN_EXE_egret")).args(arguments).output().unwrap();
             let (well, said) = server.kubectl(&["apply", "--server-side", "-f", "-"], &crds.stdout);
             assert!(well, "{said}");

@@ -26,6 +26,26 @@ pub(crate) fn client_of(user: &str) -> Client {
     Client::new(access).unwrap()
 }
 
+/// No object of ours and of Calico's and Cilium's is left by another story.
+pub(crate) fn forget(client: &Client) {
+    for kind in [
+        "egret.dev/v1alpha1/egressblocks",
+        "egret.dev/v1alpha1/egressendpoints",
+        "egret.dev/v1alpha1/egressgatewaypolicies",
+        "egret.dev/v1alpha1/egressnodes",
+        "egret.dev/v1alpha1/egresspools",
+        "egret.dev/v1alpha1/egressranges",
+        "projectcalico.org/v3/egressgatewaypolicies",
+        "projectcalico.org/v3/ippools",
+        "cilium.io/v2/ciliumegressgatewaypolicies",
+    ] {
+        // The definitions of the foreign ones may not be there.
+        if let Err(error) = client.delete(&format!("/apis/{kind}")) {
+            assert!(error.is_absent(), "{kind}: {error}");
+        }
+    }
+}
+
 /// No block is left.
 pub(crate) fn forget_blocks(client: &Client) {
     client.delete("/apis/egret.dev/v1alpha1/egressblocks").unwrap();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 mod bypass;
+mod call;
 mod libcni;
 mod rows;
 mod s1_environment;

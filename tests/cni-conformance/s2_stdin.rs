@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::world::{entry, for_an_unselected_pod, for_every_pod};
+use crate::call::entry;
+use crate::world::{for_an_unselected_pod, for_every_pod};
 
 #[test]
 fn row_2_1_what_is_not_json_is_said() {

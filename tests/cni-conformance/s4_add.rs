@@ -5,9 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::world::{
-    Kind, bind, entry, for_an_unselected_pod, for_every_pod, identity, ip, output, result, wait_until,
-};
+use crate::call::{entry, result};
+use crate::world::{Kind, bind, for_an_unselected_pod, for_every_pod, identity, ip, output, wait_until};
 
 #[test]
 fn row_4_14_unknown_arguments_are_ignored() {

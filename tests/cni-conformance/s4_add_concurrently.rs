@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::world::{Kind, World, entry, finish, for_every_pod, ip, result};
+use crate::call::{entry, finish, result};
+use crate::world::{Kind, World, for_every_pod, ip};
 
 /// Namespaces `p0`… with `eth0` in each.
 fn pods(world: &World, count: usize) {

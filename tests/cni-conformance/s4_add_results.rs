@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Kind, World, entry, for_an_unselected_pod, for_every_pod, output, result};
+use crate::call::{entry, result};
+use crate::world::{Kind, World, for_an_unselected_pod, for_every_pod, output};
 
 fn add(world: &World, prev: &Value) -> Value {
     let version = prev["cniVersion"].as_str().unwrap().to_owned();
@@ -39,7 +40,7 @@ fn row_4_2_the_result_passes_through_byte_for_byte() {
         let stdin = format!(r#"{{"cniVersion":"1.0.0","name":"net","nodeName":"n1","prevResult":{prev}}}"#);
         let mut outcome = world.call("ADD").bytes(stdin.clone()).start();
         drop(outcome.stdin.take());
-        let output = crate::world::finish(outcome, std::time::Duration::from_secs(20));
+        let output = crate::call::finish(outcome, std::time::Duration::from_secs(20));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{prev}\n"));
     });
 }

@@ -120,7 +120,7 @@ fn row_5_11_what_cannot_be_read_is_cleaned_up_by_the_environment_and_said() {
     for_every_pod(|world| {
         // Where the records lie is not known either: the default must do.
         let stdin = |stdin: serde_json::Value| stdin.as_object().unwrap().clone();
-        let mut default = stdin(crate::world::entry("1.1.0"));
+        let mut default = stdin(crate::call::entry("1.1.0"));
         default.shift_remove("nodeName");
         let records = || {
             let hosts = fs::read_dir("/run/egret").into_iter().flatten().flatten();

@@ -123,7 +123,7 @@ fn check_speaks_of_its_own_pod_alone() {
     crate::world::for_a_client(|world| {
         for (pod, address) in [("c1", "10.1.2.3"), ("c2", "10.1.2.4")] {
             let ips = [serde_json::json!({"interface": 1, "address": format!("{address}/24")})];
-            let mut result = crate::world::result("1.1.0");
+            let mut result = crate::call::result("1.1.0");
             result["ips"] = ips.into();
             let call = |verb: &str| world.call(verb).container(pod).with("prevResult", result.clone());
             call("ADD").run().succeeds();
@@ -137,7 +137,7 @@ fn check_speaks_of_its_own_pod_alone() {
         world.netns("b");
         ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
         let annotations = serde_json::json!({"cni.projectcalico.org/ipv4pools": "[\"blue\"]"});
-        let mut result = crate::world::result("1.1.0");
+        let mut result = crate::call::result("1.1.0");
         result["ips"] = [serde_json::json!({"interface": 1, "address": "10.1.2.5/24"})].into();
         result["interfaces"][1]["sandbox"] = "/run/netns/b".into();
         let gateway = |verb: &str| {

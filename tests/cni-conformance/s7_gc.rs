@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{Call, RECORDS, World, for_an_unselected_pod, for_every_pod, ip};
+use crate::call::Call;
+use crate::world::{RECORDS, World, for_an_unselected_pod, for_every_pod, ip};
 
 const VALID: &str = "cni.dev/valid-attachments";
 const OLD: &str = "cni.dev/attachments";
@@ -24,7 +25,7 @@ fn attachments(list: &[(&str, &str)]) -> Value {
 fn four(world: &World) {
     world.add("c1");
     world.add("c2");
-    let mut net1 = crate::world::result("1.1.0");
+    let mut net1 = crate::call::result("1.1.0");
     net1["ips"] = json!([]);
     world.call("ADD").env("CNI_IFNAME", "net1").with("prevResult", net1).run().succeeds();
     world.call("ADD").container("c2").with("name", "other").run().succeeds();

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::world::{Call, World, for_an_unselected_pod, for_every_pod};
+use crate::call::Call;
+use crate::world::{World, for_an_unselected_pod, for_every_pod};
 
 /// STATUS as libcni calls it.
 fn status(world: &World) -> Call {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::call::{entry, finish};
 use crate::libcni::{Libcni, bridge, ours, portmap, ptp};
-use crate::world::{egret, entry, finish, for_every_pod};
+use crate::world::{egret, for_every_pod};
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 

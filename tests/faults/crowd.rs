@@ -15,16 +15,9 @@ fn at_once(lab: &Lab, verb: &str, pods: &[Pod]) -> Vec<Result<String, String>> {
     })
 }
 
-/// As a runtime calls. The reference `bridge` gives up where duplicate address detection takes it 5 s, as among fifty on two busy
-/// cores it may; what a runtime does then is DEL and another try.
+/// As a runtime calls.
 fn call(lab: &Lab, verb: &str, pod: &Pod) -> Result<String, String> {
-    let once = |verb| lab.cnitool(verb, pod).map_err(|e| e.to_string());
-    once(verb).or_else(|error| {
-        if !error.contains("still has tentative addresses") {
-            return Err(error);
-        }
-        once("del").and_then(|_| once(verb))
-    })
+    if verb == "add" { lab.add(pod) } else { lab.cnitool(verb, pod) }.map_err(|e| e.to_string())
 }
 
 fn settle(lab: &Lab) {

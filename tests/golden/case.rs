@@ -73,7 +73,7 @@ fn gateways(directory: &Directory, view: &View, lines: &str) {
             underlay: view.nodes[node].internal_ips.clone(),
             vni: 5000,
             mac: Mac([2, 0x67, 0, 0, 0, 1]),
-            addresses: ips.map(|ip| EgressAddress { ip, pool: pool(ip) }).collect(),
+            addresses: ips.map(|ip| EgressAddress::leased(ip, pool(ip))).collect(),
             state: state_of(state),
             generation: 0,
             problems: Vec::new(),

@@ -3,13 +3,15 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
     ("log", &[]),
+    // Files of a node's runtime; it knows nothing of what Egret does.
+    ("install", &[]),
     ("kernel", &["addr"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
@@ -18,17 +20,39 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("store", &["addr", "api", "config", "egress", "fault", "hash", "problem"]),
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
-    ("kube", &["addr", "api", "egress", "ipam", "store"]),
+    ("kube", &["addr", "api", "config", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
-    // The cluster behind it is its own affair: `node` knows a trait.
-    ("agent", &["cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem", "store"]),
+    // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
+    (
+        "agent",
+        &[
+            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
+            "store",
+        ],
+    ),
+    // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
+    ("controller", &["addr", "api", "config", "egress", "ipam", "kube", "problem", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
         &[
-            "addr", "agent", "api", "cni", "config", "egress", "ipam", "kernel", "kube", "log", "node",
-            "problem", "spelling", "store",
+            "addr",
+            "agent",
+            "api",
+            "cni",
+            "config",
+            "controller",
+            "egress",
+            "install",
+            "ipam",
+            "kernel",
+            "kube",
+            "log",
+            "node",
+            "problem",
+            "spelling",
+            "store",
         ],
     ),
     // The testbed looks at the program from outside.

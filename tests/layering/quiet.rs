@@ -27,6 +27,15 @@ fn is_pure(path: &str) -> bool {
         "cni/prev_result.rs",
         "cni/relay.rs",
         "cni/version.rs",
+        "controller/agents.rs",
+        "controller/conditions.rs",
+        "controller/election.rs",
+        "controller/ranges.rs",
+        "controller/reclaim.rs",
+        "controller/status.rs",
+        "controller/tally.rs",
+        "controller/taints.rs",
+        "controller/world.rs",
     ];
     path.starts_with("egress/")
         || path.starts_with("egress.rs")

@@ -181,6 +181,21 @@ impl Lab {
         serde_json::from_str(&said).unwrap_or_default()
     }
 
+    /// What an agent answers over HTTP; nothing while it does not.
+    pub(crate) fn page(&self, node: u8, path: &str) -> String {
+        let ask = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/9790 && printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3 && cat <&3"
+        );
+        self.on(&format!("node{node}"), &["bash", "-c", &ask])
+    }
+
+    /// All series of a family that have this in their labels, added up.
+    pub(crate) fn counted(&self, node: u8, family: &str, label: &str) -> f64 {
+        let page = self.page(node, "/metrics");
+        let rows = page.lines().filter(|line| line.starts_with(family) && line.contains(label));
+        rows.filter_map(|row| row.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, one| sum + one)
+    }
+
     pub(crate) fn log_of_agent(&self, node: u8) -> String {
         fs::read_to_string(self.state().join(format!("log/agent{node}"))).unwrap_or_default()
     }

@@ -51,10 +51,13 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     let lab = Lab::raise(&proxies, &primaries);
     let mut agents = [1, 2].map(|node| Some(lab.agent(node)));
     let address = begins(&lab);
+    tells(&lab);
+    begins_again(&lab, &mut agents);
     services::stay_inside_and_answers_go_back_the_way_they_came(&lab, &address);
     services::network_policies_hold_towards_a_gateway(&lab);
     without_an_agent(&lab, &mut agents, &address);
     without_a_program_of_kubernetes(&lab, &address);
+    a_gateway_follows_its_pod(&lab, &address);
     follows_its_annotations(&lab, &address);
     follows_its_gateway(&lab, &address);
     is_drained_and_ends(&lab, &address);
@@ -75,6 +78,42 @@ fn begins(lab: &Lab) -> String {
         assert_eq!(predicted(lab, &node, &format!("shop/{pod}")), only(&address));
     }
     address
+}
+
+/// Over HTTP: nobody waited for the API server, or once at most, and it was asked no more than once a pod for each thing.
+fn tells(lab: &Lab) {
+    for node in [1, 2] {
+        assert!(lab.page(node, "/readyz").starts_with("HTTP/1.1 200"), "{}", lab.page(node, "/readyz"));
+        assert!(lab.page(node, "/healthz").ends_with("ok\n"));
+        let adds = lab.counted(node, "egret_cni_requests_total", "verb=\"ADD\"");
+        let by = |how: &str| lab.counted(node, "egret_cni_freshness_total", &format!("\"{how}\""));
+        assert_eq!((by("memory"), by("none")), (0.0, 0.0), "{}", lab.page(node, "/metrics"));
+        assert!(adds >= 3.0 && by("known") + by("answer") <= adds, "{}", lab.page(node, "/metrics"));
+        for of in ["namespace", "policies"] {
+            let reads = lab.counted(node, "egret_kube_fresh_reads_total", of);
+            assert!(reads > 0.0 && reads <= adds, "{of}: {reads} of {adds}");
+        }
+        let page = lab.page(node, "/metrics");
+        let said: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let documented = include_str!("../../docs/metrics.md").lines().filter_map(|line| {
+            let mut words = line.strip_prefix("| `egret_")?.split("` | ").chain([""]);
+            Some(format!("egret_{} {}", words.next()?, words.next()?.split(' ').next()?))
+        });
+        assert_eq!(said, documented.collect::<Vec<_>>(), "docs/metrics.md");
+        println!("node{node}: {adds} ADDs, {} waited for no answer, {} for one", by("known"), by("answer"));
+    }
+}
+
+/// With everything as it is, an agent that was killed and started anew takes no step.
+fn begins_again(lab: &Lab, agents: &mut [Option<Child>; 2]) {
+    lab.kill_agent(1, agents[0].take().unwrap());
+    agents[0] = Some(lab.agent(1));
+    lab.eventually("an agent that was killed is ready again", || {
+        lab.page(1, "/readyz").starts_with("HTTP/1.1 200")
+            && lab.counted(1, "egret_watch_lists_total", "") >= 15.0
+    });
+    std::thread::sleep(Duration::from_secs(2)); // whatever it would do, it would do by now
+    assert_eq!(lab.counted(1, "egret_reconcile_steps_total", ""), 0.0, "{}", lab.log_of_agent(1));
 }
 
 fn without_an_agent(lab: &Lab, agents: &mut [Option<Child>; 2], address: &str) {
@@ -124,7 +163,7 @@ fn without_a_program_of_kubernetes(lab: &Lab, address: &str) {
     }
     scale(lab, "shop", "cart", 4);
     lab.eventually("four are left", || {
-        lab.running("shop").iter().filter(|(pod, _)| pod.starts_with("cart")).count() == 4
+        lab.kubectl(&["get", "pods", "-n", "shop", "-l", "app=cart", "--no-headers"], "").lines().count() == 4
     });
 }
 
@@ -204,3 +243,55 @@ fn is_drained_and_ends(lab: &Lab, address: &str) {
         });
     }
 }
+
+/// A second gateway on the other node, whose pod becomes ready, unready, ready again, and ends slowly.
+fn a_gateway_follows_its_pod(lab: &Lab, first: &str) {
+    let state = || {
+        let filter = "{range .items[*]}{.spec.pod} {.spec.state} {.spec.addresses[0].ip}{\"\\n\"}{end}";
+        let all = lab.kubectl(&["get", "eep", "-o", &format!("jsonpath={filter}")], "");
+        let row = all.lines().find(|row| row.starts_with("gw/two ")).unwrap_or_default().to_owned();
+        row.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let is = |word: &str| state().first().is_some_and(|found| found == word);
+    let ready = |word: &str| {
+        let patch = format!(
+            "{{\"status\": {{\"conditions\": [{{\"type\": \"lab.local/ok\", \"status\": \"{word}\"}}]}}}}"
+        );
+        lab.kubectl(&["patch", "pod", "-n", "gw", "two", "--subresource=status", "-p", &patch], "");
+    };
+    lab.kubectl(&["apply", "-f", "-"], SECOND);
+    lab.eventually("a gateway whose pod is not ready yet is starting", || is("starting"));
+    let second = state()[1].clone();
+    lab.forget();
+    lab.eventually("it takes no flows", || lab.who("cart").len() >= 4);
+    assert_eq!(lab.seen("cart"), only(first));
+    ready("True");
+    lab.eventually("with its pod it becomes ready", || is("ready"));
+    let both = BTreeSet::from([first.to_owned(), second.clone()]);
+    lab.eventually("and takes flows", || lab.seen("cart") == both);
+    ready("False");
+    lab.eventually("with a pod that is not ready it drains", || is("draining"));
+    let elsewhere = || {
+        lab.forget();
+        std::thread::sleep(Duration::from_secs(1));
+        lab.who("cart").len() == 4 && lab.seen("cart") == only(first)
+    };
+    lab.eventually("new flows go elsewhere", elsewhere);
+    ready("True");
+    lab.eventually("ready again", || is("ready"));
+    lab.kubectl(&["delete", "pod", "-n", "gw", "two", "--wait=false"], "");
+    lab.eventually("it drains while its pod ends", || is("draining"));
+    lab.eventually("and is gone with it", || state().is_empty());
+    lab.eventually("the first serves all", elsewhere);
+}
+
+const SECOND: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: two, namespace: gw, labels: {app: gw}, annotations: {cni.projectcalico.org/ipv4pools: '["red"]'}}
+spec:
+  nodeName: node2
+  terminationGracePeriodSeconds: 4
+  readinessGates: [{conditionType: lab.local/ok}]
+  containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
+"#;

@@ -76,7 +76,7 @@ fn more_gateway_sets_than_mark_numbers_hold_the_last_pods_and_name_the_knob() {
             underlay: vec![[192, 168, 0, 2].into()],
             vni: 5000,
             mac: gateway_mac([10, 10, 0, n].into()),
-            addresses: vec![EgressAddress { ip: [10, 10, 0, n].into(), pool: "red".into() }],
+            addresses: vec![EgressAddress::leased([10, 10, 0, n].into(), "red")],
             state: EndpointState::Ready,
             generation: 1,
             problems: Vec::new(),

@@ -48,7 +48,7 @@ fn endpoints(world: &World) -> Vec<Endpoint> {
             .addresses
             .iter()
             .zip(["p4", "p6"])
-            .filter_map(|(ip, pool)| Some(EgressAddress { ip: (*ip)?, pool: pool.into() }))
+            .filter_map(|(ip, pool)| Some(EgressAddress::leased((*ip)?, pool)))
             .collect(),
         state: if gateway.ready { EndpointState::Ready } else { EndpointState::Failed },
         generation: 1,

@@ -14,6 +14,7 @@ mod nat_outgoing;
 mod never;
 mod node_gateway_variants;
 mod node_gateways;
+mod pod_address;
 mod reuse;
 mod running;
 mod selection;

@@ -1,6 +1,6 @@
 //! B7: `egret uninstall` leaves a node as it was, with what others have there.
 
-use egret::testbed::Topology;
+use egret::testbed::{Place, Topology};
 
 use crate::lab::{Lab, listing, nodes};
 
@@ -14,6 +14,10 @@ const FOREIGN: &str = "ip link add dum0 type bridge && ip addr add 192.0.2.1/24 
     nft add table inet theirs && nft 'add chain inet theirs c { type filter hook forward priority 0; }'\n\
     nft add rule inet theirs c counter meta mark 0x1 accept";
 
+fn veth_count(node: &Place) -> usize {
+    node.sh("ip -br link show type veth").unwrap().lines().count()
+}
+
 /// Gateways, clients of both kinds, traffic; then uninstall on every node.
 fn as_before(topology: Topology) {
     let lab = Lab::raise(topology);
@@ -22,6 +26,7 @@ fn as_before(topology: Topology) {
     let nodes: Vec<_> = lab.nodes().collect();
     nodes.iter().for_each(|node| drop(node.sh(FOREIGN).unwrap()));
     let before: Vec<_> = nodes.iter().map(listing).collect();
+    let veths: Vec<_> = nodes.iter().map(veth_count).collect();
     let gateways = [lab.gateway(1, "g1"), lab.gateway(2, "g2")];
     let clients = [lab.client(1, "c1"), lab.client(2, "c2")];
     let capture = lab.capture().unwrap();
@@ -32,8 +37,18 @@ fn as_before(topology: Topology) {
     for pod in clients.iter().chain(&gateways) {
         lab.lose_pod(pod).unwrap();
     }
-    // The end of a namespace is asynchronous: its veths go a little later.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // The end of a namespace is asynchronous: its veths go a little later, on a busy machine much later.
+    for (node, before) in nodes.iter().zip(&veths) {
+        let gone = (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            veth_count(node) == *before
+        });
+        assert!(
+            gone,
+            "veths of namespaces that ended stay: {}",
+            node.sh("ip -br link show type veth").unwrap()
+        );
+    }
     for (number, node) in (1..).zip(&nodes) {
         let list = lab.conflist_path(number).display().to_string();
         let output = lab.egret(number, &["uninstall", "--config", &list]).unwrap();

@@ -32,7 +32,7 @@ fn life(dir: &Dir) {
         underlay: Vec::new(),
         vni,
         mac: Mac::default(),
-        addresses: vec![EgressAddress { ip: lease.ip, pool: lease.pool }],
+        addresses: vec![EgressAddress::leased(lease.ip, lease.pool)],
         state: EndpointState::Ready,
         generation: 0,
         problems: Vec::new(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Cluster, PATIENCE, marker};
 use crate::egress::model::{Endpoint, Pairs};
-use crate::kube::{NodeSpec, Watched};
+use crate::kube::{NodeSpec, Watched, foreign};
 use crate::store::nodes::NodeRecord;
 use crate::store::record::replace_file;
 use crate::store::{Guard, endpoints, interfaces, nodes};
@@ -37,6 +37,7 @@ impl Cluster {
                     self.copy_endpoints()?;
                 }
                 Watched::NodeRecords => self.copy_nodes()?,
+                foreign if foreign.is_foreign() => self.copy_foreign()?,
                 _ => self.copy_objects(kind.typed().1, &objects)?,
             }
             if kind == Watched::Pods {
@@ -66,6 +67,19 @@ impl Cluster {
         let same = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
             == Some(list.clone());
         if same { Ok(()) } else { write(&file, &list) }
+    }
+
+    /// What of foreign kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
+    fn copy_foreign(&self) -> Result<(), String> {
+        let mut foreign = Watched::ALL.into_iter().filter(|kind| kind.is_foreign());
+        let served = {
+            let mirror = self.mirror();
+            if foreign.any(|kind| mirror.generation(kind) == 0) {
+                return Ok(());
+            }
+            foreign::served(&mirror, &self.adopted)
+        };
+        served.into_iter().try_for_each(|(name, objects)| self.copy_objects(name, &objects))
     }
 
     /// Gateways' pods elsewhere, by what their nodes' agents say of them: their labels are what selectors look at.

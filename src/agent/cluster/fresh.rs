@@ -1,32 +1,118 @@
-//! Whether what is known is new enough for an ADD: an annotation that was there before the pod was made must be obeyed.
+//! Whether what is known is new enough for an ADD: an annotation or a policy that was there before the pod was made must be obeyed.
 //!
 //! In: a request, the mirror. Out: the mirror and its copy, provably newer than the pod; or a sentence. Never: asks twice for what
 //! one answer tells: whatever was asked for after a pod was seen tells of everything before it, so a hundred pods of a namespace that start
-//! together need one request, or a few.
+//! together need one round of questions, or a few.
+//!
+//! One thread asks, and begins when the watch tells of a new pod: the kubelet has yet to make its sandbox, so at its ADD the answers are
+//! there, and nobody waits for the API server. An ADD that comes first waits for that round; it asks nothing itself.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::Cluster;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
-use crate::kube::{ApiError, Watched};
+use crate::kube::{ApiError, Reach, Watched};
 use crate::node::standing::EXEMPT;
 
 /// A pod that is known for longer than any watch lags may start while the API server is away: its sandbox is made again.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
+/// The kubelet heard of the pod by a watch, so ours is about to: that is waited for before anybody asks.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long an ADD waits for an answer; a request is given up before.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// So many pods and namespaces are remembered; who is forgotten is asked for again.
 const MOST: usize = 4096;
+/// Policies in one answer.
+const PAGE: usize = 500;
 
-/// When what was known.
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Namespace(String),
+    Policies,
+}
+
+/// What is known since when.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct Fresh {
+    known: Mutex<Known>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     /// Pods by UID: when they were first heard of. They were made before.
     pods: BTreeMap<String, Instant>,
-    /// Namespaces: when the last request that was answered began.
-    namespaces: BTreeMap<String, Instant>,
+    /// When the last request that was answered began.
+    asked: BTreeMap<Subject, Instant>,
+    /// What somebody waits for, or will.
+    wanted: BTreeSet<Subject>,
+    /// When the last request that was not answered began, and why it was not.
+    failed: Option<(Instant, Refusal)>,
+}
+
+/// Why nobody answered.
+#[derive(Debug, Clone)]
+struct Refusal {
+    sentence: String,
+    /// Nobody was there; else the server said no.
+    is_away: bool,
+}
+
+/// How an ADD came to know enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Everything had been asked for since the pod was made.
+    Known,
+    /// It waited for an answer.
+    Answer,
+    /// The pod is known for long, and nobody answers.
+    Memory,
+}
+
+impl Known {
+    fn is_newer(&self, namespace: &str, seen: Instant) -> bool {
+        let since = |subject: &Subject| self.asked.get(subject).is_some_and(|asked| *asked >= seen);
+        since(&Subject::Policies) && since(&Subject::Namespace(namespace.to_owned()))
+    }
+
+    fn want(&mut self, namespace: &str, seen: Instant) {
+        for subject in [Subject::Policies, Subject::Namespace(namespace.to_owned())] {
+            if self.asked.get(&subject).is_none_or(|asked| *asked < seen) {
+                self.wanted.insert(subject);
+            }
+        }
+    }
+
+    fn first_seen(&mut self, uid: &str, now: Instant) -> Instant {
+        if self.pods.len() >= MOST {
+            self.pods.clear();
+        }
+        *self.pods.entry(uid.to_owned()).or_insert(now)
+    }
+
+    fn note(&mut self, subject: Subject, began: Instant) {
+        if self.asked.len() >= MOST {
+            self.asked.clear();
+        }
+        self.asked.insert(subject, began);
+    }
+}
+
+impl Fresh {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&'a self, known: MutexGuard<'a, Known>, patience: Duration) -> MutexGuard<'a, Known> {
+        self.news.wait_timeout(known, patience).unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Cluster {
@@ -35,22 +121,13 @@ impl Cluster {
         if EXEMPT.contains(&pod.namespace.as_str()) {
             return self.copied();
         }
+        let came = Instant::now();
         let uid = request.pod_uid.clone().unwrap_or_default();
-        let seen = self.first_seen(&uid);
-        if !self.is_known(pod, &uid) {
-            self.ask_pod(pod, &uid)?;
-        }
-        if self.asked(&pod.namespace).is_none_or(|asked| asked < seen) {
-            let began = Instant::now();
-            let path = format!("/api/v1/namespaces/{}", pod.namespace);
-            match self.client.get(&path) {
-                Ok(object) => {
-                    self.mirror().learn(Watched::Namespaces, &object);
-                    self.note_namespace(&pod.namespace, began);
-                }
-                Err(error) => self.stale(pod, seen, &error)?,
-            }
-        }
+        self.hear_of(pod, &uid)?;
+        let seen = if uid.is_empty() { came } else { self.fresh.known().first_seen(&uid, came) };
+        let by = self.newer_than(pod, seen, came);
+        self.metrics.add("egret_cni_freshness_total", &[by.as_ref().map_or("none", |by| by.word())], 1);
+        by?;
         self.copied()
     }
 
@@ -58,81 +135,224 @@ impl Cluster {
         self.copy().map_err(|error| CniError::new(Code::TryAgainLater, error))
     }
 
-    /// Whether the mirror has this very pod: any version of it is newer than its making.
+    /// Waits until the mirror has this very pod: any version of it is newer than its making.
+    fn hear_of(&self, pod: &PodName, uid: &str) -> Result<(), CniError> {
+        let until = Instant::now() + WATCH;
+        let mut known = self.fresh.known();
+        while !self.is_known(pod, uid) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(known);
+                return self.ask_pod(pod, uid);
+            }
+            known = self.fresh.wait(known, left.min(Duration::from_millis(50)));
+        }
+        Ok(())
+    }
+
     fn is_known(&self, pod: &PodName, uid: &str) -> bool {
         let mirror = self.mirror();
-        let known = mirror.object(Watched::Pods, &pod.to_string());
-        known.is_some_and(|object| uid.is_empty() || object["metadata"]["uid"] == uid)
+        mirror.object(Watched::Pods, &pod.to_string()).is_some_and(|object| is_of(object, uid))
     }
 
     fn ask_pod(&self, pod: &PodName, uid: &str) -> Result<(), CniError> {
         let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
         let later = |why: String| CniError::new(Code::TryAgainLater, format!("{why}; it is tried again"));
+        self.metrics.add("egret_kube_fresh_reads_total", &["pod"], 1);
         match self.client.get(&path) {
-            // A static pod's UID is that of its file; its mirror pod has another.
-            Ok(object) => {
-                let found = object["metadata"]["uid"].as_str().unwrap_or_default();
-                let file = object["metadata"]["annotations"]["kubernetes.io/config.hash"].as_str();
-                if !uid.is_empty() && found != uid && file != Some(uid) {
-                    return Err(later(format!("pod {pod} is another one by now (UID {found}, not {uid})")));
-                }
+            Ok(object) if is_of(&object, uid) => {
                 self.mirror().learn(Watched::Pods, &object);
                 Ok(())
+            }
+            Ok(object) => {
+                let found = object["metadata"]["uid"].as_str().unwrap_or_default();
+                Err(later(format!("pod {pod} is another one by now (UID {found}, not {uid})")))
             }
             Err(error) if error.is_absent() => Err(later(format!("there is no pod {pod} in the cluster"))),
             Err(error) => Err(later(format!("nothing is known of pod {pod} yet, and {error}"))),
         }
     }
 
-    /// The namespace could not be asked for: what is known of it counts only for a pod that is known for long.
-    fn stale(&self, pod: &PodName, seen: Instant, error: &ApiError) -> Result<(), CniError> {
+    /// Waits until namespace and policies were asked for after the pod was made.
+    fn newer_than(&self, pod: &PodName, seen: Instant, came: Instant) -> Result<By, CniError> {
+        let mut known = self.fresh.known();
+        if known.is_newer(&pod.namespace, seen) {
+            return Ok(By::Known);
+        }
+        known.want(&pod.namespace, seen);
+        self.fresh.news.notify_all();
+        let mut refusal = None;
+        while refusal.is_none() && came.elapsed() < PATIENCE {
+            known = self.fresh.wait(known, PATIENCE.saturating_sub(came.elapsed()));
+            if known.is_newer(&pod.namespace, seen) {
+                return Ok(By::Answer);
+            }
+            refusal = known.failed.clone().filter(|(began, _)| *began >= came).map(|(_, refusal)| refusal);
+        }
+        drop(known);
+        let refusal = refusal.unwrap_or_else(|| Refusal {
+            sentence: format!("the API server has not answered within {} s", PATIENCE.as_secs()),
+            is_away: true,
+        });
+        self.stale(pod, seen, &refusal)
+    }
+
+    /// Nobody answered: what is known counts only for a pod that is known for long.
+    fn stale(&self, pod: &PodName, seen: Instant, refusal: &Refusal) -> Result<By, CniError> {
         let known = self.mirror().object(Watched::Namespaces, &pod.namespace).is_some();
-        if known && error.status().is_none() && seen.elapsed() > LONG_KNOWN {
+        if known && refusal.is_away && seen.elapsed() > LONG_KNOWN {
             tracing::info!(%pod, "started by what was known before the API server went away");
-            return Ok(());
+            return Ok(By::Memory);
         }
         let msg = format!(
-            "nobody can say whether namespace {} was annotated before pod {pod} was made: {error}; it is tried again",
-            pod.namespace
+            "nobody can say whether namespace {} was annotated, or a policy made, before pod {pod} was: {}; it is tried again",
+            pod.namespace, refusal.sentence
         );
         Err(CniError::new(Code::TryAgainLater, msg))
     }
 
-    /// When a pod was first heard of; it was made before.
-    fn first_seen(&self, uid: &str) -> Instant {
-        let now = Instant::now();
-        if uid.is_empty() {
-            return now;
-        }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.pods.len() >= MOST {
-            known.pods.clear();
-        }
-        *known.pods.entry(uid.to_owned()).or_insert(now)
-    }
-
-    /// Every pod of the mirror was made before now.
+    /// Every pod of the mirror was made before now; for one that is about to start, questions are asked at once.
     pub(super) fn see_pods(&self) {
-        let uids: Vec<String> = {
+        let pods: Vec<(String, String, bool)> = {
             let mirror = self.mirror();
-            let uid = |object: &serde_json::Value| object["metadata"]["uid"].as_str().map(str::to_owned);
-            mirror.objects(Watched::Pods).filter_map(|(_, object)| uid(object)).collect()
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let row = |(_, object): (&str, &Value)| {
+                let metadata = &object["metadata"];
+                (word(&metadata["uid"]), word(&metadata["namespace"]), starts(object))
+            };
+            mirror.objects(Watched::Pods).map(row).collect()
         };
-        for uid in uids {
-            self.first_seen(&uid);
+        let now = Instant::now();
+        let mut known = self.fresh.known();
+        for (uid, namespace, starts) in pods {
+            if !known.pods.contains_key(&uid) {
+                known.first_seen(&uid, now);
+                if starts {
+                    known.want(&namespace, now);
+                }
+            }
+        }
+        drop(known);
+        self.fresh.news.notify_all();
+    }
+
+    /// Asks what is wanted, round by round, for as long as the process lives.
+    pub(super) fn ask(&self) -> ! {
+        loop {
+            let wanted = {
+                let mut known = self.fresh.known();
+                while known.wanted.is_empty() {
+                    known = self.fresh.wait(known, Duration::from_secs(60));
+                }
+                std::mem::take(&mut known.wanted)
+            };
+            let began = Instant::now();
+            for subject in wanted {
+                let answer = self.read(&subject);
+                let mut known = self.fresh.known();
+                match answer {
+                    Ok(()) => known.note(subject, began),
+                    Err(error) => {
+                        let is_away = error.status().is_none();
+                        known.failed = Some((began, Refusal { sentence: error.to_string(), is_away }));
+                        if is_away {
+                            break; // the others would wait as long in vain
+                        }
+                    }
+                }
+            }
+            self.fresh.news.notify_all();
         }
     }
 
-    fn asked(&self, namespace: &str) -> Option<Instant> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).namespaces.get(namespace).copied()
+    /// Reads it as it is now, and not as a cache of the server has it.
+    fn read(&self, subject: &Subject) -> Result<(), ApiError> {
+        match subject {
+            Subject::Namespace(name) => {
+                self.metrics.add("egret_kube_fresh_reads_total", &["namespace"], 1);
+                let object = self.client.get(&format!("/api/v1/namespaces/{name}"))?;
+                self.learn(Watched::Namespaces, &object);
+            }
+            Subject::Policies => {
+                self.metrics.add("egret_kube_fresh_reads_total", &["policies"], 1);
+                let mut next = String::new();
+                loop {
+                    let path = Watched::Policies.path(&Reach::Cluster);
+                    let list = match self.client.get(&format!("{path}limit={PAGE}&continue={next}")) {
+                        // Nothing newer than what stays in force can be there.
+                        Err(error) if error.is_absent() => return Ok(()),
+                        list => list?,
+                    };
+                    for object in list["items"].as_array().into_iter().flatten() {
+                        self.learn(Watched::Policies, object);
+                    }
+                    match list["metadata"]["continue"].as_str() {
+                        Some(token) if !token.is_empty() => token.clone_into(&mut next),
+                        _ => break,
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn note_namespace(&self, namespace: &str, began: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.namespaces.len() >= MOST {
-            known.namespaces.clear();
+    fn learn(&self, kind: Watched, object: &Value) {
+        let news = self.mirror().learn(kind, object);
+        if news {
+            let _ = self.bell.try_send(()); // full: it rings already
         }
-        let noted = known.namespaces.entry(namespace.to_owned()).or_insert(began);
-        *noted = (*noted).max(began);
+    }
+}
+
+impl By {
+    fn word(self) -> &'static str {
+        match self {
+            By::Known => "known",
+            By::Answer => "answer",
+            By::Memory => "memory",
+        }
+    }
+}
+
+/// A static pod's UID is that of its file; its mirror pod has another.
+fn is_of(object: &Value, uid: &str) -> bool {
+    let metadata = &object["metadata"];
+    uid.is_empty() || metadata["uid"] == uid || metadata["annotations"]["kubernetes.io/config.hash"] == uid
+}
+
+/// Whether its sandbox is to be made, and by us.
+fn starts(pod: &Value) -> bool {
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+    pod["status"]["phase"] == "Pending" && pod["spec"]["hostNetwork"] != true && !EXEMPT.contains(&namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_after_a_pod_was_seen_is_newer_than_the_pod_and_serves_all_before() {
+        let mut known = Known::default();
+        let at = |millis: u64| Instant::now() + Duration::from_millis(millis);
+        let (first, asked, second) = (at(0), at(10), at(20));
+        assert_eq!(known.first_seen("a", first), first);
+        assert_eq!(known.first_seen("a", second), first, "it was made before it was first heard of");
+        known.want("shop", first);
+        assert_eq!(known.wanted.len(), 2);
+        known.wanted.clear();
+        known.note(Subject::Policies, asked);
+        assert!(!known.is_newer("shop", first), "the namespace may have been annotated meanwhile");
+        known.note(Subject::Namespace("shop".to_owned()), asked);
+        assert!(known.is_newer("shop", first) && !known.is_newer("shop", second));
+        known.want("shop", first);
+        assert!(known.wanted.is_empty(), "one answer serves all pods before it");
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_its_file() {
+        let mirror = serde_json::json!({"metadata": {"uid": "u", "annotations": {"kubernetes.io/config.hash": "file"}}});
+        assert!(
+            is_of(&mirror, "u") && is_of(&mirror, "file") && is_of(&mirror, "") && !is_of(&mirror, "other")
+        );
     }
 }

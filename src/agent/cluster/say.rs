@@ -2,7 +2,7 @@
 //!
 //! In: the node's own files, the mirror. Out: objects, made, replaced and deleted by what the files say. Never: touches another node's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use serde_json::{Value, json};
@@ -48,6 +48,11 @@ impl Cluster {
         };
         let interfaces =
             interfaces::list(&self.dir).ok().and_then(|mut all| all.interfaces.remove(&self.node));
+        let path = format!("node-{}", known.number);
+        if self.mirror().outlived(Watched::NodeRecords).any(|name| name == path) {
+            // Its definition was made anew, and our number is still on packets everywhere.
+            return self.make_node(&known);
+        }
         let next = NodeSpec { interfaces: interfaces.or_else(|| known.interfaces.clone()), ..known.clone() };
         if next == known || said.node.as_ref() == Some(&next) {
             return Ok(());
@@ -89,28 +94,33 @@ impl Cluster {
         let candidates = (0..last).filter_map(|n| u16::try_from((start + n) % last + 1).ok());
         for number in candidates.filter(|n| !records.iter().any(|r| r.number == *n)) {
             let spec = NodeSpec { node: self.node.clone(), number, wire: free.wire, interfaces: None };
-            let object = json!({
-                "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
-                "metadata": {"name": format!("node-{number}")}, "spec": spec,
-            });
-            match self.client.create(NODES, &object) {
+            match self.make_node(&spec) {
                 Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error),
-                Ok(made) => {
-                    tracing::info!(number, "this node has a number");
-                    self.mirror().learn(Watched::NodeRecords, &made);
-                    return Ok(());
-                }
+                made => return made,
             }
         }
+        Ok(())
+    }
+
+    fn make_node(&self, spec: &NodeSpec) -> Result<(), ApiError> {
+        let object = json!({
+            "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
+            "metadata": {"name": format!("node-{}", spec.number)}, "spec": spec,
+        });
+        let made = self.client.create(NODES, &object)?;
+        tracing::info!(number = spec.number, "this node has a number");
+        self.mirror().learn(Watched::NodeRecords, &made);
         Ok(())
     }
 
     fn say_endpoints(&self, said: &mut Said) -> Result<(), ApiError> {
         let heard = self.mirror().gateways();
         let Some(ours) = self.gateways_here(&heard) else { return Ok(()) };
+        let outlived: BTreeSet<String> =
+            self.mirror().outlived(Watched::Endpoints).map(str::to_owned).collect();
         for (attachment, gateway) in &ours {
-            if heard.contains(gateway) || said.endpoints.get(attachment) == Some(gateway) {
+            let known = heard.contains(gateway) || said.endpoints.get(attachment) == Some(gateway);
+            if known && !outlived.contains(&object_name(attachment)) {
                 continue;
             }
             self.publish(gateway)?;

@@ -18,6 +18,7 @@ impl Agent<'_> {
     pub(in crate::agent) fn check(&mut self, heard: Instant, flushed: Option<Instant>) -> Result<(), String> {
         let outcome = self.node.repair().map_err(|e| e.to_string())?;
         let steps: Vec<&Step> = outcome.steps().collect();
+        self.steps += steps.len();
         if !steps.is_empty() {
             let took = heard.elapsed();
             self.state.repaired(&steps, took, now());

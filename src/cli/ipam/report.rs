@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::Cidr;
 use crate::cli::table::{Table, age};
 use crate::egress::explain::Shown;
-use crate::egress::model::{PodName, Pool};
+use crate::egress::model::{PodName, Pool, PoolSource};
 use crate::ipam::{Block, Fill, Freed, Holder, Owner, State, Summary};
 use crate::problem::Problem;
 use crate::store::record::API_VERSION;
@@ -57,6 +57,9 @@ pub struct PoolRow {
     /// Its addresses; absent if there are blocks of it but no such pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cidr: Option<Cidr>,
+    /// `PodAddress`: nothing is leased of it.
+    #[serde(default, skip_serializing_if = "PoolSource::is_pool")]
+    pub source: PoolSource,
     /// How many addresses; the largest number that fits 64 bits if there are more.
     pub size: u64,
     /// How many of them are in use.
@@ -231,6 +234,7 @@ impl IpamReport {
         self.pools.push(PoolRow {
             name: name.to_owned(),
             cidr: pool.map(|pool| pool.cidr),
+            source: pool.map(|pool| pool.source).unwrap_or_default(),
             size: u64::try_from(total.size).unwrap_or(u64::MAX),
             leased: total.leased,
             cooling: total.cooling,
@@ -242,7 +246,7 @@ impl IpamReport {
 
     /// Those of these addresses, each with its reason, that lie in a pool.
     pub fn never_leased(mut self, unservable: &BTreeMap<IpAddr, String>) -> IpamReport {
-        for pool in &self.pools {
+        for pool in self.pools.iter().filter(|pool| pool.source.is_pool()) {
             let Some(cidr) = pool.cidr else { continue };
             for (address, reason) in unservable.range(cidr.first()..=cidr.last()) {
                 let (pool, reason) = (pool.name.clone(), reason.clone());
@@ -258,6 +262,7 @@ impl IpamReport {
         for pool in &self.pools {
             let cidr = pool.cidr.map_or_else(|| "(no such pool)".to_owned(), |cidr| cidr.to_string());
             let fill = match pool.cidr {
+                Some(_) if !pool.source.is_pool() => "pods' own addresses, none leased".to_owned(),
                 Some(_) => pool.fill.to_string(),
                 None => format!("{} leased, {} reserved", pool.leased, pool.reserved),
             };

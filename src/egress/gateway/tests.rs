@@ -112,14 +112,15 @@ fn what_a_pod_names_wrongly_is_said() {
 }
 
 #[test]
-fn what_a_pool_cannot_serve_is_said() {
-    let named = || world(&[(V4, "named")]);
-    let address = named().with_pool("named", |pool| pool.source = PoolSource::PodAddress);
-    assert!(
-        refused(&address).starts_with("NotServedYet: pool `named`: source PodAddress"),
-        "{}",
-        refused(&address)
-    );
+fn a_pod_that_only_chooses_where_calico_takes_its_address_from_asks_for_nothing() {
+    let of_calico = |pool: &mut Pool| {
+        (pool.kind, pool.source) = (PoolKind::IPPool, PoolSource::PodAddress);
+        pool.gateway_namespaces = Some("!all()".to_owned());
+    };
+    let calicos = world(&[("cni.projectcalico.org/ipv4pools", "[\"named\"]")]).with_pool("named", of_calico);
+    assert_eq!(wanted(&calicos, &pod_name("gw/red"), "n1"), Ok(None));
+    let ours = world(&[("egret.dev/ipv4pools", "[\"named\"]")]).with_pool("named", of_calico);
+    assert!(refused(&ours).starts_with("NotPermitted"), "{}", refused(&ours));
 }
 
 #[test]

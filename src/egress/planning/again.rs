@@ -4,40 +4,71 @@
 //! make with the old plan's numbers. Never: guesses at other changes; endpoints, nodes, pods wired or ranges mean a new plan.
 
 use std::mem;
+use std::net::IpAddr;
 
 use super::{Inputs, Work, plan};
-use crate::egress::model::Role;
+use crate::egress::model::{PodName, Role};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Client, LocalPod, NodePlan, binding_chain};
 use crate::problem::Problem;
 
-/// Brings `planned` up to date for one pod that is wired here; what is wrong with that pod's part of the plan.
-pub fn replan(
-    planned: &mut NodePlan,
-    inputs: &Inputs<'_>,
-    pod: &LocalPod,
-    numbering: &mut Numbering,
-) -> Vec<Problem> {
-    // The first client, or the last, changes what a draining gateway stays for.
-    let others = |plan: &NodePlan| plan.clients.keys().any(|ip| !pod.addresses.contains(ip));
-    if !others(planned) {
-        let (next, problems) = plan(inputs, numbering);
-        *planned = next;
-        return problems;
+/// A plan, and what was met while it was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// The plan.
+    pub plan: NodePlan,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Planned {
+    /// A plan from nothing.
+    pub fn of(inputs: &Inputs<'_>, numbering: &mut Numbering) -> Planned {
+        let (plan, problems) = plan(inputs, numbering);
+        Planned { plan, problems }
     }
-    let here = inputs.here.clone();
-    let mut work = Work::of(inputs, numbering, mem::replace(planned, NodePlan::empty(here)));
-    if !inputs.resolution.node_gateways.is_empty() || !work.plan.exits.is_empty() {
-        work.exits();
+
+    /// Brings the plan up to date for one pod. `numbering` is the old plan's.
+    pub fn follow(&mut self, inputs: &Inputs<'_>, pod: &PodName, numbering: &mut Numbering) {
+        let mut own = inputs.locals.iter().filter(|local| local.pod.as_ref() == Some(pod));
+        let local = match (own.next(), own.next()) {
+            (None, _) => return,
+            (Some(local), None) => Some(local),
+            (Some(_), Some(_)) => None,
+        };
+        match local.filter(|local| self.may_follow(local)) {
+            Some(local) => self.follow_one(inputs, local, numbering),
+            None => *self = Planned::of(inputs, numbering),
+        }
     }
-    work.one(pod);
-    let Work { plan: next, problems, .. } = work;
-    *planned = next;
-    problems
+
+    fn may_follow(&self, local: &LocalPod) -> bool {
+        // What could not have a number may have one now. Each such case is a problem.
+        self.problems.is_empty()
+            // The first client, or the last, changes what a draining gateway stays for.
+            && self.plan.clients.keys().any(|ip| !local.addresses.contains(ip))
+    }
+
+    fn follow_one(&mut self, inputs: &Inputs<'_>, local: &LocalPod, numbering: &mut Numbering) {
+        let before = mem::replace(&mut self.plan, NodePlan::empty(inputs.here.clone()));
+        let mut work = Work::of(inputs, numbering, before);
+        if !inputs.resolution.node_gateways.is_empty() || !work.plan.exits.is_empty() {
+            work.exits();
+        }
+        work.one(local);
+        (self.plan, self.problems) = (work.plan, work.problems);
+    }
 }
 
 impl Work<'_> {
     fn one(&mut self, pod: &LocalPod) {
+        // Who was wired later has the address.
+        let owner = |ip: &IpAddr| self.inputs.locals.iter().rev().find(|local| local.addresses.contains(ip));
+        let owns = |ip: &&IpAddr| owner(ip).is_some_and(|owner| owner.attachment == pod.attachment);
+        let own: Vec<IpAddr> = pod.addresses.iter().filter(owns).copied().collect();
+        if own.is_empty() {
+            return;
+        }
         let decision = pod.pod.as_ref().and_then(|name| self.inputs.resolution.decisions.get(name));
         let mut new = false;
         let chain = match decision {
@@ -51,31 +82,23 @@ impl Work<'_> {
             _ => None,
         };
         let mut left = Vec::new();
-        for ip in &pod.addresses {
-            // Who was wired later has the address.
-            let owner = self.inputs.locals.iter().rev().find(|local| local.addresses.contains(ip));
-            if owner.is_some_and(|owner| owner.attachment != pod.attachment) {
-                continue;
-            }
+        for ip in own {
             let before = match &chain {
                 Some(binding) => {
                     let client = Client { attachment: pod.attachment.clone(), binding: binding.clone() };
-                    self.plan.clients.insert(*ip, client)
+                    self.plan.clients.insert(ip, client)
                 }
-                None => self.plan.clients.remove(ip),
+                None => self.plan.clients.remove(&ip),
             };
             left.extend(before.map(|client| client.binding));
         }
         left.sort_unstable();
         left.dedup();
-        // The new chain may be nobody's too: its pod may have lost its address.
-        let gone: Vec<String> = (left.into_iter().chain(chain))
-            .filter(|chain| !self.plan.clients.values().any(|client| client.binding == *chain))
-            .collect();
-        for chain in &gone {
+        left.retain(|chain| !self.plan.clients.values().any(|client| client.binding == *chain));
+        for chain in &left {
             self.plan.bindings.remove(chain);
         }
-        if !gone.is_empty() || new {
+        if !left.is_empty() || new {
             self.plan.hold_what_has_no_gateway();
             self.plan.sweep_sets();
         }

@@ -17,6 +17,7 @@ use crate::egress::policy::{NodeGatewayWish, To};
 use crate::egress::selector::Selector;
 use crate::egress::sharing;
 
+use super::standing::{Needs, Standing};
 use super::tiers::Goal;
 
 /// Every goal met so far.
@@ -59,27 +60,6 @@ struct Everywhere {
     pools: BTreeSet<String>,
 }
 
-/// What goals must know of a pod.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    pods: Vec<u32>,
-    bucket: bool,
-    node: bool,
-    /// Goals among whose node gateways the UID chooses.
-    spread: Vec<u32>,
-}
-
-/// What tells one pod from another where rules are the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Standing {
-    /// Number of its namespace: gateways are sought there, and pools admit by it.
-    pub(super) namespace: Option<u32>,
-    bucket: Option<u8>,
-    node: Option<String>,
-    /// The goal, and the entry of its list.
-    chosen: Vec<(u32, usize)>,
-}
-
 /// A query in words.
 pub(super) fn words(query: &GatewayQuery, most: Option<u32>) -> String {
     let place = match &query.namespaces {
@@ -88,26 +68,6 @@ pub(super) fn words(query: &GatewayQuery, most: Option<u32>) -> String {
     };
     let most = most.map(|most| format!(", at most {most},")).unwrap_or_default();
     format!("pods {} in {place}{most}", query.pods)
-}
-
-/// Names rules as written, for pods of one standing. Where pod gateways are concerned the client's namespace is always in it,
-/// because pools admit clients by namespace: were it left out, pods with one binding could differ in their gateways after a change
-/// of a pool.
-pub(super) fn binding(words: &str, standing: &Standing, namespace: &str) -> String {
-    let mut text = match standing.namespace {
-        Some(_) => format!("namespace {namespace}: {words}"),
-        None => words.to_owned(),
-    };
-    if let Some(bucket) = standing.bucket {
-        text.push_str(&format!("; bucket {bucket}"));
-    }
-    if let Some(node) = &standing.node {
-        text.push_str(&format!("; on node {node}"));
-    }
-    for (i, (_, entry)) in standing.chosen.iter().enumerate() {
-        text.push_str(&format!("; entry {entry} of list {i}"));
-    }
-    text
 }
 
 impl Goals {
@@ -176,12 +136,12 @@ impl Goals {
 
     /// What must be known of a pod whose rules have these goals.
     pub(super) fn needs<'a>(&self, goals: impl Iterator<Item = &'a Goal>) -> Needs {
-        let numbers: BTreeSet<u32> = goals
-            .filter_map(|goal| match goal {
-                Goal::Gateways(number) => Some(*number),
-                _ => None,
-            })
-            .collect();
+        // In the order of the rules and not of the numbers, which are given in the order of meeting: a binding's name counts lists.
+        let mut met = BTreeSet::new();
+        let numbers = goals.filter_map(|goal| match goal {
+            Goal::Gateways(number) => met.insert(*number).then_some(*number),
+            _ => None,
+        });
         let mut needs = Needs::default();
         for number in numbers {
             match &self.goals[number as usize] {

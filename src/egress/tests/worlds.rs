@@ -155,5 +155,5 @@ pub(crate) fn client(n: u8) -> IpAddr {
 }
 
 fn lease(text: &str) -> EgressAddress {
-    EgressAddress { ip: ip(text), pool: "red".into() }
+    EgressAddress::leased(ip(text), "red")
 }

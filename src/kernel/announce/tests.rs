@@ -23,6 +23,7 @@ fn pair() -> Pair {
         host.sh(&format!(
             "ip addr add 10.0.0.{number}/24 dev eth0; ip addr add fd00::{number}/64 dev eth0 nodad"
         ));
+        host.can_speak_from(&[&format!("fd00::{number}")]);
     }
     Pair { asker, other }
 }
@@ -109,6 +110,7 @@ fn nobody_answers_for_a_free_address_and_the_caller_sleeps_till_the_deadline() {
 fn the_real_owner_answers() {
     let Pair { asker, other } = pair();
     other.sh("ip addr add 10.0.0.9/32 dev eth0; ip addr add fd00::9/128 dev eth0 nodad");
+    other.can_speak_from(&["fd00::9"]);
     answered(&asker, mac_of(&other));
 }
 

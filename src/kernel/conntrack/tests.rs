@@ -22,6 +22,7 @@ fn machine() -> Namespace {
            }
          }\nN",
     );
+    namespace.can_speak_from(&["fd00::1", "fd00::2", "2001:db8::1"]);
     namespace
 }
 
@@ -29,8 +30,7 @@ fn flow(machine: &Namespace, from: &str, to: &str) {
     let (from, to): (IpAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     machine.run(|| {
         let socket = UdpSocket::bind((from, 0)).unwrap();
-        // Nobody listens, so the second packet may report that; the entry exists all the same.
-        let _ = socket.send_to(b"x", to);
+        socket.send_to(b"x", to).unwrap();
     });
 }
 
@@ -113,6 +113,26 @@ fn forgetting_a_source_takes_its_own_flows_to_the_outside_and_no_other() {
 }
 
 #[test]
+fn others_are_marked_by_their_marks_in_the_same_listing() {
+    let machine = machine();
+    for (from, to) in [
+        ("10.0.0.1", "198.51.100.1:1001"),
+        ("10.0.0.1", "10.0.0.9:1001"),
+        ("10.0.0.2", "198.51.100.1:1001"),
+        ("10.0.0.2", "198.51.100.1:1002"),
+    ] {
+        flow(&machine, from, to);
+    }
+    let keep = ["10.0.0.0/8".parse().unwrap()];
+    let stale = |mark: u32| (mark & 0xffff_ff00 == 0x100).then_some((0x7fff_ff00, 0xffff_ff00));
+    let one = BTreeSet::from([ip("10.0.0.1")]);
+    let forgotten = machine.run(|| forget_or_mark(&one, &keep, |_| None, Some(&stale))).unwrap();
+    assert_eq!(forgotten, 3);
+    assert_eq!(marks(&machine), [0x2ff, 0x7fff_ff11, 0x7fff_ff11], "what stays of the one, too");
+    assert_eq!(flows(&machine), ["10.0.0.1 10.0.0.9", "10.0.0.2 198.51.100.1", "10.0.0.2 198.51.100.1"]);
+}
+
+#[test]
 fn what_is_answered_at_the_source_itself_is_marked_and_what_is_translated_goes() {
     let machine = machine();
     machine.sh("nft add chain inet t post '{ type nat hook postrouting priority 100; }'
@@ -127,7 +147,7 @@ fn what_is_answered_at_the_source_itself_is_marked_and_what_is_translated_goes()
     }
     let (keep, dead) = (["10.0.0.0/8".parse().unwrap()], Some((0x7fff_ff00, 0xffff_ff00)));
     let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
-    assert_eq!(machine.run(|| forget_or_mark(&both, &keep, |_| dead)).unwrap(), 3);
+    assert_eq!(machine.run(|| forget_or_mark(&both, &keep, |_| dead, None)).unwrap(), 3);
     assert_eq!(marks(&machine), [0x111, 0x7fff_ff11, 0x7fff_ff11], "inside as before, the others dead");
     assert_eq!(flows(&machine), ["10.0.0.1 10.0.0.9", "10.0.0.1 198.51.100.1", "fd00::1 2001:db8::1"]);
 }

@@ -270,9 +270,9 @@ fn flags(message: &mut LinkMessage, arp: bool) {
 }
 
 /// Deletes a device, and with it the other end of a veth.
-pub fn delete(name: &str) -> RouteNetlinkMessage {
+pub fn delete(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.header.index = index;
     RouteNetlinkMessage::DelLink(message)
 }
 

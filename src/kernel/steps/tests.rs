@@ -3,10 +3,10 @@
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
+use super::obstacles::MAIN;
 use super::*;
 use crate::addr::{Cidr, Mac};
-use crate::kernel::state::Match;
-use crate::kernel::state::Remote;
+use crate::kernel::state::{Link, LinkKind, Match, Remote};
 
 const DEVICES: [&str; 3] = ["egress.vxlan", "eg1", "eg2"];
 

@@ -101,6 +101,9 @@ fn lease(
     let announced: Vec<String> = announced.map(|(dev, _)| dev.clone()).collect();
     let by_others = pool.as_ref().is_some_and(|pool| routed.contains(pool));
     let way_back = match (announced.is_empty(), by_others) {
+        _ if gateway.is_own(address) => {
+            "the primary network routes it: it is the pod's own address".to_owned()
+        }
         (false, _) => format!("proxy neighbour on {}", announced.join(", ")),
         (true, true) => "the pool says `announce: None`: routed by others".to_owned(),
         (true, false) => "nothing announces it: no uplink's subnet holds it".to_owned(),

@@ -14,9 +14,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::image::{Compiled, FileRecord, FileRow, Image, Verdict, slot};
 use super::stamp::Stamp;
-use crate::api::overlap::overlaps;
+use crate::api::overlap::{Use, overlaps};
 use crate::api::{Kind, Object, Reading};
-use crate::egress::model::Pool;
+use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
 
 /// The record of a file that has not changed.
@@ -72,7 +72,7 @@ fn body(object: &Object) -> Vec<u8> {
         Object::Pod(pod) => serde_json::to_vec(pod),
         Object::Node(node) => serde_json::to_vec(node),
         Object::Pool(pool) => serde_json::to_vec(pool),
-        Object::ServiceCidr(cidrs) => serde_json::to_vec(cidrs),
+        Object::ServiceCidr(cidrs) | Object::Range(cidrs) => serde_json::to_vec(cidrs),
         Object::Policy(policy) => serde_json::to_vec(policy),
     };
     // An object that could not be written would count as broken, so what names it is held.
@@ -186,7 +186,13 @@ fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f s
     let mut ranges = Vec::new();
     for ((_, name), winner) in objects.range((pools, "")..(pools + 1, "")) {
         if let Ok(pool) = serde_json::from_slice::<Pool>(&winner.object.body) {
-            ranges.push((*name, pool.cidr));
+            let usage = match (pool.kind, pool.source) {
+                (PoolKind::EgressPool, PoolSource::Pool) => Use::Leased,
+                (PoolKind::EgressPool, PoolSource::PodAddress) => Use::Pods,
+                (PoolKind::IPPool, PoolSource::Pool) => Use::Calicos,
+                (PoolKind::IPPool, PoolSource::PodAddress) => Use::CalicosPods,
+            };
+            ranges.push((*name, pool.cidr, usage));
         }
     }
     let mut lost = Vec::new();

@@ -68,6 +68,7 @@ pub(super) fn slot(kind: Kind) -> u8 {
         Kind::ServiceCIDR => 4,
         Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => 5,
         Kind::CiliumEgressGatewayPolicy => 6,
+        Kind::EgressRange => 7,
     }
 }
 
@@ -239,16 +240,26 @@ fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
 }
 
 /// Writes an image. `None`: it would be larger than 4 GiB, which offsets of four bytes cannot say.
+///
+/// Into one piece of memory of the right size: an agent writes its image anew at every change, and what grows by doubling
+/// would be most of what it ever holds.
 pub(super) fn encode<'d>(
-    dirs: impl ExactSizeIterator<Item = (&'d CStr, Stamp)>,
+    dirs: impl ExactSizeIterator<Item = (&'d CStr, Stamp)> + Clone,
     files: &[FileRecord<'_>],
     verdict: &Verdict,
 ) -> Option<Vec<u8>> {
     let objects: usize = files.iter().map(|f| f.objects.len()).sum();
     let tables =
         HEADER + dirs.len() * DIR + files.len() * FILE + objects * OBJECT + verdict.index.len() * INDEX;
-    let mut out = Writer { rows: Vec::with_capacity(tables), blob: Vec::new(), blob_at: tables };
-    out.rows.extend_from_slice(&MAGIC);
+    let blob: usize = dirs.clone().map(|(path, _)| path.to_bytes_with_nul().len()).sum::<usize>()
+        + files.iter().map(FileRecord::blob).sum::<usize>()
+        + verdict.problems.len()
+        + verdict.broken.len();
+    u32::try_from(tables + blob).ok()?;
+    let mut bytes = Vec::with_capacity(tables + blob);
+    bytes.resize(tables, 0);
+    let mut out = Writer { bytes, row: 0 };
+    out.put(&MAGIC);
     out.short(FORMAT as usize).short(0).long(release()).long(0).long(0).long(verdict.fingerprint);
     out.short(dirs.len()).short(files.len()).short(objects).short(verdict.index.len());
     out.point(&verdict.problems).point(&verdict.broken).long(0);
@@ -268,10 +279,8 @@ pub(super) fn encode<'d>(
     for object in &verdict.index {
         out.short(*object);
     }
-    let Writer { rows: mut bytes, blob, .. } = out;
-    debug_assert_eq!(bytes.len(), tables);
-    bytes.extend_from_slice(&blob);
-    u32::try_from(bytes.len()).ok()?;
+    let Writer { mut bytes, row } = out;
+    debug_assert_eq!((row, bytes.len()), (tables, tables + blob));
     let len = bytes.len() as u64;
     bytes[24..32].copy_from_slice(&len.to_le_bytes());
     let sum = checksum(&bytes[COVERED..]);
@@ -279,28 +288,41 @@ pub(super) fn encode<'d>(
     Some(bytes)
 }
 
+impl FileRecord<'_> {
+    /// How many bytes of it are no rows.
+    fn blob(&self) -> usize {
+        let objects = self.objects.iter().map(|object| object.name.len() + object.body.len());
+        self.path.to_bytes_with_nul().len() + self.problems.len() + objects.sum::<usize>()
+    }
+}
+
+/// Rows are filled in from the front, what they point to is put behind them.
 struct Writer {
-    rows: Vec<u8>,
-    blob: Vec<u8>,
-    blob_at: usize,
+    bytes: Vec<u8>,
+    row: usize,
 }
 
 impl Writer {
-    /// Four bytes. A number that does not fit belongs to an image that [`encode`] refuses at its end.
-    fn short(&mut self, value: usize) -> &mut Writer {
-        self.rows.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
+    fn put(&mut self, row: &[u8]) -> &mut Writer {
+        let end = self.row + row.len();
+        self.bytes[self.row..end].copy_from_slice(row);
+        self.row = end;
         self
     }
 
+    /// Four bytes. A number that does not fit belongs to an image that [`encode`] refuses.
+    fn short(&mut self, value: usize) -> &mut Writer {
+        self.put(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes())
+    }
+
     fn long(&mut self, value: u64) -> &mut Writer {
-        self.rows.extend_from_slice(&value.to_le_bytes());
-        self
+        self.put(&value.to_le_bytes())
     }
 
     /// Offset and length of bytes that go to the blob.
     fn point(&mut self, bytes: &[u8]) -> &mut Writer {
-        let at = self.blob_at + self.blob.len();
-        self.blob.extend_from_slice(bytes);
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
         self.short(at).short(bytes.len())
     }
 

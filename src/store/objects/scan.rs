@@ -5,6 +5,7 @@
 //! The usual case ([`survey`]) lists nothing: a directory whose own stamp is unchanged has gained, lost and renamed no
 //! entry, so one `stat` per directory and file is all (measured: 0.74 µs each; listing would add 0.28 µs).
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -88,36 +89,36 @@ impl Survey {
     }
 
     /// All files without listing a directory, if no name has come or gone and what changed is a plain file still.
-    pub(super) fn same_names(&self, image: &Image) -> Option<Found> {
+    pub(super) fn same_names<'i>(&self, image: &'i Image) -> Option<Found<'i>> {
         let plain = |row: &FileRow<'_>, now: &Seen| {
             row.stamp == now.stamp || (now.regular && named_as_objects(row.path))
         };
         if !self.same_names || !image.files().zip(&self.files).all(|(row, now)| plain(&row, now)) {
             return None;
         }
-        let file = |(row, now): (FileRow<'_>, &Seen)| FoundFile {
-            path: row.path.to_owned(),
+        let file = |(row, now): (FileRow<'i>, &Seen)| FoundFile {
+            path: row.path.into(),
             stamp: now.stamp,
             unfit: None,
         };
         Some(Found {
-            dirs: image.dirs().map(|dir| (dir.path.to_owned(), dir.stamp)).collect(),
+            dirs: image.dirs().map(|dir| (dir.path.into(), dir.stamp)).collect(),
             files: image.files().zip(&self.files).map(file).collect(),
         })
     }
 }
 
-/// All directories and files.
+/// All directories and files. Paths that the image knows are lent by it.
 #[derive(Default)]
-pub(super) struct Found {
-    pub(super) dirs: Vec<(CString, Stamp)>,
+pub(super) struct Found<'i> {
+    pub(super) dirs: Vec<(Cow<'i, CStr>, Stamp)>,
     /// Sorted by path.
-    pub(super) files: Vec<FoundFile>,
+    pub(super) files: Vec<FoundFile<'i>>,
 }
 
 /// A name that looks like objects.
-pub(super) struct FoundFile {
-    pub(super) path: CString,
+pub(super) struct FoundFile<'i> {
+    pub(super) path: Cow<'i, CStr>,
     pub(super) stamp: Stamp,
     /// Why it must not be opened, as a sentence without the name. Not asked again while the stamp stays the same.
     pub(super) unfit: Option<&'static str>,
@@ -131,7 +132,7 @@ pub(super) struct Unlisted {
 
 /// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
 /// Plain files that the survey has looked at are not looked at again.
-pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<Found, Unlisted> {
+pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<Found<'static>, Unlisted> {
     let mut found = Found::default();
     walk(root, last, CString::from(c"."), &mut Vec::new(), &mut found)?;
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -143,7 +144,7 @@ fn walk(
     last: Option<&(Image, Survey)>,
     path: CString,
     above: &mut Vec<(u64, u64)>,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), Unlisted> {
     let unlisted = |errno| Unlisted { path: path.clone(), errno };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -158,7 +159,7 @@ fn walk(
         }
     }
     drop(dir);
-    found.dirs.push((path.clone(), Stamp::of(&stat)));
+    found.dirs.push((path.clone().into(), Stamp::of(&stat)));
     above.push((stat.st_dev, stat.st_ino));
     for (name, kind) in entries {
         let named = named_as_objects(&name);
@@ -169,7 +170,7 @@ fn walk(
         if kind == Some(Type::File)
             && let Some(stamp) = last.and_then(|(image, survey)| survey.unchanged(image, &path))
         {
-            found.files.push(FoundFile { path, stamp, unfit: None });
+            found.files.push(FoundFile { path: path.into(), stamp, unfit: None });
             continue;
         }
         let stat = match fstatat(root, path.as_c_str(), AtFlags::empty()) {
@@ -185,7 +186,7 @@ fn walk(
                         Errno::ELOOP => "the link leads back to itself; delete it",
                         _ => "the system does not say what it is; see the kernel log, or delete it",
                     });
-                    found.files.push(FoundFile { path, stamp: Stamp::refused(errno), unfit });
+                    found.files.push(FoundFile { path: path.into(), stamp: Stamp::refused(errno), unfit });
                 }
                 continue;
             }
@@ -194,17 +195,17 @@ fn walk(
         match type_of(&stat) {
             SFlag::S_IFDIR if above.contains(&(stat.st_dev, stat.st_ino)) => {
                 let unfit = Some("the link leads to a directory that holds it; delete it");
-                found.files.push(FoundFile { path, stamp, unfit });
+                found.files.push(FoundFile { path: path.into(), stamp, unfit });
             }
             SFlag::S_IFDIR if above.len() >= DEPTH => {
                 let unfit = Some("the directory lies deeper than 32 levels and is not read; move it up");
-                found.files.push(FoundFile { path, stamp, unfit });
+                found.files.push(FoundFile { path: path.into(), stamp, unfit });
             }
             SFlag::S_IFDIR => walk(root, last, path, above, found)?,
-            SFlag::S_IFREG if named => found.files.push(FoundFile { path, stamp, unfit: None }),
+            SFlag::S_IFREG if named => found.files.push(FoundFile { path: path.into(), stamp, unfit: None }),
             _ if named => {
                 let unfit = Some("it is no file but a pipe, socket or device; delete it");
-                found.files.push(FoundFile { path, stamp, unfit });
+                found.files.push(FoundFile { path: path.into(), stamp, unfit });
             }
             _ => {}
         }

@@ -1,13 +1,12 @@
-//! One example for each row of the precedence, then properties over random worlds.
+//! One example for each row of the precedence; beside it gateways, policies, and properties over random worlds.
 
+mod gateways;
 mod policies;
-
-use proptest::prelude::*;
+mod worlds;
 
 use super::*;
-use crate::egress::model::{Endpoint, EndpointState};
+use crate::egress::model::{EgressSupport, Endpoint, EndpointState};
 use crate::egress::world::{World, pairs, pod_name};
-use crate::problem::Problem;
 
 const SELECTOR: &str = "egress.projectcalico.org/selector";
 const NAMESPACES: &str = "egress.projectcalico.org/namespaceSelector";
@@ -53,6 +52,10 @@ fn actions(view: &View, pod: &str) -> [String; 2] {
 fn v4(view: &View, pod: &str) -> String {
     let [v4, _] = actions(view, pod);
     v4
+}
+
+fn all_pods(view: &View) -> Vec<PodName> {
+    view.pods.keys().cloned().collect()
 }
 
 fn problems(view: &View, pod: &str) -> Vec<String> {
@@ -265,125 +268,6 @@ fn no_gateway_at_all_says_what_to_do() {
     );
 }
 
-// --- which gateways are usable ---------------------------------------------------------------------------------------
-
-/// Why `red/gw-0` is out for a client in `shop`; `usable` if it is not.
-fn why_not(view: View) -> String {
-    let view = view.pod("shop/cart", "", &EGRESS);
-    let decision = decide(&view, "shop/cart");
-    let outcome = outcome(&decision, Family::V4);
-    let gateway =
-        outcome.candidates.iter().find(|c| c.pod == Some(pod_name("red/gw-0"))).expect("a candidate");
-    let used = match &outcome.action {
-        Action::Through(used) => used.contains(&gateway.key),
-        _ => false,
-    };
-    assert_eq!(used, gateway.unusable.is_none());
-    assert_eq!(decision.rules[&Family::V4.everything()].candidates.len(), 2);
-    gateway.unusable.clone().unwrap_or_else(|| "usable".to_owned())
-}
-
-#[test]
-fn every_reason_why_a_gateway_is_out_is_a_sentence() {
-    let state = |state| world().with_gateway("red/gw-0", |gateway| gateway.state = state);
-    let clients =
-        |text: Option<&str>| world().with_pool("p4", |pool| pool.client_namespaces = text.map(Into::into));
-    let gateways =
-        |text: Option<&str>| world().with_pool("p4", |pool| pool.gateway_namespaces = text.map(Into::into));
-    let mut gone = world();
-    gone.pools.remove("p4");
-    let mut replaced = world().with_gateway("red/gw-0", |gateway| gateway.uid = Some("a".into()));
-    replaced.pods.get_mut(&pod_name("red/gw-0")).unwrap().uid = Some("b".into());
-    let conflict =
-        Problem::new("EgressEndpoint x", "AddressInUse", "10.10.10.0 is answered for by 02:00:00:00:00:09");
-    for (view, expected) in [
-        (world(), "usable"),
-        (state(EndpointState::Starting), "it is starting: wait until node n1 has wired it"),
-        (state(EndpointState::Draining), "it is draining: it keeps its flows and takes no new ones"),
-        (state(EndpointState::Failed), "it has failed: see to the pod or to node n1"),
-        (
-            state(EndpointState::Failed).with_gateway("red/gw-0", |gateway| gateway.problems.push(conflict)),
-            "it has failed (10.10.10.0 is answered for by 02:00:00:00:00:09): see to the pod or to node n1",
-        ),
-        (
-            clients(None),
-            "pool `p4` serves clients of the gateway's own namespace alone: set its clientNamespaces to take \
-             namespace `shop`",
-        ),
-        (clients(Some("projectcalico.org/name == 'shop'")), "usable"),
-        (
-            clients(Some("team == 'net'")),
-            "pool `p4`: its clientNamespaces team == \"net\" does not take namespace `shop`",
-        ),
-        (
-            gateways(Some("team == 'db'")),
-            "pool `p4`: its gatewayNamespaces team == \"db\" does not take namespace `red`",
-        ),
-        (
-            gateways(None),
-            "pool `p4` lets no namespace's pods be gateways: set its gatewayNamespaces, for example \
-             projectcalico.org/name == 'red'",
-        ),
-        (gone.clone(), "its pool `p4` is gone: create it again, or restart the gateway with another"),
-        (
-            gone.broken("IPPool p4"),
-            "IPPool p4 cannot be used, so nobody knows who may use its addresses: correct it",
-        ),
-        (replaced, "its endpoint belongs to an earlier pod of this name (UID a, now b): wait for its node"),
-        (
-            world().broken("Pod red/gw-0"),
-            "Pod red/gw-0 cannot be read, so nobody knows its labels: correct it",
-        ),
-    ] {
-        assert_eq!(why_not(view), expected);
-    }
-}
-
-#[test]
-fn a_gateway_that_does_not_match_is_no_candidate() {
-    let view = world().pod("red/db", "role=db", &[]).gateway("red/db", "n1", &["10.10.10.5"]);
-    assert_eq!(why_not(view), "usable", "and there are two candidates");
-}
-
-#[test]
-fn of_two_records_of_one_attachment_the_later_counts_whatever_their_order() {
-    let mut view = world().with_gateway("red/gw-0", |gateway| gateway.generation = 7);
-    let earlier = Endpoint { generation: 6, state: EndpointState::Failed, ..view.endpoints[0].clone() };
-    view.endpoints.push(earlier);
-    assert_eq!(why_not(view.clone()), "usable");
-    view.endpoints.reverse();
-    assert_eq!(why_not(view), "usable");
-}
-
-#[test]
-fn a_client_in_the_gateways_own_namespace_needs_no_client_namespaces() {
-    let view = world().with_pool("p4", |pool| pool.client_namespaces = None).pod(
-        "red/cart",
-        "",
-        &[(SELECTOR, "role == 'egress'")],
-    );
-    assert_eq!(v4(&view, "red/cart"), BOTH_GATEWAYS);
-}
-
-#[test]
-fn one_wish_in_two_namespaces_comes_to_what_the_pools_grant_to_each() {
-    let view = world()
-        .with_pool("p4", |pool| pool.client_namespaces = Some("projectcalico.org/name == 'shop'".into()))
-        .pod("shop/cart", "", &EGRESS)
-        .pod("db/pg", "", &EGRESS);
-    for pods in [["shop/cart", "db/pg"], ["db/pg", "shop/cart"]] {
-        let resolution = resolve(&view, pods.map(pod_name));
-        let through = |pod| {
-            let decision = &resolution.decisions[&pod_name(pod)];
-            Family::BOTH.map(|family| matches!(outcome(decision, family).action, Action::Through(_)))
-        };
-        assert_eq!(through("shop/cart"), [true, true]);
-        assert_eq!(through("db/pg"), [false, true]);
-        let binding = |pod| resolution.decisions[&pod_name(pod)].binding.clone();
-        assert_ne!(binding("shop/cart"), binding("db/pg"), "they do different things");
-    }
-}
-
 // --- bindings --------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -410,172 +294,6 @@ fn the_unread_annotation_of_a_namespace_is_said_once() {
         ["Namespace shop: metadata.annotations[\"egret.dev/selektor\"]: \
           nobody reads this annotation; did you mean `egret.dev/selector`?"]
     );
-}
-
-// --- properties ------------------------------------------------------------------------------------------------------
-
-/// One line of a random world.
-#[derive(Debug, Clone)]
-enum Line {
-    Namespace(String, String, Vec<(&'static str, &'static str)>),
-    Pod(String, String, Vec<(&'static str, &'static str)>),
-    Gateway(String, u8, EndpointState),
-    Broken(String),
-}
-
-impl Line {
-    fn add(&self, view: View) -> View {
-        match self {
-            Line::Namespace(name, labels, annotations) => view.namespace(name, labels, annotations),
-            Line::Pod(name, labels, annotations) => view.pod(name, labels, annotations),
-            Line::Gateway(pod, i, state) => {
-                let ips = [format!("10.10.10.{i}"), format!("fd00:10::{i:x}")];
-                let ips: Vec<&str> = ips.iter().map(String::as_str).take(1 + usize::from(i % 2)).collect();
-                let mut view = view.gateway(pod, "n1", &ips);
-                let last = view.endpoints.last_mut().unwrap();
-                last.attachment = format!("{}/{i}", last.attachment);
-                last.state = *state;
-                view
-            }
-            Line::Broken(object) => view.broken(object),
-        }
-    }
-}
-
-fn wishes() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
-    let selector =
-        prop::sample::select(vec!["", "role == 'egress'", "has(x)", "all()", "role =", "!has(role)"]);
-    let namespaces = prop::sample::select(vec![
-        "all()",
-        "team == 'net'",
-        "projectcalico.org/name == 'a'",
-        "(",
-        "global()",
-    ]);
-    let gateway = prop::sample::select(vec![
-        ("egret.dev/gateway", "true"),
-        ("egret.dev/ipv4pools", "p4"),
-        ("egret.dev/ipv4pools", "q"),
-    ]);
-    prop_oneof![
-        3 => Just(Vec::new()),
-        2 => selector.clone().prop_map(|s| vec![(SELECTOR, s)]),
-        3 => (selector, namespaces).prop_map(|(s, n)| vec![(SELECTOR, s), (NAMESPACES, n)]),
-        1 => gateway.prop_map(|g| vec![g]),
-        1 => Just(vec![(SELECTOR, "all()"), ("egret.dev/egressGatewayPolicy", "p")]),
-    ]
-}
-
-fn line() -> impl Strategy<Value = Line> {
-    let namespace = || prop::sample::select(vec!["a", "b", "c"]);
-    let pod = || (namespace(), 0..4u8).prop_map(|(ns, i)| format!("{ns}/p{i}"));
-    let labels =
-        || prop::sample::select(vec!["", "role=egress", "x=1", "team=net"]).prop_map(ToOwned::to_owned);
-    let state =
-        prop::sample::select(vec![EndpointState::Ready, EndpointState::Failed, EndpointState::Draining]);
-    prop_oneof![
-        2 => (namespace(), labels(), wishes()).prop_map(|(n, l, w)| Line::Namespace(n.to_owned(), l, w)),
-        6 => (pod(), labels(), wishes()).prop_map(|(p, l, w)| Line::Pod(p, l, w)),
-        4 => (pod(), 0..16u8, state).prop_map(|(p, i, s)| Line::Gateway(p, i, s)),
-        1 => pod().prop_map(|p| Line::Broken(format!("Pod {p}"))),
-    ]
-}
-
-fn build(lines: &[Line]) -> View {
-    let start = View::default()
-        .pool("p4", "10.10.10.0/28")
-        .pool("p6", "fd00:10::/120")
-        .with_pool("p4", |pool| pool.gateway_namespaces = Some("projectcalico.org/name != 'c'".into()))
-        .with_pool("p4", |pool| pool.client_namespaces = Some("projectcalico.org/name != 'b'".into()))
-        .with_pool("p6", |pool| pool.client_namespaces = None);
-    lines.iter().fold(start, |view, line| line.add(view))
-}
-
-fn all_pods(view: &View) -> Vec<PodName> {
-    view.pods.keys().cloned().collect()
-}
-
-/// What the data path sees of a decision.
-fn effect(decision: &Decision) -> Vec<(Cidr, Option<Arc<BTreeSet<String>>>)> {
-    let effect = |action: &Action| match action {
-        Action::Through(gateways) => Some(gateways.clone()),
-        _ => None,
-    };
-    decision.rules.iter().map(|(prefix, outcome)| (*prefix, effect(&outcome.action))).collect()
-}
-
-proptest! {
-    #[test]
-    fn an_unrelated_object_changes_nobodys_decision(lines in prop::collection::vec(line(), 0..20), wish in wishes()) {
-        let view = build(&lines);
-        let before = resolve(&view, all_pods(&view));
-        // A namespace that no line mentions, with pods that carry no label a selector of these lines finds: only `all()`
-        // and `!has(role)` over all namespaces reach it, and only endpoints count there.
-        let more = view.clone()
-            .namespace("zz", "", &wish)
-            .pod("zz/p0", "", &wish)
-            .pod("zz/broken", "", &[(SELECTOR, "((")])
-            .broken("Namespace yy")
-            .broken("EgressPool zz");
-        let after = resolve(&more, all_pods(&view));
-        for (pod, decision) in &before.decisions {
-            let after = &after.decisions[pod];
-            prop_assert_eq!(effect(decision), effect(after));
-            prop_assert_eq!((decision.role, &decision.binding, &decision.decided_by), (after.role, &after.binding, &after.decided_by));
-        }
-        prop_assert_eq!(&before.problems, &after.problems);
-    }
-
-    #[test]
-    fn the_order_of_objects_and_questions_is_irrelevant(
-        lines in prop::collection::vec(line(), 0..20),
-        turned in any::<prop::sample::Index>(),
-    ) {
-        let view = build(&lines);
-        let forth = resolve(&view, all_pods(&view));
-        let mut other = view.clone();
-        other.endpoints.reverse();
-        if !other.endpoints.is_empty() {
-            let middle = turned.index(other.endpoints.len());
-            other.endpoints.rotate_left(middle);
-        }
-        let back = resolve(&other, all_pods(&view).into_iter().rev());
-        prop_assert_eq!(&forth.decisions, &back.decisions);
-        let sorted = |resolution: &Resolution| resolution.problems.iter().cloned().collect::<BTreeSet<_>>();
-        prop_assert_eq!(sorted(&forth), sorted(&back));
-        for pod in all_pods(&view) {
-            let alone = resolve(&view, [pod.clone()]);
-            prop_assert_eq!(&alone.decisions[&pod], &forth.decisions[&pod], "asked alone");
-        }
-    }
-
-    #[test]
-    fn a_decision_is_whole(lines in prop::collection::vec(line(), 0..20)) {
-        let view = build(&lines);
-        let resolution = resolve(&view, all_pods(&view));
-        let mut bindings: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for decision in resolution.decisions.values() {
-            let client = decision.role == Role::Client;
-            prop_assert_eq!(client, decision.rules.len() == 2, "a client has a rule for each family, others none");
-            prop_assert_eq!(client, !decision.binding.is_empty());
-            prop_assert!(!client || decision.decided_by.is_some());
-            for outcome in decision.rules.values() {
-                let usable = outcome.candidates.iter().filter(|c| c.unusable.is_none());
-                let usable: BTreeSet<String> = usable.map(|c| c.key.clone()).collect();
-                match &outcome.action {
-                    Action::Through(gateways) => prop_assert_eq!(&**gateways, &usable),
-                    Action::Held(why) => prop_assert!(usable.is_empty() && !why.is_empty()),
-                    Action::Direct => prop_assert!(false, "annotations never say direct"),
-                }
-            }
-            if client {
-                bindings.entry(&decision.binding).or_default().push(effect(decision));
-            }
-        }
-        for (binding, effects) in bindings {
-            prop_assert!(effects.windows(2).all(|two| two[0] == two[1]), "{} does two things", binding);
-        }
-    }
 }
 
 #[test]

@@ -164,3 +164,56 @@ fn a_node_gateway_leaves_with_what_its_policy_names_and_says_who_it_is() {
         ("CiliumEgressGatewayPolicy b", "NoEgressAddress")
     );
 }
+
+#[test]
+fn the_family_that_no_rule_names_is_held_unless_its_policy_says_ignore() {
+    let to_v4 = || ours("v4", &[("0.0.0.0/0", to_red())]);
+    let of = |policies: Vec<Policy>| with(world(), policies).pod("shop/cart", "app=web", &[(POLICY, "v4")]);
+    let sent = format!("0.0.0.0/0 {BOTH_GATEWAYS} by EgressGatewayPolicy v4 spec.rules[0]");
+    let held = "::/0 held by EgressGatewayPolicy v4 spec.rules[0]".to_owned();
+    assert_eq!(rules(&of(vec![to_v4()]), "shop/cart"), [sent.clone(), held.clone()]);
+    let ignoring = Policy { ignores_other_family: true, ..to_v4() };
+    assert_eq!(rules(&of(vec![ignoring.clone()]), "shop/cart"), std::slice::from_ref(&sent));
+    // A policy for a part of the internet says nothing about the rest of it, in either family.
+    let part = ours("v4", &[("10.0.0.0/8", to_red())]);
+    assert_eq!(rules(&of(vec![part]), "shop/cart").len(), 1);
+    // Where a later tier speaks of the family, it decides there.
+    let later = selecting("app == 'web'", ours("v6", &[("::/0", To::Direct)]));
+    let spoken = "::/0 direct by EgressGatewayPolicy v6 spec.rules[0]".to_owned();
+    for first in [to_v4(), ignoring] {
+        assert_eq!(rules(&of(vec![first, later.clone()]), "shop/cart"), [sent.clone(), spoken.clone()]);
+    }
+    let decision = decide(&of(vec![to_v4()]), "shop/cart");
+    let Action::Held(why) = &outcome(&decision, Family::V6).action else { panic!("{decision:?}") };
+    assert_eq!(
+        why,
+        "EgressGatewayPolicy v4 sends all of IPv4 to gateways and says nothing of IPv6, which would leave with another address: \
+         add a rule for ::/0, without gateway if it may go direct"
+    );
+}
+
+#[test]
+fn a_binding_over_two_lists_has_one_name_whoever_was_asked_first() {
+    let list = |interface: &str| {
+        let entry = |nodes: &str| NodeGatewayWish {
+            nodes: nodes.into(),
+            interface: Some(interface.into()),
+            egress_ip: None,
+        };
+        To::Nodes(vec![entry("has(first)"), entry("has(second)")])
+    };
+    let both = cilium("both", &[("10.0.0.0/8", list("eth0")), ("11.0.0.0/8", list("eth1"))]);
+    let other =
+        selecting("app == 'db'", policy(PolicyKind::Cilium, "other", &[("12.0.0.0/8", list("eth1"))]));
+    let mut view = with(world(), [both, other]).pod("shop/web", "app=web", &[]).pod("shop/db", "app=db", &[]);
+    for (node, label) in [("n1", "first"), ("n2", "second")] {
+        view.nodes.get_mut(node).unwrap().labels.insert(label.into(), String::new());
+        interfaces(&mut view, node, &[("eth0", &["192.0.2.1"]), ("eth1", &["192.0.2.2"])]);
+    }
+    let binding = |asked: [&str; 2]| {
+        resolve(&view, asked.map(pod_name)).decisions[&pod_name("shop/web")].binding.clone()
+    };
+    let name = binding(["shop/web", "shop/db"]);
+    assert!(name.contains("of list 1"), "{name}");
+    assert_eq!(name, binding(["shop/db", "shop/web"]));
+}

@@ -36,7 +36,17 @@ impl World {
     pub(super) fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
+        // A child that another test is just starting has what this process had open until it executes, and a file that
+        // somebody still writes is not read.
+        let file = std::fs::File::open(&path).unwrap();
+        for _ in 0..1000 {
+            if !super::super::is_being_written(&file) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("somebody keeps {} open for writing", path.display());
     }
 
     pub(super) fn delete(&self, path: &str) {

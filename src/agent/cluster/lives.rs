@@ -1,0 +1,77 @@
+//! This node's gateways follow their pods: what `egress::serving` says is written to their endpoints.
+//!
+//! In: the mirror's pods and pools, the plan last applied. Out: states of this node's endpoints on disk, from where the loop and everybody
+//! else take them. Never: changes an endpoint of another node.
+
+use std::sync::PoisonError;
+
+use super::{Cluster, PATIENCE};
+use crate::egress::model::Endpoint;
+use crate::egress::plan::NodePlan;
+use crate::egress::serving::{Life, next};
+use crate::kube::Watched;
+use crate::node::memory::Memory;
+use crate::store::endpoints;
+
+impl Cluster {
+    /// Brings the states of this node's endpoints to how their pods are.
+    pub(super) fn see_gateways(&self) -> Result<(), String> {
+        if self.mirror().generation(Watched::Pods) == 0 {
+            return Ok(());
+        }
+        let (known, _) = endpoints::list(&self.dir).map_err(|e| e.to_string())?;
+        for endpoint in known.into_iter().filter(|endpoint| endpoint.node == self.node) {
+            let life = self.life(&endpoint);
+            let state = next(endpoint.state, life, || self.is_wired(&endpoint));
+            if state != endpoint.state {
+                self.say_state(&Endpoint { state, ..endpoint }, life)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn life(&self, endpoint: &Endpoint) -> Life {
+        let mirror = self.mirror();
+        let found = mirror.life(&endpoint.pod.to_string());
+        let is_it = |ids: &[String]| endpoint.uid.as_ref().is_none_or(|uid| ids.contains(uid));
+        // Another pod of its name is there, or none: its own is gone.
+        found.filter(|(ids, _)| is_it(ids)).map_or(Life::Leaving, |(_, life)| life)
+    }
+
+    /// Whether the kernel serves it, and the outside finds its addresses.
+    fn is_wired(&self, endpoint: &Endpoint) -> bool {
+        let run_dir = self.config.lock().unwrap_or_else(PoisonError::into_inner).run_dir.clone();
+        let memory = Memory::new(&run_dir, &self.node);
+        let mirror = self.mirror();
+        let is_announced_by_us = |pool: &str| {
+            mirror.object(Watched::Pools, pool).is_some_and(|pool| pool["spec"]["announce"] != "None")
+        };
+        memory.applied().is_some_and(|applied| is_wired(&applied.plan, endpoint, is_announced_by_us))
+    }
+
+    fn say_state(&self, now: &Endpoint, life: Life) -> Result<(), String> {
+        let guard = self.dir.lock("the state of an endpoint", PATIENCE).map_err(|e| e.to_string())?;
+        // Whoever wrote anything else meanwhile is left in peace.
+        let Some((mut endpoint, _)) =
+            endpoints::get(&self.dir, &now.attachment).map_err(|e| e.to_string())?
+        else {
+            return Ok(());
+        };
+        tracing::info!(pod = %endpoint.pod, from = endpoint.state.word(), to = now.state.word(), ?life, "a gateway");
+        endpoint.state = now.state;
+        endpoints::put(&self.dir, &guard, &endpoint).map(drop).map_err(|e| e.to_string())
+    }
+}
+
+fn is_wired(plan: &NodePlan, endpoint: &Endpoint, is_announced_by_us: impl Fn(&str) -> bool) -> bool {
+    plan.locals.get(&endpoint.attachment).is_some_and(|local| {
+        endpoint.addresses.iter().all(|address| {
+            let announced = local.announced.iter().any(|(_, ip)| *ip == address.ip);
+            local.addresses.contains(&address.ip)
+                && (announced
+                    || local.hidden.contains_key(&address.ip)
+                    || !address.source.is_pool() // the primary sees to its own addresses
+                    || !is_announced_by_us(&address.pool))
+        })
+    })
+}

@@ -1,0 +1,90 @@
+//! What is still to be given back, and what is being claimed.
+//!
+//! In: attachments that ended, claims that began. Out: leases given back in the API, tried until it is done. Never: in a call of the
+//! plugin or under a lock, because the API server may let one wait.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::Cluster;
+use crate::ipam::{self, After, Holder};
+use crate::kube::{ClusterStore, Watched};
+use crate::node::embedded::{Embedded, now};
+
+/// Leases that somebody has to look at.
+#[derive(Debug)]
+pub(super) struct Owed {
+    /// Holders whose DEL was done.
+    pub(super) ended: Vec<Holder>,
+    /// Whether there may be holders that no record speaks of.
+    pub(super) lost: bool,
+    /// Some of those keep their lease while their pod lives: looked at again when pods are not as they were then.
+    waits: Option<u64>,
+    /// Pods that claim just now, and for which attachment.
+    pub(super) claiming: BTreeMap<String, String>,
+}
+
+impl Owed {
+    /// Nothing is known: an earlier agent may have owed anything.
+    pub(super) fn unknown() -> Owed {
+        Owed { ended: Vec::new(), lost: true, waits: None, claiming: BTreeMap::new() }
+    }
+}
+
+impl Cluster {
+    pub(super) fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back what is owed. What fails is owed still.
+    pub(super) fn give_back(self: &Arc<Cluster>) -> Result<(), String> {
+        if !self.is_synced() {
+            return Ok(());
+        }
+        let pods = self.mirror().generation(Watched::Pods);
+        let (mut ended, lost) = {
+            let mut owed = self.owed();
+            if owed.waits.is_some_and(|seen| seen != pods) {
+                (owed.lost, owed.waits) = (true, None);
+            }
+            (mem::take(&mut owed.ended), mem::take(&mut owed.lost))
+        };
+        let released = self.release_ended(&mut ended);
+        if released.is_err() {
+            let mut owed = self.owed();
+            owed.ended.append(&mut ended);
+            owed.lost |= lost;
+            return released;
+        }
+        if !lost {
+            return Ok(());
+        }
+        match self.release_lost() {
+            Ok(waits) => self.owed().waits = waits.then_some(pods),
+            Err(error) => {
+                self.owed().lost = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// As at DEL; who is done is taken out.
+    fn release_ended(&self, ended: &mut Vec<Holder>) -> Result<(), String> {
+        let store = ClusterStore::new(&self.client);
+        while let Some(holder) = ended.last() {
+            ipam::release(&store, holder, After::Owner, now())
+                .map_err(|e| format!("the leases of {holder} are not given back yet: {e}"))?;
+            ended.pop();
+        }
+        Ok(())
+    }
+
+    fn release_lost(self: &Arc<Cluster>) -> Result<bool, String> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = Embedded::at(&config).map_err(|e| e.to_string())?;
+        let node = Embedded { books: Some(self.clone()), ..node };
+        node.release_lost_leases(None).map_err(|e| e.to_string())
+    }
+}

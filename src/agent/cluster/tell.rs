@@ -1,0 +1,147 @@
+//! Says to people what [`telling`](crate::agent::telling) finds worth saying: annotations and events of this node's pods.
+//!
+//! In: the node's own directory, the mirror. Out: requests, on a thread of its own, so that nothing that packets need waits for them. Never:
+//! what anybody decides by: the annotation is not read back but to compare it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Cluster;
+use crate::agent::telling::{Subject, Telling, Word, standings};
+use crate::egress::annotations::EGRESS_ADDRESSES;
+use crate::egress::list::list;
+use crate::egress::model::PodName;
+use crate::hash;
+use crate::kube::{ApiError, Watched, lease};
+use crate::node::embedded::{Embedded, now};
+
+/// How often is looked whether anything changed.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often is looked whether something may be said by now.
+const WAITING: Duration = Duration::from_secs(1);
+/// The longest pause after something could not be said.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Begins to tell, for as long as the process lives.
+///
+/// # Errors
+/// No thread can be started.
+pub(super) fn start(cluster: Arc<Cluster>) -> std::io::Result<()> {
+    thread::Builder::new().name("telling".to_owned()).spawn(move || run(&cluster)).map(drop)
+}
+
+fn run(cluster: &Cluster) -> ! {
+    let began = Instant::now();
+    let mut telling = Telling::default();
+    let (mut seen, mut waits, mut pause) = (Vec::new(), false, LOOK);
+    loop {
+        thread::sleep(if waits { pause.max(WAITING) } else { pause });
+        // What was copied is what the node acts on; what is newer comes with the next look.
+        let copied: Vec<u64> =
+            cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+        if !cluster.is_synced() || (copied == seen && !waits) {
+            continue;
+        }
+        seen = copied;
+        let subjects = match cluster.subjects() {
+            Ok(subjects) => subjects,
+            Err(error) => {
+                tracing::debug!(error, "nothing can be told of pods");
+                continue;
+            }
+        };
+        let mut trouble = false;
+        for word in telling.due(began.elapsed(), &subjects) {
+            let Err(error) = cluster.utter(&word) else { continue };
+            // What we may not, we may not a second later either; what is gone needs no telling.
+            let again = error.status().is_none_or(|status| status >= 500 || status == 429);
+            if let Word::Event { uid, .. } = &word
+                && again
+            {
+                telling.failed(uid);
+            }
+            if !error.is_absent() {
+                tracing::warn!(error = %error, "people are not told of a pod");
+            }
+            trouble |= !error.is_absent();
+            if trouble {
+                break;
+            }
+        }
+        waits = trouble || telling.waits(&subjects);
+        pause = if trouble { (pause * 2).min(LONGEST) } else { LOOK };
+    }
+}
+
+impl Cluster {
+    /// This node's pods, with what they do and what they are annotated with.
+    fn subjects(&self) -> Result<Vec<Subject>, String> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = Embedded::at(&config).map_err(|e| e.to_string())?;
+        let (view, ..) = node.whole_view().map_err(|e| e.to_string())?;
+        let wired: BTreeSet<PodName> = node
+            .records
+            .list(None)
+            .map_err(|e| e.to_string())?
+            .attachments
+            .into_iter()
+            .filter_map(|attachment| attachment.pod)
+            .collect();
+        let here: Vec<PodName> = view
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.node.as_ref() == Some(&self.node))
+            .map(|(n, _)| n.clone())
+            .collect();
+        let rows = list(&view, here.iter().cloned()).items;
+        let mut standings = standings(&rows, &wired);
+        let mirror = self.mirror();
+        let subject = |pod: PodName| {
+            let object = mirror.object(Watched::Pods, &pod.to_string())?;
+            Some(Subject {
+                uid: object["metadata"]["uid"].as_str()?.to_owned(),
+                standing: standings.remove(&pod),
+                annotated: mirror.told(&pod.to_string()).map(str::to_owned),
+                pod,
+            })
+        };
+        Ok(here.into_iter().filter_map(subject).collect())
+    }
+
+    fn utter(&self, word: &Word) -> Result<(), ApiError> {
+        match word {
+            Word::Annotate { pod, value } => {
+                let path = format!("/api/v1/namespaces/{}/pods/{}/status", pod.namespace, pod.name);
+                self.client
+                    .merge(&path, &json!({"metadata": {"annotations": {EGRESS_ADDRESSES: value}}}))
+                    .map(drop)
+            }
+            Word::Event { pod, uid, warning, reason, message } => {
+                let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
+                let which = hash::stable32(format!("{uid} {reason} {message}").as_bytes());
+                let name = format!("{}.{which:08x}", pod.name);
+                let at = lease::time(now());
+                let event = json!({
+                    "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": pod.namespace},
+                    "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid},
+                    "type": if *warning { "Warning" } else { "Normal" }, "reason": reason, "message": message,
+                    "source": {"component": "egret", "host": self.node},
+                    "reportingComponent": "egret.dev/agent", "reportingInstance": self.node,
+                    "firstTimestamp": at, "lastTimestamp": at, "count": 1,
+                });
+                match self.client.create(&path, &event) {
+                    // The same again, within the hour that events are kept.
+                    Err(error) if error.is_conflict() => {
+                        let again = json!({"lastTimestamp": at, "count": 2});
+                        self.client.merge(&format!("{path}/{name}"), &again).map(drop)
+                    }
+                    outcome => outcome.map(drop),
+                }
+            }
+        }
+    }
+}

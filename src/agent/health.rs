@@ -1,0 +1,148 @@
+//! How the agent is, for those who ask from outside: [`web`](super::web)'s doctor.
+//!
+//! In: a beat of the loop, what it says of itself. Out: yes, or why not, and everything counted. Never: waits for the loop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::agent::cluster::Cluster;
+use crate::agent::door::Gate;
+use crate::agent::metrics::Metrics;
+use crate::agent::state::{AgentState, Health};
+use crate::agent::web::Doctor;
+use crate::egress::model::EndpointState;
+use crate::egress::plan::{NodePlan, Verdict};
+
+/// The loop comes round each 10 s, and no job waits longer than a second or two.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// What is known of the agent.
+pub(super) struct Known {
+    pub(super) metrics: Arc<Metrics>,
+    cluster: Option<Arc<Cluster>>,
+    loop_: Mutex<Loop>,
+}
+
+struct Loop {
+    beat: Instant,
+    ready: Result<(), String>,
+}
+
+impl Known {
+    pub(super) fn new(metrics: Arc<Metrics>, cluster: Option<Arc<Cluster>>) -> Known {
+        let ready = Err("the agent has not compared everything once".to_owned());
+        Known { metrics, cluster, loop_: Mutex::new(Loop { beat: Instant::now(), ready }) }
+    }
+
+    /// The loop came round.
+    pub(super) fn beat(&self) {
+        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).beat = Instant::now();
+    }
+
+    /// What the agent says of itself now.
+    pub(super) fn is(&self, state: &AgentState) {
+        let why = || state.last_error.as_ref().map_or_else(String::new, |last| last.message.clone());
+        let ready = match state.health {
+            Health::Well | Health::Degraded => Ok(()),
+            Health::Starting => Err("the agent has not compared everything once".to_owned()),
+            Health::Failing => Err(format!("the kernel could not be brought to the plan: {}", why())),
+            Health::Stopped => Err("the agent ends".to_owned()),
+        };
+        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).ready = ready;
+        count_state(&self.metrics, state);
+    }
+}
+
+impl Doctor for Known {
+    fn alive(&self) -> Result<(), String> {
+        let silent = self.loop_.lock().unwrap_or_else(PoisonError::into_inner).beat.elapsed();
+        if silent < SILENT {
+            return Ok(());
+        }
+        Err(format!("the loop has not come round for {} s", silent.as_secs()))
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if let Some(cluster) = &self.cluster {
+            cluster.ready().map_err(|error| error.to_string())?;
+        }
+        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).ready.clone()
+    }
+
+    fn counted(&self) -> String {
+        if let Some(cluster) = &self.cluster {
+            cluster.count();
+        }
+        self.metrics.text()
+    }
+}
+
+/// The plan in numbers.
+pub(super) fn count_plan(metrics: &Metrics, plan: Option<&NodePlan>) {
+    #[allow(clippy::cast_precision_loss, reason = "nobody has 2^53 pods")]
+    let set = |name, labels: &[&str], count: usize| metrics.set(name, labels, count as f64);
+    let held = |plan: &NodePlan| {
+        let holds = |binding: &String| {
+            plan.bindings.get(binding).is_some_and(|b| b.rules.values().any(|v| *v == Verdict::Held))
+        };
+        plan.clients.values().filter(|client| holds(&client.binding)).count()
+    };
+    let usable = |plan: &NodePlan| plan.gateways.values().filter(|gateway| gateway.takes_new_flows).count();
+    set("egret_datapath_clients", &[], plan.map_or(0, |plan| plan.clients.len()));
+    set("egret_datapath_bindings", &[], plan.map_or(0, |plan| plan.bindings.len()));
+    set("egret_datapath_held_clients", &[], plan.map_or(0, held));
+    set("egret_datapath_gateways", &["usable"], plan.map_or(0, usable));
+    set("egret_datapath_gateways", &["draining"], plan.map_or(0, |plan| plan.gateways.len() - usable(plan)));
+}
+
+/// What this node tells of its gateways, and the leases that they have; each with its block, if its pool is known.
+pub(super) fn count_gateways(
+    metrics: &Metrics,
+    states: impl Iterator<Item = EndpointState>,
+    leases: &BTreeMap<String, (usize, usize)>,
+) {
+    let mut counts =
+        [EndpointState::Starting, EndpointState::Ready, EndpointState::Draining, EndpointState::Failed]
+            .map(|state| (state, 0.0));
+    for state in states {
+        counts.iter_mut().filter(|(known, _)| *known == state).for_each(|(_, count)| *count += 1.0);
+    }
+    for (state, count) in counts {
+        metrics.set("egret_datapath_local_gateways", &[state.word()], count);
+    }
+    #[allow(clippy::cast_precision_loss, reason = "nobody has 2^53 leases")]
+    let rows = |of: fn(&(usize, usize)) -> usize| {
+        let row = move |(pool, counts): (&String, &(usize, usize))| (vec![pool.clone()], of(counts) as f64);
+        leases.iter().map(row).collect::<Vec<_>>()
+    };
+    for (name, rows) in [("egret_ipam_leases", rows(|c| c.0)), ("egret_ipam_blocks", rows(|c| c.1))] {
+        metrics.set_all(name, rows);
+    }
+}
+
+fn count_state(metrics: &Metrics, state: &AgentState) {
+    #[allow(clippy::cast_precision_loss, reason = "counts and Unix times are far below 2^53")]
+    let number = |count: u64| count as f64;
+    metrics.set_all("egret_build_info", [(vec![state.version.clone()], 1.0)]);
+    metrics.set("egret_agent_start_time_seconds", &[], number(state.started));
+    let health = format!("{:?}", state.health).to_lowercase();
+    metrics.set_all("egret_agent_health", [(vec![health], 1.0)]);
+    let mut problems: BTreeMap<&str, f64> = BTreeMap::new();
+    for problem in &state.problems {
+        *problems.entry(problem.reason.as_str()).or_default() += 1.0;
+    }
+    metrics.set_all(
+        "egret_agent_problems",
+        problems.into_iter().map(|(reason, n)| (vec![reason.to_owned()], n)),
+    );
+    for (kind, repairs) in &state.repairs {
+        metrics.set("egret_datapath_repairs_total", &[kind], number(repairs.objects));
+    }
+    let (flushes, unguarded) = (&state.ruleset_flushes, &state.unguarded);
+    metrics.set("egret_datapath_ruleset_flushes_total", &[], number(flushes.times));
+    metrics.set("egret_datapath_brakes_total", &[], number(unguarded.times));
+    metrics.set("egret_datapath_unruled_seconds_total", &[], number(flushes.total_micros) / 1e6);
+    metrics.set("egret_datapath_unguarded_seconds_total", &[], number(unguarded.total_micros) / 1e6);
+    metrics.set("egret_datapath_lost_flows_total", &[], number(crate::node::flows::lost()));
+}

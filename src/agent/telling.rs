@@ -1,0 +1,263 @@
+//! What is told about a node's pods, and when. Pure.
+//!
+//! In: what each pod does with its traffic, what its annotation says already, the time. Out: words: an annotation to write, an event to
+//! make. Never: more than a budget of them, however many pods there are and however often gateways change; what could not be said
+//! is said later, as it is then, or not at all if it is past.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::egress::explain::{GatewayRow, Verdict};
+use crate::egress::list::Row;
+use crate::egress::model::{PodName, Role};
+
+/// Events at once, and how long until there may be one more. A cluster of 500 nodes makes at most 100 a second for long.
+const EVENTS: Budget = Budget::new(20, Duration::from_secs(5));
+/// The same of annotations.
+const ANNOTATIONS: Budget = Budget::new(50, Duration::from_millis(200));
+/// Between two events of one pod.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Gateways that a sentence names.
+const NAMED: usize = 3;
+
+/// What a pod does with its traffic, as far as people are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Addresses that the outside may see.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Gateways in use, in words.
+    pub gateways: BTreeSet<String>,
+    /// The first destination that is held, and why.
+    pub held: Option<(String, String)>,
+    /// Selected, and started before Egret was in its node's network list: nothing holds it.
+    pub unwired: bool,
+}
+
+/// A pod that something is told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The pod.
+    pub pod: PodName,
+    /// Its UID: a pod of the same name that comes later is another one.
+    pub uid: String,
+    /// What it does; `None`: nothing that concerns us.
+    pub standing: Option<Standing>,
+    /// What its annotation says.
+    pub annotated: Option<String>,
+}
+
+/// Something to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// Write the annotation, or take it away.
+    Annotate {
+        /// The pod.
+        pod: PodName,
+        /// Its new value.
+        value: Option<String>,
+    },
+    /// Make an event.
+    Event {
+        /// The pod.
+        pod: PodName,
+        /// Its UID.
+        uid: String,
+        /// `Warning`, or `Normal`.
+        warning: bool,
+        /// One word.
+        reason: &'static str,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// What each selected pod does, by the rows that `egret list` prints. `wired`: pods that this node's plugin was called for.
+pub fn standings(rows: &[Row], wired: &BTreeSet<PodName>) -> BTreeMap<PodName, Standing> {
+    let mut all: BTreeMap<PodName, Standing> = BTreeMap::new();
+    // A pod without an address has no traffic yet.
+    for row in rows.iter().filter(|row| row.role == Role::Client && row.address.is_some()) {
+        let standing = all.entry(row.pod.clone()).or_default();
+        standing.unwired = !wired.contains(&row.pod);
+        match row.action {
+            Verdict::Direct => {}
+            Verdict::Gateway => {
+                for gateway in row.gateways.iter().filter(|gateway| gateway.usable) {
+                    standing.addresses.extend(gateway.egress_address);
+                    standing.gateways.insert(word(gateway));
+                }
+            }
+            Verdict::Held if standing.held.is_some() => {}
+            Verdict::Held => standing.held = Some((row.destination.to_string(), row.reason.clone())),
+        }
+    }
+    all
+}
+
+fn word(gateway: &GatewayRow) -> String {
+    match &gateway.pod {
+        Some(pod) => pod.to_string(),
+        None => format!("node {}", gateway.node),
+    }
+}
+
+impl Standing {
+    /// As the annotation has it: addresses, or `none` while everything is held.
+    fn annotation(&self) -> Option<String> {
+        if self.unwired {
+            return None;
+        }
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        match (addresses.is_empty(), &self.held) {
+            (false, _) => Some(addresses.join(",")),
+            (true, Some(_)) => Some("none".to_owned()),
+            (true, None) => None,
+        }
+    }
+
+    /// As an event: whether it is a warning, its reason, its sentence.
+    fn sentence(&self) -> Option<(bool, &'static str, String)> {
+        if self.unwired {
+            let message = "a rule selects this pod, but it was started without Egret and leaves with its node's address: delete it, \
+                           so that it starts again";
+            return Some((true, "EgressUnprotected", message.to_owned()));
+        }
+        if let Some((destination, why)) = &self.held {
+            return Some((true, "EgressHeld", format!("traffic to {destination} is held: {why}")));
+        }
+        if self.gateways.is_empty() {
+            return None;
+        }
+        let some = |all: Vec<String>| match all.len() {
+            0..=NAMED => all.join(", "),
+            more => format!("{} and {} more", all[..NAMED].join(", "), more - NAMED),
+        };
+        let addresses = some(self.addresses.iter().map(ToString::to_string).collect());
+        let gateways = some(self.gateways.iter().cloned().collect());
+        Some((false, "EgressGateway", format!("leaves with {addresses} through {gateways}")))
+    }
+}
+
+/// Remembers what was told.
+#[derive(Debug, Default)]
+pub struct Telling {
+    told: BTreeMap<String, Told>,
+    events: Spent,
+    annotations: Spent,
+}
+
+/// What was told of one pod, by its UID.
+#[derive(Debug)]
+struct Told {
+    /// The last sentence; `None`: an earlier agent may have said what is true now.
+    sentence: Option<String>,
+    at: Option<Duration>,
+}
+
+impl Telling {
+    /// What is to be said now; warnings come before what is well. Say it, and call [`Telling::failed`] if that did not work.
+    pub fn due(&mut self, now: Duration, subjects: &[Subject]) -> Vec<Word> {
+        let here: BTreeSet<&str> = subjects.iter().map(|subject| subject.uid.as_str()).collect();
+        self.told.retain(|uid, _| here.contains(uid.as_str()));
+        let mut words = Vec::new();
+        let mut events = Vec::new();
+        for subject in subjects {
+            let wanted = subject.standing.as_ref().and_then(Standing::annotation);
+            if let Some(event) = self.event(now, subject, wanted.as_ref()) {
+                events.push(event);
+            }
+            if wanted != subject.annotated && self.annotations.take(ANNOTATIONS, now) {
+                words.push(Word::Annotate { pod: subject.pod.clone(), value: wanted });
+            }
+        }
+        events.sort_by_key(|(warning, ..)| !warning);
+        for (warning, reason, message, subject) in events {
+            if !self.events.take(EVENTS, now) {
+                break;
+            }
+            let told = Told { sentence: Some(message.clone()), at: Some(now) };
+            self.told.insert(subject.uid.clone(), told);
+            let (pod, uid) = (subject.pod.clone(), subject.uid.clone());
+            words.push(Word::Event { pod, uid, warning, reason, message });
+        }
+        words
+    }
+
+    /// Whether something may be waiting for its time.
+    pub fn waits(&self, subjects: &[Subject]) -> bool {
+        subjects.iter().any(|subject| {
+            let standing = subject.standing.as_ref();
+            let sentence = standing.and_then(Standing::sentence).map(|(_, _, message)| message);
+            let told = self.told.get(&subject.uid).and_then(|told| told.sentence.as_ref());
+            standing.and_then(Standing::annotation) != subject.annotated
+                || (sentence.is_some() && sentence.as_ref() != told)
+        })
+    }
+
+    /// An event could not be made: it was not told.
+    pub fn failed(&mut self, uid: &str) {
+        self.told.remove(uid);
+    }
+
+    fn event<'a>(
+        &mut self,
+        now: Duration,
+        subject: &'a Subject,
+        annotation: Option<&String>,
+    ) -> Option<(bool, &'static str, String, &'a Subject)> {
+        let sentence = subject.standing.as_ref().and_then(Standing::sentence);
+        let Some((warning, reason, message)) = sentence else {
+            // Whoever is selected again is told again.
+            self.told.remove(&subject.uid);
+            return None;
+        };
+        let Some(told) = self.told.get(&subject.uid) else {
+            // An agent that starts anew finds on the pods what the one before has told.
+            if annotation.is_some() && annotation == subject.annotated.as_ref() {
+                self.told.insert(subject.uid.clone(), Told { sentence: Some(message), at: None });
+                return None;
+            }
+            return Some((warning, reason, message, subject));
+        };
+        let rested = told.at.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
+        (rested && told.sentence.as_ref() != Some(&message)).then_some((warning, reason, message, subject))
+    }
+}
+
+/// How much may be said: so many at once, and one more after each pause.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    most: u32,
+    each: Duration,
+}
+
+impl Budget {
+    const fn new(most: u32, each: Duration) -> Budget {
+        Budget { most, each }
+    }
+}
+
+/// What was spent of a budget.
+#[derive(Debug, Default)]
+struct Spent {
+    count: u32,
+    since: Duration,
+}
+
+impl Spent {
+    fn take(&mut self, budget: Budget, now: Duration) -> bool {
+        while self.count > 0 && now.saturating_sub(self.since) >= budget.each {
+            self.count -= 1;
+            self.since += budget.each;
+        }
+        if self.count == 0 {
+            self.since = now;
+        }
+        let may = self.count < budget.most;
+        self.count += u32::from(may);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Which cluster a command asks, if it asks one and not this node's own directory.
+//!
+//! In: `--kubeconfig`, `--context`, the environment, the name that we were called by. Out: an [`Access`], or what lies there. Never: a
+//! guess where a person said something: the more explicit word wins.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Common, Refused};
+use crate::api::{Reading, read_member};
+use crate::config::Config;
+use crate::egress::model::View;
+use crate::kube::foreign::served;
+use crate::kube::look::Looked;
+use crate::kube::{Access, ApiError, Client};
+use crate::node::memory::Memory;
+use crate::node::records::node_name;
+use crate::problem::Problem;
+use crate::store::objects::Objects;
+
+/// What kubectl calls a plugin's program.
+pub const PLUGIN: &str = "kubectl-egret";
+
+/// Which cluster.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterArgs {
+    /// Ask the cluster of this kubeconfig, not this node's directory
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
+    pub context: Option<String>,
+    /// Namespace that a name without one means; for `list`: only its pods
+    #[arg(short, long, value_name = "NAME", global = true, hide_short_help = true)]
+    pub namespace: Option<String>,
+}
+
+/// A cluster, and what lies in it now.
+pub struct Cluster {
+    /// Speaks to it.
+    pub client: Client,
+    /// What was seen.
+    pub looked: Looked,
+    /// The objects that were read.
+    pub objects: Objects,
+    /// The configuration: `--config`, else what its nodes go by.
+    pub config: Config,
+    /// What could not be seen.
+    pub problems: Vec<Problem>,
+}
+
+/// Whether we are `kubectl egret`.
+pub fn is_plugin() -> bool {
+    let called = std::env::args_os().next().unwrap_or_default();
+    Path::new(&called).file_name().is_some_and(|name| name == PLUGIN)
+}
+
+impl Common {
+    /// Whether a cluster is meant, by a flag or by the name that we were called by.
+    pub fn names_cluster(&self) -> bool {
+        self.cluster.kubeconfig.is_some() || self.cluster.context.is_some() || is_plugin()
+    }
+
+    /// How to reach the cluster that is meant; `None`: this node's directory is.
+    ///
+    /// # Errors
+    /// Two are meant, or the kubeconfig cannot be used.
+    pub fn access(&self) -> Result<Option<Access>, Refused> {
+        let context = self.cluster.context.as_deref();
+        if self.cluster.kubeconfig.is_some() && self.state.is_some() {
+            return Err(Refused::misused(
+                "--state is a directory and --kubeconfig a cluster: name one of them",
+            ));
+        }
+        if let Some(file) = &self.cluster.kubeconfig {
+            return Access::from_file(file, context).map(Some).map_err(|e| Refused::misused(e.to_string()));
+        }
+        if self.state.is_some() {
+            return Ok(None);
+        }
+        if self.names_cluster() {
+            return found(context)?.map(Some).ok_or_else(|| {
+                Refused::misused("there is no kubeconfig: name one with --kubeconfig, or set KUBECONFIG")
+            });
+        }
+        if self.config.is_some() || (std::env::var_os("KUBECONFIG").is_none() && self.lies_here()) {
+            return Ok(None);
+        }
+        found(context)
+    }
+
+    /// Whether this machine is a node that keeps its objects in a directory.
+    fn lies_here(&self) -> bool {
+        let fresh = Config { node_name: self.node.clone(), ..Config::default() };
+        let remembered =
+            || node_name(&fresh).ok().and_then(|node| Memory::new(&fresh.run_dir, &node).config());
+        fresh.state_dir.join("objects").exists() || remembered().is_some()
+    }
+
+    /// The cluster that is meant, looked at; `None`: this node's directory is.
+    ///
+    /// # Errors
+    /// As [`Common::access`], or what decides cannot be seen.
+    pub fn cluster(&self) -> Result<Option<Cluster>, Refused> {
+        let Some(access) = self.access()? else { return Ok(None) };
+        let failed = |e: ApiError| Refused::failed(e.to_string());
+        let client = Client::new(access).map_err(failed)?;
+        let looked = Looked::at(&client).map_err(failed)?;
+        let config = match (&self.config, &looked.config) {
+            (Some(file), _) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
+            (None, Some(said)) => Config::from_json(said).map_err(|e| Refused::failed(e.to_string()))?,
+            (None, None) => Config::default(),
+        };
+        let readings = readings(&looked, &config);
+        let objects = Objects::of(readings).map_err(|e| Refused::failed(e.to_string()))?;
+        let unseen = looked.unseen.iter().map(|why| Problem::new("", "Unseen", why.clone()));
+        let mut problems: Vec<Problem> = unseen.collect();
+        problems.extend(objects.problems());
+        Ok(Some(Cluster { client, looked, objects, config, problems }))
+    }
+}
+
+impl Cluster {
+    /// The cluster, as decisions are made of it.
+    pub fn view(&self) -> View {
+        let mut view = self.objects.view(&self.config, self.looked.mirror.endpoints());
+        let nodes = self.looked.mirror.nodes();
+        view.interfaces =
+            nodes.into_iter().filter_map(|(name, said)| Some((name, said.interfaces?))).collect();
+        view
+    }
+}
+
+/// What the objects say; of foreign ones, what a node's agent makes of them.
+pub(super) fn readings(looked: &Looked, config: &Config) -> Vec<(String, Reading)> {
+    let mut all = looked.mirror.readings();
+    for object in served(&looked.mirror, &config.adopt).into_iter().flat_map(|(_, objects)| objects) {
+        let word = |part: &serde_json::Value, key: &str| part[key].as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (word(&object, "apiVersion"), word(&object, "kind"));
+        let file = format!("{kind} {}", word(&object["metadata"], "name"));
+        all.push((file.clone(), read_member(&file, &version, &kind, &object)));
+    }
+    all
+}
+
+/// A kubeconfig where kubectl would look for one: `KUBECONFIG`, the home directory, a pod's own credentials.
+fn found(context: Option<&str>) -> Result<Option<Access>, Refused> {
+    let unusable = |e: ApiError| Refused::misused(e.to_string());
+    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        // Of several files the first that has the context; each must be whole by itself.
+        let mut last = None;
+        for file in std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()) {
+            match Access::from_file(&file, context) {
+                Ok(access) => return Ok(Some(access)),
+                Err(error) => last = Some(error),
+            }
+        }
+        return last.map_or(Ok(None), |error| Err(unusable(error)));
+    }
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    match home.filter(|file| file.exists()) {
+        Some(file) => Access::from_file(&file, context).map(Some).map_err(unusable),
+        None if context.is_some() => Ok(None),
+        None => Access::in_cluster().map_err(unusable),
+    }
+}

@@ -1,0 +1,65 @@
+//! `egret controller`: keeps status, leases and taints of a cluster true until it is told to end.
+//!
+//! In: the common flags, and its own. Out: an exit status; log lines on standard error. Never: needs root, or prints on standard output.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::Common;
+use crate::config::Config;
+use crate::controller::{Settings, run};
+use crate::kube::Access;
+use crate::node::records::node_name;
+
+/// Flags of the controller.
+#[derive(Debug, Clone, Args)]
+pub struct ControllerArgs {
+    /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// The cluster of this kubeconfig [default: the pod's own]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+    /// Whether nodes whose agent is away get the taint egret.dev/agent-away:NoSchedule
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    taint: bool,
+    /// Seconds without a sign of life after which an agent is away; it gives one every 10
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    silence: u32,
+    /// Seconds that a node or a workload must be gone before its leases are freed
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    reclaim_after: u32,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A sentence: no cluster, or one that cannot be spoken to.
+pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), String> {
+    crate::log::to_stderr(&args.log);
+    // Not what a plugin on this machine was last called with: the controller belongs to no node.
+    let config = match &common.config {
+        Some(file) => Config::from_file(file).map_err(|e| e.to_string())?,
+        None => Config::default(),
+    };
+    let found = match &args.kubeconfig {
+        Some(file) => Access::from_file(file, args.context.as_deref()).map(Some),
+        None => Access::in_cluster(),
+    };
+    let access = found.map_err(|e| e.to_string())?.ok_or(
+        "there is no cluster: name one with --kubeconfig, or run in a pod with a service account (deploy/controller-rbac.yaml)",
+    )?;
+    let settings = Settings {
+        taint: args.taint,
+        silence: Duration::from_secs(args.silence.into()),
+        reclaim_after: Duration::from_secs(args.reclaim_after.into()),
+    };
+    let name = node_name(&Config::default()).map_err(|e| e.to_string())?;
+    run::run(access, config, settings, &name)?;
+    Ok((String::new(), true))
+}

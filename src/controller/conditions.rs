@@ -1,0 +1,107 @@
+//! Conditions and status, written only when they say something new. Pure.
+//!
+//! In: what an object's status is, what it should say, the time. Out: the status to write, or nothing. Never: takes away a condition
+//! of a type that it does not know; another program wrote it.
+
+use serde_json::{Map, Value, json};
+
+/// What is true of an object now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// `Accepted`, `Ready`, `Protected` and the like.
+    pub kind: &'static str,
+    /// The answer.
+    pub holds: bool,
+    /// One word.
+    pub reason: String,
+    /// A sentence, with the next step where there is one.
+    pub message: String,
+}
+
+impl Condition {
+    /// True, because.
+    pub fn yes(kind: &'static str, reason: &str, message: impl Into<String>) -> Condition {
+        Condition { kind, holds: true, reason: word(reason), message: sentence(message.into()) }
+    }
+
+    /// False, because.
+    pub fn no(kind: &'static str, reason: &str, message: impl Into<String>) -> Condition {
+        Condition { kind, holds: false, reason: word(reason), message: sentence(message.into()) }
+    }
+}
+
+/// The longest message that a definition takes.
+const LONGEST: usize = 1024;
+
+fn sentence(text: String) -> String {
+    if text.chars().count() <= LONGEST {
+        text
+    } else {
+        text.chars().take(LONGEST - 1).chain(['…']).collect()
+    }
+}
+
+/// A reason is a word, never empty.
+fn word(reason: &str) -> String {
+    if reason.is_empty() { "Unknown".to_owned() } else { reason.to_owned() }
+}
+
+/// The status to write over `was`, if it says anything else: `fields`, and these conditions about this generation. A condition's
+/// `lastTransitionTime` is `now` only if the answer is another one.
+pub fn status(
+    was: &Value,
+    generation: u64,
+    fields: Map<String, Value>,
+    conditions: &[Condition],
+    now: &str,
+) -> Option<Value> {
+    let before = was["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut next = json!({"observedGeneration": generation});
+    if let Value::Object(next) = &mut next {
+        next.extend(fields);
+    }
+    let own = conditions.iter().map(|condition| {
+        let known = before.iter().find(|old| old["type"] == condition.kind);
+        let answer = if condition.holds { "True" } else { "False" };
+        let since = known
+            .filter(|old| old["status"] == answer)
+            .and_then(|old| old["lastTransitionTime"].as_str())
+            .unwrap_or(now);
+        json!({
+            "type": condition.kind, "status": answer, "reason": condition.reason, "message": condition.message,
+            "lastTransitionTime": since, "observedGeneration": generation,
+        })
+    });
+    let foreign = before.iter().filter(|old| !conditions.iter().any(|own| old["type"] == own.kind));
+    next["conditions"] = own.chain(foreign.cloned()).collect();
+    (next != *was).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(leased: u64) -> Map<String, Value> {
+        json!({"leased": leased}).as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_status_that_says_it_already_is_not_written_and_time_moves_only_with_the_answer() {
+        let ready = [Condition::yes("Ready", "InUse", "")];
+        let first = status(&Value::Null, 1, fields(1), &ready, "t1").unwrap();
+        assert_eq!(status(&first, 1, fields(1), &ready, "t2"), None);
+        let second = status(&first, 2, fields(2), &[Condition::yes("Ready", "Full", "x")], "t2").unwrap();
+        assert_eq!(second["conditions"][0]["lastTransitionTime"], "t1");
+        assert_eq!(second["conditions"][0]["observedGeneration"], 2);
+        let third = status(&second, 2, fields(2), &[Condition::no("Ready", "Disabled", "")], "t3").unwrap();
+        assert_eq!(third["conditions"][0]["lastTransitionTime"], "t3");
+    }
+
+    #[test]
+    fn somebody_elses_condition_stays() {
+        let was = json!({"conditions": [{"type": "Audited", "status": "True"}]});
+        let next = status(&was, 1, fields(0), &[Condition::yes("Ready", "InUse", "")], "t").unwrap();
+        assert_eq!(next["conditions"].as_array().unwrap().len(), 2);
+        assert_eq!(next["conditions"][1]["type"], "Audited");
+    }
+}

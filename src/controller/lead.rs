@@ -1,0 +1,188 @@
+//! Holds the Lease: a thread that renews it, and says whether this process is the one at work.
+//!
+//! In: a client. Out: [`Leading::is_ours`], asked before every write. The Lease is a courtesy and not a lock: every write of the
+//! controller names the version that it was decided on, so two that work for a moment disturb each other, never the cluster.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::election::{Election, Next, RENEW, RETRY};
+use crate::kube::lease::{self, Found};
+use crate::kube::{ApiError, Client};
+
+/// What the controllers' Lease is called.
+pub const LEASE: &str = "egret-controller";
+/// How often the thread looks whether it shall end.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Whether this process is at work.
+#[derive(Debug)]
+pub struct Leading {
+    clock: Instant,
+    until: Mutex<Option<Duration>>,
+    /// When the server was last known to answer, and since when it has answered without a long pause.
+    answers: Mutex<Answers>,
+    ends: AtomicBool,
+}
+
+/// How the server has answered so far, by our own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answers {
+    last: Duration,
+    since: Duration,
+}
+
+impl Leading {
+    /// Whether it may write now.
+    pub fn is_ours(&self) -> bool {
+        let until = *self.until();
+        until.is_some_and(|until| self.clock.elapsed() < until)
+    }
+
+    /// Since when the server answers without pause, by the clock of this process. Whoever counts silence counts from there: while
+    /// nobody can be heard, nobody is away.
+    pub fn hears_since(&self) -> Duration {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).since
+    }
+
+    /// Time since the process began to watch the clock.
+    pub fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    fn until(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.elapsed();
+        if now > answers.last + 2 * RENEW {
+            answers.since = now;
+        }
+        answers.last = now;
+    }
+}
+
+/// The thread, until it is told to end.
+#[derive(Debug)]
+pub struct Lead {
+    leading: Arc<Leading>,
+    thread: JoinHandle<()>,
+}
+
+impl Lead {
+    /// Begins to try. `bell` rings when it wins or loses.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(client: Arc<Client>, name: &str, bell: SyncSender<()>) -> std::io::Result<Lead> {
+        let clock = Instant::now();
+        let answers = Answers { last: Duration::ZERO, since: Duration::ZERO };
+        let (until, answers) = (Mutex::default(), Mutex::new(answers));
+        let leading = Arc::new(Leading { clock, until, answers, ends: AtomicBool::new(false) });
+        let me = identity(name);
+        tracing::info!(me, "the controller begins");
+        let trying = Trying { client, leading: leading.clone(), bell, election: Election::new(me) };
+        let thread = thread::Builder::new().name("lead".to_owned()).spawn(move || trying.run())?;
+        Ok(Lead { leading, thread })
+    }
+
+    /// What others ask.
+    pub fn leading(&self) -> Arc<Leading> {
+        self.leading.clone()
+    }
+
+    /// Gives the Lease back, so that another begins within a second.
+    pub fn end(self) {
+        *self.leading.until() = None;
+        self.leading.ends.store(true, Ordering::Release);
+        let _ = self.thread.join();
+    }
+}
+
+struct Trying {
+    client: Arc<Client>,
+    leading: Arc<Leading>,
+    bell: SyncSender<()>,
+    election: Election,
+}
+
+impl Trying {
+    fn run(mut self) {
+        let mut trouble = String::new();
+        loop {
+            let led = self.leading.is_ours();
+            match self.turn() {
+                Ok(()) => trouble.clear(),
+                // Somebody else was faster: look again.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => {
+                    let why = error.to_string();
+                    if trouble != why {
+                        tracing::warn!(why, "the controllers' Lease cannot be had; tried again");
+                        trouble = why;
+                    }
+                }
+            }
+            let leads = self.leading.is_ours();
+            if led != leads {
+                tracing::info!(leads, "whether this controller is at work has changed");
+                let _ = self.bell.try_send(());
+            }
+            let pause = if leads { RENEW } else { RETRY };
+            let begun = Instant::now();
+            while begun.elapsed() < pause {
+                if self.leading.ends.load(Ordering::Acquire) {
+                    return self.release();
+                }
+                thread::sleep(TICK);
+            }
+        }
+    }
+
+    /// Looks at the Lease once, and does what is to be done about it.
+    fn turn(&mut self) -> Result<(), ApiError> {
+        let begun = self.leading.now();
+        let found = lease::read(&self.client, LEASE)?;
+        self.leading.answered();
+        let spec = found.as_ref().map(|found| &found.spec);
+        match self.election.next(spec, self.leading.now(), &wall()) {
+            Next::Wait => self.election.lost(),
+            Next::Write(spec) => {
+                let seen = found.as_ref().map(|found| found.version.as_str());
+                lease::write(&self.client, LEASE, &spec, seen)?;
+                self.election.won(begun);
+            }
+        }
+        *self.leading.until() = self.election.leads_until();
+        Ok(())
+    }
+
+    fn release(&self) {
+        let released = || -> Result<(), ApiError> {
+            let Some(Found { spec, version }) = lease::read(&self.client, LEASE)? else { return Ok(()) };
+            let Some(spec) = self.election.released(&spec, &wall()) else { return Ok(()) };
+            lease::write(&self.client, LEASE, &spec, Some(&version)).map(drop)
+        };
+        match released() {
+            Ok(()) => tracing::info!("the controller ends; another may begin"),
+            Err(error) => tracing::warn!(%error, "the Lease could not be given back; it ends by itself"),
+        }
+    }
+}
+
+/// A name that no other process has, also not the next of the same pod.
+fn identity(name: &str) -> String {
+    let chance = RandomState::new().hash_one(std::process::id());
+    format!("{name}_{chance:016x}")
+}
+
+/// The time of day, for people who read the Lease.
+fn wall() -> String {
+    lease::micro_time(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}

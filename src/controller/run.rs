@@ -1,0 +1,207 @@
+//! The controller's loop: hear, and if this one leads, write what is not as it should be.
+//!
+//! In: access to a cluster, settings. Out: nothing, until it is told to end. Never: decides; what is to be done comes from the pure
+//! parts as a value, and is done one by one, each asking first whether this process still leads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::act::{self, ActError};
+use super::agents::Agents;
+use super::lead::{Lead, Leading};
+use super::reclaim::{Patience, remnants};
+use super::world::World;
+use super::{Settings, status, taints};
+use crate::config::Config;
+use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
+
+/// How often it is asked whether to end, at least.
+const LOOK: Duration = Duration::from_millis(200);
+/// Between two looks at everything: a burst of changes is one.
+const GAP: Duration = Duration::from_millis(500);
+/// At most so long until everything is looked at again: addresses cool down without anybody saying so.
+const REGULARLY: Duration = Duration::from_secs(30);
+/// Pause after something could not be done.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT; then another takes over at once. `name`: of this process, for people who read the Lease.
+///
+/// # Errors
+/// Credentials that cannot be used, or no threads.
+pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Result<(), String> {
+    let signals = signals()?;
+    let client = Arc::new(Client::new(access).map_err(|e| e.to_string())?);
+    let no_thread = |e: std::io::Error| format!("no thread can be started: {e}");
+    let adopted = |kind| foreign::of(kind).is_some_and(|project| config.adopt.contains(&project));
+    let following = Following::with(&client, Reach::Cluster, adopted).map_err(no_thread)?;
+    let lead = Lead::start(client.clone(), name, following.bell()).map_err(no_thread)?;
+    let mut run = Run {
+        client,
+        following,
+        leading: lead.leading(),
+        config,
+        settings,
+        agents: Agents::new(settings.silence),
+        patience: Patience::default(),
+        seen: None,
+        next: Duration::ZERO,
+        due: Duration::ZERO,
+        trouble: BTreeMap::new(),
+    };
+    while signals.read_signal().map_err(|e| format!("signals cannot be read: {e}"))?.is_none() {
+        run.turn();
+    }
+    lead.end();
+    Ok(())
+}
+
+fn signals() -> Result<SignalFd, String> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block().map_err(|e| format!("signals cannot be blocked: {e}"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|e| format!("signals cannot be read: {e}"))
+}
+
+struct Run {
+    client: Arc<Client>,
+    following: Following,
+    leading: Arc<Leading>,
+    config: Config,
+    settings: Settings,
+    agents: Agents,
+    patience: Patience,
+    /// Generations of all kinds at the last look; `None`: everything is to be looked at.
+    seen: Option<Vec<u64>>,
+    /// Not before.
+    next: Duration,
+    /// Whatever was heard, at this time.
+    due: Duration,
+    /// What could not be done, so that it is said once.
+    trouble: BTreeMap<String, String>,
+}
+
+impl Run {
+    fn turn(&mut self) {
+        self.following.changed(LOOK);
+        let now = self.leading.now();
+        // Also by who does not lead: who takes over knows who was silent.
+        self.hear(now);
+        if !self.leading.is_ours() {
+            self.seen = None;
+            return;
+        }
+        let generations = self.generations();
+        let new = self.seen.as_ref() != Some(&generations);
+        if now < self.next || !(new || now >= self.due) || !self.following.mirror().is_synced() {
+            return;
+        }
+        self.next = now + GAP;
+        self.seen = Some(generations);
+        let well = self.look(now);
+        let hears_since = self.leading.hears_since();
+        let agents = self.agents.due(now, hears_since);
+        let leases = self.patience.due(now, self.settings.reclaim_after);
+        let regularly = now + if well { REGULARLY } else { RETRY };
+        self.due = [agents, leases].into_iter().flatten().fold(regularly, Duration::min);
+    }
+
+    fn hear(&mut self, now: Duration) {
+        let mirror = self.following.mirror();
+        let beats = mirror.objects(Watched::Beats).filter_map(|(name, object)| {
+            let (_, name) = name.split_once('/').unwrap_or(("", name));
+            Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
+        });
+        self.agents.hear(beats, now);
+    }
+
+    /// What a look depends on: signs of life do not count, only their absence does.
+    fn generations(&self) -> Vec<u64> {
+        let mirror = self.following.mirror();
+        let kinds = Watched::CLUSTER.into_iter().filter(|kind| *kind != Watched::Beats);
+        kinds.map(|kind| mirror.generation(kind)).collect()
+    }
+
+    /// Looks at everything once, and does what is to be done. Says whether all of it was.
+    fn look(&mut self, now: Duration) -> bool {
+        let hears_since = self.leading.hears_since();
+        let world = {
+            let mirror = self.following.mirror();
+            World::of(&mirror, &self.config, |node| self.agents.of(node, now, hears_since))
+        };
+        let world = match world {
+            Ok(world) => world,
+            Err(error) => return self.done::<()>("the objects", Err(error)),
+        };
+        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut well = true;
+        for write in status::writes(&world, clock, &lease::time(clock)) {
+            let what = format!("the status of {} {}", write.kind.typed().1, write.name);
+            let client = self.client.clone();
+            well &= self.act(&what, Some(write.kind), || act::write(&client, &write));
+        }
+        for (node, agent) in &world.agents {
+            let taints = world.taints.get(node).unwrap_or(&serde_json::Value::Null);
+            if taints::wanted(taints, *agent, self.settings.taint).is_some() {
+                let (client, on) = (self.client.clone(), self.settings.taint);
+                tracing::info!(node, ?agent, "its taint changes");
+                let what = format!("the taint of node {node}");
+                well &= self.act(&what, Some(Watched::Nodes), || act::taint(&client, node, *agent, on));
+            }
+        }
+        let ripe = self.patience.ripe(remnants(&world), now, hears_since, self.settings.reclaim_after);
+        for remnant in ripe {
+            let client = self.client.clone();
+            well &= self.act(&format!("what is left of {remnant}"), None, || {
+                let freed = act::reclaim(&client, &remnant, clock)?;
+                let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
+                tracing::info!(%remnant, ?freed, "what was left of it is freed");
+                Ok(None)
+            });
+        }
+        well
+    }
+
+    /// Does one thing, if this process still leads. What was written is known before the watch tells it.
+    fn act(
+        &mut self,
+        what: &str,
+        kind: Option<Watched>,
+        deed: impl FnOnce() -> Result<Option<serde_json::Value>, ActError>,
+    ) -> bool {
+        if !self.leading.is_ours() {
+            return false;
+        }
+        match deed() {
+            Ok(object) => {
+                if let (Some(kind), Some(object)) = (kind, object) {
+                    self.following.mirror().learn(kind, &object);
+                }
+                self.done(what, Ok(()))
+            }
+            Err(error) if error.is_conflict() => false,
+            Err(error) => self.done::<()>(what, Err(error.to_string())),
+        }
+    }
+
+    fn done<T>(&mut self, what: &str, outcome: Result<T, String>) -> bool {
+        match outcome {
+            Ok(_) => {
+                self.trouble.remove(what);
+                true
+            }
+            Err(why) => {
+                if self.trouble.get(what) != Some(&why) {
+                    tracing::warn!(what, why, "could not be written; tried again");
+                    self.trouble.insert(what.to_owned(), why);
+                }
+                false
+            }
+        }
+    }
+}

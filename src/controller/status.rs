@@ -1,0 +1,212 @@
+//! The status of every object of ours as it should be, written where it is not. Pure.
+//!
+//! In: the world, the time. Out: writes, one per object whose status says something else. Done twice, the second has none.
+
+use serde_json::{Map, Value, json};
+
+use super::agents::Agent;
+use super::conditions::{Condition, status};
+use super::ranges;
+use super::tally::{Tallies, Tally, Unserved, tally};
+use super::world::{World, Written};
+use crate::egress::model::Pool;
+use crate::ipam::Summary;
+use crate::kube::Watched;
+use crate::problem::Problem;
+
+/// A status that is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// The object's kind.
+    pub kind: Watched,
+    /// Its name.
+    pub name: String,
+    /// The whole status.
+    pub status: Value,
+}
+
+/// How many pods are named; `unprotected` counts them all.
+const NAMED: usize = 100;
+
+/// Everything that is to be written. `now` in Unix seconds; `time` is the same as a text.
+pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
+    let tallies = tally(world);
+    let mut all = Vec::new();
+    let mut put = |kind: Watched, name: &str, of: &Written, said: (Map<String, Value>, Vec<Condition>)| {
+        let status = status(&of.status, of.generation, said.0, &said.1, time);
+        all.extend(status.map(|status| Write { kind, name: name.to_owned(), status }));
+    };
+    for pool in &world.pools {
+        put(Watched::Pools, &pool.name, pool, of_pool(world, &tallies, &pool.name, now));
+    }
+    for policy in &world.policies {
+        put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, &policy.name));
+    }
+    let outside = ranges::outside(world);
+    for range in &world.ranges {
+        let object = format!("EgressRange {}", range.name);
+        let accepted = match world.view.broken.contains(&object) {
+            true => refused(world, &object).swap_remove(0),
+            false => accepted(world, &object),
+        };
+        let conditions = vec![accepted, ranges::anywhere(&outside)];
+        put(Watched::Ranges, &range.name, range, (Map::new(), conditions));
+    }
+    for (name, node) in &world.nodes {
+        let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
+        put(Watched::NodeRecords, name, node, (Map::new(), conditions));
+    }
+    all
+}
+
+type Said = (Map<String, Value>, Vec<Condition>);
+
+fn of_pool(world: &World, tallies: &Tallies, name: &str, now: u64) -> Said {
+    let nothing = Tally::default();
+    let tally = tallies.pools.get(name).unwrap_or(&nothing);
+    let Some(pool) = world.view.pools.get(name) else {
+        return (Map::new(), refused(world, &format!("EgressPool {name}")));
+    };
+    let blocks = world.blocks.iter().filter(|block| block.pool == name);
+    let fill = Summary::of(blocks, []).fill(pool.cidr, now, pool.cooldown_seconds);
+    let mut fields = fields(json!({
+        "size": fill.size.to_string(),
+        "free": fill.free().to_string(),
+        "leased": fill.leased,
+        "cooling": fill.cooling,
+        "reserved": fill.reserved,
+        "clients": tally.pods.len(),
+    }));
+    fields.extend(unprotected(tally));
+    let conditions = vec![
+        accepted(world, &format!("EgressPool {name}")),
+        pool_ready(pool, fill.leased, fill.free()),
+        protected(tally),
+    ];
+    (fields, conditions)
+}
+
+fn pool_ready(pool: &Pool, leased: u64, free: u128) -> Condition {
+    if pool.disabled {
+        let says =
+            "it gives no new leases; gateways that have one keep it. Remove spec.disabled to use it again";
+        return Condition::no("Ready", "Disabled", says);
+    }
+    match (leased, free) {
+        // A pool with as many addresses as gateways is as it should be.
+        (_, 0) => Condition::yes(
+            "Ready",
+            "Full",
+            "every address is leased, cooling or reserved; the next gateway finds none",
+        ),
+        (0, _) => Condition::yes("Ready", "Unused", "no gateway has an address of it"),
+        _ => Condition::yes("Ready", "InUse", "gateways have addresses of it"),
+    }
+}
+
+fn of_policy(world: &World, tallies: &Tallies, name: &str) -> Said {
+    let nothing = Tally::default();
+    let tally = tallies.policies.get(name).unwrap_or(&nothing);
+    let object = format!("EgressGatewayPolicy {name}");
+    let mut fields = fields(json!({"pods": tally.pods.len(), "held": tally.held.len()}));
+    fields.extend(unprotected(tally));
+    let accepted = match world.view.policies.get(name) {
+        None => return (fields, refused(world, &object)),
+        Some(policy) => match policy.unfit.first() {
+            Some(problem) => Condition::no("Accepted", &problem.reason, placed(problem)),
+            None => accepted(world, &object),
+        },
+    };
+    let ready = if !accepted.holds {
+        Condition { kind: "Ready", ..accepted.clone() }
+    } else if let Some(pod) = tally.held.first() {
+        let many = if tally.held.len() == 1 {
+            String::new()
+        } else {
+            format!(" and {} others", tally.held.len() - 1)
+        };
+        Condition::no(
+            "Ready",
+            "NoGateway",
+            format!("{pod}{many} reach nothing that it decides: {}", tally.why_held),
+        )
+    } else if tally.pods.is_empty() {
+        Condition::yes("Ready", "Unused", "no pod follows it: none is selected by it or names it")
+    } else {
+        Condition::yes("Ready", "InUse", "every pod that follows it has a gateway where it names one")
+    };
+    (fields, vec![accepted, ready, protected(tally)])
+}
+
+/// Read, and in force; what is odd about it all the same is said.
+fn accepted(world: &World, object: &str) -> Condition {
+    match world.problems.iter().find(|problem| problem.object == object) {
+        Some(problem) => Condition::yes("Accepted", &problem.reason, placed(problem)),
+        None => Condition::yes("Accepted", "Read", "it is read and in force"),
+    }
+}
+
+/// Not in force, because.
+fn refused(world: &World, object: &str) -> Vec<Condition> {
+    let of = world.problems.iter().find(|problem| problem.object == object);
+    let (reason, message) = match of {
+        Some(problem) => (problem.reason.as_str(), placed(problem)),
+        None => ("Unread", "it cannot be read; `egret lint` says why".to_owned()),
+    };
+    vec![Condition::no("Accepted", reason, message.as_str()), Condition::no("Ready", reason, message)]
+}
+
+fn placed(problem: &Problem) -> String {
+    if problem.field.is_empty() {
+        problem.message.clone()
+    } else {
+        format!("{}: {}", problem.field, problem.message)
+    }
+}
+
+fn unprotected(tally: &Tally) -> Map<String, Value> {
+    let names: Vec<String> = tally.unserved.keys().take(NAMED).map(ToString::to_string).collect();
+    fields(json!({"unprotected": tally.unserved.len(), "unprotectedPods": names}))
+}
+
+fn protected(tally: &Tally) -> Condition {
+    let Some((pod, why)) = tally.unserved.iter().next() else {
+        return Condition::yes("Protected", "Served", "an agent serves every pod that it concerns");
+    };
+    let (reason, says) = match why {
+        Unserved::AgentAway => (
+            "AgentAway",
+            "nothing was heard of its node's agent for 30 s: what is wired stays, what changes is not obeyed",
+        ),
+        Unserved::NoAgent => (
+            "NoAgent",
+            "its node never had an agent, so it leaves as the node does; let the DaemonSet run there, or keep such pods away",
+        ),
+        Unserved::Bypassed => (
+            "Bypassed",
+            "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
+        ),
+        Unserved::HostNetwork => (
+            "HostNetwork",
+            "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",
+        ),
+    };
+    Condition::no("Protected", reason, format!("pod {pod} is not served: {says}"))
+}
+
+fn agent_at_work(world: &World, node: &str) -> Condition {
+    match world.agents.get(node) {
+        None => Condition::no("AgentReady", "NodeGone", format!("there is no Node {node}")),
+        Some(Agent::Here) => Condition::yes("AgentReady", "Heard", "its agent gives signs of life"),
+        Some(Agent::Away) => {
+            Condition::no("AgentReady", "AgentAway", "nothing was heard of its agent for 30 s")
+        }
+        Some(Agent::Never) => {
+            Condition::no("AgentReady", "NoAgent", "its agent has given no sign of life yet")
+        }
+    }
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    if let Value::Object(fields) = value { fields } else { Map::new() }
+}

@@ -1,0 +1,335 @@
+//! Worlds as an API server tells them, and what the controller would write.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::agents::Agent;
+use super::reclaim::{Patience, Remnant, remnants};
+use super::status::{Write, writes};
+use super::world::World;
+use crate::config::Config;
+use crate::kube::{Mirror, Reach, Watched};
+
+/// A mirror of these objects (JSON, one per line), in which every kind was listed.
+fn mirror(objects: &[Value]) -> Mirror {
+    let mut mirror = Mirror::of(Reach::Cluster);
+    for kind in Watched::CLUSTER {
+        let of = objects.iter().filter(|object| object["kind"] == kind.typed().1);
+        mirror.listed(kind, &of.cloned().collect::<Vec<_>>());
+    }
+    assert!(mirror.is_synced());
+    mirror
+}
+
+fn world(mirror: &Mirror, away: &[&str]) -> World {
+    let agent = |node: &str| match node {
+        "never" | "gone" => Agent::Never,
+        node if away.contains(&node) => Agent::Away,
+        _ => Agent::Here,
+    };
+    World::of(mirror, &Config::default(), agent).unwrap()
+}
+
+fn object(kind: Watched, name: &str, spec: &Value) -> Value {
+    let (version, word) = kind.typed();
+    let (namespace, name) = name.split_once('/').map_or((Value::Null, name), |(ns, name)| (ns.into(), name));
+    let mut object = json!({"apiVersion": version, "kind": word, "metadata": {"name": name, "generation": 1}, "spec": spec});
+    if !namespace.is_null() {
+        object["metadata"]["namespace"] = namespace;
+    }
+    object
+}
+
+fn pod(name: &str, node: &str, labels: &Value) -> Value {
+    let mut pod = object(Watched::Pods, name, &json!({"nodeName": node}));
+    pod["metadata"]["uid"] = format!("uid-{name}").into();
+    pod["metadata"]["labels"] = labels.clone();
+    pod
+}
+
+fn node(name: &str, ip: &str) -> Value {
+    let mut node = object(Watched::Nodes, name, &json!({}));
+    node["status"] = json!({"addresses": [{"type": "InternalIP", "address": ip}]});
+    node
+}
+
+fn gateway(name: &str, node: &str, ip: &str) -> [Value; 2] {
+    let endpoint = json!({
+        "pod": format!("red/{name}"), "attachment": format!("net/{name}/eth0"), "node": node, "underlay": ["192.0.2.1"],
+        "vni": 5000, "mac": "02:67:0a:00:00:01", "addresses": [{"ip": ip, "pool": "p"}], "state": "ready", "generation": 1,
+    });
+    [
+        pod(&format!("red/{name}"), node, &json!({"role": "gw"})),
+        object(Watched::Endpoints, &format!("gw-{name}"), &endpoint),
+    ]
+}
+
+/// Two nodes, a pool of four addresses with one gateway, a policy that sends `app: cart` there, and two such pods.
+fn shop() -> Vec<Value> {
+    let mut all = vec![
+        object(Watched::Namespaces, "red", &Value::Null),
+        object(Watched::Namespaces, "shop", &Value::Null),
+        node("n1", "192.0.2.1"),
+        node("n2", "192.0.2.2"),
+        object(
+            Watched::Pools,
+            "p",
+            &json!({"cidr": "10.0.0.0/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}),
+        ),
+        object(
+            Watched::Policies,
+            "web",
+            &json!({
+                "selectors": [{"selector": "app == 'cart'"}],
+                "rules": [{"gateway": {"selector": "role == 'gw'", "namespaceSelector": "all()"}}],
+                "otherFamily": "Ignore",
+            }),
+        ),
+        object(Watched::Blocks, "p.v4-10-0-0-0-31", &block("10.0.0.0/31", "pod:uid-red/gw", "n1")),
+        object(Watched::NodeRecords, "node-7", &json!({"node": "n1", "number": 7, "wire": "192.0.2.1"})),
+        pod("shop/one", "n1", &json!({"app": "cart"})),
+        pod("shop/two", "n2", &json!({"app": "cart"})),
+        pod("shop/other", "n2", &json!({})),
+    ];
+    all.extend(gateway("gw", "n1", "10.0.0.0"));
+    all
+}
+
+fn block(cidr: &str, owner: &str, node: &str) -> Value {
+    let ip = cidr.split('/').next().unwrap();
+    let holder = json!({"network": "net", "container": "gw", "ifname": "eth0", "node": node});
+    json!({"pool": "p", "cidr": cidr, "affinity": node, "sequence": 1,
+        "allocations": {ip: {"owner": owner, "holder": holder, "sequence": 1, "since": 100}}})
+}
+
+/// The status of an object after the writes.
+fn said<'a>(writes: &'a [Write], name: &str) -> &'a Value {
+    &writes.iter().find(|write| write.name == name).unwrap_or_else(|| panic!("{name}: {writes:?}")).status
+}
+
+/// `TYPE=STATUS/REASON` of each condition.
+fn conditions(status: &Value) -> Vec<String> {
+    let word = |condition: &Value, key: &str| condition[key].as_str().unwrap().to_owned();
+    let all = status["conditions"].as_array().unwrap();
+    all.iter().map(|c| format!("{}={}/{}", word(c, "type"), word(c, "status"), word(c, "reason"))).collect()
+}
+
+#[test]
+fn a_pool_says_how_full_it_is_and_a_policy_how_many_follow_it() {
+    let all = writes(&world(&mirror(&shop()), &[]), 1000, "t");
+    let pool = said(&all, "p");
+    assert_eq!(
+        [&pool["size"], &pool["free"], &pool["leased"], &pool["clients"], &pool["unprotected"]],
+        [&json!("4"), &json!("3"), &json!(1), &json!(2), &json!(0)]
+    );
+    assert_eq!(conditions(pool), ["Accepted=True/Read", "Ready=True/InUse", "Protected=True/Served"]);
+    let policy = said(&all, "web");
+    assert_eq!(
+        (&policy["pods"], &policy["held"], &policy["observedGeneration"]),
+        (&json!(2), &json!(0), &json!(1))
+    );
+    assert_eq!(conditions(policy), ["Accepted=True/Read", "Ready=True/InUse", "Protected=True/Served"]);
+}
+
+#[test]
+fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_would_leave_by() {
+    let all = writes(&world(&mirror(&shop()), &["n2"]), 1000, "t");
+    for name in ["p", "web"] {
+        let status = said(&all, name);
+        assert_eq!(
+            (&status["unprotected"], &status["unprotectedPods"]),
+            (&json!(1), &json!(["shop/two"])),
+            "{name}"
+        );
+        assert_eq!(conditions(status)[2], "Protected=False/AgentAway");
+    }
+    assert_eq!(conditions(said(&all, "node-7"))[0], "AgentReady=True/Heard");
+    let mut objects = shop();
+    let mut host = pod("shop/host", "n1", &json!({"app": "cart"}));
+    host["spec"]["hostNetwork"] = true.into();
+    objects.push(host);
+    objects.push(pod("shop/three", "never", &json!({"app": "cart"})));
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/host", "shop/three"]));
+    assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/HostNetwork");
+    assert_eq!(said(&all, "p")["unprotectedPods"], json!(["shop/three"]));
+    let mut objects = shop();
+    let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+    beat["metadata"]["annotations"] = json!({"egret.dev/bypassed": "shop/one,shop/nobody"});
+    objects.push(beat);
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/one"]));
+    assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/Bypassed");
+}
+
+#[test]
+fn pods_that_have_ended_or_run_nowhere_yet_are_not_counted() {
+    let mut objects = shop();
+    objects.retain(|object| object["metadata"]["name"] != "one");
+    let mut ended = pod("shop/one", "n1", &json!({"app": "cart"}));
+    ended["status"] = json!({"phase": "Succeeded", "podIP": "10.244.0.9"});
+    let mut pending = pod("shop/pending", "n1", &json!({"app": "cart"}));
+    pending["spec"] = json!({});
+    objects.extend([ended, pending]);
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(said(&all, "web")["pods"], 1);
+}
+
+#[test]
+fn a_pod_is_held_only_in_a_family_that_it_has() {
+    let with = |ips: &Value| {
+        let mut objects = shop();
+        let mut pod = pod("shop/three", "n1", &json!({"app": "cart"}));
+        pod["status"] = json!({"podIPs": ips});
+        objects.push(pod);
+        let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+        said(&all, "web")["held"].clone()
+    };
+    assert_eq!(with(&json!([{"ip": "10.244.0.5"}])), 0);
+    assert_eq!(with(&json!([{"ip": "10.244.0.5"}, {"ip": "fd00:244::5"}])), 1, "the gateway has IPv4 only");
+}
+
+#[test]
+fn a_pod_with_an_address_in_no_range_is_named_with_the_knob_to_turn() {
+    let with = |ip: &str, cidrs: &str| {
+        let mut objects = shop();
+        let mut pod = pod("shop/three", "n1", &json!({}));
+        pod["status"] = json!({"podIPs": [{"ip": ip}]});
+        objects.push(pod);
+        let config = Config { cluster_cidrs: vec![cidrs.parse().unwrap()], ..Config::default() };
+        let world = World::of(&mirror(&objects), &config, |_| Agent::Here).unwrap();
+        let all = writes(&world, 1000, "t");
+        let node = said(&all, "node-7");
+        (conditions(node)[1].clone(), node["conditions"][1]["message"].as_str().unwrap().to_owned())
+    };
+    let (answer, message) = with("10.244.0.5", "10.245.0.0/16");
+    assert_eq!(answer, "AddressesInside=False/OutsideRanges");
+    assert!(
+        message.starts_with("pod shop/three has 10.244.0.5, which") && message.contains("`clusterCIDRs`"),
+        "{message}"
+    );
+    assert_eq!(with("10.244.0.5", "10.244.0.0/16").0, "AddressesInside=True/InRanges");
+    assert_eq!(with("fd00::5", "10.244.0.0/16").0, "AddressesInside=False/OutsideRanges");
+    assert_eq!(with("192.0.2.1", "10.244.0.0/16").0, "AddressesInside=True/InRanges", "the node's own");
+}
+
+#[test]
+fn what_is_not_obeyed_says_so_with_the_readers_reason() {
+    let mut objects = shop();
+    objects.retain(|object| object["kind"] != "EgressEndpoint");
+    objects.push(object(Watched::Pools, "q", &json!({"cidr": "10.0.0.0/31"})));
+    objects.push(object(Watched::Policies, "bad", &json!({"rules": [{"gateway": {"selector": "a = b"}}]})));
+    objects.push(object(Watched::Pools, "off", &json!({"cidr": "10.9.0.0/31", "disabled": true})));
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    assert_eq!(conditions(said(&all, "q")), ["Accepted=False/PoolOverlap", "Ready=False/PoolOverlap"]);
+    assert_eq!(conditions(said(&all, "off"))[1], "Ready=False/Disabled");
+    assert_eq!(
+        conditions(said(&all, "bad"))[..2],
+        ["Accepted=False/SelectorSyntax", "Ready=False/SelectorSyntax"]
+    );
+    let web = said(&all, "web");
+    assert_eq!((&web["held"], conditions(web)[1].as_str()), (&json!(2), "Ready=False/NoGateway"));
+    let message = web["conditions"][1]["message"].as_str().unwrap();
+    assert!(message.starts_with("shop/one and 1 others reach nothing that it decides: "), "{message}");
+}
+
+#[test]
+fn a_node_that_is_gone_leaves_leases_and_one_that_is_only_silent_does_not() {
+    let mut objects = shop();
+    objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &block("10.0.0.2/31", "pod:x", "gone")));
+    let silent = world(&mirror(&objects), &["n1", "n2"]);
+    assert_eq!(remnants(&silent).into_iter().collect::<Vec<_>>(), [Remnant::Node("gone".into())]);
+    // Its Node object was deleted, and its agent lives.
+    objects.push(object(Watched::Blocks, "p.v4-10-0-0-4-31", &block("10.0.0.4/31", "pod:y", "deleted")));
+    assert_eq!(remnants(&world(&mirror(&objects), &[])).len(), 1);
+}
+
+#[test]
+fn a_node_that_somebody_called_out_of_service_gives_its_leases_back_unless_its_agent_lives() {
+    let mut objects = shop();
+    objects.iter_mut().filter(|o| o["metadata"]["name"] == "n1").for_each(|node| {
+        node["spec"] =
+            json!({"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]});
+    });
+    assert_eq!(remnants(&world(&mirror(&objects), &[])).len(), 0);
+    let away = remnants(&world(&mirror(&objects), &["n1"]));
+    assert_eq!(away.into_iter().collect::<Vec<_>>(), [Remnant::OutOfService("n1".into())]);
+}
+
+#[test]
+fn what_is_reserved_goes_with_its_workload_or_when_that_is_scaled_below_it() {
+    let reserved = |owner: &str| {
+        let mut spec = block("10.0.0.2/31", owner, "n1");
+        spec["allocations"]["10.0.0.2"].as_object_mut().unwrap().remove("holder");
+        let mut objects = shop();
+        objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &spec));
+        objects.push(object(
+            Watched::StatefulSets,
+            "red/db",
+            &json!({"replicas": 2, "ordinals": {"start": 3}}),
+        ));
+        remnants(&world(&mirror(&objects), &[])).len()
+    };
+    for (owner, gone) in [
+        ("ordinal:red/db/3", 0),
+        ("ordinal:red/db/4", 0),
+        ("ordinal:red/db/5", 1),
+        ("ordinal:red/db/2", 1),
+        ("ordinal:red/lost/0", 1),
+        ("pod:uid-shop/one", 0),
+        ("pod:uid-of-nobody", 1),
+        ("slot:red/gw/0", 0),
+        ("something:else", 0),
+    ] {
+        assert_eq!(reserved(owner), gone, "{owner}");
+    }
+}
+
+#[test]
+fn nothing_is_freed_before_it_has_been_gone_for_long_enough_without_a_break() {
+    let at = std::time::Duration::from_secs;
+    let gone = || [Remnant::Node("n".into())].into();
+    let (mut patience, wait) = (Patience::default(), at(60));
+    assert!(patience.ripe(gone(), at(0), at(0), wait).is_empty());
+    assert_eq!(patience.due(at(0), wait), Some(at(60)));
+    assert!(patience.ripe([].into(), at(30), at(0), wait).is_empty(), "it was back for a moment");
+    assert!(patience.ripe(gone(), at(40), at(0), wait).is_empty());
+    assert!(patience.ripe(gone(), at(99), at(0), wait).is_empty());
+    assert_eq!(patience.ripe(gone(), at(100), at(0), wait).len(), 1);
+    assert!(patience.ripe(gone(), at(200), at(190), wait).is_empty(), "we could not hear in between");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Whatever the world, what was written is what would be written.
+    #[test]
+    fn done_twice_the_second_writes_nothing(
+        pods in prop::collection::vec((0usize..3, any::<bool>(), 0usize..4), 0..12),
+        away in prop::sample::subsequence(vec!["n1", "n2"], 0..=2),
+        gateways in 0usize..3,
+        disabled in any::<bool>(),
+    ) {
+        let mut objects = shop();
+        objects.retain(|object| gateways > 0 || object["kind"] != "EgressEndpoint");
+        for object in objects.iter_mut().filter(|o| o["kind"] == "EgressPool") {
+            object["spec"]["disabled"] = disabled.into();
+        }
+        for (n, (node, selected, phase)) in pods.into_iter().enumerate() {
+            let labels = if selected { json!({"app": "cart"}) } else { json!({}) };
+            let mut pod = pod(&format!("shop/p{n}"), ["n1", "n2", "never"][node], &labels);
+            let phase = ["Running", "Pending", "Failed", "Succeeded"][phase];
+            pod["status"] = json!({"phase": phase});
+            objects.push(pod);
+        }
+        let mut known = mirror(&objects);
+        let first = writes(&world(&known, &away), 1000, "first");
+        prop_assert_eq!(first.len(), 3);
+        prop_assert!(first.iter().all(|write| write.status["observedGeneration"] == 1));
+        for write in &first {
+            let mut now = known.object(write.kind, &write.name).cloned().unwrap();
+            now["status"] = write.status.clone();
+            known.is(write.kind, &now);
+        }
+        prop_assert_eq!(writes(&world(&known, &away), 1000, "second"), vec![]);
+    }
+}

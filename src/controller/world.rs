@@ -1,0 +1,168 @@
+//! Everything that the controller knows at one moment, as one value. Pure.
+//!
+//! In: the mirror, what was heard of agents. Out: the view that the resolver takes, the books, and our objects with the status that
+//! they have now. Never: asks anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+use super::agents::Agent;
+use crate::api;
+use crate::config::Config;
+use crate::egress::model::{PodName, View};
+use crate::ipam::Block;
+use crate::kube::lease::BYPASSED;
+use crate::kube::{Mirror, Watched, foreign};
+use crate::problem::Problem;
+use crate::store::objects::Objects;
+
+/// A moment.
+#[derive(Debug, Default)]
+pub struct World {
+    /// As resolvers take it. Pods that have ended are not in it.
+    pub view: View,
+    /// What is wrong within and between objects.
+    pub problems: Vec<Problem>,
+    /// Our pools as they are written.
+    pub pools: Vec<Written>,
+    /// Our policies as they are written.
+    pub policies: Vec<Written>,
+    /// Ranges as they are written.
+    pub ranges: Vec<Written>,
+    /// What nodes say of themselves, by object name.
+    pub nodes: Vec<(String, Written)>,
+    /// The books.
+    pub blocks: Vec<Block>,
+    /// Agents, by node; of every Node object.
+    pub agents: BTreeMap<String, Agent>,
+    /// The same of nodes that are named somewhere and have no Node object.
+    pub ghosts: BTreeMap<String, Agent>,
+    /// Pods whose node's agent says that their traffic passes it by.
+    pub bypassed: BTreeSet<PodName>,
+    /// Nodes with the taint `node.kubernetes.io/out-of-service`.
+    pub out_of_service: BTreeSet<String>,
+    /// `spec.taints` of nodes, by node.
+    pub taints: BTreeMap<String, Value>,
+    /// Ordinals that StatefulSets have, by `namespace/name`.
+    pub stateful_sets: BTreeMap<String, Range<u64>>,
+    /// UIDs of all pods, also those that have ended.
+    pub pod_uids: BTreeSet<String>,
+}
+
+/// An object of ours as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Its name.
+    pub name: String,
+    /// `metadata.generation`.
+    pub generation: u64,
+    /// Its status; null if it has none.
+    pub status: Value,
+}
+
+impl World {
+    /// Of all that the mirror has; `agent` says of a node whether one is at work there.
+    ///
+    /// # Errors
+    /// There are more objects than fit into memory's 4 GiB.
+    pub fn of(mirror: &Mirror, config: &Config, agent: impl Fn(&str) -> Agent) -> Result<World, String> {
+        let mut readings = mirror.readings();
+        for (file, objects) in foreign::served(mirror, &config.adopt) {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            readings.push((file.to_owned(), api::read(&format!("{file}.json"), list.to_string().as_bytes())));
+        }
+        let objects = Objects::of(readings).map_err(|e| e.to_string())?;
+        let mut view = objects.view(config, mirror.endpoints());
+        for (name, pod) in mirror.objects(Watched::Pods) {
+            if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+                && let Some((namespace, name)) = name.split_once('/')
+            {
+                view.pods.remove(&PodName::new(namespace, name));
+            }
+        }
+        for (name, said) in mirror.nodes() {
+            if let Some(node) = view.nodes.get_mut(&name) {
+                (node.number, node.wire) = (Some(said.number), Some(said.wire));
+            }
+            view.interfaces.extend(said.interfaces.map(|interfaces| (name, interfaces)));
+        }
+        let block = |(_, object): (&str, &Value)| serde_json::from_value(object["spec"].clone()).ok();
+        let blocks: Vec<Block> = mirror.objects(Watched::Blocks).filter_map(block).collect();
+        let named = blocks.iter().flat_map(|block| {
+            let holders = block.allocations.values().filter_map(|a| a.holder.as_ref());
+            holders.map(|holder| &holder.node).chain(&block.affinity)
+        });
+        let recorded = mirror.nodes();
+        let named = named.chain(recorded.keys()).chain(view.endpoints.iter().map(|e| &e.node));
+        let ghosts = named.filter(|node| mirror.object(Watched::Nodes, node).is_none());
+        let ghosts = ghosts.map(|node| (node.clone(), agent(node))).collect();
+        let written = |kind: Watched| mirror.objects(kind).map(|(name, object)| Written::of(name, object));
+        let record = |(name, object): (&str, &Value)| {
+            let node = object["spec"]["node"].as_str().unwrap_or_default();
+            (name.to_owned(), Written::of(node, object))
+        };
+        Ok(World {
+            agents: mirror.objects(Watched::Nodes).map(|(name, _)| (name.to_owned(), agent(name))).collect(),
+            out_of_service: taints(mirror)
+                .filter(|(_, taints)| is_out_of_service(taints))
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            taints: taints(mirror).map(|(name, taints)| (name.to_owned(), taints.clone())).collect(),
+            stateful_sets: mirror
+                .objects(Watched::StatefulSets)
+                .map(|(name, set)| (name.to_owned(), ordinals(set)))
+                .collect(),
+            pod_uids: mirror
+                .objects(Watched::Pods)
+                .filter_map(|(_, pod)| pod["metadata"]["uid"].as_str().map(str::to_owned))
+                .collect(),
+            ghosts,
+            bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| bypassed(beat)).collect(),
+            problems: objects.problems(),
+            pools: written(Watched::Pools).collect(),
+            policies: written(Watched::Policies).collect(),
+            ranges: written(Watched::Ranges).collect(),
+            nodes: mirror.objects(Watched::NodeRecords).map(record).collect(),
+            blocks,
+            view,
+        })
+    }
+
+    /// Whether an agent is at work on a node.
+    pub fn agent(&self, node: &str) -> Agent {
+        self.agents.get(node).copied().unwrap_or(Agent::Never)
+    }
+}
+
+impl Written {
+    fn of(name: &str, object: &Value) -> Written {
+        let generation = object["metadata"]["generation"].as_u64().unwrap_or_default();
+        Written { name: name.to_owned(), generation, status: object["status"].clone() }
+    }
+}
+
+fn taints(mirror: &Mirror) -> impl Iterator<Item = (&str, &Value)> {
+    mirror.objects(Watched::Nodes).map(|(name, node)| (name, &node["spec"]["taints"]))
+}
+
+/// Somebody says that the node is off, and that what ran there may run elsewhere.
+fn is_out_of_service(taints: &Value) -> bool {
+    let all = taints.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service")
+}
+
+/// The pods that an agent's sign of life names.
+fn bypassed(beat: &Value) -> impl Iterator<Item = PodName> {
+    let said = beat["metadata"]["annotations"][BYPASSED].as_str().unwrap_or_default();
+    said.split(',')
+        .filter_map(|pod| pod.split_once('/'))
+        .map(|(namespace, name)| PodName::new(namespace, name))
+}
+
+/// The numbers of a StatefulSet's pods.
+pub fn ordinals(set: &Value) -> Range<u64> {
+    let start = set["spec"]["ordinals"]["start"].as_u64().unwrap_or_default();
+    start..start.saturating_add(set["spec"]["replicas"].as_u64().unwrap_or(1))
+}

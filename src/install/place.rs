@@ -1,0 +1,350 @@
+//! The folders of a node that a container runtime reads: plugins and network lists.
+//!
+//! In: where they are. Out: files replaced in one piece, because a runtime reads them whenever they change; what was changed.
+//! Never: a file that its owner has written meanwhile, or one that is not JSON.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::list::{self, ListError, Shape};
+
+/// A list of ours, where the primary's stands alone and nothing can stand behind it. It sorts before anybody's.
+pub const WRAPPED: &str = "00-egret.conflist";
+
+/// Bytes that are compared at once.
+const PIECE: usize = 64 << 10;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Plugins: `/opt/cni/bin`.
+    pub bin: PathBuf,
+    /// Network lists: `/etc/cni/net.d`.
+    pub conf: PathBuf,
+    /// The primary's list, if it is not the first one.
+    pub list: Option<String>,
+}
+
+/// What was done to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Its path.
+    pub file: String,
+    /// `installed`, `entered`, `removed`, or `unchanged`.
+    pub what: &'static str,
+}
+
+/// Why a node is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// No primary has written its list yet.
+    #[error("there is no network list in {}: install the cluster's network first, or name its folder with --cni-conf", .0.display())]
+    NoList(PathBuf),
+    /// A file that is no list.
+    #[error("{} {why}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: ListError,
+    },
+    /// The kernel refused.
+    #[error("cannot {verb} {}: {source}", path.display())]
+    Io {
+        /// `read`, `write`, `remove`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its owner wrote it while we did: the next look sees what is there now.
+    #[error("{} was written by somebody else at the same moment; try again", .0.display())]
+    Raced(PathBuf),
+}
+
+/// Inode, size and times of a file.
+pub type Stamp = (u64, u64, i64, i64);
+
+fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    let path = path.to_owned();
+    move |source| InstallError::Io { verb, path, source }
+}
+
+impl Place {
+    /// The binary among the plugins, by its own name.
+    pub fn binary(&self) -> PathBuf {
+        self.bin.join(list::TYPE)
+    }
+
+    /// Puts `program` among the plugins, if another one or none is there.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn put_binary(&self, program: &Path) -> Result<Change, InstallError> {
+        let target = self.binary();
+        let file = target.display().to_string();
+        if is_same(program, &target) {
+            return Ok(Change { file, what: "unchanged" });
+        }
+        fs::create_dir_all(&self.bin).map_err(failed("make", &self.bin))?;
+        let mut from = File::open(program).map_err(failed("read", program))?;
+        // A plugin that runs keeps the old one: the name gets another file, the file no other content.
+        replace(&target, &mut from, 0o755)?;
+        Ok(Change { file, what: "installed" })
+    }
+
+    /// Which file is there now, to be compared cheaply: whoever changes it changes one of these.
+    pub fn binary_stamp(&self) -> Option<Stamp> {
+        let now = fs::metadata(self.binary()).ok()?;
+        Some((now.ino(), now.size(), now.mtime(), now.ctime_nsec()))
+    }
+
+    /// Brings our entry into the primary's list.
+    ///
+    /// # Errors
+    /// There is no list, it cannot be understood, or a file cannot be read or written.
+    pub fn put_entry(&self, entry: &Value) -> Result<Change, InstallError> {
+        let path = self.primary()?;
+        let text = fs::read(&path).map_err(failed("read", &path))?;
+        let unfit = |why| InstallError::Unfit { path: path.clone(), why };
+        let Some(next) = list::with(&text, entry).map_err(unfit)? else {
+            return Ok(Change { file: path.display().to_string(), what: "unchanged" });
+        };
+        if list::shape(&text).map_err(unfit)? == Shape::Single {
+            let ours = self.conf.join(WRAPPED);
+            let file = ours.display().to_string();
+            if fs::read(&ours).is_ok_and(|now| now == next.as_bytes()) {
+                return Ok(Change { file, what: "unchanged" });
+            }
+            replace(&ours, &mut next.as_bytes(), 0o644)?;
+            return Ok(Change { file, what: "entered" });
+        }
+        // A list that we made before the primary wrote one of its own.
+        let _ = fs::remove_file(self.conf.join(WRAPPED));
+        rewrite(&path, &text, &next)?;
+        Ok(Change { file: path.display().to_string(), what: "entered" })
+    }
+
+    /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn take_entries(&self) -> Result<Vec<Change>, InstallError> {
+        let mut changes = Vec::new();
+        for path in self.lists()? {
+            let file = path.display().to_string();
+            if path.file_name().is_some_and(|name| name == WRAPPED) {
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+                changes.push(Change { file, what: "removed" });
+                continue;
+            }
+            let text = fs::read(&path).map_err(failed("read", &path))?;
+            if let Ok(Some(next)) = list::without(&text) {
+                rewrite(&path, &text, &next)?;
+                changes.push(Change { file, what: "removed" });
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Takes the binary away.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn take_binary(&self) -> Result<Option<Change>, InstallError> {
+        let path = self.binary();
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(Some(Change { file: path.display().to_string(), what: "removed" })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed("remove", &path)(e)),
+        }
+    }
+
+    /// The list that pods are started with: the first by name that can be understood, as libcni and containerd choose it.
+    fn primary(&self) -> Result<PathBuf, InstallError> {
+        if let Some(name) = &self.list {
+            return Ok(self.conf.join(name));
+        }
+        let mut broken = None;
+        for path in self.lists()?.into_iter().filter(|path| !path.ends_with(WRAPPED)) {
+            let text = fs::read(&path).map_err(failed("read", &path))?;
+            match list::shape(&text) {
+                Ok(_) => return Ok(path),
+                Err(why) => broken = broken.or(Some(InstallError::Unfit { path, why })),
+            }
+        }
+        Err(broken.unwrap_or_else(|| InstallError::NoList(self.conf.clone())))
+    }
+
+    fn lists(&self) -> Result<Vec<PathBuf>, InstallError> {
+        let entries = match fs::read_dir(&self.conf) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(InstallError::NoList(self.conf.clone()));
+            }
+            other => other.map_err(failed("list", &self.conf))?,
+        };
+        let ends =
+            |path: &Path| path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json");
+        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        found.retain(|path| ends(path) && path.is_file());
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Whether a program is there already and can be started. Piece by piece: it may be larger than the memory that we are given.
+fn is_same(program: &Path, target: &Path) -> bool {
+    let (Ok(one), Ok(two)) = (File::open(program), File::open(target)) else { return false };
+    let (Ok(a), Ok(b)) = (one.metadata(), two.metadata()) else { return false };
+    if a.len() != b.len() || b.permissions().mode() & 0o111 != 0o111 {
+        return false;
+    }
+    let (mut one, mut two) = (BufReader::with_capacity(PIECE, one), BufReader::with_capacity(PIECE, two));
+    loop {
+        let (Ok(a), Ok(b)) = (one.fill_buf(), two.fill_buf()) else { return false };
+        let length = a.len().min(b.len());
+        if a[..length] != b[..length] {
+            return false;
+        }
+        if length == 0 {
+            return true;
+        }
+        one.consume(length);
+        two.consume(length);
+    }
+}
+
+/// Writes over a file that was read as `seen`, unless it says something else by now. Between this look and the rename lie
+/// microseconds; who writes in them is overwritten, and writes again at its next start, which is then followed.
+fn rewrite(path: &Path, seen: &[u8], next: &str) -> Result<(), InstallError> {
+    let mode = fs::metadata(path).map_err(failed("read", path))?.mode() & 0o777;
+    if fs::read(path).map_err(failed("read", path))? != seen {
+        return Err(InstallError::Raced(path.to_owned()));
+    }
+    replace(path, &mut next.as_bytes(), mode)
+}
+
+fn replace(path: &Path, content: &mut impl Read, mode: u32) -> Result<(), InstallError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // An ending that no runtime reads.
+    let draft = folder.join(format!(".{name}.egret-draft"));
+    let mut write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        io::copy(content, &mut file)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        // After a power cut a node must not find half of it.
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&draft);
+        InstallError::Io { verb: "write", path: path.to_owned(), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    struct Node(Place);
+
+    impl Node {
+        fn new(name: &str) -> Node {
+            let root = std::env::temp_dir().join(format!("egret-place-{name}-{}", std::process::id()));
+            let place = Place { bin: root.join("bin"), conf: root.join("conf"), list: None };
+            fs::create_dir_all(&place.conf).unwrap();
+            Node(place)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.0.conf.join(name), text).unwrap();
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.0.conf.join(name)).unwrap()
+        }
+
+        fn put(&self) -> Result<&'static str, String> {
+            let entry = json!({"type": "egret"});
+            self.0.put_entry(&entry).map(|change| change.what).map_err(|e| e.to_string())
+        }
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.conf.parent().unwrap());
+        }
+    }
+
+    const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}]}"#;
+
+    #[test]
+    fn the_entry_goes_into_the_first_list_that_a_runtime_would_take_and_out_of_it_again() {
+        let node = Node::new("first");
+        assert!(node.put().unwrap_err().contains("install the cluster's network first"));
+        node.write("05-half.conflist", "{");
+        assert!(node.put().unwrap_err().contains("05-half.conflist is no JSON"));
+        node.write("10-net.conflist", LIST);
+        node.write("20-other.conflist", LIST);
+        node.write("README", "notes");
+        assert_eq!(node.put(), Ok("entered"));
+        assert_eq!(node.put(), Ok("unchanged"));
+        assert!(node.read("10-net.conflist").contains("egret"));
+        assert_eq!(
+            (node.read("20-other.conflist").as_str(), node.read("05-half.conflist").as_str()),
+            (LIST, "{")
+        );
+        // The primary starts anew and writes its list as it knows it.
+        node.write("10-net.conflist", LIST);
+        assert_eq!(node.put(), Ok("entered"));
+        assert_eq!(node.0.take_entries().unwrap().len(), 1);
+        assert!(!node.read("10-net.conflist").contains("egret"));
+        assert_eq!(node.0.take_entries().unwrap(), []);
+        let names: Vec<_> = fs::read_dir(&node.0.conf).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 4, "no draft is left: {names:?}");
+    }
+
+    #[test]
+    fn a_plugin_that_stands_alone_gets_a_list_of_ours_until_it_has_one_of_its_own() {
+        let node = Node::new("alone");
+        node.write("10-net.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#);
+        assert_eq!((node.put(), node.put()), (Ok("entered"), Ok("unchanged")));
+        assert!(node.read(WRAPPED).contains("bridge"));
+        node.write("10-net.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "ptp"}"#);
+        assert_eq!(node.put(), Ok("entered"));
+        assert!(node.read(WRAPPED).contains("ptp"));
+        fs::remove_file(node.0.conf.join("10-net.conf")).unwrap();
+        node.write("10-net.conflist", LIST);
+        assert_eq!(node.put(), Ok("entered"));
+        assert!(!node.0.conf.join(WRAPPED).exists());
+    }
+
+    #[test]
+    fn the_binary_is_replaced_only_if_it_differs_and_by_a_new_file() {
+        let node = Node::new("binary");
+        let program = node.0.conf.join("program");
+        fs::write(&program, "one").unwrap();
+        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed");
+        assert_eq!(node.0.put_binary(&program).unwrap().what, "unchanged");
+        let before = fs::metadata(node.0.binary()).unwrap().ino();
+        fs::write(&program, "two").unwrap();
+        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed");
+        assert_ne!(fs::metadata(node.0.binary()).unwrap().ino(), before);
+        fs::set_permissions(node.0.binary(), fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed", "nobody could start it");
+        assert!(node.0.take_binary().unwrap().is_some());
+        assert!(node.0.take_binary().unwrap().is_none());
+    }
+}

@@ -1,0 +1,110 @@
+//! A cluster, looked at once: for a person's question, where nothing need be followed.
+//!
+//! In: a client. Out: the same [`Mirror`] that an agent keeps, of all nodes, with what could not be seen. Never: watches, or writes.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::error::ApiError;
+use super::mirror::Mirror;
+use super::watched::{Reach, Watched};
+
+/// Where `deploy/` puts the configuration of the nodes.
+const CONFIG: &str = "/api/v1/namespaces/egret-system/configmaps/egret";
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Looked {
+    /// Objects, of all nodes.
+    pub mirror: Mirror,
+    /// Whether an agent's pod is ready, by node. Empty: none is installed as `deploy/` does it.
+    pub agents: BTreeMap<String, bool>,
+    /// What plugin and agents of the nodes go by, if it is there and we may see it.
+    pub config: Option<Value>,
+    /// What we may not see and can do without, as sentences.
+    pub unseen: Vec<String>,
+}
+
+impl Looked {
+    /// Lists everything that decisions are made of, once.
+    ///
+    /// # Errors
+    /// What decides cannot be seen: an answer without it would be wrong, not short.
+    pub fn at(client: &Client) -> Result<Looked, ApiError> {
+        let mut looked =
+            Looked { mirror: Mirror::default(), agents: BTreeMap::new(), config: None, unseen: Vec::new() };
+        for kind in Watched::ALL {
+            match client.list(&kind.path(&Reach::Cluster)) {
+                Ok((items, version)) => {
+                    if kind == Watched::Pods {
+                        looked.agents = agents(&items);
+                    }
+                    looked.mirror.reached(kind, &version);
+                    looked.mirror.listed(kind, &items);
+                }
+                Err(error) if error.is_absent() && !kind.is_ours() => {}
+                Err(error) if error.is_forbidden() && kind.is_dispensable() => {
+                    looked.unseen.push(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let map = client.get(CONFIG).ok();
+        let text = map.as_ref().and_then(|map| map["data"]["egret.json"].as_str());
+        looked.config = text.and_then(|text| serde_json::from_str(text).ok());
+        Ok(looked)
+    }
+}
+
+impl Watched {
+    /// A definition of ours makes it.
+    fn is_ours(self) -> bool {
+        self.typed().0.starts_with("egret.dev/")
+    }
+
+    /// An answer without it is short, not wrong: which addresses are inside is said by the configuration, too.
+    fn is_dispensable(self) -> bool {
+        self.is_foreign() || matches!(self, Watched::Nodes | Watched::ServiceCidrs | Watched::NodeRecords)
+    }
+}
+
+/// Nodes with an agent, and whether it is ready.
+fn agents(pods: &[Value]) -> BTreeMap<String, bool> {
+    let mut agents = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| {
+        pod["metadata"]["namespace"] == "egret-system"
+            && pod["metadata"]["labels"]["app.kubernetes.io/name"] == "egret-agent"
+    }) {
+        let Some(node) = pod["spec"]["nodeName"].as_str() else { continue };
+        let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        // While one is replaced there may be two.
+        *agents.entry(node.to_owned()).or_insert(false) |= ready;
+    }
+    agents
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_is_ready_if_any_pod_of_it_on_the_node_is() {
+        let pod = |node: &str, name: &str, ready: &str| {
+            json!({"metadata": {"namespace": "egret-system", "labels": {"app.kubernetes.io/name": name}},
+                "spec": {"nodeName": node}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let pods = [
+            pod("one", "egret-agent", "False"),
+            pod("one", "egret-agent", "True"),
+            pod("two", "egret-agent", "False"),
+            pod("three", "egret-controller", "True"),
+        ];
+        let expected = BTreeMap::from([("one".to_owned(), true), ("two".to_owned(), false)]);
+        assert_eq!(agents(&pods), expected);
+    }
+}

@@ -1,0 +1,115 @@
+use serde_json::json;
+
+use super::*;
+
+fn pool(cidr: &str) -> Value {
+    json!({"metadata": {"name": "p", "resourceVersion": "1"}, "spec": {"cidr": cidr}})
+}
+
+#[test]
+fn a_list_that_changes_nothing_is_no_change_and_an_event_about_nothing_that_matters_is_none() {
+    let mut mirror = Mirror::default();
+    assert!(mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]));
+    assert!(!mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]));
+    let mut touched = pool("10.0.0.0/28");
+    touched["metadata"]["resourceVersion"] = "2".into();
+    touched["status"] = json!({"leased": 3});
+    assert!(!mirror.is(Watched::Pools, &touched));
+    assert!(mirror.is(Watched::Pools, &pool("10.0.0.0/29")));
+    assert!(mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
+    assert!(!mirror.gone(Watched::Pools, &pool("10.0.0.0/29")));
+}
+
+#[test]
+fn an_object_that_was_asked_for_is_ahead_of_the_watch_until_that_comes_by() {
+    let namespace = |version: &str, value: &str| json!({"metadata": {"name": "shop", "resourceVersion": version, "labels": {"a": value}}});
+    let mut mirror = Mirror::default();
+    let kind = Watched::Namespaces;
+    mirror.listed(kind, &[namespace("5", "one")]);
+    mirror.reached(kind, "10");
+    assert!(!mirror.learn(kind, &namespace("9", "old")), "the watch has passed it");
+    assert!(mirror.learn(kind, &namespace("12", "three")));
+    assert!(!mirror.is(kind, &namespace("11", "two")), "and never goes back");
+    assert!(!mirror.gone(kind, &namespace("11", "two")));
+    assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "three");
+    assert!(mirror.is(kind, &namespace("13", "four")));
+    assert!(mirror.gone(kind, &namespace("14", "four")));
+}
+
+#[test]
+fn what_goes_with_its_definition_stays_until_others_of_the_kind_are_there() {
+    let named = |name: &str| json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {"cidr": "10.0.0.0/28"}});
+    let known =
+        |mirror: &Mirror| mirror.objects(Watched::Pools).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    let mut mirror = Mirror::default();
+    let kind = Watched::Pools;
+    mirror.listed(kind, &[named("a"), named("b"), named("c")]);
+    assert!(
+        mirror.would_lose(kind, &[named("a")])
+            && !mirror.would_lose(kind, &[named("a"), named("b"), named("c")])
+    );
+    assert!(mirror.gone(kind, &named("c")), "one that was deleted for itself goes");
+    assert!(mirror.is_undefined(kind, "deleted"));
+    assert!(mirror.listed(kind, &[]), "made anew: the reason changes");
+    assert_eq!(known(&mirror), ["a", "b"]);
+    assert!(mirror.lost()[0].1.contains("a, b stay in force"), "{:?}", mirror.lost());
+    assert!(!mirror.listed(kind, &[]), "and still nobody applied them");
+    assert!(!mirror.is(kind, &named("a")), "the same again is no change");
+    assert_eq!(mirror.outlived(kind).collect::<Vec<_>>(), ["b"]);
+    assert!(mirror.listed(kind, &[named("a")]), "the next list with one of them is the truth");
+    assert_eq!((known(&mirror), mirror.lost()), (vec!["a".to_owned()], vec![]));
+}
+
+#[test]
+fn a_kind_that_cannot_be_seen_keeps_what_was_known_until_it_is_listed_again() {
+    let mut mirror = Mirror::default();
+    for kind in Watched::ALL {
+        assert!(!mirror.is_synced());
+        mirror.listed(kind, &[]);
+    }
+    assert!(mirror.is_synced());
+    mirror.listed(Watched::Pools, &[pool("10.0.0.0/28")]);
+    assert!(mirror.cannot_see(Watched::Pools, "403"));
+    assert!(!mirror.cannot_see(Watched::Pools, "403"));
+    assert_eq!((mirror.readings().len(), mirror.is_synced()), (1, true));
+    assert_eq!(mirror.lost(), [(Watched::Pools, "403".to_owned())]);
+    assert!(mirror.listed(Watched::Pools, &[]));
+    assert_eq!((mirror.readings().len(), mirror.lost().len()), (0, 0));
+}
+
+#[test]
+fn how_a_pod_is_is_news_and_no_reason_to_plan() {
+    let pod = |status: Value, deleted: Value| json!({"metadata": {"namespace": "gw", "name": "one", "uid": "u", "deletionTimestamp": deleted}, "status": status});
+    let ready = |word: &str| json!({"phase": "Running", "conditions": [{"type": "Ready", "status": word}]});
+    let mut mirror = Mirror::default();
+    mirror.listed(Watched::Pods, &[pod(ready("False"), Value::Null)]);
+    let generation = mirror.generation(Watched::Pods);
+    for (object, life) in [
+        (pod(ready("True"), Value::Null), Life::Ready),
+        (pod(ready("False"), Value::Null), Life::Unready),
+        (pod(ready("True"), "2026-11-21T00:00:00Z".into()), Life::Leaving),
+    ] {
+        assert!(mirror.is(Watched::Pods, &object));
+        assert!(!mirror.is(Watched::Pods, &object));
+        assert_eq!(mirror.life("gw/one"), Some((&["u".to_owned()][..], life)));
+    }
+    assert_eq!(mirror.generation(Watched::Pods), generation);
+    mirror.is(Watched::Pods, &pod(json!({"phase": "Failed"}), Value::Null));
+    assert_eq!(mirror.life("gw/one").unwrap().1, Life::Ended);
+    mirror.gone(Watched::Pods, &pod(Value::Null, Value::Null));
+    assert_eq!(mirror.life("gw/one"), None);
+}
+
+#[test]
+fn what_people_are_told_of_a_pod_is_kept_beside_it_and_is_no_change() {
+    let pod = |annotations: Value| json!({"metadata": {"namespace": "shop", "name": "cart", "annotations": annotations}});
+    let mut mirror = Mirror::default();
+    mirror.listed(Watched::Pods, &[pod(json!({}))]);
+    let said = pod(json!({"egret.dev/egress-addresses": "10.10.10.0"}));
+    assert!(!mirror.is(Watched::Pods, &said) && !mirror.listed(Watched::Pods, std::slice::from_ref(&said)));
+    assert_eq!(mirror.told("shop/cart"), Some("10.10.10.0"));
+    let (_, reading) = &mirror.readings()[0];
+    assert_eq!(reading.problems, []);
+    assert!(!mirror.is(Watched::Pods, &pod(json!({}))));
+    assert_eq!(mirror.told("shop/cart"), None);
+}

@@ -1,0 +1,238 @@
+//! What `deploy/` installs: a real API server takes all of it, and its admission policies allow and refuse what they should.
+
+use std::time::{Duration, Instant};
+
+use egret::ipam::{Store, StoreError};
+use egret::kube::access::Credential;
+use egret::kube::{Access, ApiError, Client, ClusterStore};
+use serde_json::{Value, json};
+
+use crate::server::{root, server};
+use crate::world::*;
+
+const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases";
+
+/// What kubectl says; it must go well.
+#[track_caller]
+pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
+    let (well, said) = server().kubectl(arguments, input.as_bytes());
+    assert!(well, "{arguments:?}: {said}");
+    said
+}
+
+fn install() -> String {
+    let deploy = root().join("deploy");
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-k", deploy.to_str().unwrap()], "")
+}
+
+/// The agent of a node, as its pod's own token says who it is.
+fn agent_of(node: &str) -> Client {
+    let name = format!("agent-{node}");
+    let pod = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: egret-system}},
+          spec: {{nodeName: {node}, serviceAccountName: egret-agent, containers: [{{name: c, image: x}}]}}}}"
+    );
+    kubectl(&["apply", "-f", "-"], &pod);
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name", &name];
+    let token =
+        kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], &bound].concat(), "");
+    server().enter();
+    let admin = Access::from_file(&server().state().join("admin.conf"), None).unwrap();
+    Client::new(Access { credential: Credential::Token(token.trim().to_owned()), ..admin }).unwrap()
+}
+
+fn endpoint(name: &str, node: &str) -> Value {
+    json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint", "metadata": {"name": name}, "spec": {
+        "pod": "shop/gw", "attachment": "net/c/eth0", "node": node, "underlay": ["172.31.0.2"], "vni": 4098,
+        "mac": "02:67:0a:4d:00:00", "addresses": [{"ip": "10.77.0.0", "pool": "p"}], "state": "ready", "generation": 1}})
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(outcome: Result<T, ApiError>, sentence: &str) {
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains(sentence), "{error}");
+}
+
+/// The server learns of roles and policies by watches of its own.
+fn soon<T, E: std::fmt::Debug>(mut so: impl FnMut() -> Result<T, E>) -> T {
+    let began = Instant::now();
+    loop {
+        match so() {
+            Ok(value) => return value,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(20), "{error:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn all_of_deploy_is_taken_and_once_more_changes_nothing() {
+    let _alone = alone();
+    let said = install();
+    for object in ["daemonset.apps/egret-agent", "deployment.apps/egret-controller", "configmap/egret"] {
+        assert!(said.contains(&format!("{object} serverside-applied")), "{said}");
+    }
+    for file in std::fs::read_dir(root().join("deploy/crds")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let definition = file.trim_end_matches(".egret.dev.yaml");
+        assert!(
+            said.contains(&format!("/{definition}.egret.dev serverside-applied")),
+            "{file} is not in kustomization.yaml"
+        );
+    }
+    let generation = |_| {
+        kubectl(
+            &["get", "ds", "-n", "egret-system", "egret-agent", "-o", "jsonpath={.metadata.generation}"],
+            "",
+        )
+    };
+    let before = generation(());
+    install();
+    assert_eq!(generation(()), before);
+    let away = root().join("deploy/uninstall");
+    kubectl(&["apply", "--server-side", "--dry-run=server", "-k", away.to_str().unwrap()], "");
+}
+
+#[test]
+fn an_agent_writes_what_its_own_node_says_and_nothing_else() {
+    let _alone = alone();
+    install();
+    let admin = client_of("admin");
+    forget_blocks(&admin);
+    let (here, there) = (agent_of("own-here"), agent_of("own-there"));
+    soon(|| ClusterStore::new(&here).pools());
+    // The policy is at work when it refuses for the first time; until then a foreign endpoint would be taken.
+    soon(|| match here.create(ENDPOINTS, &endpoint("own-b", "own-there")) {
+        Err(error) if error.to_string().contains("may write only what its own node says") => Ok(()),
+        other => {
+            let _ = admin.delete(&format!("{ENDPOINTS}/own-b"));
+            Err(other)
+        }
+    });
+    here.create(ENDPOINTS, &endpoint("own-a", "own-here")).unwrap();
+    refused(there.delete(&format!("{ENDPOINTS}/own-a")), "the agent of node own-there may write only");
+    here.delete(&format!("{ENDPOINTS}/own-a")).unwrap();
+
+    // Signs of life, of its own node; the controller's lease is nobody's but the controllers'.
+    let sign = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}});
+    soon(|| here.create(LEASES, &sign("agent.own-here")));
+    for other in ["agent.own-there", "egret-controller"] {
+        refused(here.create(LEASES, &sign(other)), "signs of life of its own node only");
+    }
+    refused(here.delete(&format!("{LEASES}/agent.own-here")), "403");
+
+    // Leases: for containers of its own node, also in another node's block; another's are taken over by their owner alone.
+    let pool = pool("own", "10.0.0.0/31", 31);
+    let one = tenant("pod:a", "own-here", "a");
+    let address = given(&ClusterStore::new(&here), &[&pool], one, 0);
+    let forged = ask(&ClusterStore::new(&here), &[&pool], tenant("pod:b", "own-there", "b"), 0).unwrap_err();
+    assert!(forged.to_string().contains("to containers of its own node only"), "{forged}");
+    let set = tenant("ordinal:shop/gw/0", "own-there", "c");
+    let lent = given(&ClusterStore::new(&there), &[&pool], set, 0);
+    assert_ne!(lent, address);
+    let moved = tenant("ordinal:shop/gw/0", "own-here", "d");
+    assert_eq!(given(&ClusterStore::new(&here), &[&pool], moved, 1), lent, "it follows its owner");
+    let stolen = ask(&ClusterStore::new(&there), &[&pool], tenant("pod:a", "own-there", "e"), 2).unwrap_err();
+    assert!(stolen.to_string().contains("that a container of another node has"), "{stolen}");
+    let back = egret::ipam::release(
+        &ClusterStore::new(&here),
+        &holder("own-here", "a"),
+        egret::ipam::After::Owner,
+        3,
+    );
+    assert_eq!(back.map_err(|e: StoreError| e.to_string()).unwrap().len(), 1);
+    forget_blocks(&admin);
+}
+
+#[test]
+fn an_agent_annotates_pods_of_its_own_node_with_addresses_and_nothing_else() {
+    let _alone = alone();
+    install();
+    let (here, there) = (agent_of("tell-here"), agent_of("tell-there"));
+    let own = "/api/v1/namespaces/egret-system/pods/agent-tell-here/status";
+    let addresses = json!({"metadata": {"annotations": {"egret.dev/egress-addresses": "10.10.10.0"}}});
+    soon(|| here.merge(own, &addresses));
+    refused(there.merge(own, &addresses), "may annotate only pods of its own node");
+    let other = json!({"metadata": {"annotations": {"cni.projectcalico.org/ipv4pools": "[]"}}});
+    refused(here.merge(own, &other), "no annotation of pods but egret.dev/egress-addresses");
+    here.merge(own, &json!({"metadata": {"annotations": {"egret.dev/egress-addresses": null}}})).unwrap();
+    refused(here.merge("/api/v1/namespaces/egret-system/pods/agent-tell-here", &addresses), "403");
+}
+
+const TEAM: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: team}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: team}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: dev, namespace: team}}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: team-dev},
+ rules: [{apiGroups: [''], resources: [pods, namespaces], verbs: [get, create, update, patch, delete]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: team-dev},
+ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: team-dev},
+ subjects: [{kind: ServiceAccount, name: dev, namespace: team}]}
+";
+
+/// Who is given `use` on the policy `internet`.
+fn allow(account: &str) {
+    let text = format!(
+        "{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {{name: use-internet}},
+          rules: [{{apiGroups: [egret.dev], resources: [egressgatewaypolicies], resourceNames: [internet], verbs: [use]}}]}}
+---
+{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {{name: use-internet-{account}}},
+  roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: use-internet}},
+  subjects: [{{kind: ServiceAccount, name: {account}, namespace: team}}]}}"
+    );
+    kubectl(&["apply", "-f", "-"], &text);
+}
+
+#[test]
+fn who_names_a_policy_must_be_allowed_to_use_it() {
+    let _alone = alone();
+    install();
+    kubectl(&["apply", "-f", "-"], TEAM);
+    let as_dev = "--as=system:serviceaccount:team:dev";
+    let pod = |policy: &str, key: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: cart, namespace: team, annotations: {{{key}: {policy}}}}},
+              spec: {{containers: [{{name: c, image: x}}]}}}}"
+        );
+        let (well, said) = server().kubectl(&["create", as_dev, "-f", "-"], text.as_bytes());
+        if well { Ok(said) } else { Err(said) }
+    };
+    let annotate = |what: &[&str], pair: &str| {
+        let (well, said) =
+            server().kubectl(&[&["annotate", "--overwrite", as_dev][..], what, &[pair]].concat(), b"");
+        if well { Ok(said) } else { Err(said) }
+    };
+    let sentence = "neither system:serviceaccount:team:dev nor the service account team/default may use EgressGatewayPolicy internet";
+    for key in ["egret.dev/egressGatewayPolicy", "egress.projectcalico.org/egressGatewayPolicy"] {
+        soon(|| match pod("internet", key) {
+            Err(said) if said.contains(sentence) => Ok(()),
+            other => {
+                let _ = server()
+                    .kubectl(&["delete", "pod", "-n", "team", "cart", "--ignore-not-found", "--force"], b"");
+                Err(other)
+            }
+        });
+    }
+    allow("default");
+    soon(|| pod("internet", "egret.dev/egressGatewayPolicy"));
+    // What was named before may stay; another one may not come beside it.
+    let cart = ["pod", "-n", "team", "cart"];
+    annotate(&cart, "note=1").unwrap();
+    let said = annotate(&cart, "egress.projectcalico.org/egressGatewayPolicy=secret").unwrap_err();
+    assert!(said.contains("may use EgressGatewayPolicy secret"), "{said}");
+
+    // A namespace speaks for all its pods: whoever annotates it must be allowed.
+    let said = annotate(&["namespace", "team"], "egret.dev/egressGatewayPolicy=internet").unwrap_err();
+    assert!(
+        said.contains("system:serviceaccount:team:dev may not use EgressGatewayPolicy internet"),
+        "{said}"
+    );
+    allow("dev");
+    soon(|| annotate(&["namespace", "team"], "egret.dev/egressGatewayPolicy=internet"));
+}
