@@ -14,16 +14,22 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
+use crate::wire::Wire;
+
 /// A pod's name, and the address that the outside saw it with.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
 pub(crate) const OUTSIDE: &str = "203.0.113.10";
+/// What selected pods call outside, and what others do.
+pub(crate) const PORTS: [u16; 2] = [8080, 8081];
 /// How long anything may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Lab {
     name: String,
     seen: Seen,
+    wire: Wire,
+    outside: File,
     keeper: Child,
 }
 
@@ -32,11 +38,12 @@ fn root() -> &'static Path {
 }
 
 impl Lab {
-    /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet.
-    pub(crate) fn raise() -> Lab {
+    /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet. `proxies` and `primaries`: as
+    /// `scripts/cluster` takes them.
+    pub(crate) fn raise(proxies: &str, primaries: &str) -> Lab {
         let name = format!("nodes-{}", std::process::id());
         let mut keeper = Command::new(root().join("scripts/cluster"))
-            .args(["run", &name, "--nodes", "2"])
+            .args(["run", &name, "--nodes", "2", "--proxy", proxies, "--primary", primaries])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -44,7 +51,8 @@ impl Lab {
         let lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
         let said: Vec<String> = lines.map_while(Result::ok).take_while(|line| line != "ready").collect();
         assert!(keeper.try_wait().unwrap().is_none(), "no cluster: {}", said.join("\n"));
-        let lab = Lab { name, seen: Seen::default(), keeper };
+        let (seen, wire, outside) = (Seen::default(), Wire::default(), outside(keeper.id()));
+        let lab = Lab { name, seen, wire, outside, keeper };
         lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
         let role = fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
         lab.kubectl(&["apply", "-f", "-"], &role);
@@ -83,28 +91,25 @@ impl Lab {
 
     /// Answers every connection outside, and remembers who it was and from where.
     fn witness(&self) {
-        let keeper = self.keeper.id();
-        let first = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-        let first = first.split(' ').next().unwrap().to_owned();
-        let inner = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-        let process = inner.split(' ').next().unwrap().to_owned();
-        let network = File::open(format!("/proc/{process}/root/run/netns/outside")).unwrap();
-        let seen = self.seen.clone();
-        std::thread::spawn(move || {
-            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = TcpListener::bind((OUTSIDE, 8080)).unwrap();
-            while let Ok((mut stream, from)) = listener.accept() {
-                let seen = seen.clone();
-                std::thread::spawn(move || {
-                    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-                    let mut name = [0; 100];
-                    let length = stream.read(&mut name).unwrap_or_default();
-                    let name = String::from_utf8_lossy(&name[..length]).trim().to_owned();
-                    seen.lock().unwrap().push((name, from.ip().to_string()));
-                    let _ = stream.write_all(b"seen\n");
-                });
-            }
-        });
+        for port in PORTS {
+            let (seen, network) = (self.seen.clone(), self.outside.try_clone().unwrap());
+            std::thread::spawn(move || {
+                setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+                answer(&TcpListener::bind((OUTSIDE, port)).unwrap(), &seen);
+            });
+        }
+        self.as_outsider(|| self.wire.watch(PORTS[0]));
+    }
+
+    /// Does something as a host outside the cluster.
+    pub(crate) fn as_outsider<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|threads| {
+            let there = || {
+                setns(&self.outside, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            };
+            threads.spawn(there).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     fn script(&self, verb: &str) -> Command {
@@ -116,6 +121,11 @@ impl Lab {
     /// What kubectl says; it must go well.
     #[track_caller]
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        self.try_kubectl(arguments, input).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    /// What kubectl says, or why not.
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut command = self.script("kubectl");
         let mut child = command
             .args(arguments)
@@ -126,8 +136,10 @@ impl Lab {
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8(output.stdout).unwrap())
     }
 
     /// Runs a command on `node1`, `node2`, or (`""`) where the API server is; what it says.
@@ -200,8 +212,53 @@ impl Lab {
         self.on("", &["sh", "-c", &script]);
     }
 
+    /// Kills a program of a node (`kubelet`, `containerd`) or, with `""`, of the control plane, as the kernel does when memory is
+    /// short. It is started again as an init would.
+    pub(crate) fn kill(&self, place: &str, program: &str) {
+        let id = || fs::read_to_string(self.state().join(place).join(format!("{program}.pid"))).unwrap();
+        let was = id();
+        self.on(place, &["kill", "-9", was.trim()]);
+        self.eventually(&format!("{program} is started again"), || id() != was);
+    }
+
+    /// Since it was last forgotten, packets of selected pods arrived outside with this address alone.
+    #[track_caller]
+    pub(crate) fn shows_only(&self, address: &str) {
+        let wire = self.wire.sources();
+        let sources: BTreeSet<String> = wire.keys().map(ToString::to_string).collect();
+        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{wire:?}");
+        assert_eq!(self.seen("cart"), sources);
+    }
+
+    /// So many clients are heard, and since it was last forgotten nobody with another address; then it is forgotten, and so again: from
+    /// here on, too.
+    #[track_caller]
+    pub(crate) fn shows_only_after(&self, address: &str, count: usize, what: &str) {
+        let names = || -> BTreeSet<String> {
+            self.running("shop")
+                .into_iter()
+                .map(|(pod, _)| pod)
+                .filter(|pod| pod.starts_with("cart"))
+                .collect()
+        };
+        for what in [what, "and on"] {
+            self.eventually(what, || {
+                let living = names();
+                living.len() == count && self.who("cart").is_superset(&living)
+            });
+            self.shows_only(address);
+            self.forget();
+        }
+    }
+
+    /// Packets of selected pods that arrived outside since it was last forgotten.
+    pub(crate) fn packets(&self) -> usize {
+        self.wire.sources().values().sum()
+    }
+
     /// Forgets what was seen.
     pub(crate) fn forget(&self) {
+        self.wire.forget();
         self.seen.lock().unwrap().clear();
     }
 
@@ -243,6 +300,31 @@ impl Lab {
             std::thread::sleep(Duration::from_millis(100));
         }
         println!("{what}: {:?}", began.elapsed());
+    }
+}
+
+/// The outside's network namespace, of a cluster with this keeper.
+fn outside(keeper: u32) -> File {
+    let child = |of: &str| {
+        let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+        children.split(' ').next().unwrap().to_owned()
+    };
+    let first = child(&child(&keeper.to_string()));
+    File::open(format!("/proc/{first}/root/run/netns/outside")).unwrap()
+}
+
+/// Remembers who called and from where, and answers.
+fn answer(listener: &TcpListener, seen: &Seen) {
+    while let Ok((mut stream, from)) = listener.accept() {
+        let seen = seen.clone();
+        std::thread::spawn(move || {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let mut name = [0; 100];
+            let length = stream.read(&mut name).unwrap_or_default();
+            let name = String::from_utf8_lossy(&name[..length]).trim().to_owned();
+            seen.lock().unwrap().push((name, from.ip().to_string()));
+            let _ = stream.write_all(b"seen\n");
+        });
     }
 }
 

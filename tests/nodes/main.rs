@@ -1,68 +1,27 @@
 //! Real kubelets start real pods, containerd calls the plugin, the plugin asks the agent, and the outside says whom it saw.
 //!
-//! `scripts/cluster` raises etcd, the API server, controllers, and two nodes with containerd, kubelet and kube-proxy.
+//! `scripts/cluster` raises etcd, the API server, controllers, and two nodes with containerd, kubelet and kube-proxy. One cluster serves the
+//! whole story, because raising another costs more than telling it. `EGRET_NODES_PROXY` and `EGRET_NODES_PRIMARY` change what it stands on;
+//! `scripts/soak` does.
 #![allow(clippy::print_stdout, reason = "how long things take is worth a line")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
 
 mod lab;
+mod services;
+mod wire;
+mod world;
 
 use std::collections::BTreeSet;
+use std::process::Child;
 use std::time::Duration;
 
 use lab::{Lab, OUTSIDE};
 use serde_json::Value;
+use world::{WORLD, callers};
 
-const WORLD: &str = r#"
-{apiVersion: v1, kind: Namespace, metadata: {name: gw}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: plain}}
----
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: shop
-  annotations:
-    egress.projectcalico.org/selector: app == 'gw'
-    egress.projectcalico.org/namespaceSelector: projectcalico.org/name == 'gw'
----
-apiVersion: egret.dev/v1alpha1
-kind: EgressPool
-metadata: {name: red}
-spec: {cidr: 172.31.0.128/28, gatewayNamespaces: "projectcalico.org/name == 'gw'", clientNamespaces: all(), cooldownSeconds: 1}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: one, namespace: gw, labels: {app: gw}, annotations: {cni.projectcalico.org/ipv4pools: '["red"]'}}
-spec:
-  nodeName: node1
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
-"#;
-
-/// A Deployment whose pods say their names outside, five times a second and from the first moment.
-fn callers(namespace: &str, name: &str, replicas: u8) -> String {
-    format!(
-        r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      topologySpreadConstraints:
-      - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{app: {name}}}}}}}
-      containers:
-      - name: c
-        image: lab.local/busybox:1
-        imagePullPolicy: Never
-        command: [sh, -c, 'while true; do echo $HOSTNAME | nc -w 2 {OUTSIDE} 8080; sleep 0.2; done']
-"#
-    )
-}
+/// node1 and node2.
+const PROXIES: &str = "nftables,iptables";
+const PRIMARIES: &str = "bridge,ptp";
 
 fn only(address: &str) -> BTreeSet<String> {
     BTreeSet::from([address.to_owned()])
@@ -80,23 +39,49 @@ fn lease(lab: &Lab) -> String {
     lab.kubectl(&["get", "eep", "-o", "jsonpath={.items[*].spec.addresses[0].ip}"], "")
 }
 
+fn scale(lab: &Lab, namespace: &str, name: &str, replicas: usize) {
+    let count = format!("--replicas={replicas}");
+    lab.kubectl(&["scale", "deployment", "-n", namespace, name, &count], "");
+}
+
 #[test]
 fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_whatever_is_away() {
-    let lab = Lab::raise();
+    let on = |key: &str, or: &str| std::env::var(key).unwrap_or_else(|_| or.to_owned());
+    let (proxies, primaries) = (on("EGRET_NODES_PROXY", PROXIES), on("EGRET_NODES_PRIMARY", PRIMARIES));
+    let lab = Lab::raise(&proxies, &primaries);
     let mut agents = [1, 2].map(|node| Some(lab.agent(node)));
+    let address = begins(&lab);
+    tells(&lab);
+    begins_again(&lab, &mut agents);
+    services::stay_inside_and_answers_go_back_the_way_they_came(&lab, &address);
+    services::network_policies_hold_towards_a_gateway(&lab);
+    without_an_agent(&lab, &mut agents, &address);
+    without_a_program_of_kubernetes(&lab, &address);
+    a_gateway_follows_its_pod(&lab, &address);
+    follows_its_annotations(&lab, &address);
+    follows_its_gateway(&lab, &address);
+    is_drained_and_ends(&lab, &address);
+    println!("soak: the whole story on kube-proxy {proxies}, primary {primaries}");
+}
+
+/// From the first packet on; the address.
+fn begins(lab: &Lab) -> String {
     lab.kubectl(&["apply", "-f", "-"], WORLD);
     lab.kubectl(&["apply", "-f", "-"], &callers("shop", "cart", 4));
     lab.kubectl(&["apply", "-f", "-"], &callers("plain", "plain", 2));
     lab.eventually("all clients are heard", || lab.who("cart").len() == 4);
     lab.eventually("and those whom nothing selects", || lab.who("plain").len() == 2);
-    let address = lease(&lab);
-    assert_eq!(lab.seen("cart"), only(&address), "from the first packet on");
+    let address = lease(lab);
+    lab.shows_only(&address);
     assert_eq!(lab.seen("plain"), ["172.31.0.1", "172.31.0.2"].map(str::to_owned).into());
     for (pod, node) in lab.running("shop") {
-        assert_eq!(predicted(&lab, &node, &format!("shop/{pod}")), only(&address));
+        assert_eq!(predicted(lab, &node, &format!("shop/{pod}")), only(&address));
     }
+    address
+}
 
-    // Nobody waited for the API server, or once at most; and it was asked no more than once a pod for each thing.
+/// Over HTTP: nobody waited for the API server, or once at most, and it was asked no more than once a pod for each thing.
+fn tells(lab: &Lab) {
     for node in [1, 2] {
         assert!(lab.page(node, "/readyz").starts_with("HTTP/1.1 200"), "{}", lab.page(node, "/readyz"));
         assert!(lab.page(node, "/healthz").ends_with("ok\n"));
@@ -117,8 +102,10 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
         assert_eq!(said, documented.collect::<Vec<_>>(), "docs/metrics.md");
         println!("node{node}: {adds} ADDs, {} waited for no answer, {} for one", by("known"), by("answer"));
     }
+}
 
-    // An agent that was killed and started anew finds everything as it is, and so does its list of all objects.
+/// With everything as it is, an agent that was killed and started anew takes no step.
+fn begins_again(lab: &Lab, agents: &mut [Option<Child>; 2]) {
     lab.kill_agent(1, agents[0].take().unwrap());
     agents[0] = Some(lab.agent(1));
     lab.eventually("an agent that was killed is ready again", || {
@@ -127,20 +114,18 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     });
     std::thread::sleep(Duration::from_secs(2)); // whatever it would do, it would do by now
     assert_eq!(lab.counted(1, "egret_reconcile_steps_total", ""), 0.0, "{}", lab.log_of_agent(1));
+}
 
-    // Without an agent.
+fn without_an_agent(lab: &Lab, agents: &mut [Option<Child>; 2], address: &str) {
     lab.kill_agent(2, agents[1].take().unwrap());
     lab.forget();
-    lab.kubectl(&["scale", "deployment", "-n", "shop", "cart", "--replicas=6"], "");
-    lab.kubectl(&["scale", "deployment", "-n", "plain", "plain", "--replicas=4"], "");
+    scale(lab, "shop", "cart", 6);
+    scale(lab, "plain", "plain", 4);
     lab.eventually("whom nothing selects starts without an agent", || lab.who("plain").len() == 4);
     lab.eventually("a client of the other node starts", || lab.who("cart").len() == 5);
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(
-        (lab.who("cart").len(), lab.seen("cart")),
-        (5, only(&address)),
-        "the sixth waits, the others go on"
-    );
+    assert_eq!(lab.who("cart").len(), 5, "the sixth waits, the others go on");
+    lab.shows_only(address);
     let ready = lab.kubectl(&["get", "nodes", "--no-headers"], "");
     assert_eq!(ready.matches(" Ready ").count(), 2, "{ready}");
 
@@ -156,12 +141,33 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     });
     lab.forget();
     lab.eventually("clients go on", || lab.who("cart").len() == 5);
-    assert_eq!(lab.seen("cart"), only(&address));
+    lab.shows_only(address);
     lab.api_server(false);
     lab.eventually("with the API server back the sixth starts", || lab.who("cart").len() == 6);
-    assert_eq!(lab.seen("cart"), only(&address));
+    lab.shows_only(address);
+}
 
-    // Live: the namespace, and the gateway.
+/// Each is killed while clients call; they are heard on, and the next pod starts and obeys.
+fn without_a_program_of_kubernetes(lab: &Lab, address: &str) {
+    let programs = [("node2", "kubelet"), ("node2", "containerd"), ("", "apiserver")];
+    for (at, (place, program)) in programs.into_iter().enumerate() {
+        lab.forget();
+        lab.kill(place, program);
+        lab.shows_only_after(address, 6 + at, "clients were heard");
+        let next = format!("--replicas={}", 7 + at);
+        lab.eventually("the next one is asked for", || {
+            lab.try_kubectl(&["scale", "deployment", "-n", "shop", "cart", &next], "").is_ok()
+        });
+        lab.eventually("the next one is heard", || lab.who("cart").len() == 7 + at);
+        lab.shows_only(address);
+    }
+    scale(lab, "shop", "cart", 4);
+    lab.eventually("four are left", || {
+        lab.kubectl(&["get", "pods", "-n", "shop", "-l", "app=cart", "--no-headers"], "").lines().count() == 4
+    });
+}
+
+fn follows_its_annotations(lab: &Lab, address: &str) {
     let annotate = |selector: &str, namespaces: &str| {
         let words = [
             format!("egress.projectcalico.org/selector{selector}"),
@@ -169,29 +175,73 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
         ];
         lab.kubectl(&["annotate", "namespace", "shop", "--overwrite", &words[0], &words[1]], "");
     };
-    a_gateway_follows_its_pod(&lab, &address);
+    let within_a_second = || {
+        lab.forget();
+        std::thread::sleep(Duration::from_secs(1));
+        (lab.who("cart").len(), lab.seen("cart"))
+    };
     annotate("-", "-");
     lab.eventually("clients are let go", || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
-        lab.who("cart").len() == 6 && !lab.seen("cart").contains(&address)
+        let (count, seen) = within_a_second();
+        count == 4 && !seen.contains(address)
     });
     annotate("=app == 'gw'", "=projectcalico.org/name == 'gw'");
-    lab.eventually("and taken in again", || {
+    lab.eventually("and taken in again", || within_a_second() == (4, only(address)));
+    lab.forget();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.shows_only(address);
+}
+
+/// Restarted, and moved: it keeps its address, and meanwhile nobody leaves with another.
+fn follows_its_gateway(lab: &Lab, address: &str) {
+    let endpoint =
+        || lab.kubectl(&["get", "eep", "-o", "jsonpath={.items[*].spec.uid}/{.items[*].spec.node}"], "");
+    // For a moment there are two: the old one's, and the new one's.
+    let one = || Some(endpoint()).filter(|said| said.contains("/node") && !said.contains(' '));
+    let was = endpoint();
+    lab.forget();
+    lab.kubectl(&["delete", "pod", "-n", "gw", "red-0"], "");
+    lab.eventually("the gateway is another pod", || one().is_some_and(|now| now != was));
+    assert_eq!(lease(lab), address);
+    lab.shows_only_after(address, 4, "its clients go on");
+
+    let to = |node: &str| {
+        format!(
+            r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"kubernetes.io/hostname":"{node}"}}}}}}}}}}"#
+        )
+    };
+    lab.kubectl(&["patch", "statefulset", "-n", "gw", "red", "-p", &to("node2")], "");
+    lab.eventually("the gateway is on the other node", || one().is_some_and(|now| now.ends_with("/node2")));
+    assert_eq!(lease(lab), address);
+    lab.shows_only_after(address, 4, "its clients follow");
+
+    lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=0"], "");
+    lab.eventually("without a gateway there is no endpoint", || lease(lab).is_empty());
+    lab.eventually("and clients are held, not let out", || {
         lab.forget();
         std::thread::sleep(Duration::from_secs(1));
-        lab.who("cart").len() == 6 && lab.seen("cart") == only(&address)
+        lab.packets() == 0
     });
+    lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=1"], "");
+    lab.shows_only_after(address, 4, "the next gateway serves");
+}
+
+/// Clients of a node that is drained go to the other one; when they end, nothing of them is left.
+fn is_drained_and_ends(lab: &Lab, address: &str) {
     lab.forget();
-    lab.kubectl(&["delete", "pod", "-n", "gw", "one"], "");
-    lab.eventually("its endpoint goes with the gateway", || lease(&lab).is_empty());
-    std::thread::sleep(Duration::from_secs(1));
-    lab.forget();
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(lab.who("cart"), BTreeSet::new(), "held, not let out");
-    lab.kubectl(&["apply", "-f", "-"], WORLD);
-    lab.eventually("the next gateway serves", || lab.who("cart").len() == 6);
-    assert_eq!(lab.seen("cart"), only(&lease(&lab)));
+    lab.kubectl(&["drain", "node1", "--ignore-daemonsets", "--force", "--timeout=120s"], "");
+    lab.eventually("all clients are on one node", || {
+        let pods = lab.running("shop");
+        pods.len() == 4 && pods.iter().all(|(_, node)| node == "node2")
+    });
+    lab.shows_only_after(address, 4, "and are heard");
+    lab.kubectl(&["uncordon", "node1"], "");
+    lab.kubectl(&["delete", "deployment", "-n", "shop", "cart"], "");
+    for node in ["node1", "node2"] {
+        lab.eventually("nothing of them is left in the kernel", || {
+            !lab.on(node, &["nft", "list", "map", "inet", "egret", "binding4"]).contains("10.244.")
+        });
+    }
 }
 
 /// A second gateway on the other node, whose pod becomes ready, unready, ready again, and ends slowly.
@@ -213,7 +263,7 @@ fn a_gateway_follows_its_pod(lab: &Lab, first: &str) {
     lab.eventually("a gateway whose pod is not ready yet is starting", || is("starting"));
     let second = state()[1].clone();
     lab.forget();
-    lab.eventually("it takes no flows", || lab.who("cart").len() == 6);
+    lab.eventually("it takes no flows", || lab.who("cart").len() >= 4);
     assert_eq!(lab.seen("cart"), only(first));
     ready("True");
     lab.eventually("with its pod it becomes ready", || is("ready"));
@@ -224,7 +274,7 @@ fn a_gateway_follows_its_pod(lab: &Lab, first: &str) {
     let elsewhere = || {
         lab.forget();
         std::thread::sleep(Duration::from_secs(1));
-        lab.who("cart").len() == 6 && lab.seen("cart") == only(first)
+        lab.who("cart").len() == 4 && lab.seen("cart") == only(first)
     };
     lab.eventually("new flows go elsewhere", elsewhere);
     ready("True");

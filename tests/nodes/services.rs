@@ -1,0 +1,109 @@
+//! What stays inside the cluster, and what came from outside: neither meets a gateway, whichever way kube-proxy translates.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{Lab, OUTSIDE, PORTS};
+use crate::world::services;
+
+const SERVICE: &str = "10.96.7.7";
+
+pub(crate) fn stay_inside_and_answers_go_back_the_way_they_came(lab: &Lab, lease: &str) {
+    lab.kubectl(&["apply", "-f", "-"], &services());
+    lab.forget();
+    for pod in pods(lab, "cart") {
+        let inside =
+            |what: &str| lab.try_kubectl(&["exec", "-n", "shop", &pod.name, "--", "sh", "-c", what], "");
+        let who = format!(r"printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | nc -w 2 {SERVICE} 80");
+        lab.eventually(&format!("{} on {} is seen by a Service as itself", pod.name, pod.node), || {
+            inside(&who).is_ok_and(|said| said.contains(&seen_as(&pod.address)))
+        });
+        // The API server, by its Service; the kubelets of both nodes.
+        for to in ["10.96.0.1 443", "172.31.0.1 10250", "172.31.0.2 10250"] {
+            let said = inside(&format!("echo | nc -w 2 {to}"));
+            assert!(said.is_ok(), "{} on {} does not reach {to}: {said:?}", pod.name, pod.node);
+        }
+    }
+    for (port, nodes, seen) in [(30080, [1, 2].as_slice(), None), (30081, &[2], Some(OUTSIDE))] {
+        for node in nodes {
+            let to = format!("172.31.0.{node}:{port}");
+            lab.eventually(&format!("{to} answers outside"), || {
+                let said = lab.as_outsider(|| get(&to)).unwrap_or_default();
+                said.contains(&seen_as(seen.unwrap_or_default()))
+            });
+        }
+    }
+    lab.eventually("a pod on its node's network leaves as its node", || {
+        lab.seen("host") == ["172.31.0.1".to_owned()].into()
+    });
+    let asked =
+        ["/opt/cni/bin/egret", "explain", "--config", "/etc/cni/net.d/10-net.conflist", "shop/host", OUTSIDE];
+    let said = lab.on("node1", &asked);
+    assert!(
+        said.contains("remove spec.hostNetwork"),
+        "it is selected, and told that it cannot be served: {said}"
+    );
+    lab.shows_only(lease);
+    lab.kubectl(&["delete", "pod", "-n", "shop", "host", "front"], "");
+}
+
+/// What an engine of network policies puts where packets are forwarded, by the pod's own address, holds towards a gateway, too.
+pub(crate) fn network_policies_hold_towards_a_gateway(lab: &Lab) {
+    for pod in pods(lab, "cart") {
+        let (address, port) = (&pod.address, PORTS[0]);
+        let rules = format!(
+            "table ip np {{ chain policed {{ type filter hook forward priority 0; \
+             ip saddr {address} ip daddr {OUTSIDE} tcp dport {port} counter drop; }}; }}"
+        );
+        lab.on(&pod.node, &["nft", &rules]);
+        lab.eventually(&format!("a policy stops {} on {}", pod.name, pod.node), || {
+            lab.forget();
+            std::thread::sleep(Duration::from_secs(1));
+            !lab.who("cart").contains(&pod.name) && lab.who("cart").len() > 2
+        });
+        lab.on(&pod.node, &["nft", "delete table ip np"]);
+        lab.eventually("and lets it go on", || lab.who("cart").contains(&pod.name));
+    }
+}
+
+/// What the server says; the address may be left open.
+fn seen_as(address: &str) -> String {
+    if address.is_empty() { "you are ".to_owned() } else { format!("you are [::ffff:{address}]") }
+}
+
+struct Pod {
+    name: String,
+    node: String,
+    address: String,
+}
+
+/// One pod of a Deployment on each node.
+fn pods(lab: &Lab, of: &str) -> Vec<Pod> {
+    let said = lab.kubectl(&["get", "pods", "-n", "shop", "-l", &format!("app={of}"), "-o", "json"], "");
+    let list: Value = serde_json::from_str(&said).unwrap();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pods = list["items"].as_array().unwrap().iter().map(|pod| Pod {
+        name: word(&pod["metadata"]["name"]),
+        node: word(&pod["spec"]["nodeName"]),
+        address: word(&pod["status"]["podIP"]),
+    });
+    let all: Vec<Pod> = pods.collect();
+    let (mut first, second): (Vec<Pod>, Vec<Pod>) = all.into_iter().partition(|pod| pod.node == "node1");
+    first.truncate(1);
+    first.extend(second.into_iter().take(1));
+    assert_eq!(first.len(), 2, "one on each node");
+    first
+}
+
+fn get(to: &str) -> std::io::Result<String> {
+    let address = to.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}

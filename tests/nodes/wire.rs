@@ -1,0 +1,66 @@
+//! Every packet that arrives outside for the port that selected pods call, whoever sent it.
+//!
+//! In: a packet socket (packet(7)) in the outside's namespace. Out: sources. Never: believes a window in which packets were dropped.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
+
+/// What was seen since it was last forgotten.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wire(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+impl Wire {
+    /// Begins to look, in this thread's namespace, at TCP to this port.
+    pub(crate) fn watch(&self, port: u16) {
+        let all = SockProtocol::EthAll;
+        let tap = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::empty(), all).unwrap();
+        setsockopt(&tap, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+        let seen = self.0.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 128];
+            loop {
+                let length =
+                    recv(tap.as_raw_fd(), &mut bytes, nix::sys::socket::MsgFlags::MSG_TRUNC).unwrap();
+                if let Some(source) = source(&bytes[..length.min(128)], port) {
+                    *seen.lock().unwrap().entry(source).or_default() += 1;
+                }
+                assert_eq!(dropped(&tap), 0, "the capture lost packets");
+            }
+        });
+    }
+
+    /// Sources, with how many packets of each.
+    pub(crate) fn sources(&self) -> BTreeMap<IpAddr, usize> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+}
+
+/// The source of an IPv4 TCP packet to this port.
+fn source(packet: &[u8], port: u16) -> Option<IpAddr> {
+    let first = *packet.first()?;
+    let header = usize::from(first & 15) * 4;
+    let to = u16::from_be_bytes(packet.get(header + 2..header + 4)?.try_into().ok()?);
+    let octets: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    (first >> 4 == 4 && packet[9] == 6 && to == port).then(|| Ipv4Addr::from(octets).into())
+}
+
+/// Packets that the kernel had no room for (`PACKET_STATISTICS`), since it was last asked.
+fn dropped(tap: &OwnedFd) -> u32 {
+    let mut counts = [0u32; 2];
+    let mut length = libc::socklen_t::try_from(size_of_val(&counts)).unwrap();
+    // SAFETY: the kernel writes at most `length` bytes into `counts`.
+    let answer = unsafe {
+        let into = (&raw mut counts).cast();
+        libc::getsockopt(tap.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, into, &raw mut length)
+    };
+    assert_eq!(answer, 0);
+    counts[1]
+}
