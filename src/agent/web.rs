@@ -1,7 +1,7 @@
 //! Three pages for whoever looks after the node: is it alive, is it ready, what has it counted. HTTP/1.1, one question to a connection.
 //!
-//! In: an address, a [`Doctor`]. Out: text. Never: changes anything, reads more than a head, waits longer than [`PATIENCE`] for
-//! anybody, or serves more than [`MOST`] at once. A crate for this would be larger than the agent.
+//! In: an address, a [`Doctor`]. Out: text. Never: changes anything, reads more than a head, waits longer than `PATIENCE` for
+//! anybody, or serves more than `MOST` at once. A crate for this would be larger than the agent.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -65,7 +65,7 @@ pub fn write(client: &Client, name: &str, spec: &LeaseSpec, seen: Option<&str>) 
 /// The same, with the clients that an agent knows to be bypassed: `namespace/name`, separated by commas.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn noting(
     client: &Client,
     name: &str,

@@ -108,15 +108,21 @@ impl World {
             .map_err(|e| error("add", pod, e.to_string()))
     }
 
-    /// ADD, as a runtime does it. The reference `bridge` gives up where duplicate address detection takes it 5 s, as on two busy
-    /// cores it may; what a runtime does then is DEL and another try.
+    /// ADD, as a runtime does it. The reference `bridge` gives up where duplicate address detection takes it 5 s, as among fifty on
+    /// two busy cores it may; what a runtime does then is DEL and another try, and another.
     pub fn add(&self, pod: &Pod) -> Result<String, CnitoolError> {
-        let error = match self.cnitool("add", pod) {
-            Err(error) if error.said.contains("still has tentative addresses") => error,
-            done => return done,
-        };
-        self.cnitool("del", pod).map_err(|_| error)?;
-        self.cnitool("add", pod)
+        const TRIES: usize = 10;
+        let mut result = self.cnitool("add", pod);
+        for _ in 1..TRIES {
+            match result {
+                Err(error) if error.said.contains("still has tentative addresses") => {
+                    self.cnitool("del", pod)?;
+                    result = self.cnitool("add", pod);
+                }
+                done => return done,
+            }
+        }
+        result
     }
 
     /// Makes and wires a pod; then every node settles, if the topology says so.

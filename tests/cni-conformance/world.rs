@@ -82,6 +82,8 @@ impl World {
         }
         fs::create_dir_all(SCRATCH).unwrap();
         fs::create_dir_all("/run/netns").unwrap();
+        // Else the kernel goes on for a second or two with addresses of IPv6 that it makes by itself, between two listings.
+        fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
         ip(&["link", "set", "lo", "up"]);
         let world = World { kind };
         world.netns("a");
@@ -102,6 +104,14 @@ impl World {
         ip(&["link", "set", "up0", "up"]);
         ip(&["link", "set", "router0", "up"]);
         wait_until("the uplink is up", || output(&["ip", "link", "show", "up0"]).contains("state UP"));
+        // Both ends have their routes: `local` comes with the address, the multicast one when the carrier is there.
+        wait_until("the kernel made its routes of IPv6", || {
+            let routes = output(&["ip", "-6", "route", "show", "table", "local"]);
+            ["up0", "router0"].iter().all(|dev| {
+                routes.contains(&format!("dev {dev} "))
+                    && routes.lines().any(|line| line.starts_with("local fe80") && line.contains(dev))
+            })
+        });
         fs::create_dir_all("/var/lib/egret/objects").unwrap();
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
@@ -223,11 +233,11 @@ fn kernel_of(netns: Option<&str>) -> Vec<String> {
     lines
 }
 
-/// Waits until something is so; it must come to that within 5 s.
+/// Waits until something is so; it must come to that within 20 s.
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(5), "still not so after 5 s: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "still not so after 20 s: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
