@@ -12,12 +12,13 @@ use egret::addr::Family;
 use egret::egress::model::{EgressAddress, Endpoint, EndpointState, PodName};
 use egret::egress::numbers::gateway_mac;
 use egret::store::{Dir, endpoints};
-use egret::testbed::{Masquerade, Outside, Pod, Primary, STATE_DIR, Topology, Trouble, World};
+use egret::testbed::{Outside, Pod, STATE_DIR, Trouble, World};
 
 use crate::neighbours::{Neighbours, reconcile};
 use crate::paths::{selects, through};
 use crate::rows::{Pairs, Rows, Series, Target};
-use crate::{Arguments, cluster, traffic};
+use crate::world::{LEASES, pool, pools, raise};
+use crate::{Arguments, cluster};
 
 const CLIENTS: usize = 1_000;
 const BINDINGS: usize = 500;
@@ -29,18 +30,8 @@ const NODES: usize = 8;
 
 /// Raises the world, fills the first node, measures.
 pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
-    let topology = Topology {
-        nodes: 3,
-        primary: Primary::Ptp,
-        masquerade: Masquerade::IptablesNft,
-        br_netfilter: false,
-        egret: Some(arguments.egret.clone()),
-        settle: false,
-        ..Topology::default()
-    };
-    let world = World::raise(topology)?;
+    let world = raise(arguments, 3)?;
     let to = Outside::Near.address(Family::V4);
-    traffic::serve(&world.outside(Outside::Near).netns()?, to).map_err(|e| Trouble::new(e.to_string()))?;
     objects(&world)?;
     let add = |node, pod: &str| world.add_pod(node, pod).map_err(|e| Trouble::new(e.to_string()));
     let _gateways = [add(1, "gate/near-1")?, add(2, "gate/near-2")?, add(3, "gate/far")?];
@@ -74,20 +65,13 @@ fn compare(
 }
 
 fn objects(world: &World) -> Result<(), Trouble> {
-    for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::/124"), ("groups", "10.10.20.0/24")]
-    {
-        world.object(&format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: \"{cidr}\", gatewayNamespaces: all(), clientNamespaces: all()}}\n"
-        ))?;
-    }
+    pools(world)?;
+    pool(world, "groups", "10.10.20.0/24")?;
     for namespace in ["gate", "shop"] {
         world.namespace(namespace, &[], &[])?;
     }
-    let pools =
-        [("cni.projectcalico.org/ipv4pools", "[\"red\"]"), ("cni.projectcalico.org/ipv6pools", "[\"red6\"]")];
     for (place, node) in [("near-1", 1), ("near-2", 2), ("far", 3)] {
-        world.pod_object(&format!("gate/{place}"), &[("place", place)], &pools, node)?;
+        world.pod_object(&format!("gate/{place}"), &[("place", place)], &LEASES, node)?;
     }
     world.pod_object("shop/one-near", &[], &selects("place == 'near-2'"), 2)?;
     world.pod_object("shop/one-far", &[], &selects("place == 'far'"), 2)?;

@@ -21,6 +21,7 @@ use crate::Arguments;
 use crate::neighbours::Neighbours;
 use crate::paths::selects;
 use crate::rows::{Rows, Series, Target};
+use crate::world::{LEASES, pools};
 
 const PODS: usize = 10_000;
 const ON_NODE: usize = 250;
@@ -147,19 +148,12 @@ fn policy(place: &str) -> String {
 
 /// Two pools, namespaces, two gateways, and a file for each of ten thousand pods.
 fn objects(world: &World) -> Result<(), Trouble> {
-    for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::/124")] {
-        world.object(&format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: \"{cidr}\", gatewayNamespaces: all(), clientNamespaces: all()}}\n"
-        ))?;
-    }
+    pools(world)?;
     for namespace in ["gate", "shop"] {
         world.namespace(namespace, &[], &[])?;
     }
-    let pools =
-        [("cni.projectcalico.org/ipv4pools", "[\"red\"]"), ("cni.projectcalico.org/ipv6pools", "[\"red6\"]")];
-    world.pod_object("gate/near", &[("place", "near")], &pools, 1)?;
-    world.pod_object("gate/far", &[("place", "far")], &pools, 2)?;
+    world.pod_object("gate/near", &[("place", "near")], &LEASES, 1)?;
+    world.pod_object("gate/far", &[("place", "far")], &LEASES, 2)?;
     world.pod_object("shop/watched", &[], &[], 1)?;
     for n in 0..BINDINGS {
         world.object(

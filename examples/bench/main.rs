@@ -17,6 +17,7 @@ mod pure;
 mod rows;
 mod spawn;
 mod traffic;
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,29 +4,20 @@
 use std::net::IpAddr;
 
 use egret::addr::Family;
-use egret::testbed::{Masquerade, Outside, Pod, Primary, Topology, Trouble, World};
+use egret::testbed::{Outside, Pod, Trouble, World};
 
 use crate::by_hand::{self, Gateway};
 use crate::neighbours::{Neighbours, reconcile};
 use crate::rows::{Pairs, Rows, Target};
+use crate::world::{LEASES, pools, raise};
 use crate::{Arguments, traffic};
 
 const CLIENTS: usize = 1_000;
 
 /// Nodes 1 and 2 are Egret's, 3 and 4 are wired by hand; router and outside are the same.
 pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trouble> {
-    let topology = Topology {
-        nodes: 4,
-        primary: Primary::Ptp,
-        masquerade: Masquerade::IptablesNft,
-        br_netfilter: false,
-        egret: Some(arguments.egret.clone()),
-        settle: false,
-        ..Topology::default()
-    };
-    let world = World::raise(topology)?;
+    let world = raise(arguments, 4)?;
     let to = Outside::Near.address(Family::V4);
-    traffic::serve(&world.outside(Outside::Near).netns()?, to).map_err(|e| Trouble::new(e.to_string()))?;
     objects(&world)?;
     let add = |node, pod: &str| world.add_pod(node, pod).map_err(|e| Trouble::new(e.to_string()));
     let _ours = [add(1, "gate/near")?, add(2, "gate/far")?];
@@ -66,22 +57,13 @@ pub(crate) fn through(pod: &Pod, to: IpAddr, leased: bool) -> Result<traffic::Me
 }
 
 fn objects(world: &World) -> Result<(), Trouble> {
-    for (name, cidr) in [("red", "10.10.10.0/28"), ("red6", "fd00:10:10::/124")] {
-        world.object(&format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: \"{cidr}\", gatewayNamespaces: all(), clientNamespaces: all()}}\n"
-        ))?;
-    }
+    pools(world)?;
     for namespace in ["gate", "shop", "free", "hand"] {
         world.namespace(namespace, &[], &[])?;
     }
     for place in ["near", "far"] {
-        let pools = [
-            ("cni.projectcalico.org/ipv4pools", "[\"red\"]"),
-            ("cni.projectcalico.org/ipv6pools", "[\"red6\"]"),
-        ];
         let node = if place == "near" { 1 } else { 2 };
-        world.pod_object(&format!("gate/{place}"), &[("place", place)], &pools, node)?;
+        world.pod_object(&format!("gate/{place}"), &[("place", place)], &LEASES, node)?;
         let selector = format!("place == '{place}'");
         world.pod_object(&format!("shop/{place}"), &[], &selects(&selector), 1)?;
     }
