@@ -20,6 +20,7 @@ pub mod kube;
 pub mod log;
 pub mod node;
 pub mod problem;
+pub mod signals;
 pub mod spelling;
 pub mod store;
 #[cfg(feature = "testbed")]

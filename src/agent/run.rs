@@ -33,8 +33,9 @@ use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::node::thin::door;
+use crate::signals;
 use crate::store::{Guard, LockError, lock};
-use start::{first_heard, signals};
+use start::first_heard;
 
 /// How long a job waits for the node's lock before it lets the others go first.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -80,7 +81,7 @@ pub fn run(
 ) -> Result<(), AgentError> {
     let mut node = open(&configure()?)?;
     let turn = take_turn(&node.memory)?;
-    let signals = signals()?;
+    let signals = signals::of_the_end()?;
     let here = node.netns().map_err(|e| e.to_string())?;
     let watch = Watch::open(&here, &numbers::node_scope()).map_err(|e| e.to_string())?;
     let files = Files::open()

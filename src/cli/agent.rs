@@ -9,7 +9,6 @@ use clap::Args;
 use super::Common;
 use crate::agent::{run, web};
 use crate::config::Mode;
-use crate::kube::Access;
 
 /// Flags of the agent.
 #[derive(Debug, Clone, Args)]
@@ -43,7 +42,11 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
         }
         Ok(config)
     };
-    let access = if configure()?.mode == Mode::Cluster { Some(access(common)?) } else { None };
+    let access = if configure()?.mode == Mode::Cluster {
+        Some(common.member("`mode: cluster` without a cluster: name it with --kubeconfig, or run in a pod with a service account")?)
+    } else {
+        None
+    };
     run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
 }
@@ -54,14 +57,4 @@ fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     let unread = |e| format!("--listen {text}: {e}; write it as 127.0.0.1:9790, [::1]:9790, or `off`");
     text.parse().map(Some).map_err(unread)
-}
-
-fn access(common: &Common) -> Result<Access, String> {
-    let found = match &common.cluster.kubeconfig {
-        Some(file) => Access::from_file(file, common.cluster.context.as_deref()).map(Some),
-        None => Access::in_cluster(),
-    };
-    found.map_err(|e| e.to_string())?.ok_or_else(|| {
-        "`mode: cluster` without a cluster: name it with --kubeconfig, or run in a pod with a service account".to_owned()
-    })
 }

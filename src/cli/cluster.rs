@@ -62,6 +62,18 @@ impl Common {
         self.cluster.kubeconfig.is_some() || self.cluster.context.is_some() || is_plugin()
     }
 
+    /// How a program that belongs to a cluster reaches it: by the kubeconfig that was named, or as the pod that it runs in.
+    ///
+    /// # Errors
+    /// `nowhere`, if there is neither; what cannot be used, with why.
+    pub fn member(&self, nowhere: &str) -> Result<Access, String> {
+        let found = match &self.cluster.kubeconfig {
+            Some(file) => Access::from_file(file, self.cluster.context.as_deref()).map(Some),
+            None => Access::in_cluster(),
+        };
+        found.map_err(|e| e.to_string())?.ok_or_else(|| nowhere.to_owned())
+    }
+
     /// How to reach the cluster that is meant; `None`: this node's directory is.
     ///
     /// # Errors

@@ -2,15 +2,13 @@
 //!
 //! In: the common flags, and its own. Out: an exit status; log lines on standard error. Never: needs root, or prints on standard output.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::Common;
+use super::{Common, Refused};
 use crate::config::Config;
 use crate::controller::{Settings, run};
-use crate::kube::Access;
 use crate::node::records::node_name;
 
 /// Flags of the controller.
@@ -19,12 +17,6 @@ pub struct ControllerArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
-    /// The cluster of this kubeconfig [default: the pod's own]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
-    context: Option<String>,
     /// Whether nodes whose agent is away get the taint egret.dev/agent-away:NoSchedule
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     taint: bool,
@@ -40,18 +32,17 @@ pub struct ControllerArgs {
 ///
 /// # Errors
 /// A sentence: no cluster, or one that cannot be spoken to.
-pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), String> {
+pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), Refused> {
+    if common.cluster.context.is_some() && common.cluster.kubeconfig.is_none() {
+        return Err(Refused::misused("--context is one of a kubeconfig: name that with --kubeconfig"));
+    }
     crate::log::to_stderr(&args.log);
     // Not what a plugin on this machine was last called with: the controller belongs to no node.
     let config = match &common.config {
         Some(file) => Config::from_file(file).map_err(|e| e.to_string())?,
         None => Config::default(),
     };
-    let found = match &args.kubeconfig {
-        Some(file) => Access::from_file(file, args.context.as_deref()).map(Some),
-        None => Access::in_cluster(),
-    };
-    let access = found.map_err(|e| e.to_string())?.ok_or(
+    let access = common.member(
         "there is no cluster: name one with --kubeconfig, or run in a pod with a service account (deploy/controller-rbac.yaml)",
     )?;
     let settings = Settings {

@@ -7,9 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-
 use super::act::{self, ActError};
 use super::agents::Agents;
 use super::lead::{Lead, Leading};
@@ -18,6 +15,7 @@ use super::world::World;
 use super::{Settings, status, taints};
 use crate::config::Config;
 use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
+use crate::signals;
 
 /// How often it is asked whether to end, at least.
 const LOOK: Duration = Duration::from_millis(200);
@@ -33,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// # Errors
 /// Credentials that cannot be used, or no threads.
 pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Result<(), String> {
-    let signals = signals()?;
+    let signals = signals::of_the_end()?;
     let client = Arc::new(Client::new(access).map_err(|e| e.to_string())?);
     let no_thread = |e: std::io::Error| format!("no thread can be started: {e}");
     let adopted = |kind| foreign::of(kind).is_some_and(|project| config.adopt.contains(&project));
@@ -57,15 +55,6 @@ pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Re
     }
     lead.end();
     Ok(())
-}
-
-fn signals() -> Result<SignalFd, String> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGINT);
-    set.thread_block().map_err(|e| format!("signals cannot be blocked: {e}"))?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| format!("signals cannot be read: {e}"))
 }
 
 struct Run {

@@ -3,13 +3,14 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("addr", &[]),
     ("fault", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
     ("log", &[]),
+    ("signals", &[]),
     // Files of a node's runtime; it knows nothing of what Egret does.
     ("install", &[]),
     ("kernel", &["addr"]),
@@ -28,11 +29,11 @@ const ARROWS: [(&str, &[&str]); 21] = [
         "agent",
         &[
             "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
-            "store",
+            "signals", "store",
         ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
-    ("controller", &["addr", "api", "config", "egress", "ipam", "kube", "problem", "store"]),
+    ("controller", &["addr", "api", "config", "egress", "ipam", "kube", "problem", "signals", "store"]),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",

@@ -1,11 +1,10 @@
-//! Before the loop: signals that wait for a pause between two jobs, and a cluster that was heard of once.
+//! Before the loop: a cluster that was heard of once.
 //!
-//! In: nothing, or a cluster. Out: where signals are read; whether to begin. Never: does a job.
+//! In: a cluster. Out: whether to begin. Never: does a job.
 
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 
 use crate::agent::cluster::Cluster;
 use crate::agent::health::Known;
@@ -21,14 +20,4 @@ pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd, known: &Known) 
         std::thread::sleep(Duration::from_millis(20));
     }
     true
-}
-
-/// SIGTERM and SIGINT are read between two jobs, so that none is cut in half. What is wired stays.
-pub(super) fn signals() -> Result<SignalFd, String> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGINT);
-    set.thread_block().map_err(|e| format!("signals cannot be blocked: {e}"))?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| format!("signals cannot be read: {e}"))
 }
