@@ -15,11 +15,12 @@ use egret::ipam::{IpamError, Store};
 use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
 use egret::store::Dir;
 use egret::store::objects::Objects;
+use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::following::until;
 use crate::proxy::{Fate, Proxy, refusal};
-use crate::server::server;
+use crate::server::kubectl;
 use crate::world::*;
 
 const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version: 1 (2)"}}"#;
@@ -213,9 +214,7 @@ fn node(client: &Client, name: &str) {
         assert!(error.is_conflict(), "{error}");
     }
     let status = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "172.31.0.9"}]}}"#;
-    let (well, said) =
-        server().kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], b"");
-    assert!(well, "{said}");
+    kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], "");
 }
 
 #[test]
@@ -253,7 +252,7 @@ fn what_is_forbidden_is_named_with_the_rule_that_the_role_lacks() {
                 the verb list";
     assert!(said.contains(rule), "{said}");
     // The manifest has that very rule, and one for every kind that is followed.
-    let manifest = std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap();
+    let manifest = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
     for kind in Watched::ALL {
         let path = kind.path(&egret::kube::Reach::Node("x".into()));
         let resource = path.split(['?']).next().unwrap().rsplit('/').next().unwrap().to_owned();
