@@ -35,10 +35,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet. `proxies` and `primaries`: as
-    /// `scripts/cluster` takes them.
-    pub(crate) fn raise(proxies: &str, primaries: &str) -> Lab {
+    /// `scripts/cluster` takes them. `purpose`: no other test's.
+    pub(crate) fn raise(purpose: &str, proxies: &str, primaries: &str) -> Lab {
         let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
-        let cluster = Cluster::raise("nodes", &options).unwrap();
+        let cluster = Cluster::raise(purpose, &options).unwrap();
         let (seen, wire, outside) = (Seen::default(), Wire::default(), cluster.outside().unwrap());
         let lab = Lab { cluster, seen, wire, outside };
         lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
@@ -188,10 +188,14 @@ impl Lab {
     /// Since it was last forgotten, packets of selected pods arrived outside with this address alone.
     #[track_caller]
     pub(crate) fn shows_only(&self, address: &str) {
-        let wire = self.wire.sources();
-        let sources: BTreeSet<String> = wire.keys().map(ToString::to_string).collect();
-        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{wire:?}");
+        let sources = self.sources();
+        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{:?}", self.wire.sources());
         assert_eq!(self.seen("cart"), sources);
+    }
+
+    /// Addresses that packets of selected pods arrived outside with since it was last forgotten.
+    pub(crate) fn sources(&self) -> BTreeSet<String> {
+        self.wire.sources().keys().map(ToString::to_string).collect()
     }
 
     /// So many clients are heard, and since it was last forgotten nobody with another address; then it is forgotten, and so again: from
