@@ -146,7 +146,7 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     assert!(why.contains("cannot list resource \"namespaces\"") && why.contains("403"), "{why}");
 }
 
-fn kubectl(arguments: &[&str], input: &str) -> String {
+pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
     let (well, said) = server().kubectl(arguments, input.as_bytes());
     assert!(well, "{arguments:?}: {said}");
     said
@@ -235,7 +235,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     assert_eq!(view(&following.mirror()), known);
 }
 
-fn egret_crds() -> String {
+pub(crate) fn egret_crds() -> String {
     let crds = std::process::Command::new(env!("CARGO_BIN_EXE_egret")).arg("crds").output().unwrap();
     String::from_utf8(crds.stdout).unwrap()
 }
