@@ -21,7 +21,7 @@ pub enum Watched {
     NodeRecords,
     /// Ranges that are inside the cluster, said once for all nodes.
     Ranges,
-    /// Books of leases. This and the next two are the controller's affair.
+    /// Books of leases; of agents only those look at them that have gateways. The next two are the controller's affair.
     Blocks,
     /// StatefulSets: their pods' leases outlive containers.
     StatefulSets,
@@ -50,6 +50,8 @@ pub enum Reach {
     Node(String),
     /// What the controller needs: every pod, the status of our objects, leases and who has them.
     Cluster,
+    /// The books of leases alone.
+    Books,
 }
 
 impl Reach {
@@ -58,6 +60,7 @@ impl Reach {
         match self {
             Reach::Node(_) => &Watched::ALL,
             Reach::Cluster => &Watched::CLUSTER,
+            Reach::Books => &[Watched::Blocks],
         }
     }
 }
@@ -143,7 +146,7 @@ impl Watched {
             Watched::Nodes => "/api/v1/nodes?".to_owned(),
             Watched::Pods => match reach {
                 Reach::Node(node) => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
-                Reach::Cluster => "/api/v1/pods?".to_owned(),
+                Reach::Cluster | Reach::Books => "/api/v1/pods?".to_owned(),
             },
             Watched::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs?".to_owned(),
             Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
