@@ -19,6 +19,7 @@ mod pod;
 mod private;
 mod probe;
 mod runtime;
+mod server;
 mod service;
 mod topology;
 mod verdict;
@@ -33,6 +34,7 @@ pub use packet::{Packet, Spot};
 pub use place::Place;
 pub use pod::{CnitoolError, Pod};
 pub use private::{CNI_DIR, NETNS_DIR, RUN_DIR, STATE_DIR};
+pub use server::ApiServer;
 pub use service::{HTTP_PORT, LINES_PORT, Service};
 pub use topology::{
     FAR_MTU, Families, LEASE_NET, Masquerade, NETWORK, Outside, Primary, Topology, fabric, lease_network,
