@@ -205,7 +205,7 @@ impl Mirror {
 
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
-        self.reach.kinds().iter().all(|kind| self.kinds.get(kind).is_some_and(|kept| kept.synced))
+        self.reach.kinds().all(|kind| self.kinds.get(&kind).is_some_and(|kept| kept.synced))
     }
 
     /// Kinds that cannot be seen just now, with the reason.
@@ -249,7 +249,7 @@ impl Mirror {
     /// What the objects say, under names such as `EgressPool shop` in place of files.
     pub fn readings(&self) -> Vec<(String, Reading)> {
         let mut all = Vec::new();
-        for kind in self.reach.kinds().iter().copied().filter(|kind| kind.is_read()) {
+        for kind in self.reach.kinds().filter(|kind| kind.is_read()) {
             let (version, word) = kind.typed();
             for (name, object) in self.objects(kind) {
                 let file = format!("{word} {name}");
