@@ -54,6 +54,8 @@ pub(super) struct Agent<'a> {
     ground: Option<(Identity, bool)>,
     /// Why the directory is not read; what was last read stays in force.
     groundless: Option<Problem>,
+    /// Addresses that the books have as somebody else's.
+    unheld: Vec<Problem>,
     /// What is wrong with objects and records.
     wrong: Vec<Problem>,
     /// Clients whose traffic passes this node by.
@@ -99,6 +101,7 @@ impl<'a> Agent<'a> {
             owners: Vec::new(),
             ground: None,
             groundless: None,
+            unheld: Vec::new(),
             wrong: Vec::new(),
             passing,
             machine: None,
@@ -326,6 +329,12 @@ impl<'a> Agent<'a> {
         failures(&outcome)
     }
 
+    /// Leases of gateways here that were deleted from the directory are written again.
+    pub(super) fn leases(&mut self) -> Result<(), String> {
+        self.unheld = self.node.hold_all().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
     // --- what is told ----------------------------------------------------------------------------------------
 
     /// Writes what changed of the agent's own file. `failing`: a job on the kernel fails; `short`: why not everything is watched.
@@ -333,10 +342,13 @@ impl<'a> Agent<'a> {
         let mut problems: Vec<Problem> = self.groundless.iter().cloned().collect();
         problems.extend(short.map(|why| Problem::new("", "NotWatched", why)));
         let unseen = self.cluster.as_ref().map(|cluster| cluster.problems()).unwrap_or_default();
-        let degraded =
-            self.groundless.is_some() || short.is_some() || !self.owners.is_empty() || !unseen.is_empty();
+        let degraded = self.groundless.is_some()
+            || short.is_some()
+            || !self.owners.is_empty()
+            || !self.unheld.is_empty()
+            || !unseen.is_empty();
         problems.extend(unseen);
-        problems.extend(self.owners.iter().chain(&self.wrong).cloned());
+        problems.extend(self.owners.iter().chain(&self.unheld).chain(&self.wrong).cloned());
         problems.extend(self.passing.problems());
         self.state.problems = problems;
         let health = match (began, failing, degraded) {

@@ -178,6 +178,12 @@ impl Seen {
 }
 
 fn look(dir: &Dir) -> Result<Seen, String> {
+    if !dir.path().join("objects").exists() && !dir.ipam().exists() {
+        return Err(format!(
+            "there is neither a folder `objects` nor `ipam` in {}; name a state directory with --state, or run the plugin once",
+            dir.path().display()
+        ));
+    }
     let mut seen = Seen {
         pools: objects(dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default(),
         blocks: Vec::new(),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Removal, Route, Rule, Via};
+use super::state::{Action, Address, Link, LinkKind, Match, Nexthop, Remote, Removal, Route, Rule, Via};
 use crate::addr::{Family, Mac};
 use crate::kernel::nft::diff::Change;
 
@@ -276,6 +276,11 @@ fn rule_line(verb: &str, rule: &Rule) -> String {
         Match::Input(device) => format!("iif {device}"),
         Match::From(ip) => format!("from {ip}"),
     };
-    let does = rule.table.map_or("unreachable".to_owned(), |table| format!("lookup {table}"));
+    let does = match rule.action {
+        Action::Lookup(table) => format!("lookup {table}"),
+        Action::Unreachable => "unreachable".to_owned(),
+        Action::Goto(priority) => format!("goto {priority}"),
+        Action::Nop => "nop".to_owned(),
+    };
     format!("{}rule {verb} pref {} {matches} {does}", six(rule.family), rule.priority)
 }

@@ -9,6 +9,7 @@
 
 mod cache;
 mod compile;
+pub mod folder;
 mod image;
 mod placed;
 mod scan;

@@ -223,7 +223,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     assert_eq!(view(&following.mirror()), known);
 }
 
-fn egret_crds() -> String {
+pub(crate) fn egret_crds() -> String {
     let crds = std::process::Command::new(env!("CARGO_BIN_EXE_egret")).arg("crds").output().unwrap();
     String::from_utf8(crds.stdout).unwrap()
 }

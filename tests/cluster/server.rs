@@ -1,6 +1,6 @@
 //! An API server for the tests of this process: etcd and kube-apiserver, with Egret's definitions applied.
 
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use egret::testbed::Cluster;
@@ -10,14 +10,9 @@ pub(crate) fn server() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| {
         let server = Cluster::raise("test", &["--nodes", "0"]).unwrap();
-        for (arguments, count) in [(&["crds"][..], 6), (&["crds", "--foreign"][..], 3)] {
-            let crds = Command::new(env!("CARGO_BIN_EXE_egret")).args(arguments).output().unwrap();
-            let crds = String::from_utf8(crds.stdout).unwrap();
-            let said = server.kubectl(&["apply", "--server-side", "-f", "-"], &crds).unwrap();
-            assert_eq!(said.matches("serverside-applied").count(), count, "{said}");
-        }
-        let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-        server.kubectl(&wait, "").unwrap();
+        server.define(Path::new(env!("CARGO_BIN_EXE_egret"))).unwrap();
+        let defined = server.kubectl(&["get", "crd", "-o", "name"], "").unwrap();
+        assert_eq!(defined.lines().count(), 9, "{defined}");
         server
     })
 }
