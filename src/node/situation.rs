@@ -30,6 +30,8 @@ use crate::store::{endpoints, interfaces, nodes};
 pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
+    /// The directory's objects.
+    pub objects: Objects,
     /// The cluster, as far as this node's pods need it.
     pub view: Arc<View>,
     /// Attachments of this node, oldest first.
@@ -105,7 +107,7 @@ impl Embedded {
         };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
+        Ok(Situation { inputs, objects, view, attachments, unread, resolution, inside, problems })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
