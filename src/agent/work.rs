@@ -151,6 +151,7 @@ impl<'a> Agent<'a> {
         if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
             self.say_standings();
             self.groundless = None;
+            self.wrong = self.node.shared_network().map_err(|e| e.to_string())?;
             return Ok(());
         }
         let began = Instant::now();

@@ -38,4 +38,4 @@ pub mod unservable;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
