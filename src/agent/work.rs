@@ -154,6 +154,7 @@ impl<'a> Agent<'a> {
                 self.say_standings(&objects);
             }
             self.groundless = None;
+            self.wrong = self.node.shared_network().map_err(|e| e.to_string())?;
             return Ok(());
         }
         let began = Instant::now();

@@ -39,4 +39,4 @@ pub mod unservable;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
