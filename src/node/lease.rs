@@ -313,6 +313,10 @@ pub(super) fn cancel(store: &dyn Store, claims: &[Claimed]) -> bool {
 }
 
 fn refused(error: &IpamError) -> CniError {
-    let code = if error.try_again() { Code::TryAgainLater } else { Code::InvalidConfig };
+    let code = match error {
+        later if later.try_again() => Code::TryAgainLater,
+        IpamError::Store(_) => Code::Io,
+        _ => Code::InvalidConfig,
+    };
     CniError::new(code, error.to_string())
 }

@@ -1,9 +1,9 @@
 //! D: what a node remembers is torn or gone. Nothing is emptied, nothing leaks, and it is named.
 
 use egret::addr::Family;
-use egret::testbed::{Outside, RUN_DIR};
+use egret::testbed::{Outside, RUN_DIR, STATE_DIR};
 
-use crate::lab::{Lab, nodes};
+use crate::lab::{Lab, WANTS_LEASES, nodes};
 
 /// A record that cannot be read says nothing about its pod, so the pod stays what it was: gateway or client.
 #[test]
@@ -42,4 +42,56 @@ fn d_a_lost_plan_is_read_back_from_the_kernel_and_flows_live_on() {
     assert_eq!(format!("{:?}", flow.ask()), format!("{before:?}"));
     lab.check_pod(&client).unwrap();
     lab.leaves_as_predicted(&client);
+}
+
+/// A state directory that is not mounted is an empty folder, in which nothing selects anybody.
+#[test]
+fn d_without_its_state_directory_a_node_lets_no_pod_go_and_starts_none() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(2, "g1");
+    let client = lab.client(1, "c1");
+    let plain = lab.plain(1, "p1");
+    let capture = lab.capture().unwrap();
+    lab.node(1).sh(&format!("cd {STATE_DIR} && mkdir .away && mv [a-z]* .away")).unwrap();
+    let refused = lab.add_pod(1, "plain/p2").unwrap_err().to_string();
+    assert!(
+        refused.contains("there is no directory") && refused.contains("mount what should be there"),
+        "{refused}"
+    );
+    let list = lab.conflist_path(1).display().to_string();
+    let reconciled = lab.egret(1, &["reconcile", "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&reconciled.stderr).into_owned();
+    assert!(!reconciled.status.success() && said.contains("there is no directory"), "{said}");
+    lab.stop_sandbox(&plain).unwrap();
+    assert!(
+        !std::path::Path::new(STATE_DIR).join("objects").exists(),
+        "a DEL makes none for the next ADD to believe"
+    );
+    let seen = Family::BOTH.map(|family| client.tcp(Outside::Near.address(family)).unwrap());
+    lab.node(1).sh(&format!("cd {STATE_DIR} && rm -rf [a-z]* && mv .away/* . && rmdir .away")).unwrap();
+    assert_eq!(lab.leaves_as_predicted(&client), seen.into_iter().collect());
+    let late = lab.add_pod(1, "plain/p2").unwrap();
+    lab.leaves_as_before(&late);
+    capture.assert_clean(&[&client]);
+}
+
+/// A lease that cannot be written is none: the gateway is refused with the reason, and nothing of the attempt stays.
+#[test]
+fn d_on_a_full_disk_no_gateway_starts_and_clients_do() {
+    let lab = Lab::raise(nodes(1));
+    let gateway = lab.gateway(1, "g1");
+    let client = lab.client(1, "c1");
+    let fill = format!(
+        "mount -o remount,size=2m {STATE_DIR} && dd if=/dev/zero of={STATE_DIR}/fill bs=1k status=none"
+    );
+    assert!(lab.node(1).sh(&fill).is_err(), "no space is left");
+    let refused = lab.add_pod(1, "gw/g2").unwrap_err().to_string();
+    assert!(refused.contains("No space left on device") && refused.contains("free space"), "{refused}");
+    let late = lab.add_pod(1, "shop/late").unwrap();
+    for pod in [&client, &late] {
+        assert_eq!(lab.leaves_as_predicted(pod), lab.leases(&gateway).into_iter().collect());
+    }
+    let left = lab.node(1).sh(&format!("rm {STATE_DIR}/fill; find {STATE_DIR}/ipam -name '.*.tmp'")).unwrap();
+    assert_eq!(left, "");
+    lab.add_pod(1, "gw/g2").unwrap();
 }
