@@ -320,3 +320,17 @@ fn refused(error: &IpamError) -> CniError {
     };
     CniError::new(code, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::StoreError;
+
+    #[test]
+    fn books_that_cannot_be_written_are_no_fault_of_the_configuration() {
+        let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let full = StoreError::Io { verb: "write", what: "a block".to_owned(), source };
+        assert_eq!(refused(&IpamError::Store(full)).code, Code::Io);
+        assert_eq!(refused(&IpamError::Contended("a pod".to_owned())).code, Code::TryAgainLater);
+    }
+}

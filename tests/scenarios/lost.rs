@@ -3,7 +3,7 @@
 use egret::addr::Family;
 use egret::testbed::{Outside, RUN_DIR, STATE_DIR};
 
-use crate::lab::{Lab, WANTS_LEASES, nodes};
+use crate::lab::{Lab, nodes};
 
 /// A record that cannot be read says nothing about its pod, so the pod stays what it was: gateway or client.
 #[test]
@@ -73,25 +73,4 @@ fn d_without_its_state_directory_a_node_lets_no_pod_go_and_starts_none() {
     let late = lab.add_pod(1, "plain/p2").unwrap();
     lab.leaves_as_before(&late);
     capture.assert_clean(&[&client]);
-}
-
-/// A lease that cannot be written is none: the gateway is refused with the reason, and nothing of the attempt stays.
-#[test]
-fn d_on_a_full_disk_no_gateway_starts_and_clients_do() {
-    let lab = Lab::raise(nodes(1));
-    let gateway = lab.gateway(1, "g1");
-    let client = lab.client(1, "c1");
-    let fill = format!(
-        "mount -o remount,size=2m {STATE_DIR} && dd if=/dev/zero of={STATE_DIR}/fill bs=1k status=none"
-    );
-    assert!(lab.node(1).sh(&fill).is_err(), "no space is left");
-    let refused = lab.add_pod(1, "gw/g2").unwrap_err().to_string();
-    assert!(refused.contains("No space left on device") && refused.contains("free space"), "{refused}");
-    let late = lab.add_pod(1, "shop/late").unwrap();
-    for pod in [&client, &late] {
-        assert_eq!(lab.leaves_as_predicted(pod), lab.leases(&gateway).into_iter().collect());
-    }
-    let left = lab.node(1).sh(&format!("rm {STATE_DIR}/fill; find {STATE_DIR}/ipam -name '.*.tmp'")).unwrap();
-    assert_eq!(left, "");
-    lab.add_pod(1, "gw/g2").unwrap();
 }
