@@ -56,7 +56,7 @@ const ANSWERING: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Another one does.
-    #[error("an agent runs on this node already: {0}")]
+    #[error("an agent runs on this node already{}; for another one, end that first", .0.process())]
     Another(LockError),
     /// Something that it cannot do without is missing.
     #[error("{0}")]
@@ -153,7 +153,7 @@ pub fn running(memory: &Memory) -> Option<LockError> {
 fn open(config: &Config) -> Result<Embedded, String> {
     let name = node_name(config).map_err(|e| e.to_string())?;
     let memory = Memory::new(&config.run_dir, &name);
-    let wired = memory.applied().is_some_and(|applied| !applied.plan.is_idle());
+    let wired = memory.serves_pods();
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
     node.patience = PATIENCE;

@@ -118,9 +118,9 @@ impl Embedded {
     /// The node that the configuration means.
     ///
     /// # Errors
-    /// The name is no name, or the state directory cannot be made.
+    /// The name is no name, or the state directory cannot be made, or it is missing under running pods.
     pub fn open(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Dir::open(&config.state_dir), config, false)
+        Embedded::on(|memory| made(config, memory), config, false)
     }
 
     /// The same where the state directory may be missing for now: nothing is made, and what is missing is an error of whoever
@@ -129,7 +129,7 @@ impl Embedded {
     /// # Errors
     /// The name is no name.
     pub fn at(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Ok(Dir::by_path(&config.state_dir)), config, false)
+        Embedded::on(|_| Ok(Dir::by_path(&config.state_dir)), config, false)
     }
 
     /// The same for those who only read: nothing is made.
@@ -137,7 +137,7 @@ impl Embedded {
     /// # Errors
     /// The name is no name, or there is no state directory.
     pub fn look(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Dir::at(&config.state_dir), config, true)
+        Embedded::on(|_| Ok(Dir::at(&config.state_dir)?), config, true)
     }
 
     /// The same for a pod's end: a directory that cannot be used keeps no address bound in this kernel.
@@ -145,22 +145,24 @@ impl Embedded {
     /// # Errors
     /// The name is no name.
     pub fn at_the_end(config: &Config) -> Result<Embedded, CniError> {
-        let dir = || Ok(Dir::open(&config.state_dir).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
+        let dir =
+            |memory: &Memory| Ok(made(config, memory).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
         Embedded::on(dir, config, false)
     }
 
     fn on(
-        dir: impl FnOnce() -> Result<Dir, DirError>,
+        dir: impl FnOnce(&Memory) -> Result<Dir, NodeError>,
         config: &Config,
         dry_run: bool,
     ) -> Result<Embedded, CniError> {
         let name = node_name(config)?;
+        let memory = Memory::new(&config.run_dir, &name);
         Ok(Embedded {
-            memory: Memory::new(&config.run_dir, &name),
+            dir: dir(&memory)?,
+            memory,
             records: Attachments::of_node(&config.run_dir, &name),
             config: config.clone(),
             name,
-            dir: dir().map_err(NodeError::from)?,
             dry_run,
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
@@ -222,6 +224,16 @@ impl Embedded {
     pub fn netns(&self) -> Result<Netns, NodeError> {
         Ok(Netns::current()?)
     }
+}
+
+/// The state directory, made where it is not there yet. Not under running pods: a directory that is missing there is not mounted, and
+/// in an empty one nothing would select them any more.
+fn made(config: &Config, memory: &Memory) -> Result<Dir, NodeError> {
+    let objects = Dir::by_path(&config.state_dir).objects();
+    if !objects.exists() && memory.serves_pods() {
+        return Err(ObjectsError::Missing(objects).into());
+    }
+    Ok(Dir::open(&config.state_dir)?)
 }
 
 /// Seconds since 1970. The one place where the node asks for the time.

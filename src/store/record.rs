@@ -287,12 +287,10 @@ pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) 
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
-    file.write_all(&text)?;
-    if durable {
-        file.sync_all()?;
-    }
+    let written = file.write_all(&text).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
     fault::point("record.after-temp");
-    if let Err(error) = fs::rename(&temporary, path) {
+    // On a full disk even an empty leftover takes a place that somebody else could use.
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
