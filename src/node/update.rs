@@ -181,6 +181,9 @@ impl Embedded {
         if change.is_nothing() {
             return Ok(None);
         }
+        // First of all: the answers have their time, whatever is done meanwhile.
+        let asking = |change: &Change<'_>| announce::ask(&change.next.here, &announce::taken_over(change));
+        let questions = if self.dry_run { Vec::new() } else { asking(change) };
         let first = change.before.is_idle() && !change.next.is_idle();
         if first {
             self.fit(change.next, node_ns)?;
@@ -197,7 +200,6 @@ impl Embedded {
         let flows = change.flows();
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
-        let questions = announce::ask(&change.next.here, &announce::taken_over(change));
         let unwired = self.gateways(change, node_ns, outcome);
         fault::point("update.after-gateways");
         let reduced = unwired.iter().fold(None, |plan: Option<NodePlan>, attachment| {

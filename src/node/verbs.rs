@@ -17,7 +17,7 @@ use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
 use crate::kernel::devices;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
@@ -97,10 +97,13 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     };
     attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
-        read_namespace(request, found.read_netns, &mut attachment)?;
-    }
-    if role == Role::Client {
-        must_pass(&attachment)?;
+        let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
+        let pod = Netns::open(&attachment.netns).map_err(unusable)?;
+        let here = Netns::current().map_err(unusable)?;
+        read_namespace(request, (&here, &pod), found.read_netns, &mut attachment)?;
+        if role == Role::Client {
+            must_pass((&here, &pod), &attachment)?;
+        }
     }
     Ok(Asking { objects, view, attachment, role })
 }
@@ -152,20 +155,19 @@ fn refused(problem: &Problem) -> CniError {
 /// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding.
 fn read_namespace(
     request: &Request,
+    (here, pod): (&Netns, &Netns),
     read_addresses: bool,
     attachment: &mut Attachment,
 ) -> Result<(), CniError> {
-    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
-    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
-    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
-    let found = devices::addresses_of(&pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let found = devices::interface_of(here, pod, &request.ifname)
+        .map_err(|e| CniError::new(Code::NetnsUnusable, e.to_string()))?;
     let Some(found) = found else {
         let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
         return Err(CniError::new(Code::InterfaceMissing, msg));
     };
     if read_addresses {
         let routable: Vec<_> =
-            found.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
+            found.addresses.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
         attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
         attachment.networks = networks(&routable);
     }
@@ -177,8 +179,7 @@ fn read_namespace(
         );
         return Err(CniError::new(Code::InvalidConfig, msg));
     }
-    let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
-    let Some(peer) = peer else {
+    let Some(peer) = found.peer else {
         let msg = without_other_end(&request.ifname);
         return Err(CniError::new(Code::TrafficBypassesNode, msg));
     };
@@ -187,12 +188,9 @@ fn read_namespace(
 }
 
 /// A client must not only have another end here: nothing may take its packets away there.
-fn must_pass(attachment: &Attachment) -> Result<(), CniError> {
-    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
-    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
-    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
+fn must_pass((here, pod): (&Netns, &Netns), attachment: &Attachment) -> Result<(), CniError> {
     let device = (attachment.ifname.as_str(), attachment.host_interface.as_deref());
-    match bypass(&here, &pod, device, &attachment.addresses)? {
+    match bypass(here, pod, device, &attachment.addresses)? {
         None => Ok(()),
         Some(why) => Err(CniError::new(Code::TrafficBypassesNode, why)),
     }

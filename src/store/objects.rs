@@ -120,7 +120,7 @@ impl Objects {
         let pen = || renews_cache.then(|| cache::Pen::take(state_dir)).and_then(Result::ok);
         let Some(image) = cache::load(state_dir) else { return renew(pen(), &path, &root, None) };
         let survey = scan::survey(root.as_fd(), &image);
-        if survey.is_current(&image) {
+        if survey.is_current() {
             return Ok(Objects { image });
         }
         renew(pen(), &path, &root, Some((image, survey)))
