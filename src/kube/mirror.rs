@@ -51,24 +51,61 @@ pub struct Mirror {
     lives: BTreeMap<String, (Vec<String>, Life)>,
 }
 
+/// What is kept of an object.
+#[derive(Debug)]
+pub struct Seen {
+    name: String,
+    now: Value,
+    told: Option<String>,
+    life: (Vec<String>, Life),
+}
+
+impl Seen {
+    /// Of this object, as far as somebody needs it.
+    pub fn of(reach: &Reach, kind: Watched, object: &Value) -> Seen {
+        Seen {
+            name: name(object),
+            now: pruned(reach, kind, object),
+            told: told(object),
+            life: (ids(object), life(object)),
+        }
+    }
+}
+
 impl Mirror {
     /// Nothing yet.
     pub fn of(reach: Reach) -> Mirror {
         Mirror { reach, ..Mirror::default() }
     }
 
+    /// Whose it is.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
-        let mut objects: BTreeMap<String, Value> =
-            items.iter().map(|item| (name(item), pruned(&self.reach, kind, item))).collect();
-        let lives = match kind {
-            Watched::Pods => items.iter().map(|item| (name(item), (ids(item), life(item)))).collect(),
-            _ => self.lives.clone(),
-        };
-        let lived = lives != self.lives;
-        self.lives = lives;
+        let seen = items.iter().map(|item| Seen::of(&self.reach, kind, item)).collect();
+        self.seen(kind, seen)
+    }
+
+    /// The same, of what was kept of each object as it came.
+    pub fn seen(&mut self, kind: Watched, items: Vec<Seen>) -> bool {
+        let mut lives = BTreeMap::new();
+        let (mut objects, mut told) = (BTreeMap::new(), BTreeMap::new());
+        for item in items {
+            if kind == Watched::Pods {
+                lives.insert(item.name.clone(), item.life);
+            }
+            told.extend(item.told.map(|text| (item.name.clone(), text)));
+            objects.insert(item.name, item.now);
+        }
+        let lived = kind == Watched::Pods && lives != self.lives;
+        if lived {
+            self.lives = lives;
+        }
         let kept = self.kinds.entry(kind).or_default();
-        kept.told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
+        kept.told = told;
         // What is ahead of the list is not taken back by it.
         let reached = kept.reached;
         kept.ahead.retain(|_, seen| *seen > reached);
@@ -107,6 +144,11 @@ impl Mirror {
         kept.reached = kept.reached.max(version.parse().unwrap_or_default());
     }
 
+    /// The version that list and watch have come to; 0: none was heard of.
+    pub fn version(&self, kind: Watched) -> u64 {
+        self.kinds.get(&kind).map_or(0, |kept| kept.reached)
+    }
+
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
         let now = pruned(&self.reach, kind, object);
@@ -123,12 +165,12 @@ impl Mirror {
 
     /// One object as somebody asked for it by itself. Says whether it is news: the watch may have passed it already.
     pub fn learn(&mut self, kind: Watched, object: &Value) -> bool {
-        let now = pruned(&self.reach, kind, object);
-        let kept = self.kinds.entry(kind).or_default();
         let seen = version(object);
-        if seen <= kept.reached {
+        if seen <= self.version(kind) {
             return false;
         }
+        let now = pruned(&self.reach, kind, object);
+        let kept = self.kinds.entry(kind).or_default();
         kept.ahead.insert(name(object), seen);
         kept.outlived.remove(&name(object));
         let changed = kept.put(name(object), object, now);
@@ -189,8 +231,8 @@ impl Mirror {
     }
 
     /// Whether a list would take something away that is known.
-    pub fn would_lose(&self, kind: Watched, items: &[Value]) -> bool {
-        let names: BTreeSet<String> = items.iter().map(name).collect();
+    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> bool {
+        let names: BTreeSet<&String> = items.iter().map(|item| &item.name).collect();
         self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
     }
 
