@@ -183,7 +183,7 @@ impl<'a> Agent<'a> {
     fn say_standings(&mut self) {
         let mut said = || -> Result<(), String> {
             // Without the pods, of which a cluster may have ten thousand.
-            let view = self.node.objects().map_err(|e| e.to_string())?.namespaces_view(&self.node.config);
+            let view = self.node.namespaces_view().map_err(|e| e.to_string())?;
             self.block_sizes =
                 view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
             let standings = Standings {
