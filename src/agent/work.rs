@@ -186,7 +186,7 @@ impl<'a> Agent<'a> {
     /// What pods may do while this agent is away.
     fn say_standings(&mut self, objects: &Objects) {
         // Without the pods, of which a cluster may have ten thousand.
-        let view = objects.namespaces_view(&self.node.config);
+        let view = self.node.namespaces_view(objects);
         self.block_sizes = view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
         let standings = Standings {
             support: view.support,

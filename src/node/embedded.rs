@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
+use crate::egress::model::{Endpoint, PodName, View};
 use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
@@ -17,9 +18,10 @@ use crate::node::facts::FactsError;
 use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
+use crate::problem::Problem;
 use crate::store::RecordError;
 use crate::store::endpoints::EndpointError;
-use crate::store::nodes::NodeError as NumberError;
+use crate::store::nodes::{self, NodeError as NumberError, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
 use crate::store::{Dir, DirError, advice};
 use crate::store::{Guard, LockError, lock, wait_for_writers};
@@ -43,7 +45,7 @@ pub struct Embedded {
     /// Where leases are, if not in the directory.
     pub books: Option<Arc<dyn Books>>,
     /// What is kept between updates, by who makes many.
-    pub kept: Option<Kept>,
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -197,7 +199,32 @@ impl Embedded {
     /// They cannot be listed.
     pub fn objects(&self) -> Result<Objects, NodeError> {
         let dir = self.dir.path();
+        if let Some(kept) = &self.kept {
+            return Ok(kept.objects(dir)?);
+        }
         Ok(if self.dry_run { Objects::look(dir)? } else { Objects::open(dir)? })
+    }
+
+    /// What decisions about these pods need of them.
+    pub(super) fn view_for(&self, objects: &Objects, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
+        match &self.kept {
+            Some(kept) => objects.with_pods(kept.outline(objects, &self.config), pods, endpoints),
+            None => objects.view_for(&self.config, pods, endpoints),
+        }
+    }
+
+    /// What can be said of namespaces before anything is known of their pods.
+    pub fn namespaces_view(&self, objects: &Objects) -> View {
+        let view = self.view_for(objects, &[], Vec::new());
+        View { namespaces: objects.namespaces().collect(), ..view }
+    }
+
+    /// The numbers of nodes, and what is wrong with them.
+    pub(super) fn node_records(&self) -> Result<(Arc<Vec<NodeRecord>>, Vec<Problem>), RecordError> {
+        match &self.kept {
+            Some(kept) => kept.records(&self.dir),
+            None => nodes::list(&self.dir).map(|(records, problems)| (Arc::new(records), problems)),
+        }
     }
 
     /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.
