@@ -116,7 +116,7 @@ impl IpamError {
                 | IpamError::Contended(_)
                 | IpamError::Taken { .. }
                 | IpamError::TakenElsewhere { .. }
-                | IpamError::Store(StoreError::Lock(_))
+                | IpamError::Store(StoreError::Lock(_) | StoreError::Remote(_))
         )
     }
 }
