@@ -201,6 +201,7 @@ impl Run<'_> {
             Job::Look,
             Job::Unannounced,
             Job::Namespaces,
+            Job::Leases,
             Job::Ask,
         ];
         for job in all {
@@ -297,6 +298,7 @@ impl Run<'_> {
                 }
             }),
             Job::Namespaces => self.agent.namespaces(),
+            Job::Leases => self.agent.leases(),
             Job::Announce => {
                 self.agent.announce(began);
                 Ok(())
@@ -337,7 +339,7 @@ impl Run<'_> {
             Job::Namespaces | Job::Unannounced => Some(OFTEN),
             Job::Folder => Some(if self.agent.is_groundless() { IMPATIENT } else { OFTEN }),
             Job::Update if self.files.short().is_some() => Some(POLLING),
-            Job::Check | Job::Update | Job::Look | Job::Recall => Some(REGULARLY),
+            Job::Check | Job::Update | Job::Look | Job::Recall | Job::Leases => Some(REGULARLY),
             Job::Ask => Some(ASKING),
             Job::Announce | Job::Answers => None,
         };

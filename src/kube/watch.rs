@@ -68,7 +68,7 @@ impl Following {
     ) -> std::io::Result<Following> {
         let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
-        for kind in reach.kinds().iter().copied() {
+        for kind in reach.kinds() {
             let follower = Follower {
                 client: client.clone(),
                 kind,

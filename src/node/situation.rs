@@ -17,7 +17,7 @@ use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
 use crate::egress::plan::LocalPod;
 use crate::egress::policy::To;
-use crate::egress::resolve::{node_gateways, resolve};
+use crate::egress::resolve::{HOST_NETWORK_SELECTED, node_gateways, resolve};
 use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
@@ -30,6 +30,8 @@ use crate::store::{endpoints, interfaces, nodes};
 pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
+    /// The directory's objects.
+    pub objects: Objects,
     /// The cluster, as far as this node's pods need it.
     pub view: Arc<View>,
     /// Attachments of this node, oldest first.
@@ -80,7 +82,11 @@ impl Embedded {
         // Without its namespace a pod is no client and no gateway, whether somebody called DEL or not.
         attachments.retain(|a| !a.netns_is_gone());
         attachments.sort_by_key(|a| a.since);
-        let pods: Vec<PodName> = attachments.iter().filter_map(|a| a.pod.clone()).collect();
+        let mut pods: Vec<PodName> = attachments.iter().filter_map(|a| a.pod.clone()).collect();
+        // Nothing is wired for them, and no call waits for their sake; who lives on tells of those that are selected.
+        if self.kept.is_some() {
+            pods.extend(objects.on_the_network_of(&self.name));
+        }
         let (mut endpoints, mut problems) = endpoints::list(&self.dir)?;
         let unread: BTreeSet<String> = torn.iter().map(|(id, _)| id.to_string()).collect();
         let mut here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
@@ -105,7 +111,7 @@ impl Embedded {
         };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
+        Ok(Situation { inputs, objects, view, attachments, unread, resolution, inside, problems })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
@@ -177,6 +183,22 @@ impl Embedded {
             return Ok(());
         }
         self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
+    }
+
+    /// What is wrong with pods on this node's network, where nothing else is to be said of it.
+    ///
+    /// # Errors
+    /// The objects cannot be listed.
+    pub fn shared_network(&self) -> Result<Vec<Problem>, NodeError> {
+        let objects = self.objects()?;
+        let pods: Vec<PodName> = objects.on_the_network_of(&self.name).collect();
+        if pods.is_empty() {
+            return Ok(Vec::new());
+        }
+        let view = objects.view_for(&self.config, &pods, Vec::new());
+        let problems = resolve(&view, pods).problems.into_iter();
+        let about_them = problems.filter(|problem| problem.reason == HOST_NETWORK_SELECTED);
+        Ok(about_them.map(|problem| objects.placed(problem)).collect())
     }
 
     /// Whether any policy asks for node gateways: then this node may be one without having a single pod.

@@ -154,6 +154,13 @@ impl Objects {
         })
     }
 
+    /// Pods that share the network of this node, while they have its addresses.
+    pub fn on_the_network_of(&self, node: &str) -> impl Iterator<Item = PodName> {
+        let shares =
+            move |pod: &Pod| pod.host_network && pod.node.as_deref() == Some(node) && !pod.ips.is_empty();
+        self.pods().filter(move |(_, pod)| shares(pod)).map(|(name, _)| name)
+    }
+
     /// All namespaces that are right, by name.
     pub fn namespaces(&self) -> impl Iterator<Item = (String, Namespace)> {
         self.all(Kind::Namespace)

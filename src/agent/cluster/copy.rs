@@ -22,7 +22,7 @@ impl Cluster {
     /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
     pub(super) fn copy(&self) -> Result<(), String> {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        for kind in Watched::ALL {
+        for kind in Watched::of_a_node() {
             let (generation, objects) = {
                 let mirror = self.mirror();
                 let generation = mirror.generation(kind);
@@ -45,7 +45,7 @@ impl Cluster {
             }
             copied.insert(kind, generation);
         }
-        if !self.is_synced() && copied.len() == Watched::ALL.len() && self.is_numbered() {
+        if !self.is_synced() && copied.len() == Watched::of_a_node().count() && self.is_numbered() {
             fs::write(marker(&self.dir), "").map_err(|e| format!("{}: {e}", marker(&self.dir).display()))?;
             self.synced.store(true, Ordering::Release);
             tracing::info!("everything was heard of once");
@@ -71,7 +71,7 @@ impl Cluster {
 
     /// What of foreign kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
     fn copy_foreign(&self) -> Result<(), String> {
-        let mut foreign = Watched::ALL.into_iter().filter(|kind| kind.is_foreign());
+        let mut foreign = Watched::of_a_node().filter(|kind| kind.is_foreign());
         let served = {
             let mirror = self.mirror();
             if foreign.any(|kind| mirror.generation(kind) == 0) {
