@@ -333,6 +333,8 @@ mod tests {
         let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
         let full = StoreError::Io { verb: "write", what: "a block".to_owned(), source };
         assert_eq!(refused(&IpamError::Store(full)).code, Code::Io);
+        let away = StoreError::Remote("no answer from 10.96.0.1".into());
+        assert_eq!(refused(&IpamError::Store(away)).code, Code::TryAgainLater, "as docs/agent.md says");
         assert_eq!(refused(&IpamError::Contended("a pod".to_owned())).code, Code::TryAgainLater);
     }
 }
