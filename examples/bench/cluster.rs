@@ -122,6 +122,7 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
                 known: &known,
                 address: None,
                 unservable: &std::collections::BTreeMap::new(),
+                in_use: &std::collections::BTreeMap::new(),
                 now: 1,
             };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;

@@ -218,6 +218,7 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
                 known: &[&pool],
                 address: None,
                 unservable: &BTreeMap::new(),
+                in_use: &BTreeMap::new(),
                 now: 1,
             };
             let claimed = claim(store, &asked).map_err(|e| e.to_string())?;

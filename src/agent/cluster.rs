@@ -7,6 +7,7 @@
 mod beat;
 mod copy;
 mod fresh;
+mod held;
 mod lives;
 mod owed;
 mod say;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,8 +32,10 @@ use crate::config::{Config, Project};
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
 use crate::node::books::Books;
+use crate::problem::Problem;
 use crate::store::Dir;
 use fresh::Fresh;
+use held::Ledger;
 use owed::Owed;
 use say::Said;
 pub use told::NOT_SEEN;
@@ -41,6 +44,8 @@ pub use told::NOT_SEEN;
 const LOOK: Duration = Duration::from_millis(250);
 /// How often gateways are looked at, should nothing have changed: their wiring may have.
 const SELDOM: Duration = Duration::from_secs(1);
+/// How often everything is compared, whatever it looks like.
+const REGULARLY: Duration = Duration::from_secs(10);
 /// Pause after something could not be said; each further one doubles it.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -59,10 +64,16 @@ pub struct Cluster {
     adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
+    /// Files that were written, and that the disk may not have yet.
+    unsettled: Mutex<BTreeSet<PathBuf>>,
     fresh: Fresh,
     /// What is counted.
     metrics: Arc<Metrics>,
     synced: AtomicBool,
+    /// Rings for the thread that says.
+    voice: SyncSender<()>,
+    /// Addresses of gateways here that the books have as somebody else's.
+    unheld: Mutex<Vec<Problem>>,
     /// Leases to be given back.
     owed: Mutex<Owed>,
     /// Who knows of clients whose traffic passes by.
@@ -97,6 +108,7 @@ impl Cluster {
         let passing = Arc::new(OnceLock::new());
         beat::start(client.clone(), node.to_owned(), passing.clone(), marker(&dir)).map_err(unstarted)?;
         let marker = marker(&dir);
+        let (voice, rung) = sync_channel(1);
         let cluster = Arc::new(Cluster {
             client,
             mirror: following.shared(),
@@ -106,15 +118,19 @@ impl Cluster {
             node: node.to_owned(),
             adopted,
             copied: Mutex::default(),
+            unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
             synced: AtomicBool::new(marker.exists()),
+            voice,
+            unheld: Mutex::default(),
             owed: Mutex::new(Owed::unknown()),
             passing,
         });
-        let (own, asking) = (cluster.clone(), cluster.clone());
+        let (own, asking, saying) = (cluster.clone(), cluster.clone(), cluster.clone());
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cluster").spawn(move || own.run(&following)).map_err(unstarted)?;
+        named("saying").spawn(move || saying.speak(&rung)).map_err(unstarted)?;
         named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
         tell::start(cluster.clone()).map_err(unstarted)?;
         Ok(cluster)
@@ -131,9 +147,6 @@ impl Cluster {
     }
 
     fn run(self: &Arc<Cluster>, following: &Following) {
-        let mut said = Said::default();
-        let (mut pause, mut next) = (RETRY, Instant::now());
-        let mut trouble = String::new();
         let mut looked = Instant::now();
         loop {
             let rung = following.changed(LOOK);
@@ -142,16 +155,40 @@ impl Cluster {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
             }
+            self.settle();
             if rung || looked.elapsed() >= SELDOM {
                 if let Err(error) = self.see_gateways() {
                     tracing::warn!(error, "states of gateways are not written; tried again");
                 }
                 looked = Instant::now();
             }
+            if rung {
+                let _ = self.voice.try_send(()); // full: it rings already
+            }
+        }
+    }
+
+    /// What this node has to say, on a thread of its own: what it hears does not wait for a server that lets a write wait.
+    fn speak(self: &Arc<Cluster>, rung: &Receiver<()>) {
+        let (mut said, mut ledger) = (Said::default(), Ledger::default());
+        let (mut pause, mut next) = (RETRY, Instant::now());
+        let mut trouble = String::new();
+        let mut said_all = Instant::now();
+        loop {
+            let _ = rung.recv_timeout(LOOK);
             if Instant::now() < next {
                 continue;
             }
-            let told = self.say(&mut said).map_err(|e| e.to_string()).and_then(|()| self.give_back());
+            let told = match said_all.elapsed() < REGULARLY {
+                true => self.say_what_changed(&mut said),
+                false => {
+                    said_all = Instant::now();
+                    self.say(&mut said)
+                }
+            };
+            // An endpoint goes before its lease: in this order.
+            let told = told.map_err(|e| e.to_string()).and_then(|()| self.give_back());
+            let told = self.hold_leases(&mut ledger).and(told);
             match told {
                 Ok(()) => {
                     pause = RETRY;

@@ -27,6 +27,8 @@ pub enum Job {
     Unannounced,
     /// Are the pods' namespaces still there?
     Namespaces,
+    /// Do the books have what gateways here have?
+    Leases,
     /// Say again that an address is here.
     Announce,
     /// Ask who else has our addresses.
@@ -50,6 +52,7 @@ impl Job {
             Job::Look => "look",
             Job::Unannounced => "unannounced",
             Job::Namespaces => "namespaces",
+            Job::Leases => "leases",
             Job::Announce => "announce",
             Job::Ask => "ask",
             Job::Answers => "answers",
@@ -62,7 +65,7 @@ impl Job {
             Job::Check => millis(1),
             Job::Update | Job::Recall | Job::Folder => millis(4),
             Job::Look | Job::Namespaces => millis(20),
-            Job::Unannounced | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+            Job::Unannounced | Job::Leases | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
         }
     }
 
@@ -72,7 +75,7 @@ impl Job {
             Job::Check => millis(5),
             Job::Update | Job::Recall | Job::Folder => millis(25),
             Job::Look | Job::Namespaces => millis(80),
-            Job::Unannounced | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
+            Job::Unannounced | Job::Leases | Job::Announce | Job::Ask | Job::Answers => Duration::ZERO,
         }
     }
 }
@@ -118,6 +121,11 @@ impl Schedule {
     pub fn at(&mut self, job: Job, at: Duration) {
         let wanted = self.wanted.entry(job).or_insert(Wanted { first: None, at });
         wanted.at = wanted.at.min(at);
+    }
+
+    /// A job that was taken makes way for others, and is wanted no later than before by who wants it anew.
+    pub fn put_off(&mut self, job: Job, first: Option<Duration>, at: Duration) {
+        self.wanted.insert(job, Wanted { first, at });
     }
 
     /// A job was done.

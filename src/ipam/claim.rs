@@ -30,6 +30,8 @@ pub struct Claim<'a> {
     pub address: Option<IpAddr>,
     /// Addresses that would serve nobody, each with the reason: they are never given, and whoever has one gets another.
     pub unservable: &'a BTreeMap<IpAddr, String>,
+    /// Addresses that running gateways of others have, each with whose it is: should the books not know of one, it is not given.
+    pub in_use: &'a BTreeMap<IpAddr, String>,
     /// The time, in Unix seconds.
     pub now: u64,
 }
@@ -91,6 +93,8 @@ struct Seen<'a> {
     taken: BTreeSet<IpAddr>,
     /// How many of them are of no use.
     unservable: usize,
+    /// How many gateways have although no lease says so.
+    unwritten: usize,
     /// Why it gives no new leases.
     refuses: Option<String>,
 }
@@ -111,8 +115,12 @@ fn attempt(store: &dyn Store, claim: &Claim<'_>, believe: bool) -> Result<Attemp
         let within = claim.unservable.range(pool.cidr.first()..=pool.cidr.last()).map(|(ip, _)| *ip);
         let unservable: Vec<IpAddr> = within.collect();
         taken.extend(&unservable);
+        let before = taken.len();
+        let in_use = claim.in_use.range(pool.cidr.first()..=pool.cidr.last()).map(|(ip, _)| *ip);
+        taken.extend(in_use.filter(|ip| !summary.is_had(*ip)));
+        let unwritten = taken.len() - before;
         let (unservable, refuses) = (unservable.len(), refusal(pool, claim.known));
-        seen.push(Seen { pool, summary, taken, unservable, refuses });
+        seen.push(Seen { pool, summary, taken, unservable, unwritten, refuses });
     }
     let own = match owned(store, claim, &seen, believe)? {
         Ok(own) => own,
@@ -309,6 +317,9 @@ fn requested(
     if let Some(why) = claim.unservable.get(&address) {
         return Err(IpamError::Unservable { address, tenant: tenant(), why: why.clone() });
     }
+    if let Some(whose) = claim.in_use.get(&address).filter(|_| seen.taken.contains(&address)) {
+        return Err(IpamError::InUse { address, tenant: tenant(), whose: whose.clone() });
+    }
     if seen.taken.contains(&address) {
         return Err(IpamError::TakenElsewhere { address, tenant: tenant() });
     }
@@ -369,9 +380,12 @@ fn full(claim: &Claim<'_>, seen: &[Seen<'_>]) -> IpamError {
 }
 
 fn kept_back(seen: &Seen<'_>) -> String {
-    let elsewhere = seen.taken.len() - seen.unservable;
-    let parts =
-        [(elsewhere, "in use from another pool"), (seen.unservable, "of no use: see `egret ipam show`")];
+    let elsewhere = seen.taken.len() - seen.unservable - seen.unwritten;
+    let parts = [
+        (elsewhere, "in use from another pool"),
+        (seen.unwritten, "of running gateways whose leases are not written: see `egret ipam check`"),
+        (seen.unservable, "of no use: see `egret ipam show`"),
+    ];
     let said = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
     said.collect::<Vec<_>>().join(", ")
 }

@@ -60,6 +60,18 @@ pub enum IpamError {
         /// Who asked.
         tenant: String,
     },
+    /// The address asked for is another gateway's, although no lease says so.
+    #[error(
+        "address {address}, asked for by {tenant}, {whose}, although no lease says so. See `egret ipam check`"
+    )]
+    InUse {
+        /// The address.
+        address: IpAddr,
+        /// Who asked.
+        tenant: String,
+        /// Whose it is.
+        whose: String,
+    },
     /// The address asked for would serve nobody.
     #[error(
         "address {address}, asked for by {tenant}, {why}: replies to it would not come back. Ask for another one"
@@ -116,7 +128,8 @@ impl IpamError {
                 | IpamError::Contended(_)
                 | IpamError::Taken { .. }
                 | IpamError::TakenElsewhere { .. }
-                | IpamError::Store(StoreError::Lock(_))
+                | IpamError::InUse { .. }
+                | IpamError::Store(StoreError::Lock(_) | StoreError::Remote(_))
         )
     }
 }

@@ -192,6 +192,19 @@ impl Summary {
         self.blocks[..after].last().map(|b| b.cidr).filter(|cidr| cidr.contains(ip))
     }
 
+    /// Whether any block has addresses of this range.
+    pub(super) fn has_block_in(&self, cidr: Cidr) -> bool {
+        self.blocks.iter().any(|block| block.cidr.overlaps(cidr))
+    }
+
+    /// Whether an owner has this address: leased or reserved.
+    pub(super) fn is_had(&self, ip: IpAddr) -> bool {
+        let found = self.block_of(ip).map(|cidr| self.blocks.binary_search_by_key(&cidr, |b| b.cidr));
+        let Some(Ok(at)) = found else { return false };
+        let block = self.blocks[at];
+        self.slots[block.range()].iter().any(|slot| slot.freed == 0 && block.address(slot) == ip)
+    }
+
     /// Addresses inside `cidr` that are not free.
     pub fn busy_in(&self, cidr: Cidr, now: u64, cooldown: u32) -> BTreeSet<IpAddr> {
         let mut busy = BTreeSet::new();

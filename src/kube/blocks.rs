@@ -177,8 +177,11 @@ fn cidr_of(name: &str) -> Option<Cidr> {
     format!("{}/{prefix}", address.replace('-', sign)).parse().ok()
 }
 
-/// The block in an object, or what is wrong with it.
-fn block(object: &Value) -> Result<Block, String> {
+/// The block in an object.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn block(object: &Value) -> Result<Block, String> {
     let block: Block = serde_json::from_value(object["spec"].clone()).map_err(|e| e.to_string())?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     if object_name(&block.pool, block.cidr) != name {

@@ -5,12 +5,13 @@
 
 use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::{self, GatewayWish};
-use crate::egress::model::{Role, View};
+use crate::egress::model::{EgressAddress, Role, View};
 use crate::fault;
 use crate::node::attachment::Attachment;
 use crate::node::books::Claiming;
-use crate::node::embedded::Embedded;
+use crate::node::embedded::{Embedded, NodeError};
 use crate::node::lease::{Claims, cancel};
+use crate::store::endpoints;
 
 /// Leases that nobody uses yet.
 #[derive(Debug)]
@@ -22,6 +23,11 @@ pub struct Ahead {
 }
 
 impl Ahead {
+    /// What was claimed.
+    pub fn addresses(&self) -> &[EgressAddress] {
+        &self.claims.addresses
+    }
+
     /// What was claimed, if that is still what is wished for.
     ///
     /// # Errors
@@ -40,7 +46,7 @@ impl Embedded {
     ///
     /// # Errors
     /// As [`Embedded::lease`]; 11 also while another ADD of this pod claims.
-    pub(super) fn claim_ahead(
+    pub fn claim_ahead(
         &self,
         view: &View,
         attachment: &Attachment,
@@ -59,7 +65,8 @@ impl Embedded {
             return Err(CniError::new(Code::TryAgainLater, msg));
         };
         let store = books.store();
-        let claims = self.claim(store.as_ref(), view, attachment, &wish).inspect_err(|_| {
+        let (known, _) = endpoints::list(&self.dir).map_err(NodeError::from)?;
+        let claims = self.claim(store.as_ref(), view, (attachment, &known), &wish).inspect_err(|_| {
             books.release_later(None); // what could not be given back at once
         })?;
         fault::point("add.after-lease");

@@ -15,7 +15,7 @@ pub trait Books: fmt::Debug + Send + Sync {
     /// A store that begins with what is true now; made for one claim or clean-up.
     fn store(&self) -> Box<dyn Store + '_>;
 
-    /// An ADD has claimed, or has not: `ok`, `full`, `failed`.
+    /// An ADD has claimed, or has not: `ok`, `full`, `failed`; or a lease was written `again`.
     fn claimed(&self, result: &'static str);
 
     /// Leases are to be given back, as soon as the cluster can be asked and by somebody who may wait for it: this holder's, which

@@ -60,17 +60,18 @@ impl Embedded {
         ahead: Option<&Ahead>,
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
+        let (known, _) = endpoints::list(&self.dir).map_err(NodeError::from)?;
         // What was claimed ahead is given back by whoever did that.
         let (addresses, undone) = match ahead {
             Some(ahead) => (ahead.claims(wish)?.addresses.clone(), Vec::new()),
             None => {
-                let claims = self.claim(self.store(&guard)?.as_ref(), view, attachment, wish)?;
+                let claims = self.claim(self.store(&guard)?.as_ref(), view, (attachment, &known), wish)?;
                 fault::point("add.after-lease");
                 (claims.addresses, claims.leases)
             }
         };
-        match self.endpoint(view, attachment, addresses, &guard) {
-            Ok((endpoint, known)) => {
+        match self.endpoint(view, attachment, addresses, &known, &guard) {
+            Ok(endpoint) => {
                 let mut leased = Leased { endpoint, claims: undone, superseded: Vec::new() };
                 let superseded = known.into_iter().filter(|other| leased.supersedes(other));
                 leased.superseded = superseded.map(|other| other.attachment).collect();
@@ -83,7 +84,7 @@ impl Embedded {
         }
     }
 
-    /// An address of each family that is wished for, or none at all.
+    /// An address of each family that is wished for, or none at all. `known`: the endpoints there are.
     ///
     /// # Errors
     /// As [`Embedded::lease`].
@@ -91,9 +92,10 @@ impl Embedded {
         &self,
         store: &dyn Store,
         view: &View,
-        attachment: &Attachment,
+        (attachment, known): (&Attachment, &[Endpoint]),
         wish: &GatewayWish,
     ) -> Result<Claims, CniError> {
+        let in_use = self.in_use(known, attachment);
         let unservable = self.unservable(&view.nodes)?;
         let mut claims: Vec<Claimed> = Vec::new();
         let mut addresses: Vec<EgressAddress> = Vec::new();
@@ -119,6 +121,7 @@ impl Embedded {
                 known: &view.pools.values().filter(|pool| leasing(pool)).collect::<Vec<_>>(),
                 address: wish.addresses.get(family).copied(),
                 unservable: &unservable,
+                in_use: &in_use,
                 now: now(),
             };
             let claimed = ipam::claim(store, &claim);
@@ -229,7 +232,7 @@ impl Embedded {
 
     /// The owner outlives its container where the workload has a name that does: a StatefulSet's pod by its ordinal, any pod
     /// by its UID, and only without Kubernetes the container itself.
-    fn tenant(&self, view: &View, attachment: &Attachment) -> Tenant {
+    pub(super) fn tenant(&self, view: &View, attachment: &Attachment) -> Tenant {
         let holder = self.holder(&attachment.id());
         let pod = attachment.pod.as_ref().and_then(|name| view.pods.get(name).map(|pod| (name, pod)));
         let ordinal = pod.and_then(|(name, pod)| {
@@ -242,16 +245,16 @@ impl Embedded {
         Tenant { owner, holder, pod: attachment.pod.clone() }
     }
 
-    /// The endpoint to be, and those that are known.
+    /// The endpoint to be.
     fn endpoint(
         &self,
         view: &View,
         attachment: &Attachment,
         addresses: Vec<EgressAddress>,
+        known: &[Endpoint],
         guard: &Guard,
-    ) -> Result<(Endpoint, Vec<Endpoint>), NodeError> {
+    ) -> Result<Endpoint, NodeError> {
         let id = attachment.id().to_string();
-        let (known, _) = endpoints::list(&self.dir)?;
         let taken: BTreeSet<u32> = known.iter().map(|e| e.vni).chain([self.config.underlay.vni]).collect();
         let vni = match known.iter().find(|e| e.attachment == id) {
             Some(again) => again.vni,
@@ -259,13 +262,13 @@ impl Embedded {
         };
         let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
-            _ => self.wire(&id, &addresses, &known)?,
+            _ => self.wire(&id, &addresses, known)?,
         };
         let node = view.nodes.get(&self.name);
         // In a cluster its pod has yet to become ready, and the agent watches that.
         let first = if self.books.is_some() { EndpointState::Starting } else { EndpointState::Ready };
         let state = known.iter().find(|e| e.attachment == id).map_or(first, |again| again.state);
-        let endpoint = Endpoint {
+        Ok(Endpoint {
             pod: attachment.pod.clone().unwrap_or_default(),
             uid: attachment.uid.clone(),
             attachment: id,
@@ -277,8 +280,7 @@ impl Embedded {
             state,
             generation: 0,
             problems: Vec::new(),
-        };
-        Ok((endpoint, known))
+        })
     }
 
     /// Wire bytes of a gateway without IPv4: those it had, else new ones.
@@ -313,6 +315,26 @@ pub(super) fn cancel(store: &dyn Store, claims: &[Claimed]) -> bool {
 }
 
 fn refused(error: &IpamError) -> CniError {
-    let code = if error.try_again() { Code::TryAgainLater } else { Code::InvalidConfig };
+    let code = match error {
+        later if later.try_again() => Code::TryAgainLater,
+        IpamError::Store(_) => Code::Io,
+        _ => Code::InvalidConfig,
+    };
     CniError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::StoreError;
+
+    #[test]
+    fn books_that_cannot_be_written_are_no_fault_of_the_configuration() {
+        let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let full = StoreError::Io { verb: "write", what: "a block".to_owned(), source };
+        assert_eq!(refused(&IpamError::Store(full)).code, Code::Io);
+        let away = StoreError::Remote("no answer from 10.96.0.1".into());
+        assert_eq!(refused(&IpamError::Store(away)).code, Code::TryAgainLater, "as docs/agent.md says");
+        assert_eq!(refused(&IpamError::Contended("a pod".to_owned())).code, Code::TryAgainLater);
+    }
 }

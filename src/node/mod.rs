@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod facts;
 mod first;
 pub mod flows;
+pub mod holding;
 pub mod intention;
 pub mod kept;
 pub mod lease;

@@ -36,6 +36,7 @@ impl Embedded {
         if !self.dry_run {
             // Only now: while this kernel still answers for an address, nobody else may get it.
             self.give_back_lost_leases(None)?;
+            outcome.problems.extend(self.hold_all()?);
         }
         self.announce_again(&mut outcome);
         outcome.problems.extend(unsaid);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::addr::Cidr;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
+use crate::config::Mode;
 use crate::egress::gateway;
 use crate::egress::model::{Endpoint, PodName, Role, View};
 use crate::egress::plan::binding_chain;
@@ -76,9 +77,9 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let objects = Objects::open(node.dir.path()).map_err(|e| CniError::new(Code::Io, e.to_string()))?;
+    let objects = node.objects()?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
-    let mut view = objects.view_for(&node.config, &pods, Vec::new());
+    let mut view = node.view_for(&objects, &pods, Vec::new());
     node.hear_interfaces(&mut view)?;
     let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
     let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
@@ -226,8 +227,8 @@ impl Embedded {
     }
 
     fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
-        let inputs = self.inputs(&asking.objects);
-        if self.memory.inputs() != Some(inputs) || self.memory.intended().is_some() {
+        let Some(inputs) = self.inputs_of_plan(&asking.objects) else { return Ok(None) };
+        if self.memory.intended().is_some() {
             return Ok(None);
         }
         let (Some(name), Some(applied)) = (&asking.attachment.pod, self.memory.applied()) else {
@@ -253,6 +254,19 @@ impl Embedded {
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
         self.announce_again(&mut outcome);
         Ok(Some(outcome))
+    }
+
+    /// What the plan last applied was made from, if a client may be added to it as it is. In a cluster the agent's loop follows what
+    /// changed, and hears of every pod that comes: were its plan to be followed here first, each of a hundred ADDs would make it anew. A
+    /// binding that the plan has is named by the rules that are in force for this pod now.
+    fn inputs_of_plan(&self, objects: &Objects) -> Option<u64> {
+        let known = self.memory.inputs()?;
+        (self.is_followed() || known == self.inputs(objects)).then_some(known)
+    }
+
+    /// Whether an agent's loop follows the objects of this node, so that a call need not.
+    fn is_followed(&self) -> bool {
+        self.kept.is_some() && self.config.mode == Mode::Cluster
     }
 
     /// Leases, wires the pod and the node, and only then lets the cluster know.
@@ -346,9 +360,12 @@ impl Embedded {
         if known.is_none() && !unfinished {
             return Ok(());
         }
-        let inputs = self.inputs(&asking.objects);
         let inherits =
             asking.attachment.addresses.iter().any(|ip| self.memory.may_concern(ip).unwrap_or(true));
+        if self.is_followed() && !inherits {
+            return Ok(());
+        }
+        let inputs = self.inputs(&asking.objects);
         if known == Some(inputs) && !inherits && !unfinished {
             self.announce_again(&mut Outcome::default());
             return Ok(());

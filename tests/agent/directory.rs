@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use egret::addr::Family;
 use egret::agent::state::{DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, Health};
 use egret::testbed::STATE_DIR;
 
@@ -102,6 +103,7 @@ fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pod
     let agents = lab.agents();
     let gateway = lab.gateway(1, "red");
     let client = lab.client(1, "cart");
+    let lease = lab.lease(&gateway, Family::V4);
     let capture = lab.capture().unwrap();
     let own = agents[0].directory();
     eventually("the agent knows all records", || agents[0].state().is_some_and(|s| s.updates.times > 0));
@@ -112,6 +114,16 @@ fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pod
             && fs::read_dir(own.join("attachments/pods")).is_ok_and(|all| all.count() == 2)
     });
     assert!(leaves_by(&lab, &client, &gateway));
+    // So are the books of leases.
+    let list = lab.conflist_path(1).display().to_string();
+    let in_order = || {
+        let output = lab.egret(1, &["ipam", "check", "--config", &list]).unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("nothing wrong")
+    };
+    assert!(in_order());
+    fs::remove_dir_all(Path::new(STATE_DIR).join("ipam")).unwrap();
+    eventually("the leases are back", in_order);
+    assert_eq!(lab.lease(&gateway, Family::V4), lease, "the same");
     lab.del_pod(&client).unwrap();
     assert!(!within(A_WHILE, || fs::read_dir(own.join("attachments/pods")).unwrap().count() == 2));
     eventually("nothing differs", || lab.differs(1).is_empty());

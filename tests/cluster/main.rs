@@ -12,7 +12,10 @@ mod controller;
 mod definitions;
 mod following;
 mod foreign;
+#[path = "../stores/holding.rs"]
+mod holding;
 mod installation;
+mod leases;
 mod others;
 mod proxy;
 mod questions;

@@ -15,11 +15,12 @@ use egret::ipam::{IpamError, Store};
 use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
 use egret::store::Dir;
 use egret::store::objects::Objects;
+use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::following::until;
 use crate::proxy::{Fate, Proxy, refusal};
-use crate::server::server;
+use crate::server::kubectl;
 use crate::world::*;
 
 const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version: 1 (2)"}}"#;
@@ -42,7 +43,7 @@ fn labelled(mirror: &Mirror, namespace: &str, value: &str) -> bool {
         .is_some_and(|object| object["metadata"]["labels"]["n"] == value)
 }
 
-fn namespace(client: &Client, name: &str) {
+pub(crate) fn namespace(client: &Client, name: &str) {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     if let Err(error) = client.create("/api/v1/namespaces", &object) {
         assert!(error.is_conflict(), "{error}");
@@ -150,7 +151,8 @@ fn a_server_that_answers_nothing_is_waited_for_ten_seconds_and_named() {
 
 /// What an agent's end of the API does, without its loop and the kernel.
 pub(crate) struct Follower {
-    cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) config: Config,
     proxy: Arc<Proxy>,
     pub(crate) dir: PathBuf,
 }
@@ -162,7 +164,7 @@ impl Drop for Follower {
     }
 }
 
-fn follow(proxy: &Arc<Proxy>, node: &str) -> Follower {
+pub(crate) fn follow(proxy: &Arc<Proxy>, node: &str) -> Follower {
     follow_adopting(proxy, node, &[])
 }
 
@@ -179,9 +181,9 @@ pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project])
         ..Config::default()
     };
     let state = Dir::open(&config.state_dir).unwrap();
-    let cluster =
-        Cluster::follow(proxy.access(), state, Arc::new(Mutex::new(config)), node, Arc::default()).unwrap();
-    Follower { cluster, proxy: proxy.clone(), dir: dir.join("state") }
+    let shared = Arc::new(Mutex::new(config.clone()));
+    let cluster = Cluster::follow(proxy.access(), state, shared, node, Arc::default()).unwrap();
+    Follower { cluster, config, proxy: proxy.clone(), dir: dir.join("state") }
 }
 
 impl Follower {
@@ -207,15 +209,13 @@ impl Follower {
     }
 }
 
-fn node(client: &Client, name: &str) {
+pub(crate) fn node(client: &Client, name: &str) {
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     if let Err(error) = client.create("/api/v1/nodes", &object) {
         assert!(error.is_conflict(), "{error}");
     }
     let status = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "172.31.0.9"}]}}"#;
-    let (well, said) =
-        server().kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], b"");
-    assert!(well, "{said}");
+    kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], "");
 }
 
 #[test]
@@ -253,8 +253,8 @@ fn what_is_forbidden_is_named_with_the_rule_that_the_role_lacks() {
                 the verb list";
     assert!(said.contains(rule), "{said}");
     // The manifest has that very rule, and one for every kind that is followed.
-    let manifest = std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap();
-    for kind in Watched::ALL {
+    let manifest = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
+    for kind in Watched::of_a_node() {
         let path = kind.path(&egret::kube::Reach::Node("x".into()));
         let resource = path.split(['?']).next().unwrap().rsplit('/').next().unwrap().to_owned();
         assert!(manifest.contains(&resource), "deploy/rbac.yaml does not speak of {resource}");

@@ -6,6 +6,7 @@
 
 mod crashes;
 mod files;
+mod holding;
 mod model;
 mod races;
 mod speed;

@@ -83,7 +83,8 @@ pub(crate) fn ask_beside(
     unservable: &BTreeMap<IpAddr, String>,
     now: u64,
 ) -> Result<Claimed, IpamError> {
-    claim(store, &Claim { tenant, pools, known: pools, address, unservable, now })
+    let in_use = &BTreeMap::new();
+    claim(store, &Claim { tenant, pools, known: pools, address, unservable, in_use, now })
 }
 
 /// Addresses that would serve nobody, because a node has them.

@@ -10,10 +10,11 @@ use crate::problem::Problem;
 pub const NOT_SEEN: &str = "KindNotSeen";
 
 impl Cluster {
-    /// Kinds that cannot be seen, each with the line of a role or the command that mends it.
+    /// Kinds that cannot be seen, each with the line of a role or the command that mends it; addresses that are leased to others.
     pub fn problems(&self) -> Vec<Problem> {
         let lost = self.mirror().lost();
-        lost.into_iter().map(|(kind, why)| Problem::new(kind.typed().1, NOT_SEEN, why)).collect()
+        let lost = lost.into_iter().map(|(kind, why)| Problem::new(kind.typed().1, NOT_SEEN, why));
+        lost.chain(self.unheld()).collect()
     }
 
     /// Brings the numbers of the cluster up to date.
@@ -23,7 +24,7 @@ impl Cluster {
         {
             let mirror = self.mirror();
             let lost = mirror.lost();
-            for kind in Watched::ALL {
+            for kind in Watched::of_a_node() {
                 let name = format!("{kind:?}");
                 let name = name.as_str();
                 let (lists, watches) = mirror.begun(kind);

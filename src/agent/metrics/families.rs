@@ -128,7 +128,7 @@ pub const FAMILIES: &[Family] = &[
     counter(
         "egret_ipam_claims_total",
         &["result"],
-        "Leases asked for by ADDs of gateways: ok, full, failed.",
+        "Leases asked for by ADDs of gateways: ok, full, failed; and again: written once more, because they were deleted under a gateway.",
     ),
     counter(
         "egret_ipam_conflicts_total",

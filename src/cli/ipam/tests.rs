@@ -42,6 +42,7 @@ fn world(root: &Path) -> (Dir, Config) {
                 known: &pools,
                 address: None,
                 unservable: &BTreeMap::new(),
+                in_use: &BTreeMap::new(),
                 now: NOW - 7200,
             },
         )

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -148,7 +149,10 @@ pub(super) struct Unlisted {
 
 /// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
 /// Plain files that the survey has looked at are not looked at again.
-pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<Found<'static>, Unlisted> {
+pub(super) fn scan(
+    root: BorrowedFd<'_>,
+    last: Option<&(Arc<Image>, Survey)>,
+) -> Result<Found<'static>, Unlisted> {
     let mut found = Found::default();
     walk(root, last, CString::from(c"."), &mut Vec::new(), &mut found)?;
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -157,7 +161,7 @@ pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Resu
 
 fn walk(
     root: BorrowedFd<'_>,
-    last: Option<&(Image, Survey)>,
+    last: Option<&(Arc<Image>, Survey)>,
     path: CString,
     above: &mut Vec<(u64, u64)>,
     found: &mut Found<'_>,
