@@ -132,7 +132,10 @@ pub(super) struct Unlisted {
 
 /// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
 /// Plain files that the survey has looked at are not looked at again.
-pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<Found<'static>, Unlisted> {
+pub(super) fn scan(
+    root: BorrowedFd<'_>,
+    last: Option<(&Image, &Survey)>,
+) -> Result<Found<'static>, Unlisted> {
     let mut found = Found::default();
     walk(root, last, CString::from(c"."), &mut Vec::new(), &mut found)?;
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -141,7 +144,7 @@ pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Resu
 
 fn walk(
     root: BorrowedFd<'_>,
-    last: Option<&(Image, Survey)>,
+    last: Option<(&Image, &Survey)>,
     path: CString,
     above: &mut Vec<(u64, u64)>,
     found: &mut Found<'_>,
