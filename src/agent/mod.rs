@@ -20,5 +20,6 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 pub mod telling;
+pub mod turns;
 pub mod web;
 mod work;

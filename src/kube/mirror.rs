@@ -57,6 +57,11 @@ impl Mirror {
         Mirror { reach, ..Mirror::default() }
     }
 
+    /// Whose view it keeps.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
         let mut objects: BTreeMap<String, Value> =
