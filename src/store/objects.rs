@@ -39,7 +39,7 @@ use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
-use image::{Image, ObjectRow, slot};
+use image::{FileRecord, Image, ObjectRow, slot};
 use scan::Survey;
 use stamp::Stamp;
 
@@ -312,29 +312,34 @@ fn renew(
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
     let read_at = pen.as_ref().map_or(clock, |pen| clock.min(pen.now));
-    let same_names = cached.as_ref().and_then(|(image, survey)| survey.same_names(image));
-    let found = match same_names {
-        Some(found) => Ok(found),
-        None => scanned(root.as_fd(), cached.as_ref()),
+    // What was looked at is let go before the new image is made.
+    let (cached, survey) = cached.unzip();
+    let found = match (&cached, survey) {
+        (Some(image), Some(survey)) => match survey.same_names(image) {
+            Some(found) => Ok(found),
+            None => scanned(root.as_fd(), Some((image, &survey))),
+        },
+        _ => scanned(root.as_fd(), None),
     };
     let found = found.map_err(|unlisted| ObjectsError::Unlisted {
         path: path.join(unlisted.path.to_string_lossy().as_ref()),
         source: unlisted.errno.into(),
     })?;
     let mut records = Vec::with_capacity(found.files.len());
-    let mut old =
-        cached.iter().flat_map(|(image, _)| image.files().map(move |row| (&**image, row))).peekable();
-    for file in &found.files {
-        while old.next_if(|(_, row)| row.path < file.path.as_ref()).is_some() {}
-        let before = old.next_if(|(_, row)| row.path == file.path.as_ref());
+    let numbered = |image| Image::files(image).enumerate().map(move |(number, row)| (image, number, row));
+    let mut old = cached.as_deref().into_iter().flat_map(numbered).peekable();
+    for file in found.files {
+        while old.next_if(|(.., row)| row.path < file.path.as_ref()).is_some() {}
+        let before = old.next_if(|(.., row)| row.path == file.path.as_ref());
         records.push(match before {
-            Some((image, row)) if row.stamp == file.stamp => compile::unchanged(image, &row),
+            Some((image, number, row)) if row.stamp == file.stamp => FileRecord::Kept(image, number),
             before => {
                 let (stamp, reading) = match file.unfit {
                     Some(why) => (file.stamp, unread(&file.path, why)),
                     None => read(root.as_fd(), &file.path),
                 };
-                compile::read(Cow::Borrowed(&file.path), stamp.settled(read_at), reading, before)
+                let before = before.map(|(image, _, row)| (image, row));
+                compile::read(file.path, stamp.settled(read_at), reading, before)
             }
         });
     }
@@ -342,7 +347,7 @@ fn renew(
     let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
     let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
-    if cached.as_ref().is_none_or(|(cached, _)| cached.bytes() != image.bytes())
+    if cached.as_ref().is_none_or(|cached| cached.bytes() != image.bytes())
         && let Some(Err(error)) = pen.map(|pen| pen.write(&image))
     {
         tracing::debug!(%error, "object cache not written");
@@ -353,7 +358,7 @@ fn renew(
 /// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.
 fn scanned(
     root: BorrowedFd<'_>,
-    last: Option<&(Arc<Image>, Survey)>,
+    last: Option<(&Image, &Survey)>,
 ) -> Result<scan::Found<'static>, scan::Unlisted> {
     for _ in 0..3 {
         match scan::scan(root, last) {

@@ -18,7 +18,8 @@ use super::image::Image;
 pub(super) fn load(state_dir: &Path) -> Option<Image> {
     let mut file = File::open(state_dir.join("cache/objects")).ok()?;
     let length = usize::try_from(file.metadata().ok()?.len()).ok()?;
-    let mut bytes = Vec::with_capacity(length);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).ok()?;
     touch(&mut bytes);
     file.read_to_end(&mut bytes).ok()?;
     Image::parse(bytes)

@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -151,7 +150,7 @@ pub(super) struct Unlisted {
 /// Plain files that the survey has looked at are not looked at again.
 pub(super) fn scan(
     root: BorrowedFd<'_>,
-    last: Option<&(Arc<Image>, Survey)>,
+    last: Option<(&Image, &Survey)>,
 ) -> Result<Found<'static>, Unlisted> {
     let mut found = Found::default();
     walk(root, last, CString::from(c"."), &mut Vec::new(), &mut found)?;
@@ -161,7 +160,7 @@ pub(super) fn scan(
 
 fn walk(
     root: BorrowedFd<'_>,
-    last: Option<&(Arc<Image>, Survey)>,
+    last: Option<(&Image, &Survey)>,
     path: CString,
     above: &mut Vec<(u64, u64)>,
     found: &mut Found<'_>,
