@@ -1,9 +1,9 @@
 //! Whether the plugin is being answered just now: then the loop's own looks at kernel and records, which hold the node's lock and
 //! concern nobody who waits, make way.
 //!
-//! In: when calls begin and end. Out: yes or no. Never: lets anything wait for long; how long is the loop's affair.
+//! Besides, how many of them are looked into at once. In: when calls begin and end. Out: yes or no. Never: lets anything wait for long; how long is the loop's affair.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// After a call another one is about to come: a runtime starts pods together, and a process for each takes its time.
@@ -45,9 +45,59 @@ impl Drop for Call {
     }
 }
 
+/// So many ADDs are looked into at once. Each has the cluster's nodes and policies in hand, half a megabyte where there are many; a
+/// hundred that start together would take fifty, and be no sooner.
+const AT_ONCE: usize = 4;
+
+/// Places for ADDs that are looked into.
+#[derive(Debug, Default)]
+pub struct Places {
+    taken: Mutex<usize>,
+    left: Condvar,
+}
+
+/// A place; free again with this value.
+#[derive(Debug)]
+pub struct Place<'a>(&'a Places);
+
+impl Places {
+    /// Waits for a place.
+    pub fn take(&self) -> Place<'_> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken =
+            self.left.wait_while(taken, |taken| *taken >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.left.notify_one();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_so_many_have_a_place_and_the_others_get_theirs() {
+        let (places, most) = (Places::default(), Mutex::new(0));
+        std::thread::scope(|threads| {
+            for _ in 0..40 {
+                threads.spawn(|| {
+                    let _place = places.take();
+                    let mut most = most.lock().unwrap();
+                    *most = (*most).max(*places.taken.lock().unwrap());
+                    drop(most);
+                    std::thread::sleep(Duration::from_millis(1));
+                });
+            }
+        });
+        assert_eq!((*most.lock().unwrap() <= AT_ONCE, *places.taken.lock().unwrap()), (true, 0));
+    }
 
     #[test]
     fn calls_are_coming_until_a_moment_after_the_last() {

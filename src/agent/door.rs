@@ -15,7 +15,7 @@ use std::{fs, thread};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::agent::calls::Calls;
+use crate::agent::calls::{Calls, Places};
 use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
@@ -80,6 +80,8 @@ pub struct Door {
     pub metrics: Arc<Metrics>,
     /// Whom the loop makes way for.
     pub calls: Calls,
+    /// Not all ADDs are looked into at once.
+    places: Places,
     /// Changes take turns: their files would be drafted under one name.
     turn: Mutex<()>,
 }
@@ -94,7 +96,7 @@ impl Door {
         metrics: Arc<Metrics>,
     ) -> Door {
         let calls = Calls::default();
-        Door { config, books, kept, gate, metrics, calls, turn: Mutex::default() }
+        Door { config, books, kept, gate, metrics, calls, places: Places::default(), turn: Mutex::default() }
     }
 
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
@@ -206,11 +208,16 @@ impl Door {
         let outcome = if request.verb == Verb::Add {
             self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
             self.gate.fresh(request)?;
-            // What may wait for the API server comes before the turn: every other pod of the node would wait with it.
+            let mut place = Some(self.places.take());
             let mut prepared = node.prepare(request)?;
+            // What may wait for the API server comes before the turn: every other pod of the node would wait with it.
+            if prepared.asks_a_cluster() {
+                place.take();
+            }
+            prepared.claim()?;
             let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let outcome = prepared.carry_out();
-            drop(turn);
+            drop((turn, place));
             prepared.settle(outcome)
         } else {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);

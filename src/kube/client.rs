@@ -99,7 +99,7 @@ impl Client {
         keep: &mut dyn FnMut(Value) -> T,
     ) -> Result<(Vec<T>, String), ApiError> {
         if let Some(version) = since {
-            let path = format!("{path}resourceVersion={version}&resourceVersionMatch=NotOlderThan");
+            let path = format!("{path}resourceVersionMatch=NotOlderThan&resourceVersion={version}");
             return self.page(&path, keep).map(|(items, about)| (items, about.resource_version));
         }
         let (mut items, mut next) = (Vec::<T>::new(), String::new());

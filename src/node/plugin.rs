@@ -77,7 +77,7 @@ impl Here<'_> {
         node.map(|node| Embedded { books: self.books.clone(), kept: self.kept.clone(), ..node })
     }
 
-    /// The part of ADD that may wait for others; what follows waits for nobody.
+    /// What an ADD is about; the claim, which may wait for others, and what waits for nobody follow.
     ///
     /// # Errors
     /// As [`Node::add`].
@@ -89,6 +89,7 @@ impl Here<'_> {
 impl Node for Here<'_> {
     fn add(&self, request: &Request) -> Result<(), CniError> {
         let mut prepared = self.prepare(request)?;
+        prepared.claim()?;
         let outcome = prepared.carry_out();
         prepared.settle(outcome)
     }

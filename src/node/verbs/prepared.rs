@@ -1,10 +1,11 @@
-//! ADD in two parts: what may wait for others, before any lock, and what changes this node.
+//! ADD in parts: what the pod is; what may wait for others, before any lock; and what changes this node.
 //!
 //! In: a request. Out: an ADD to be carried out, and settled. Never: asks anybody while a lock is held.
 
 use super::{Asking, add, ask};
 use crate::cni::reply::CniError;
 use crate::cni::request::Request;
+use crate::egress::model::Role;
 use crate::node::ahead::Ahead;
 use crate::node::embedded::Embedded;
 
@@ -15,17 +16,31 @@ pub struct Prepared {
     ahead: Option<Ahead>,
 }
 
-/// The part of ADD that may wait for others, before any lock: what the pod is, and in a cluster its leases.
+/// What the pod is. Waits for nobody.
 ///
 /// # Errors
 /// As [`crate::cni::Node::add`].
 pub(in crate::node) fn prepare(node: Embedded, request: &Request) -> Result<Prepared, CniError> {
     let asking = ask(&node, request)?;
-    let ahead = node.claim_ahead(&asking.view, &asking.attachment, asking.role)?;
-    Ok(Prepared { node, asking, ahead })
+    Ok(Prepared { node, asking, ahead: None })
 }
 
 impl Prepared {
+    /// Whether [`Prepared::claim`] asks a cluster, which may let one wait.
+    pub fn asks_a_cluster(&self) -> bool {
+        self.asking.role == Role::Gateway && self.node.books.is_some()
+    }
+
+    /// The part that may wait for others, before any lock: in a cluster, a gateway's leases.
+    ///
+    /// # Errors
+    /// As [`crate::cni::Node::add`].
+    pub fn claim(&mut self) -> Result<(), CniError> {
+        let Asking { view, attachment, role, .. } = &self.asking;
+        self.ahead = self.node.claim_ahead(view, attachment, *role)?;
+        Ok(())
+    }
+
     /// The part that changes this node. Waits for nobody but for its locks.
     ///
     /// # Errors
