@@ -44,6 +44,8 @@ pub use told::NOT_SEEN;
 const LOOK: Duration = Duration::from_millis(250);
 /// How often gateways are looked at, should nothing have changed: their wiring may have.
 const SELDOM: Duration = Duration::from_secs(1);
+/// How often everything is compared, whatever it looks like.
+const REGULARLY: Duration = Duration::from_secs(10);
 /// Pause after something could not be said; each further one doubles it.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -62,6 +64,8 @@ pub struct Cluster {
     adopted: BTreeSet<Project>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
+    /// Files that were written, and that the disk may not have yet.
+    unsettled: Mutex<BTreeSet<PathBuf>>,
     fresh: Fresh,
     /// What is counted.
     metrics: Arc<Metrics>,
@@ -114,6 +118,7 @@ impl Cluster {
             node: node.to_owned(),
             adopted,
             copied: Mutex::default(),
+            unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
             synced: AtomicBool::new(marker.exists()),
@@ -150,6 +155,7 @@ impl Cluster {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
             }
+            self.settle();
             if rung || looked.elapsed() >= SELDOM {
                 if let Err(error) = self.see_gateways() {
                     tracing::warn!(error, "states of gateways are not written; tried again");
@@ -167,14 +173,21 @@ impl Cluster {
         let (mut said, mut ledger) = (Said::default(), Ledger::default());
         let (mut pause, mut next) = (RETRY, Instant::now());
         let mut trouble = String::new();
+        let mut said_all = Instant::now();
         loop {
             let _ = rung.recv_timeout(LOOK);
             if Instant::now() < next {
                 continue;
             }
-            let told = self.say(&mut said).map_err(|e| e.to_string());
+            let told = match said_all.elapsed() < REGULARLY {
+                true => self.say_what_changed(&mut said),
+                false => {
+                    said_all = Instant::now();
+                    self.say(&mut said)
+                }
+            };
             // An endpoint goes before its lease: in this order.
-            let told = told.and_then(|()| self.give_back());
+            let told = told.map_err(|e| e.to_string()).and_then(|()| self.give_back());
             let told = self.hold_leases(&mut ledger).and(told);
             match told {
                 Ok(()) => {

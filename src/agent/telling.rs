@@ -32,6 +32,8 @@ pub struct Standing {
     pub held: Option<(String, String)>,
     /// Selected, and started before Egret was in its node's network list: nothing holds it.
     pub unwired: bool,
+    /// Selected, and on its node's network: nothing can hold it. By which object.
+    pub of_the_node: Option<String>,
 }
 
 /// A pod that something is told of.
@@ -91,6 +93,13 @@ pub fn standings(rows: &[Row], wired: &BTreeSet<PodName>) -> BTreeMap<PodName, S
             Verdict::Held => standing.held = Some((row.destination.to_string(), row.reason.clone())),
         }
     }
+    let of_the_node = |row: &&Row| row.role == Role::HostNetwork && row.address.is_some();
+    for row in rows.iter().filter(of_the_node) {
+        if let Some(by) = &row.decided_by {
+            all.entry(row.pod.clone()).or_default().of_the_node =
+                Some(format!("{} `{}`", by.object, by.field));
+        }
+    }
     all
 }
 
@@ -104,7 +113,7 @@ fn word(gateway: &GatewayRow) -> String {
 impl Standing {
     /// As the annotation has it: addresses, or `none` while everything is held.
     fn annotation(&self) -> Option<String> {
-        if self.unwired {
+        if self.unwired || self.of_the_node.is_some() {
             return None;
         }
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
@@ -121,6 +130,13 @@ impl Standing {
             let message = "a rule selects this pod, but it was started without Egret and leaves with its node's address: delete it, \
                            so that it starts again";
             return Some((true, "EgressUnprotected", message.to_owned()));
+        }
+        if let Some(by) = &self.of_the_node {
+            let message = format!(
+                "{by} selects this pod, but it shares its node's network and leaves with its node's address: leave it out, or \
+                 remove spec.hostNetwork"
+            );
+            return Some((true, "EgressUnprotected", message));
         }
         if let Some((destination, why)) = &self.held {
             return Some((true, "EgressHeld", format!("traffic to {destination} is held: {why}")));

@@ -341,7 +341,9 @@ fn state(endpoint: &Endpoint) -> Option<String> {
     let node = &endpoint.node;
     Some(match endpoint.state {
         EndpointState::Ready => return None,
-        EndpointState::Starting => format!("it is starting{why}: wait until node {node} has wired it"),
+        EndpointState::Starting => format!(
+            "it is starting{why}: its pod is not ready yet, or node {node} has not wired it; see to the pod's readiness and events"
+        ),
         EndpointState::Draining => format!("it is draining{why}: it keeps its flows and takes no new ones"),
         EndpointState::Failed => format!("it has failed{why}: see to the pod or to node {node}"),
     })

@@ -1,5 +1,6 @@
 //! What a pod's traffic does and what each node must hold for it. Pure: no files, no kernel, no clock.
 
+mod always;
 pub mod annotations;
 pub mod belts;
 mod candidates;
@@ -38,4 +39,4 @@ pub mod unservable;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;

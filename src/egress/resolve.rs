@@ -72,6 +72,9 @@ pub(super) fn lack(view: &View, pod: &PodName, rule: Cidr) -> Option<Lack> {
 /// The binding of every pod all of whose traffic is held because its objects cannot be obeyed.
 const HELD: &str = "held";
 
+/// Reason of the problem that a selected pod shares its node's network.
+pub const HOST_NETWORK_SELECTED: &str = "HostNetworkSelected";
+
 /// Decides pod by pod, and remembers what pods have in common. `V` is a [`View`], owned or lent.
 pub struct Resolver<V> {
     view: V,
@@ -216,7 +219,7 @@ impl Known {
                  selected by {} `{}`; leave it out, or remove spec.hostNetwork",
                 source.object, source.field
             );
-            self.say(&Problem::new("", "HostNetworkSelected", message), &format!("Pod {pod}"));
+            self.say(&Problem::new("", HOST_NETWORK_SELECTED, message), &format!("Pod {pod}"));
         }
         outside_of_rules(pod, Role::HostNetwork, selected_by)
     }

@@ -129,7 +129,7 @@ impl IpamError {
                 | IpamError::Taken { .. }
                 | IpamError::TakenElsewhere { .. }
                 | IpamError::InUse { .. }
-                | IpamError::Store(StoreError::Lock(_))
+                | IpamError::Store(StoreError::Lock(_) | StoreError::Remote(_))
         )
     }
 }

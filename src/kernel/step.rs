@@ -186,6 +186,17 @@ impl fmt::Display for Step {
 }
 
 impl Step {
+    /// As it prints, cut: a table in one transaction is pages long, and who reads an error wants to know what stood in the way.
+    pub fn in_short(&self) -> String {
+        const SHOWN: usize = 160;
+        let whole = self.to_string();
+        if whole.len() <= SHOWN {
+            whole
+        } else {
+            format!("{} …", &whole[..whole.floor_char_boundary(SHOWN)])
+        }
+    }
+
     /// Whether it changes single elements of sets and maps and nothing else, which costs microseconds.
     pub fn is_elements_only(&self) -> bool {
         matches!(self, Step::Nft(change) if change.elements_only().is_some())

@@ -30,21 +30,58 @@ pub struct Mirror {
     lives: BTreeMap<String, (Vec<String>, Life)>,
 }
 
+/// What is kept of an object.
+#[derive(Debug)]
+pub struct Seen {
+    name: String,
+    now: Value,
+    told: Option<String>,
+    life: (Vec<String>, Life),
+}
+
+impl Seen {
+    /// Of this object, as far as somebody needs it.
+    pub fn of(reach: &Reach, kind: Watched, object: &Value) -> Seen {
+        Seen {
+            name: name(object),
+            now: pruned(reach, kind, object),
+            told: told(object),
+            life: (ids(object), life(object)),
+        }
+    }
+}
+
 impl Mirror {
     /// Nothing yet.
     pub fn of(reach: Reach) -> Mirror {
         Mirror { reach, ..Mirror::default() }
     }
 
+    /// Whose it is.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// A whole list, of the version that was [`reached`](Mirror::reached): what is not in it is gone. Says whether anything changed.
     pub fn listed(&mut self, kind: Watched, items: &[Value]) -> bool {
-        let objects = items.iter().map(|item| (name(item), pruned(&self.reach, kind, item))).collect();
-        let told = items.iter().filter_map(|item| Some((name(item), told(item)?))).collect();
+        let seen = items.iter().map(|item| Seen::of(&self.reach, kind, item)).collect();
+        self.seen(kind, seen)
+    }
+
+    /// The same, of what was kept of each object as it came.
+    pub fn seen(&mut self, kind: Watched, items: Vec<Seen>) -> bool {
+        let mut lives = BTreeMap::new();
+        let (mut objects, mut told) = (BTreeMap::new(), BTreeMap::new());
+        for item in items {
+            if kind == Watched::Pods {
+                lives.insert(item.name.clone(), item.life);
+            }
+            told.extend(item.told.map(|text| (item.name.clone(), text)));
+            objects.insert(item.name, item.now);
+        }
         let changed = self.kept(kind).listed(objects, told);
-        let mut lived = false;
-        if kind == Watched::Pods {
-            let lives = items.iter().map(|item| (name(item), (ids(item), life(item)))).collect();
-            lived = lives != self.lives;
+        let lived = kind == Watched::Pods && lives != self.lives;
+        if lived {
             self.lives = lives;
         }
         changed || lived
@@ -63,6 +100,11 @@ impl Mirror {
     /// List or watch have come to this version: whatever was written before is known.
     pub fn reached(&mut self, kind: Watched, version: &str) {
         self.kept(kind).reached(version);
+    }
+
+    /// The version that list and watch have come to; 0: none was heard of.
+    pub fn version(&self, kind: Watched) -> u64 {
+        self.kinds.get(&kind).map_or(0, |kept| kept.reached)
     }
 
     /// One object is there, or has changed. Says whether in anything that matters here.
@@ -118,8 +160,8 @@ impl Mirror {
     }
 
     /// Whether a list would take something away that is known.
-    pub fn would_lose(&self, kind: Watched, items: &[Value]) -> bool {
-        let names: BTreeSet<String> = items.iter().map(name).collect();
+    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> bool {
+        let names: BTreeSet<&String> = items.iter().map(|item| &item.name).collect();
         self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
     }
 

@@ -99,6 +99,12 @@ impl Proxy {
         self.asked.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
+    /// How many lists of this collection.
+    pub(crate) fn listed(&self, collection: &str) -> usize {
+        let (of_it, asked) = (format!("GET {collection}?"), self.asked.lock().unwrap());
+        asked.iter().filter(|line| line.starts_with(&of_it) && !line.contains("watch=1")).count()
+    }
+
     fn serve(&self, mut client: Tls, upstream: u16) -> io::Result<()> {
         let (line, request) = request(&mut client)?;
         self.asked.lock().unwrap().push(line.clone());

@@ -48,8 +48,18 @@ pub(crate) fn stay_inside_and_answers_go_back_the_way_they_came(lab: &Lab, lease
         said.contains("remove spec.hostNetwork"),
         "it is selected, and told that it cannot be served: {said}"
     );
+    lab.eventually("people are told of it by its events", || {
+        let said = lab.kubectl(&["events", "-n", "shop", "--for", "pod/host"], "");
+        said.contains("EgressUnprotected") && said.contains("shares its node's network")
+    });
+    lab.eventually("and by its agent's status", || {
+        lab.on("node1", &["cat", "/run/egret/node1/agent.json"]).contains("HostNetworkSelected")
+    });
     lab.shows_only(lease);
     lab.kubectl(&["delete", "pod", "-n", "shop", "host", "front"], "");
+    lab.eventually("which forgets it with the pod", || {
+        !lab.on("node1", &["cat", "/run/egret/node1/agent.json"]).contains("HostNetworkSelected")
+    });
 }
 
 /// A client's policies hold towards a gateway, too: those of an engine where one runs, else a rule as an engine would put it.

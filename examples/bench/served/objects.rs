@@ -124,7 +124,7 @@ fn namespace(name: &str, number: Option<usize>) -> Value {
     let labels = json!({"team": name, "environment": "production", "cost-center": "0815"});
     let mut object =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-    if let Some(number) = number.filter(|n| n * (PODS / NAMESPACES) < CLIENTS || n % 5 == 0) {
+    if let Some(number) = number.filter(|n| n * (PODS / NAMESPACES) < CLIENTS || n % 5 == 4) {
         object["metadata"]["annotations"] = json!({POLICY: format!("way-{}", number % POLICIES)});
     }
     object

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::egress::list::list;
+use crate::egress::model::View;
+use crate::egress::world::World;
 
 fn held(why: &str) -> Standing {
     Standing { held: Some(("0.0.0.0/0".to_owned(), why.to_owned())), ..Standing::default() }
@@ -102,6 +105,30 @@ fn a_pod_that_started_without_us_is_told_to_start_again() {
     let words = telling.due(after(0), &[subject(1, Some(unwired))]);
     assert_eq!(words.len(), 1, "and no address is promised: {words:?}");
     assert!(matches!(&words[0], Word::Event { warning: true, reason: "EgressUnprotected", .. }), "{words:?}");
+}
+
+#[test]
+fn a_selected_pod_on_its_nodes_network_is_told_that_nothing_can_be_done_for_it() {
+    let view = View::default()
+        .namespace("shop", "", &[("egress.projectcalico.org/selector", "has(gw)")])
+        .namespace("kube", "", &[])
+        .pod("shop/host", "", &[])
+        .pod("kube/proxy", "", &[]);
+    let mut view = view;
+    for pod in view.pods.values_mut() {
+        (pod.host_network, pod.ips) = (true, vec!["172.31.0.1".parse().unwrap()]);
+    }
+    let rows = list(&view, view.pods.keys().cloned()).items;
+    let standings = standings(&rows, &BTreeSet::new());
+    assert_eq!(standings.keys().map(ToString::to_string).collect::<Vec<_>>(), ["shop/host"]);
+    let told = Subject { standing: standings.into_values().next(), ..subject(1, None) };
+    assert_eq!(
+        said(&Telling::default().due(after(0), &[told])),
+        [
+            "shop/cart-1 EgressUnprotected: Namespace shop `egress.projectcalico.org/selector` selects this pod, but it shares its \
+          node's network and leaves with its node's address: leave it out, or remove spec.hostNetwork"
+        ]
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) struct Kept {
     /// Raised with every change.
     pub(super) generation: u64,
     /// Version that list and watch have come to.
-    reached: u64,
+    pub(super) reached: u64,
     /// As far as they are read.
     pub(super) objects: BTreeMap<String, Value>,
     /// Versions of objects that were asked for by themselves, and are ahead of the watch.

@@ -44,10 +44,10 @@ fn what_goes_with_its_definition_stays_until_others_of_the_kind_are_there() {
     let mut mirror = Mirror::default();
     let kind = Watched::Pools;
     mirror.listed(kind, &[named("a"), named("b"), named("c")]);
-    assert!(
-        mirror.would_lose(kind, &[named("a")])
-            && !mirror.would_lose(kind, &[named("a"), named("b"), named("c")])
-    );
+    let seen = |names: &[&str]| -> Vec<Seen> {
+        names.iter().map(|name| Seen::of(&Reach::default(), kind, &named(name))).collect()
+    };
+    assert!(mirror.would_lose(kind, &seen(&["a"])) && !mirror.would_lose(kind, &seen(&["a", "b", "c"])));
     assert!(mirror.gone(kind, &named("c")), "one that was deleted for itself goes");
     assert!(mirror.is_undefined(kind, "deleted"));
     assert!(mirror.listed(kind, &[]), "made anew: the reason changes");

@@ -149,7 +149,7 @@ impl Image {
         })
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = FileRow<'_>> {
+    pub(super) fn files(&self) -> impl ExactSizeIterator<Item = FileRow<'_>> {
         (0..self.files).map(|i| self.file(i))
     }
 

@@ -34,7 +34,10 @@ fn every_reason_why_a_gateway_is_out_is_a_sentence() {
         Problem::new("EgressEndpoint x", "AddressInUse", "10.10.10.0 is answered for by 02:00:00:00:00:09");
     for (view, expected) in [
         (world(), "usable"),
-        (state(EndpointState::Starting), "it is starting: wait until node n1 has wired it"),
+        (
+            state(EndpointState::Starting),
+            "it is starting: its pod is not ready yet, or node n1 has not wired it; see to the pod's readiness and events",
+        ),
         (state(EndpointState::Draining), "it is draining: it keeps its flows and takes no new ones"),
         (state(EndpointState::Failed), "it has failed: see to the pod or to node n1"),
         (
