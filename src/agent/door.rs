@@ -3,6 +3,7 @@
 //! In: connections. Out: what `node`'s verbs say, the very ones that the embedded plugin carries out. Never: decides anything. A thread
 //! listens and each question has one of its own; those that change something take turns, STATUS waits for nobody.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -180,7 +181,7 @@ impl Door {
     }
 
     fn here<'a>(&self, config: &'a Config) -> Here<'a> {
-        Here { config, books: self.books.clone(), kept: self.kept.clone() }
+        Here { config, books: self.books.clone(), kept: self.kept.clone(), swept: BTreeSet::new() }
     }
 
     fn config(&self) -> Config {
@@ -215,11 +216,13 @@ impl Door {
                 place.take();
             }
             prepared.claim()?;
+            prepared.sweep();
             let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let outcome = prepared.carry_out();
             drop((turn, place));
             prepared.settle(outcome)
         } else {
+            let node = if request.verb == Verb::Del { node.sweeping(request) } else { node };
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             carry_out(&node, request)
         };

@@ -4,6 +4,7 @@
 //! Never: does it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::egress::plan::NodePlan;
 use crate::egress::prefixes;
@@ -36,6 +37,13 @@ impl Change<'_> {
     /// Whether the kernel holds the next plan already, as far as it is believed.
     pub(super) fn is_nothing(&self) -> bool {
         self.how() == Thoroughness::Quick && self.before == self.next
+    }
+
+    /// Whether a pod may send from this address meanwhile.
+    pub(super) fn is_awake(&self, ip: &IpAddr) -> bool {
+        let unfinished = self.unfinished.and_then(|plan| plan.clients.get(ip));
+        let owners = [self.before.clients.get(ip), unfinished, self.next.clients.get(ip)];
+        owners.into_iter().flatten().any(|client| !self.asleep.contains(&client.attachment))
     }
 
     /// What must happen to running flows, from wherever they were left.

@@ -2,6 +2,8 @@
 //!
 //! In: the configuration. Out: an [`Embedded`] that the verbs work with. Never: decides or programs anything by itself.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +48,8 @@ pub struct Embedded {
     pub books: Option<Arc<dyn Books>>,
     /// What is kept between updates, by who makes many.
     pub kept: Option<Arc<Kept>>,
+    /// Addresses of a pod that sends nothing, of whose past nothing is left: seen to before this call had a lock.
+    pub swept: BTreeSet<IpAddr>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -169,6 +173,7 @@ impl Embedded {
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
             kept: None,
+            swept: BTreeSet::new(),
         })
     }
 

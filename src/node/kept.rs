@@ -15,6 +15,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
 use crate::egress::resolve::Live;
+use crate::node::sweeps::Sweeps;
 use crate::problem::Problem;
 use crate::store::nodes::{self, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
@@ -27,6 +28,7 @@ pub struct Kept {
     objects: Mutex<Option<Objects>>,
     outline: Mutex<Option<Outline>>,
     records: Mutex<Option<Records>>,
+    pub(super) sweeps: Sweeps,
 }
 
 /// What every decision needs, of the objects with this fingerprint.

@@ -25,6 +25,7 @@ pub mod repair;
 pub mod situation;
 pub mod standing;
 pub mod status;
+mod sweeps;
 pub mod thin;
 pub mod update;
 pub mod verbs;

@@ -2,6 +2,8 @@
 //!
 //! In: a [`Request`] and a configuration. Out: what the verbs say. Never: a verb's own work.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cni::Node;
@@ -24,7 +26,9 @@ pub struct Plugin;
 impl Plugin {
     fn of(request: &Request) -> Box<dyn Node + '_> {
         match request.config.mode {
-            Mode::Embedded => Box::new(Here { config: &request.config, books: None, kept: None }),
+            Mode::Embedded => {
+                Box::new(Here { config: &request.config, books: None, kept: None, swept: BTreeSet::new() })
+            }
             Mode::Cluster => Box::new(Thin),
         }
     }
@@ -44,7 +48,8 @@ impl Node for Plugin {
         let Ok(node) = Embedded::look(&Config::default()) else { return };
         let config = node.memory.config().unwrap_or_default();
         if config.mode == Mode::Embedded {
-            Here { config: &config, books: None, kept: None }.del_unread(container_id, ifname);
+            Here { config: &config, books: None, kept: None, swept: BTreeSet::new() }
+                .del_unread(container_id, ifname);
         }
     }
 
@@ -70,11 +75,30 @@ pub struct Here<'a> {
     pub books: Option<Arc<dyn Books>>,
     /// What is kept from call to call, by who answers many.
     pub kept: Option<Arc<Kept>>,
+    /// Addresses of the pod of this call, of whose past nothing is left.
+    pub swept: BTreeSet<IpAddr>,
 }
 
 impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
-        node.map(|node| Embedded { books: self.books.clone(), kept: self.kept.clone(), ..node })
+        node.map(|node| Embedded {
+            books: self.books.clone(),
+            kept: self.kept.clone(),
+            swept: self.swept.clone(),
+            ..node
+        })
+    }
+
+    /// For a DEL, before it has a lock: nothing is left of what its pod's addresses opened.
+    #[must_use]
+    pub fn sweeping(self, request: &Request) -> Self {
+        let Ok(mut node) = self.with(Embedded::at(self.config)) else { return self };
+        let ended = attachment_id(request).to_string();
+        node.sweep_ahead(|plan| {
+            let own = plan.clients.iter().filter(|(_, client)| client.attachment == ended);
+            own.map(|(ip, _)| *ip).collect()
+        });
+        Here { swept: node.swept, ..self }
     }
 
     /// What an ADD is about; the claim, which may wait for others, and what waits for nobody follow.

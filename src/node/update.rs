@@ -197,7 +197,8 @@ impl Embedded {
             return Ok(None);
         }
         let _ahead = first.then(|| start_ahead(change, node_ns));
-        let flows = change.flows();
+        let mut flows = change.flows();
+        flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
         let unwired = self.gateways(change, node_ns, outcome);
@@ -224,15 +225,14 @@ impl Embedded {
         node_ns: &Netns,
         outcome: &mut Outcome,
     ) -> Result<Option<NodePlan>, NodeError> {
-        let sleeps = |attachment: &String| change.asleep.contains(attachment);
-        let awake = |ip: &std::net::IpAddr| {
-            let unfinished = change.unfinished.and_then(|plan| plan.clients.get(ip));
-            let owners = [change.before.clients.get(ip), unfinished, change.next.clients.get(ip)];
-            owners.into_iter().flatten().any(|client| !sleeps(&client.attachment))
-        };
-        let awake_ones: BTreeSet<_> = flows.rebound.iter().copied().filter(|ip| awake(ip)).collect();
-        let released: BTreeMap<_, _> =
-            flows.released.iter().filter(|(ip, _)| awake(ip)).map(|(ip, c)| (*ip, c.clone())).collect();
+        let awake_ones: BTreeSet<_> =
+            flows.rebound.iter().copied().filter(|ip| change.is_awake(ip)).collect();
+        let released: BTreeMap<_, _> = flows
+            .released
+            .iter()
+            .filter(|(ip, _)| change.is_awake(ip))
+            .map(|(ip, c)| (*ip, c.clone()))
+            .collect();
         let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
         let held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
         if let Some(held) = &held {
