@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::agent::passing::Passing;
+use crate::agent::turns::{Loop, Turns};
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::{Config, Project};
@@ -61,7 +62,8 @@ pub struct Cluster {
     dir: Dir,
     config: Arc<Mutex<Config>>,
     node: String,
-    adopted: BTreeSet<Project>,
+    /// What was adopted when foreign kinds were last copied.
+    adopted: Mutex<BTreeSet<Project>>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
     /// Files that were written, and that the disk may not have yet.
@@ -70,6 +72,7 @@ pub struct Cluster {
     /// What is counted.
     metrics: Arc<Metrics>,
     synced: AtomicBool,
+    turns: Arc<Turns>,
     /// Rings for the thread that says.
     voice: SyncSender<()>,
     /// Addresses of gateways here that the books have as somebody else's.
@@ -106,7 +109,9 @@ impl Cluster {
         });
         let following = following.map_err(unstarted)?;
         let passing = Arc::new(OnceLock::new());
-        beat::start(client.clone(), node.to_owned(), passing.clone(), marker(&dir)).map_err(unstarted)?;
+        let turns = Arc::new(Turns::default());
+        let beat = beat::Beat::new(client.clone(), node, passing.clone(), turns.clone());
+        beat.start(marker(&dir)).map_err(unstarted)?;
         let marker = marker(&dir);
         let (voice, rung) = sync_channel(1);
         let cluster = Arc::new(Cluster {
@@ -116,12 +121,13 @@ impl Cluster {
             dir,
             config,
             node: node.to_owned(),
-            adopted,
+            adopted: Mutex::new(adopted),
             copied: Mutex::default(),
             unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
             synced: AtomicBool::new(marker.exists()),
+            turns,
             voice,
             unheld: Mutex::default(),
             owed: Mutex::new(Owed::unknown()),
@@ -141,6 +147,11 @@ impl Cluster {
         let _ = self.passing.set(passing); // Err: it was told already
     }
 
+    /// What its loops do; the node's own tells it here, too.
+    pub fn turns(&self) -> Arc<Turns> {
+        self.turns.clone()
+    }
+
     /// Whether everything was heard once, by this agent or an earlier one: until then nothing can be planned.
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
@@ -149,7 +160,11 @@ impl Cluster {
     fn run(self: &Arc<Cluster>, following: &Following) {
         let mut looked = Instant::now();
         loop {
+            self.turns.at(Loop::Cluster, "wait");
             let rung = following.changed(LOOK);
+            self.turns.at(Loop::Cluster, "copy");
+            let adopted = self.to_adopt();
+            following.adopt(|kind| foreign::of(kind).is_some_and(|project| adopted.contains(&project)));
             self.see_pods();
             if let Err(error) = self.copy() {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
@@ -157,6 +172,7 @@ impl Cluster {
             }
             self.settle();
             if rung || looked.elapsed() >= SELDOM {
+                self.turns.at(Loop::Cluster, "gateways");
                 if let Err(error) = self.see_gateways() {
                     tracing::warn!(error, "states of gateways are not written; tried again");
                 }
@@ -175,10 +191,12 @@ impl Cluster {
         let mut trouble = String::new();
         let mut said_all = Instant::now();
         loop {
+            self.turns.at(Loop::Speech, "wait");
             let _ = rung.recv_timeout(LOOK);
             if Instant::now() < next {
                 continue;
             }
+            self.turns.at(Loop::Speech, "endpoints");
             let told = match said_all.elapsed() < REGULARLY {
                 true => self.say_what_changed(&mut said),
                 false => {
@@ -187,7 +205,9 @@ impl Cluster {
                 }
             };
             // An endpoint goes before its lease: in this order.
+            self.turns.at(Loop::Speech, "releases");
             let told = told.map_err(|e| e.to_string()).and_then(|()| self.give_back());
+            self.turns.at(Loop::Speech, "leases");
             let told = self.hold_leases(&mut ledger).and(told);
             match told {
                 Ok(()) => {
@@ -204,6 +224,11 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// What the configuration adopts now.
+    fn to_adopt(&self) -> BTreeSet<Project> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone()
     }
 
     fn mirror(&self) -> MutexGuard<'_, Mirror> {

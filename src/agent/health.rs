@@ -1,43 +1,32 @@
 //! How the agent is, for those who ask from outside: [`web`](super::web)'s doctor.
 //!
-//! In: a beat of the loop, what it says of itself. Out: yes, or why not, and everything counted. Never: waits for the loop.
+//! In: whether the loops turn, what the agent says of itself. Out: yes, or why not, and everything counted. Never: waits for a loop.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::agent::cluster::Cluster;
 use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::agent::state::{AgentState, Health};
+use crate::agent::turns::Turns;
 use crate::agent::web::Doctor;
 use crate::egress::model::EndpointState;
 use crate::egress::plan::{NodePlan, Verdict};
-
-/// The loop comes round each 10 s, and no job waits longer than a second or two.
-const SILENT: Duration = Duration::from_secs(30);
 
 /// What is known of the agent.
 pub(super) struct Known {
     pub(super) metrics: Arc<Metrics>,
     cluster: Option<Arc<Cluster>>,
-    loop_: Mutex<Loop>,
-}
-
-struct Loop {
-    beat: Instant,
-    ready: Result<(), String>,
+    pub(super) turns: Arc<Turns>,
+    ready: Mutex<Result<(), String>>,
 }
 
 impl Known {
     pub(super) fn new(metrics: Arc<Metrics>, cluster: Option<Arc<Cluster>>) -> Known {
         let ready = Err("the agent has not compared everything once".to_owned());
-        Known { metrics, cluster, loop_: Mutex::new(Loop { beat: Instant::now(), ready }) }
-    }
-
-    /// The loop came round.
-    pub(super) fn beat(&self) {
-        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).beat = Instant::now();
+        let turns = cluster.as_ref().map(|cluster| cluster.turns()).unwrap_or_default();
+        Known { metrics, cluster, turns, ready: Mutex::new(ready) }
     }
 
     /// What the agent says of itself now.
@@ -49,25 +38,22 @@ impl Known {
             Health::Failing => Err(format!("the kernel could not be brought to the plan: {}", why())),
             Health::Stopped => Err("the agent ends".to_owned()),
         };
-        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).ready = ready;
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
         count_state(&self.metrics, state);
     }
 }
 
 impl Doctor for Known {
     fn alive(&self) -> Result<(), String> {
-        let silent = self.loop_.lock().unwrap_or_else(PoisonError::into_inner).beat.elapsed();
-        if silent < SILENT {
-            return Ok(());
-        }
-        Err(format!("the loop has not come round for {} s", silent.as_secs()))
+        self.turns.alive()
     }
 
     fn ready(&self) -> Result<(), String> {
         if let Some(cluster) = &self.cluster {
             cluster.ready().map_err(|error| error.to_string())?;
         }
-        self.loop_.lock().unwrap_or_else(PoisonError::into_inner).ready.clone()
+        self.turns.timely()?;
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn counted(&self) -> String {

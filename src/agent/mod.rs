@@ -21,5 +21,6 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 pub mod telling;
+pub mod turns;
 pub mod web;
 mod work;

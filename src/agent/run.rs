@@ -23,6 +23,7 @@ use crate::agent::health::Known;
 use crate::agent::metrics::Metrics;
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK, Watching};
+use crate::agent::turns::Loop;
 use crate::agent::web;
 use crate::agent::work::{Agent, Configure};
 use crate::config::Config;
@@ -116,7 +117,7 @@ pub fn run(
     let calls = door.calls.clone();
     Arc::new(door).open(path).map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     if let Some(cluster) = &cluster
-        && !first_heard(cluster, &signals, &known)
+        && !first_heard(cluster, &signals)
     {
         return Ok(());
     }
@@ -239,8 +240,9 @@ impl Run<'_> {
                     return Ok(());
                 }
             }
+            self.agent.known.turns.at(Loop::Node, "wait");
             self.wait()?;
-            self.agent.known.beat();
+            self.agent.known.turns.at(Loop::Node, "listen");
             self.listen();
             if self.told_to_end() {
                 return Ok(());
@@ -306,6 +308,7 @@ impl Run<'_> {
 
     fn carry_out(&mut self, job: Job, wanted: Option<Duration>) -> Result<(), AgentError> {
         let began = self.now();
+        self.agent.known.turns.at(Loop::Node, job.word());
         let heard = wanted.map(|at| self.clock + at);
         let result = match job {
             Job::Check => {

@@ -1,6 +1,7 @@
 //! On which nodes an agent is at work, by the signs of life that agents write. Pure; the clock is an argument.
 //!
-//! In: nodes' Leases as they are now, the time since this process began. Out: for each node whether an agent is heard, was, or never.
+//! In: nodes' Leases as they are now, nodes that have an agent's pod, the time since this process began. Out: for each node whether an
+//! agent is heard, was or ought to be, or never.
 //! Never: compares the time in a Lease with a clock: what counts is how long *we* have not seen it change.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::time::Duration;
 pub enum Agent {
     /// It gives signs of life.
     Here,
-    /// It was there once, and has been silent for too long.
+    /// It was there once, or its pod is, and it has been silent for too long.
     Away,
     /// Nobody ever heard of one.
     Never,
@@ -23,12 +24,14 @@ pub struct Agents {
     /// After so long without a sign of life an agent is away.
     patience: Duration,
     heard: BTreeMap<String, (String, Duration)>,
+    /// Nodes that have an agent's pod, and since when we know.
+    meant: BTreeMap<String, Duration>,
 }
 
 impl Agents {
     /// Nobody was heard yet.
     pub fn new(patience: Duration) -> Agents {
-        Agents { patience, heard: BTreeMap::new() }
+        Agents { patience, heard: BTreeMap::new(), meant: BTreeMap::new() }
     }
 
     /// What nodes' Leases say now: by node, a text that changes with each sign of life. A node whose Lease is gone is forgotten.
@@ -41,18 +44,30 @@ impl Agents {
         self.heard = next;
     }
 
-    /// Whether a node has an agent. `hears_since`: since when the API server answers us; silence before that was ours.
+    /// Nodes that have an agent's pod now, whether it starts or not: they are meant to have an agent.
+    pub fn expect<'a>(&mut self, nodes: impl IntoIterator<Item = &'a str>, now: Duration) {
+        let since = |node: &str| self.meant.get(node).copied().unwrap_or(now);
+        self.meant = nodes.into_iter().map(|node| (node.to_owned(), since(node))).collect();
+    }
+
+    /// Whether a node has an agent. One whose agent never spoke, though it has a pod, is as one whose agent went away, but only where
+    /// agents can live at all: should none be heard anywhere, Egret does not work here yet, and no node is to be closed for it. `hears_since`: since when the API server answers us; silence before that was ours.
     pub fn of(&self, node: &str, now: Duration, hears_since: Duration) -> Agent {
-        match self.heard.get(node) {
-            None => Agent::Never,
-            Some((_, at)) if now < (*at).max(hears_since) + self.patience => Agent::Here,
-            Some(_) => Agent::Away,
+        let is_late = |at: &Duration| now >= (*at).max(hears_since) + self.patience;
+        match (self.heard.get(node), self.meant.get(node)) {
+            (Some((_, at)), _) if !is_late(at) => Agent::Here,
+            (Some(_), _) => Agent::Away,
+            (None, Some(since)) if is_late(since) && !self.heard.values().all(|(_, at)| is_late(at)) => {
+                Agent::Away
+            }
+            (None, _) => Agent::Never,
         }
     }
 
     /// When the next agent will be away if nothing is heard of it.
     pub fn due(&self, now: Duration, hears_since: Duration) -> Option<Duration> {
-        let ends = self.heard.values().map(|(_, at)| (*at).max(hears_since) + self.patience);
+        let since = self.heard.values().map(|(_, at)| at).chain(self.meant.values());
+        let ends = since.map(|at| (*at).max(hears_since) + self.patience);
         ends.filter(|end| *end > now).min()
     }
 }
@@ -81,6 +96,23 @@ mod tests {
             (agents.of("one", at(60), zero), agents.of("two", at(60), zero)),
             (Agent::Here, Agent::Away)
         );
+    }
+
+    #[test]
+    fn a_node_with_an_agents_pod_and_no_sign_of_life_is_as_one_whose_agent_went_away() {
+        let mut agents = Agents::new(at(30));
+        let of = |agents: &Agents, node: &str, now| agents.of(node, at(now), Duration::ZERO);
+        agents.expect(["new"], at(10));
+        assert_eq!(of(&agents, "new", 100), Agent::Never, "no agent lives anywhere: nothing works here yet");
+        agents.hear([("one", "a")], at(100));
+        assert_eq!((of(&agents, "new", 101), of(&agents, "other", 101)), (Agent::Away, Agent::Never));
+        agents.expect(["new", "newer"], at(110));
+        assert_eq!((of(&agents, "newer", 120), of(&agents, "new", 120)), (Agent::Never, Agent::Away));
+        assert_eq!(agents.due(at(120), Duration::ZERO), Some(at(130)));
+        agents.hear([("one", "b"), ("newer", "a")], at(139));
+        assert_eq!(of(&agents, "newer", 140), Agent::Here);
+        agents.expect([], at(141));
+        assert_eq!(of(&agents, "new", 141), Agent::Never, "it is meant to have none any more");
     }
 
     #[test]

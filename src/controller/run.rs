@@ -14,9 +14,11 @@ use super::reclaim::{Patience, remnants};
 use super::world::World;
 use super::{Settings, status, taints};
 use crate::config::Config;
-use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
+use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
 use crate::signals;
 
+/// Label of agents' pods, as `deploy/agent.yaml` has it.
+const AGENT: (&str, &str) = ("app.kubernetes.io/name", "egret-agent");
 /// How often it is asked whether to end, at least.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at everything: a burst of changes is one.
@@ -46,6 +48,7 @@ pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Re
         agents: Agents::new(settings.silence),
         patience: Patience::default(),
         seen: None,
+        pods: None,
         next: Duration::ZERO,
         due: Duration::ZERO,
         trouble: BTreeMap::new(),
@@ -67,6 +70,8 @@ struct Run {
     patience: Patience,
     /// Generations of all kinds at the last look; `None`: everything is to be looked at.
     seen: Option<Vec<u64>>,
+    /// Generation of the pods when agents' own were last looked for.
+    pods: Option<u64>,
     /// Not before.
     next: Duration,
     /// Whatever was heard, at this time.
@@ -107,6 +112,11 @@ impl Run {
             Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
         });
         self.agents.hear(beats, now);
+        let pods = mirror.generation(Watched::Pods);
+        if self.pods != Some(pods) {
+            self.agents.expect(agents_pods(&mirror), now);
+            self.pods = Some(pods);
+        }
     }
 
     /// What a look depends on: signs of life do not count, only their absence does.
@@ -193,4 +203,14 @@ impl Run {
             }
         }
     }
+}
+
+/// Nodes that have an agent's pod, well or not.
+fn agents_pods(mirror: &Mirror) -> impl Iterator<Item = &str> {
+    let ours = mirror.objects(Watched::Pods).filter(|(name, pod)| {
+        name.strip_prefix(HOME).is_some_and(|rest| rest.starts_with('/'))
+            && pod["metadata"]["labels"][AGENT.0] == AGENT.1
+            && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    });
+    ours.filter_map(|(_, pod)| pod["spec"]["nodeName"].as_str())
 }

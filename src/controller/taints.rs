@@ -1,7 +1,7 @@
 //! The taint that keeps new pods from nodes whose agent is away. Pure.
 //!
 //! In: a node's taints, whether its agent is at work. Out: the taints that it should have, if others. Never: touches a taint that is
-//! not exactly ours, or taints a node that never had an agent: a node that the DaemonSet leaves out is no business of ours.
+//! not exactly ours, or taints a node that is not meant to have an agent: one that the DaemonSet leaves out is no business of ours.
 
 use serde_json::{Value, json};
 

@@ -4,9 +4,10 @@
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
 //! thread at a time of its own, so that its return is no storm.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +37,28 @@ pub struct Following {
     /// One notice stands for any number of changes: who hears it looks at everything.
     notices: Receiver<()>,
     bell: SyncSender<()>,
+    adopted: Arc<Adopted>,
+}
+
+/// Foreign kinds that are followed as closely as our own.
+#[derive(Debug, Default)]
+struct Adopted {
+    kinds: Mutex<BTreeSet<Watched>>,
+    changed: Condvar,
+}
+
+impl Adopted {
+    fn kinds(&self) -> MutexGuard<'_, BTreeSet<Watched>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rests so long, but only while the kind is adopted, or is not.
+    fn rest(&self, kind: Watched, adopted: bool, pause: Duration) {
+        let kinds = self.kinds();
+        let same = |kinds: &mut BTreeSet<Watched>| kinds.contains(&kind) == adopted;
+        let rested = self.changed.wait_timeout_while(kinds, pause, same);
+        drop(rested.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl Following {
@@ -70,11 +93,13 @@ impl Following {
     ) -> std::io::Result<Following> {
         let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
+        let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
+        let adopted = Arc::new(Adopted { kinds: Mutex::new(foreign.collect()), changed: Condvar::new() });
         for kind in reach.kinds() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
-                strange: kind.is_foreign() && !adopted(kind),
+                adopted: adopted.clone(),
                 path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
@@ -83,7 +108,7 @@ impl Following {
             let thread = thread::Builder::new().name(format!("watch-{kind:?}")).stack_size(256 << 10);
             thread.spawn(move || follower.run())?;
         }
-        Ok(Following { mirror, notices, bell: sender })
+        Ok(Following { mirror, notices, bell: sender, adopted })
     }
 
     /// What is known now.
@@ -101,6 +126,18 @@ impl Following {
         self.bell.clone()
     }
 
+    /// From now on these foreign kinds are followed as closely as our own, and the others looked at now and then.
+    pub fn adopt(&self, adopted: impl Fn(Watched) -> bool) {
+        let reach = self.mirror().reach().clone();
+        let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
+        let now: BTreeSet<Watched> = foreign.collect();
+        let mut kinds = self.adopted.kinds();
+        if *kinds != now {
+            *kinds = now;
+            self.adopted.changed.notify_all();
+        }
+    }
+
     /// Waits until something has changed; `false`: nothing did in this time.
     pub fn changed(&self, patience: Duration) -> bool {
         self.notices.recv_timeout(patience).is_ok()
@@ -111,8 +148,7 @@ impl Following {
 struct Follower {
     client: Arc<Client>,
     kind: Watched,
-    /// A foreign kind that nobody adopted.
-    strange: bool,
+    adopted: Arc<Adopted>,
     path: String,
     mirror: Arc<Mutex<Mirror>>,
     notice: SyncSender<()>,
@@ -130,18 +166,20 @@ impl Follower {
             };
             match result {
                 Ok(next) => {
-                    version = next.filter(|_| !self.strange);
+                    let strange = self.is_strange();
+                    version = next.filter(|_| !strange);
                     pause = FIRST_PAUSE;
                     trouble.clear();
-                    if self.strange {
-                        thread::sleep(STRANGE.mul_f64(0.5 + random()));
+                    if strange {
+                        self.adopted.rest(self.kind, false, STRANGE.mul_f64(0.5 + random()));
                     }
                 }
                 Err(error) if self.is_nobodys(&error) => {
                     self.change(|mirror| mirror.has_none(self.kind, &error.to_string()));
                     version = None;
-                    let pause = if self.strange { STRANGE } else { MISSING };
-                    thread::sleep(pause.mul_f64(0.5 + random()));
+                    let strange = self.is_strange();
+                    let pause = if strange { STRANGE } else { MISSING };
+                    self.adopted.rest(self.kind, !strange, pause.mul_f64(0.5 + random()));
                 }
                 // Older than the server remembers: begin with a list, which changes nothing that did not change.
                 Err(error) if error.is_expired() => version = None,
@@ -164,6 +202,11 @@ impl Follower {
         }
     }
 
+    /// A foreign kind that nobody adopted.
+    fn is_strange(&self) -> bool {
+        self.kind.is_foreign() && !self.adopted.kinds().contains(&self.kind)
+    }
+
     fn cannot_see(&self, error: &ApiError) {
         let (kind, why) = (self.kind, error.to_string());
         self.change(|mirror| match error.is_absent() {
@@ -175,7 +218,7 @@ impl Follower {
 
     /// Nobody brought this foreign kind here, or nobody asked us to look at it.
     fn is_nobodys(&self, error: &ApiError) -> bool {
-        self.kind.is_foreign() && (error.is_absent() || self.strange && error.is_forbidden())
+        self.kind.is_foreign() && (error.is_absent() || self.is_strange() && error.is_forbidden())
     }
 
     /// Every object; the version that they are of. From the server's memory, not older than what was heard already: what an ADD goes by

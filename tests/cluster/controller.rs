@@ -261,6 +261,29 @@ fn one_of_two_controllers_works_and_when_it_is_killed_the_other_goes_on() {
     until(&client, "/api/v1/nodes/k2", "free of it", |node| taints(node) == ["spot"]);
     assert_eq!(taints(&client.get("/api/v1/nodes/k1").unwrap()), ["spot"]);
 
+    // A node that is meant to have an agent, and one that is not: none of the two ever spoke.
+    for name in ["k3", "k4"] {
+        kubectl(
+            &["create", "-f", "-"],
+            &format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}"),
+        );
+    }
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: agent-k3, namespace: egret-system, labels: {app.kubernetes.io/name: egret-agent}},
+        spec: {nodeName: k3, serviceAccountName: ctl-none, automountServiceAccountToken: false, tolerations: [{operator: Exists}], containers: [{name: c, image: x}]}}";
+    kubectl(&["create", "serviceaccount", "-n", "egret-system", "ctl-none"], "");
+    kubectl(&["create", "-f", "-"], pod);
+    let meant = "/api/v1/nodes/k3";
+    until(&client, meant, "tainted", |node| taints(node).contains(&"egret.dev/agent-away"));
+    assert!(!taints(&client.get("/api/v1/nodes/k4").unwrap()).contains(&"egret.dev/agent-away"));
+    let three = Beats::of("k3");
+    until(&client, meant, "free of it", |node| !taints(node).contains(&"egret.dev/agent-away"));
+    drop(three);
+    kubectl(
+        &["delete", "pod/agent-k3", "sa/ctl-none", "-n", "egret-system", "--force", "--grace-period=0"],
+        "",
+    );
+    kubectl(&["delete", "node/k3", "node/k4"], "");
+
     // The node goes for good: its endpoint, its leases, what it said of itself.
     drop(two);
     client.delete("/api/v1/nodes/k2").unwrap();

@@ -171,6 +171,21 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
             && said.is_some_and(|problem| problem.message.contains("`adopt` in Egret's configuration"))
     });
 
+    // The configuration says otherwise, and nothing is started anew.
+    strange.adopt(&[Project::Calico]);
+    becomes(&strange, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 gateway 10.10.10.0"]));
+    // It is followed from then on, as closely as what is ours.
+    let late = json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "late"}, "spec": {"cidr": "10.99.0.0/29", "blockSize": 31}});
+    apply(&late.to_string());
+    let began = Instant::now();
+    while !Objects::look(&strange.dir).unwrap().pools().any(|(name, _)| name == "late") {
+        assert!(began.elapsed() < Duration::from_secs(40), "a pool that came later is not heard of");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    client.delete("/apis/projectcalico.org/v3/ippools/late").unwrap();
+    strange.adopt(&[]);
+    becomes(&strange, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 held"]));
+
     // Calico itself comes to work: its policy is left to it, its pools are ranges, and nothing is leased of them.
     at_work(&client, "calico-node", 3);
     becomes(&adopted, "bank/teller", |lines, problems| {

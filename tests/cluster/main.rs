@@ -12,6 +12,7 @@ mod controller;
 mod definitions;
 mod following;
 mod foreign;
+mod hanging;
 #[path = "../stores/holding.rs"]
 mod holding;
 mod installation;

@@ -154,6 +154,7 @@ fn a_server_that_answers_nothing_is_waited_for_ten_seconds_and_named() {
 pub(crate) struct Follower {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) config: Config,
+    shared: Arc<Mutex<Config>>,
     proxy: Arc<Proxy>,
     pub(crate) dir: PathBuf,
 }
@@ -183,11 +184,16 @@ pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project])
     };
     let state = Dir::open(&config.state_dir).unwrap();
     let shared = Arc::new(Mutex::new(config.clone()));
-    let cluster = Cluster::follow(proxy.access(), state, shared, node, Arc::default()).unwrap();
-    Follower { cluster, config, proxy: proxy.clone(), dir: dir.join("state") }
+    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, Arc::default()).unwrap();
+    Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
 }
 
 impl Follower {
+    /// Its configuration says something else.
+    pub(crate) fn adopt(&self, adopt: &[Project]) {
+        self.shared.lock().unwrap().adopt = adopt.iter().copied().collect();
+    }
+
     pub(crate) fn synced(&self) {
         let started = Instant::now();
         while !self.cluster.is_synced() {
@@ -263,8 +269,9 @@ fn what_is_forbidden_is_named_with_the_rule_that_the_role_lacks() {
 }
 
 /// An ADD as the kubelet's runtime makes it.
-fn add(pod: &str, uid: &str) -> Request {
-    let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lag;K8S_POD_NAME={pod};K8S_POD_UID={uid}");
+pub(crate) fn add(namespace: &str, pod: &str, uid: &str) -> Request {
+    let arguments =
+        format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod};K8S_POD_UID={uid}");
     let variables = [
         ("CNI_COMMAND", "ADD"),
         ("CNI_CONTAINERID", pod),
@@ -319,7 +326,7 @@ fn a_hundred_pods_obey_an_annotation_that_the_watch_has_not_heard_of_yet() {
             let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
             let (follower, early) = (&follower, &early);
             scope.spawn(move || {
-                follower.cluster.fresh(&add(&name, &uid)).unwrap();
+                follower.cluster.fresh(&add("lag", &name, &uid)).unwrap();
                 early.fetch_add(usize::from(annotated.elapsed() < Duration::from_secs(2)), Ordering::Relaxed);
                 // What the verb reads next.
                 let objects = Objects::look(&follower.dir).unwrap();

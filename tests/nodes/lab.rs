@@ -176,6 +176,11 @@ impl Lab {
         self.on("", &["sh", "-c", &script]);
     }
 
+    /// Whether a node runs this, and runs it again when it ends.
+    pub(crate) fn keeps(&self, place: &str, program: &str) -> bool {
+        self.state().join(place).join(format!("{program}.pid")).exists()
+    }
+
     /// Kills a program of a node (`kubelet`, `containerd`) or, with `""`, of the control plane, as the kernel does when memory is
     /// short. It is started again as an init would.
     pub(crate) fn kill(&self, place: &str, program: &str) {

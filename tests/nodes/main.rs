@@ -55,7 +55,7 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     tells(&lab);
     begins_again(&lab, &mut agents);
     services::stay_inside_and_answers_go_back_the_way_they_came(&lab, &address);
-    services::network_policies_hold_towards_a_gateway(&lab);
+    services::network_policies_hold_towards_a_gateway(&lab, &address);
     without_an_agent(&lab, &mut agents, &address);
     without_a_program_of_kubernetes(&lab, &address);
     a_gateway_follows_its_pod(&lab, &address);

@@ -19,7 +19,7 @@ fn on_an_overlay_that_masquerades_pods_and_nodes_are_gateways_for_both_nodes() {
     let mut agents = [1, 2].map(|node| Some(lab.agent(node)));
     let address = begins(&lab);
     services::stay_inside_and_answers_go_back_the_way_they_came(&lab, &address);
-    services::network_policies_hold_towards_a_gateway(&lab);
+    services::network_policies_hold_towards_a_gateway(&lab, &address);
     long_answers_pass_two_tunnels(&lab, &address);
     flannel_begins_again(&lab, &address);
     node_gateways(&lab, &address);

@@ -1,7 +1,9 @@
 //! What stays inside the cluster, and what came from outside: neither meets a gateway, whichever way kube-proxy translates.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -60,24 +62,100 @@ pub(crate) fn stay_inside_and_answers_go_back_the_way_they_came(lab: &Lab, lease
     });
 }
 
-/// What an engine of network policies puts where packets are forwarded, by the pod's own address, holds towards a gateway, too.
-pub(crate) fn network_policies_hold_towards_a_gateway(lab: &Lab) {
+/// A client's policies hold towards a gateway, too: those of an engine where one runs, else a rule as an engine would put it.
+pub(crate) fn network_policies_hold_towards_a_gateway(lab: &Lab, lease: &str) {
     for pod in pods(lab, "cart") {
-        let (address, port) = (&pod.address, PORTS[0]);
-        let rules = format!(
-            "table ip np {{ chain policed {{ type filter hook forward priority 0; \
-             ip saddr {address} ip daddr {OUTSIDE} tcp dport {port} counter drop; }}; }}"
-        );
-        lab.on(&pod.node, &["nft", &rules]);
-        lab.eventually(&format!("a policy stops {} on {}", pod.name, pod.node), || {
-            lab.forget();
-            std::thread::sleep(Duration::from_secs(1));
-            !lab.who("cart").contains(&pod.name) && lab.who("cart").len() > 2
-        });
-        lab.on(&pod.node, &["nft", "delete table ip np"]);
-        lab.eventually("and lets it go on", || lab.who("cart").contains(&pod.name));
+        if lab.keeps(&pod.node, "policies") {
+            an_engine_holds(lab, &pod, lease);
+        } else {
+            a_rule_holds(lab, &pod);
+        }
     }
 }
+
+/// Where packets are forwarded, by the pod's own address.
+fn a_rule_holds(lab: &Lab, pod: &Pod) {
+    let (address, port) = (&pod.address, PORTS[0]);
+    let rules = format!(
+        "table ip np {{ chain policed {{ type filter hook forward priority 0; \
+         ip saddr {address} ip daddr {OUTSIDE} tcp dport {port} counter drop; }}; }}"
+    );
+    lab.on(&pod.node, &["nft", &rules]);
+    lab.eventually(&format!("a rule stops {} on {}", pod.name, pod.node), || is_silent(lab, pod));
+    lab.on(&pod.node, &["nft", "delete table ip np"]);
+    lab.eventually("and lets it go on", || lab.who("cart").contains(&pod.name));
+}
+
+fn is_silent(lab: &Lab, pod: &Pod) -> bool {
+    lab.forget();
+    std::thread::sleep(Duration::from_secs(1));
+    !lab.who("cart").contains(&pod.name) && lab.who("cart").len() > 2
+}
+
+/// Of two places outside the one that the policy allows is reached, and with the lease. From here on a policy forbids the gateways' own
+/// pods all traffic, which is nothing to their clients.
+fn an_engine_holds(lab: &Lab, pod: &Pod, lease: &str) {
+    let other = another_place_outside(lab);
+    let reaches = || {
+        let ask = format!("echo hello | nc -w 2 {OTHER} {}", PORTS[0]);
+        let said = lab.try_kubectl(&["exec", "-n", "shop", &pod.name, "--", "sh", "-c", &ask], "");
+        let seen: BTreeSet<String> = other.try_iter().collect();
+        assert_eq!(said.is_ok(), !seen.is_empty(), "{said:?}, {seen:?}");
+        assert!(seen.is_empty() || seen == BTreeSet::from([lease.to_owned()]), "{seen:?}");
+        !seen.is_empty()
+    };
+    let allow = |place: &str| lab.kubectl(&["apply", "-f", "-"], &policy(place));
+    lab.kubectl(&["label", "pod", "-n", "shop", &pod.name, "policed=yes"], "");
+    assert!(reaches(), "before there is a policy");
+    allow(OTHER);
+    lab.eventually(&format!("a policy stops {} on {}", pod.name, pod.node), || is_silent(lab, pod));
+    assert!(reaches(), "what it allows");
+    allow(OUTSIDE);
+    lab.eventually("the policy allows the first place", || lab.who("cart").contains(&pod.name));
+    assert!(!reaches(), "and not the second");
+    lab.kubectl(&["delete", "networkpolicy", "-n", "shop", "one-place"], "");
+    lab.eventually("without a policy it reaches both", reaches);
+    lab.kubectl(&["apply", "-f", "-"], NOTHING);
+    lab.shows_only(lease);
+}
+
+const OTHER: &str = "203.0.113.11";
+
+/// Answers there, and tells who asked.
+fn another_place_outside(lab: &Lab) -> Receiver<String> {
+    let (said, peers) = channel();
+    lab.on("outside", &["ip", "address", "add", &format!("{OTHER}/24"), "dev", "eth0"]);
+    lab.as_outsider(|| {
+        let listener = TcpListener::bind((OTHER, PORTS[0])).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((_stream, from)) = listener.accept() {
+                let _ = said.send(from.ip().to_string());
+            }
+        });
+    });
+    peers
+}
+
+fn policy(place: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: one-place, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{policed: 'yes'}}}}
+  policyTypes: [Egress]
+  egress: [{{to: [{{ipBlock: {{cidr: {place}/32}}}}]}}]
+"
+    )
+}
+
+const NOTHING: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nothing, namespace: gw}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+";
 
 /// What the server says; the address may be left open.
 fn seen_as(address: &str) -> String {

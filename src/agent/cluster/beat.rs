@@ -1,15 +1,16 @@
-//! The agent's sign of life: a Lease per node, written every 10 s, by which the controller knows that somebody is at work here,
+//! The agent's sign of life: a Lease per node, written every 10 s, by which the controller knows that somebody is at work here (and not only that a process lives),
 //! and which clients' traffic passes the node by.
 //!
 //! In: a client, the node's name. Out: an object that only the controller follows. Never: stops anything; who cannot be written
 //! is written later.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::agent::passing::Passing;
+use crate::agent::turns::Turns;
 use crate::kube::lease::{self, LeaseSpec};
 use crate::kube::{ApiError, Client};
 use crate::node::passage::BYPASSED;
@@ -23,24 +24,51 @@ const MOST: usize = 500;
 /// Sooner, after one that could not be written.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Gives signs of life as long as the process lives, once everything was heard of; `synced`: the file that says so.
-///
-/// # Errors
-/// If no thread can be started.
-pub(super) fn start(
+/// Who gives signs of life.
+pub(super) struct Beat {
     client: Arc<Client>,
     node: String,
     passing: Arc<OnceLock<Passing>>,
-    synced: PathBuf,
-) -> std::io::Result<()> {
-    let beat = move || {
-        let mut trouble = String::new();
+    turns: Arc<Turns>,
+}
+
+impl Beat {
+    /// Of a node's agent, as long as its loops turn.
+    pub(super) fn new(
+        client: Arc<Client>,
+        node: &str,
+        passing: Arc<OnceLock<Passing>>,
+        turns: Arc<Turns>,
+    ) -> Beat {
+        Beat { client, node: node.to_owned(), passing, turns }
+    }
+
+    /// Gives them once everything was heard of; `synced`: the file that says so.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(super) fn start(self, synced: PathBuf) -> std::io::Result<()> {
+        let named = thread::Builder::new().name("beat".to_owned()).stack_size(256 << 10);
+        named.spawn(move || self.run(&synced)).map(drop)
+    }
+
+    fn run(&self, synced: &Path) -> ! {
         // Until then pods cannot be served, and the network list may have no entry: such a node is one without an agent.
         while !synced.exists() {
             thread::sleep(RETRY);
         }
+        let mut trouble = String::new();
         loop {
-            let pause = match beat(&client, &node, &bypassed(&passing)) {
+            if let Err(why) = self.turns.alive() {
+                // A process that does nothing is no agent: the controller shall say so.
+                if trouble != "still" {
+                    tracing::error!(why, "no sign of life is given until it goes on");
+                    "still".clone_into(&mut trouble);
+                }
+                thread::sleep(RETRY);
+                continue;
+            }
+            let pause = match beat(&self.client, &self.node, &bypassed(&self.passing)) {
                 Ok(()) => {
                     trouble.clear();
                     EVERY
@@ -61,8 +89,7 @@ pub(super) fn start(
             };
             thread::sleep(pause);
         }
-    };
-    thread::Builder::new().name("beat".to_owned()).stack_size(256 << 10).spawn(beat).map(drop)
+    }
 }
 
 /// Clients whose traffic passes this node by, as the controller reads them.

@@ -32,6 +32,15 @@ impl Cluster {
     /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
     pub(super) fn copy(&self) -> Result<(), String> {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let (wanted, mut adopted) =
+                (self.to_adopt(), self.adopted.lock().unwrap_or_else(PoisonError::into_inner));
+            if *adopted != wanted {
+                tracing::info!(?wanted, "other objects of Calico and Cilium are adopted");
+                copied.retain(|kind, _| !kind.is_foreign());
+                *adopted = wanted;
+            }
+        }
         for kind in Watched::of_a_node() {
             let generation = self.mirror().generation(kind);
             if generation == 0 || copied.get(&kind) == Some(&generation) {
@@ -97,7 +106,7 @@ impl Cluster {
             if foreign.any(|kind| mirror.generation(kind) == 0) {
                 return Ok(());
             }
-            foreign::served(&mirror, &self.adopted)
+            foreign::served(&mirror, &self.adopted.lock().unwrap_or_else(PoisonError::into_inner))
         };
         served.into_iter().try_for_each(|(name, objects)| self.copy_objects(name, &objects))
     }

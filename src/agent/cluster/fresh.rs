@@ -4,11 +4,13 @@
 //! one answer tells: whatever was asked for after a pod was seen tells of everything before it, so a hundred pods of a namespace that start
 //! together need one round of questions, or a few.
 //!
-//! One thread asks, and begins when the watch tells of a new pod: the kubelet has yet to make its sandbox, so at its ADD the answers are
-//! there, and nobody waits for the API server. An ADD that comes first waits for that round; it asks nothing itself.
+//! Questions begin when the watch tells of a new pod: the kubelet has yet to make its sandbox, so at its ADD the answers are
+//! there, and nobody waits for the API server. An ADD that comes first waits for that round; it asks nothing itself. Each subject is asked for
+//! by a thread of its own, once at a time: a server that lets one question wait delays only who waits for that answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,6 +30,8 @@ const WATCH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(25);
 /// So many pods and namespaces are remembered; who is forgotten is asked for again.
 const MOST: usize = 4096;
+/// So many questions wait for answers at once; further ones begin when one of those has ended.
+const AT_ONCE: usize = 16;
 /// Policies in one answer.
 const PAGE: usize = 500;
 
@@ -53,8 +57,10 @@ struct Known {
     asked: BTreeMap<Subject, Instant>,
     /// What somebody waits for, or will.
     wanted: BTreeSet<Subject>,
+    /// What is being asked for.
+    asking: BTreeSet<Subject>,
     /// When the last request that was not answered began, and why it was not.
-    failed: Option<(Instant, Refusal)>,
+    failed: BTreeMap<Subject, (Instant, Refusal)>,
 }
 
 /// Why nobody answered.
@@ -101,7 +107,34 @@ impl Known {
         if self.asked.len() >= MOST {
             self.asked.clear();
         }
+        self.failed.remove(&subject);
         self.asked.insert(subject, began);
+    }
+
+    fn note_failure(&mut self, subject: Subject, began: Instant, refusal: Refusal) {
+        if self.failed.len() >= MOST {
+            self.failed.clear();
+        }
+        self.failed.insert(subject, (began, refusal));
+    }
+
+    /// Why nobody has answered since then what a pod of this namespace waits for.
+    fn refusal(&self, namespace: &str, since: Instant) -> Option<Refusal> {
+        let of = |subject: &Subject| self.failed.get(subject).filter(|(began, _)| *began >= since);
+        let found = of(&Subject::Policies).or_else(|| of(&Subject::Namespace(namespace.to_owned())));
+        found.map(|(_, refusal)| refusal.clone())
+    }
+
+    /// What may be asked for now. Of one subject a question at a time: what began before a pod was seen says nothing of it, and what
+    /// follows tells of all that waited meanwhile.
+    fn take(&mut self) -> Option<Subject> {
+        if self.asking.len() >= AT_ONCE {
+            return None;
+        }
+        let subject = self.wanted.iter().find(|subject| !self.asking.contains(*subject)).cloned()?;
+        self.wanted.remove(&subject);
+        self.asking.insert(subject.clone());
+        Some(subject)
     }
 }
 
@@ -187,7 +220,7 @@ impl Cluster {
             if known.is_newer(&pod.namespace, seen) {
                 return Ok(By::Answer);
             }
-            refusal = known.failed.clone().filter(|(began, _)| *began >= came).map(|(_, refusal)| refusal);
+            refusal = known.refusal(&pod.namespace, came);
         }
         drop(known);
         let refusal = refusal.unwrap_or_else(|| Refusal {
@@ -236,33 +269,42 @@ impl Cluster {
         self.fresh.news.notify_all();
     }
 
-    /// Asks what is wanted, round by round, for as long as the process lives.
-    pub(super) fn ask(&self) -> ! {
+    /// Asks what is wanted, for as long as the process lives.
+    pub(super) fn ask(self: &Arc<Cluster>) -> ! {
         loop {
-            let wanted = {
+            let subject = {
                 let mut known = self.fresh.known();
-                while known.wanted.is_empty() {
-                    known = self.fresh.wait(known, Duration::from_secs(60));
-                }
-                std::mem::take(&mut known.wanted)
-            };
-            let began = Instant::now();
-            for subject in wanted {
-                let answer = self.read(&subject);
-                let mut known = self.fresh.known();
-                match answer {
-                    Ok(()) => known.note(subject, began),
-                    Err(error) => {
-                        let is_away = error.status().is_none();
-                        known.failed = Some((began, Refusal { sentence: error.to_string(), is_away }));
-                        if is_away {
-                            break; // the others would wait as long in vain
-                        }
+                loop {
+                    match known.take() {
+                        Some(subject) => break subject,
+                        None => known = self.fresh.wait(known, Duration::from_secs(60)),
                     }
                 }
+            };
+            let (own, of) = (self.clone(), subject.clone());
+            // It parses JSON and speaks TLS, no more.
+            let thread = thread::Builder::new().name("question".to_owned()).stack_size(256 << 10);
+            if let Err(error) = thread.spawn(move || own.answer(of)) {
+                tracing::debug!(%error, "no thread for a question; asked here");
+                self.answer(subject);
             }
-            self.fresh.news.notify_all();
         }
+    }
+
+    fn answer(&self, subject: Subject) {
+        let began = Instant::now();
+        let answer = self.read(&subject);
+        let mut known = self.fresh.known();
+        known.asking.remove(&subject);
+        match answer {
+            Ok(()) => known.note(subject, began),
+            Err(error) => {
+                let refusal = Refusal { is_away: error.status().is_none(), sentence: error.to_string() };
+                known.note_failure(subject, began, refusal);
+            }
+        }
+        drop(known);
+        self.fresh.news.notify_all();
     }
 
     /// Reads it as it is now, and not as a cache of the server has it.
@@ -346,6 +388,31 @@ mod tests {
         assert!(known.is_newer("shop", first) && !known.is_newer("shop", second));
         known.want("shop", first);
         assert!(known.wanted.is_empty(), "one answer serves all pods before it");
+    }
+
+    #[test]
+    fn of_one_subject_one_question_waits_and_a_question_that_hangs_stops_no_other() {
+        let mut known = Known::default();
+        let now = Instant::now();
+        known.want("shop", now);
+        assert_eq!(known.take(), Some(Subject::Namespace("shop".to_owned())));
+        assert_eq!(known.take(), Some(Subject::Policies));
+        known.want("shop", now);
+        known.want("bank", now);
+        assert_eq!(known.take(), Some(Subject::Namespace("bank".to_owned())), "and nothing twice");
+        assert_eq!(
+            (known.take(), known.wanted.len()),
+            (None, 2),
+            "they are asked for again when those have ended"
+        );
+        let refusal = Refusal { sentence: "silence".to_owned(), is_away: true };
+        known.note_failure(Subject::Namespace("shop".to_owned()), now, refusal);
+        assert!(known.refusal("shop", now).is_some() && known.refusal("bank", now).is_none());
+        for n in 0..2 * AT_ONCE {
+            known.want(&format!("n{n}"), now);
+        }
+        while known.take().is_some() {}
+        assert_eq!(known.asking.len(), AT_ONCE);
     }
 
     #[test]

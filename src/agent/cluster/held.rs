@@ -4,9 +4,10 @@
 //! owner has an address. Never: follows blocks on a node without gateways, or removes anything.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Cluster;
 use crate::ipam::Block;
@@ -24,8 +25,8 @@ pub(super) struct Ledger {
     following: Option<Following>,
     /// Blocks as they were when they had a lease of ours.
     seen: BTreeMap<(String, IpAddr), Block>,
-    /// What was compared last, and when.
-    compared: Option<(Instant, u64, usize, Vec<Having>)>,
+    /// When all was compared last, and when the folder of endpoints had changed then.
+    compared: Option<(Instant, Option<SystemTime>)>,
 }
 
 impl Cluster {
@@ -34,54 +35,58 @@ impl Cluster {
         if !self.is_synced() {
             return Ok(());
         }
+        // Whoever writes or takes away an endpoint changes its folder.
+        let touched = fs::metadata(self.dir.endpoints()).and_then(|meta| meta.modified()).ok();
+        let news = ledger.following.as_ref().is_some_and(|following| following.changed(Duration::ZERO));
+        let compared = ledger.compared.take();
+        if !news && compared.is_some_and(|(at, then)| at.elapsed() < SELDOM && then == touched) {
+            ledger.compared = compared;
+            return Ok(());
+        }
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let node = Embedded { books: Some(self.clone()), ..node };
         let having = node.having().map_err(|e| e.to_string())?;
-        if having.is_empty() && ledger.following.is_none() {
-            return Ok(());
+        if ledger.following.is_none() && !having.is_empty() {
+            let following = Following::with(&self.client, Reach::Books, |_| false);
+            ledger.following = Some(following.map_err(|e| format!("no thread can be started: {e}"))?);
         }
-        let following = match &ledger.following {
-            Some(following) => following,
-            None => ledger.following.insert(
-                Following::with(&self.client, Reach::Books, |_| false)
-                    .map_err(|e| format!("no thread can be started: {e}"))?,
-            ),
+        let books = ledger.following.as_ref().and_then(|following| in_force(&following.mirror()));
+        let all = match books {
+            Some(books) => self.compare(&node, &having, &books, &mut ledger.seen)?,
+            // Until they were listed once nothing is known to be missing.
+            None => true,
         };
-        following.changed(Duration::ZERO);
-        let (generation, outlived, books) = {
-            let mirror = following.mirror();
-            let generation = mirror.generation(Watched::Blocks);
-            let outlived = mirror.outlived(Watched::Blocks).count();
-            let unchanged = ledger.compared.as_ref().is_some_and(|(at, seen, gone, had)| {
-                at.elapsed() < SELDOM && (*seen, *gone) == (generation, outlived) && *had == having
-            });
-            // Until it was listed once nothing is known to be missing.
-            if generation == 0 || unchanged {
-                return Ok(());
-            }
-            (generation, outlived, in_force(&mirror))
-        };
-        let mut problems = Vec::new();
-        for having in &having {
-            let key = (having.address.pool.clone(), having.address.ip);
-            if let Some(block) = books.iter().find(|block| has(block, &node, having)) {
-                ledger.seen.insert(key, block.clone());
-                continue;
-            }
-            if self.is_claiming_for(having) {
-                continue;
-            }
-            let store = ClusterStore::new(&self.client);
-            let held = node.hold(&store, having, ledger.seen.get(&key));
-            problems.extend(held.map_err(|e| e.to_string())?);
+        if all {
+            ledger.compared = Some((Instant::now(), touched));
         }
-        ledger.seen.retain(|(pool, ip), _| {
-            having.iter().any(|having| having.address.ip == *ip && having.address.pool == *pool)
-        });
-        *self.unheld.lock().unwrap_or_else(PoisonError::into_inner) = problems;
-        ledger.compared = Some((Instant::now(), generation, outlived, having));
         Ok(())
+    }
+
+    /// Says whether all was compared.
+    fn compare(
+        &self,
+        node: &Embedded,
+        having: &[Having],
+        books: &[Block],
+        seen: &mut BTreeMap<(String, IpAddr), Block>,
+    ) -> Result<bool, String> {
+        let (mut problems, mut all) = (Vec::new(), true);
+        let key = |having: &Having| (having.address.pool.clone(), having.address.ip);
+        for having in having {
+            if let Some(block) = books.iter().find(|block| has(block, node, having)) {
+                seen.insert(key(having), block.clone());
+            } else if self.is_claiming_for(having) {
+                all = false;
+            } else {
+                let store = ClusterStore::new(&self.client);
+                let held = node.hold(&store, having, seen.get(&key(having)));
+                problems.extend(held.map_err(|e| e.to_string())?);
+            }
+        }
+        seen.retain(|known, _| having.iter().any(|having| key(having) == *known));
+        *self.unheld.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+        Ok(all)
     }
 
     /// A younger sandbox of the pod is about to take the address.
@@ -96,11 +101,14 @@ impl Cluster {
     }
 }
 
-/// Blocks that are there: not those that went with their definition.
-fn in_force(mirror: &Mirror) -> Vec<Block> {
+/// Blocks that are there: not those that went with their definition. `None`: nobody has heard of blocks yet.
+fn in_force(mirror: &Mirror) -> Option<Vec<Block>> {
+    if mirror.generation(Watched::Blocks) == 0 {
+        return None;
+    }
     let outlived: Vec<&str> = mirror.outlived(Watched::Blocks).collect();
     let there = mirror.objects(Watched::Blocks).filter(|(name, _)| !outlived.contains(name));
-    there.filter_map(|(_, object)| blocks::block(object).ok()).collect()
+    Some(there.filter_map(|(_, object)| blocks::block(object).ok()).collect())
 }
 
 fn has(block: &Block, node: &Embedded, having: &Having) -> bool {

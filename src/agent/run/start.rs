@@ -7,13 +7,11 @@ use std::time::Duration;
 use nix::sys::signalfd::SignalFd;
 
 use crate::agent::cluster::Cluster;
-use crate::agent::health::Known;
 
 /// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
 /// was, before we were told to end.
-pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd, known: &Known) -> bool {
+pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
     while !cluster.is_synced() {
-        known.beat();
         if let Ok(Some(_)) = signals.read_signal() {
             return false;
         }
