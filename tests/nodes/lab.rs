@@ -23,6 +23,8 @@ type Seen = Arc<Mutex<Vec<(String, String)>>>;
 pub(crate) const OUTSIDE: &str = "203.0.113.10";
 /// What selected pods call outside, and what others do.
 pub(crate) const PORTS: [u16; 2] = [8080, 8081];
+/// Two clusters that start at once take each other's time; what follows is mostly waiting.
+static RAISING: Mutex<()> = Mutex::new(());
 /// How long anything may take on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -37,6 +39,7 @@ impl Lab {
     /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet. `proxies` and `primaries`: as
     /// `scripts/cluster` takes them. `purpose`: no other test's.
     pub(crate) fn raise(purpose: &str, proxies: &str, primaries: &str) -> Lab {
+        let _turn = RAISING.lock();
         let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
         let cluster = Cluster::raise(purpose, &options).unwrap();
         let (seen, wire, outside) = (Seen::default(), Wire::default(), cluster.outside().unwrap());
