@@ -47,6 +47,23 @@ fn every_kind_of_change_is_seen_at_the_next_open() {
 }
 
 #[test]
+fn of_so_many_files_that_two_look_at_them_each_change_is_seen() {
+    let world = World::new();
+    for i in 0..4_010 {
+        world.write(&format!("{:02}/{i:04}.yaml", i / 500), &pod(&format!("p{i}"), "1"));
+    }
+    assert_eq!(world.settle().pods().count(), 4_010);
+    // The ends of both halves, which meet within a folder.
+    for i in [0, 2_004, 2_005, 4_009] {
+        world.write(&format!("{:02}/{i:04}.yaml", i / 500), &pod(&format!("p{i}"), "2"));
+        assert!(!world.is_cached(), "{i}");
+        let objects = world.settle();
+        let marked = objects.pods().filter(|(name, _)| label(&objects, &name.name).as_deref() == Some("2"));
+        assert_eq!(marked.count(), [0, 2_004, 2_005, 4_009].iter().filter(|seen| **seen <= i).count());
+    }
+}
+
+#[test]
 fn a_rewrite_with_the_old_size_and_modification_time_is_seen() {
     let world = World::with(&[("a.yaml", &pod("a", "1"))]);
     world.settle();
