@@ -18,5 +18,10 @@ fn main() -> ExitCode {
     fault::arm();
     // Decided before anything else is set up: this start is on the path of every pod.
     let called_by_runtime = std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty());
-    if called_by_runtime { ExitCode::from(cni::plugin(&NODE)) } else { cli::run() }
+    if !called_by_runtime {
+        return cli::run();
+    }
+    let exit = cni::plugin(&NODE);
+    // SAFETY: the reply is printed, and nothing here waits for a thread's or the library's end: the kernel tidies up quicker.
+    unsafe { libc::_exit(i32::from(exit)) }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 
+mod agent;
 mod bindings;
 mod by_hand;
 mod calls;
@@ -15,8 +16,11 @@ mod paths;
 mod policies;
 mod pure;
 mod rows;
+mod served;
 mod spawn;
 mod traffic;
+mod turns;
+mod watching;
 mod world;
 
 use std::path::PathBuf;
@@ -37,12 +41,16 @@ struct Arguments {
     parts: Vec<String>,
 }
 
-const PARTS: [&str; 5] = ["pure", "calls", "paths", "bindings", "live"];
+const PARTS: [&str; 6] = ["pure", "calls", "paths", "bindings", "live", "cluster"];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|a| a == spawn::LAUNCH) {
         return spawn::launch(&arguments.split_off(1));
+    }
+    // With the script that started it, and with it all that it started.
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
+        eprintln!("bench: {error}");
     }
     short_turns();
     match arguments_of(arguments).and_then(|arguments| run(&arguments)) {
@@ -95,6 +103,7 @@ fn run(arguments: &Arguments) -> Result<bool, Trouble> {
             "calls" => calls::measure(arguments, &mut rows)?,
             "bindings" => bindings::measure(arguments, &mut rows)?,
             "live" => live::measure(arguments, &mut rows)?,
+            "cluster" => served::measure(arguments, &mut rows)?,
             _ => paths::measure(arguments, &mut rows)?,
         }
     }

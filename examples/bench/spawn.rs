@@ -45,15 +45,16 @@ impl Call<'_> {
 
     /// Runs it in a node's namespace; milliseconds from spawn to its end. Anything but success is trouble.
     pub(crate) fn time(&self, node: &Netns) -> Result<f64, Trouble> {
-        let reply = Path::new("/run/reply");
-        let mut command = self.command(self.program, reply)?;
+        // Each its own: some are measured at once.
+        let reply = PathBuf::from(format!("/run/reply-{}", self.container));
+        let mut command = self.command(self.program, &reply)?;
         let run = || -> std::io::Result<(f64, bool)> {
             let begun = Instant::now();
             let status = command.spawn()?.wait()?;
             Ok((begun.elapsed().as_secs_f64() * 1e3, status.success()))
         };
         let (took, well) = node.run(run).and_then(|r| r).map_err(|e| self.trouble(&e.to_string()))?;
-        if well { Ok(took) } else { Err(self.trouble(&std::fs::read_to_string(reply).unwrap_or_default())) }
+        if well { Ok(took) } else { Err(self.trouble(&std::fs::read_to_string(&reply).unwrap_or_default())) }
     }
 
     /// Peak resident memory in MB (1,000,000 bytes).

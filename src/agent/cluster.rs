@@ -45,6 +45,8 @@ pub use told::NOT_SEEN;
 const LOOK: Duration = Duration::from_millis(250);
 /// How often gateways are looked at, should nothing have changed: their wiring may have.
 const SELDOM: Duration = Duration::from_secs(1);
+/// How often everything is compared, whatever it looks like.
+const REGULARLY: Duration = Duration::from_secs(10);
 /// Pause after something could not be said; each further one doubles it.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -64,6 +66,8 @@ pub struct Cluster {
     adopted: Mutex<BTreeSet<Project>>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
+    /// Files that were written, and that the disk may not have yet.
+    unsettled: Mutex<BTreeSet<PathBuf>>,
     fresh: Fresh,
     /// What is counted.
     metrics: Arc<Metrics>,
@@ -119,6 +123,7 @@ impl Cluster {
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
             copied: Mutex::default(),
+            unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
             synced: AtomicBool::new(marker.exists()),
@@ -165,6 +170,7 @@ impl Cluster {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
             }
+            self.settle();
             if rung || looked.elapsed() >= SELDOM {
                 self.turns.at(Loop::Cluster, "gateways");
                 if let Err(error) = self.see_gateways() {
@@ -183,6 +189,7 @@ impl Cluster {
         let (mut said, mut ledger) = (Said::default(), Ledger::default());
         let (mut pause, mut next) = (RETRY, Instant::now());
         let mut trouble = String::new();
+        let mut said_all = Instant::now();
         loop {
             self.turns.at(Loop::Speech, "wait");
             let _ = rung.recv_timeout(LOOK);
@@ -190,10 +197,16 @@ impl Cluster {
                 continue;
             }
             self.turns.at(Loop::Speech, "endpoints");
-            let told = self.say(&mut said).map_err(|e| e.to_string());
+            let told = match said_all.elapsed() < REGULARLY {
+                true => self.say_what_changed(&mut said),
+                false => {
+                    said_all = Instant::now();
+                    self.say(&mut said)
+                }
+            };
             // An endpoint goes before its lease: in this order.
             self.turns.at(Loop::Speech, "releases");
-            let told = told.and_then(|()| self.give_back());
+            let told = told.map_err(|e| e.to_string()).and_then(|()| self.give_back());
             self.turns.at(Loop::Speech, "leases");
             let told = self.hold_leases(&mut ledger).and(told);
             match told {

@@ -15,6 +15,7 @@ use std::{fs, thread};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use crate::agent::calls::Calls;
 use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
@@ -23,6 +24,7 @@ use crate::cni::request::Request;
 use crate::cni::{Node, carry_out};
 use crate::config::Config;
 use crate::node::books::Books;
+use crate::node::kept::Kept;
 use crate::node::plugin::Here;
 
 /// How long a plugin may take to say what it wants.
@@ -70,10 +72,14 @@ pub struct Door {
     pub config: Arc<Mutex<Config>>,
     /// Where leases are, if not in the state directory.
     pub books: Option<Arc<dyn Books>>,
+    /// What the loop and all calls keep.
+    pub kept: Option<Arc<Kept>>,
     /// What comes before an answer.
     pub gate: Arc<dyn Gate>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whom the loop makes way for.
+    pub calls: Calls,
     /// Changes take turns: their files would be drafted under one name.
     turn: Mutex<()>,
 }
@@ -83,10 +89,12 @@ impl Door {
     pub fn new(
         config: Arc<Mutex<Config>>,
         books: Option<Arc<dyn Books>>,
+        kept: Option<Arc<Kept>>,
         gate: Arc<dyn Gate>,
         metrics: Arc<Metrics>,
     ) -> Door {
-        Door { config, books, gate, metrics, turn: Mutex::default() }
+        let calls = Calls::default();
+        Door { config, books, kept, gate, metrics, calls, turn: Mutex::default() }
     }
 
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
@@ -157,7 +165,7 @@ impl Door {
             Ok(request) if told.is_err() && done && request.verb == Verb::Add => {
                 let config = self.config();
                 let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                let undone = Here { config: &config, books: self.books.clone() }.del(&request);
+                let undone = self.here(&config).del(&request);
                 tracing::warn!(
                     container = request.container_id,
                     ?undone,
@@ -169,13 +177,19 @@ impl Door {
         told
     }
 
+    fn here<'a>(&self, config: &'a Config) -> Here<'a> {
+        Here { config, books: self.books.clone(), kept: self.kept.clone() }
+    }
+
     fn config(&self) -> Config {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn carry_out(&self, request: &Request) -> Result<(), CniError> {
         let began = Instant::now();
+        let call = (request.verb != Verb::Status).then(|| self.calls.begin());
         let outcome = self.answer(request, began);
+        drop(call);
         let verb = request.verb.name();
         let result = outcome.as_ref().map_or_else(|e| (e.code as u16).to_string(), |()| "ok".to_owned());
         self.metrics.add("egret_cni_requests_total", &[verb, &result], 1);
@@ -185,7 +199,7 @@ impl Door {
 
     fn answer(&self, request: &Request, began: Instant) -> Result<(), CniError> {
         let config = self.config();
-        let node = Here { config: &config, books: self.books.clone() };
+        let node = self.here(&config);
         if request.verb == Verb::Status {
             return self.gate.ready().and_then(|()| carry_out(&node, request));
         }

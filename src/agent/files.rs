@@ -5,6 +5,8 @@
 //! A file counts when its writer closes it, or when it is renamed, linked or removed: what is half written is nobody's business
 //! yet. A mount over the directory makes no notice at all, and a link may lead out of it; for both there is the regular look.
 
+mod folders;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -18,6 +20,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 
 use crate::agent::schedule::Job;
 use crate::store::Dir;
+use folders::Folders;
 
 /// Directories inside directories, as `store::objects` reads them.
 const DEPTH: usize = 32;
@@ -64,6 +67,7 @@ impl Kind {
 pub struct Files {
     inotify: Inotify,
     kinds: HashMap<WatchDescriptor, Kind>,
+    folders: Folders,
     /// Why not everything is watched.
     short: Option<String>,
 }
@@ -75,7 +79,7 @@ impl Files {
     /// The kernel has no inotify instance left (`fs.inotify.max_user_instances`).
     pub fn open() -> io::Result<Files> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        Ok(Files { inotify, kinds: HashMap::new(), short: None })
+        Ok(Files { inotify, kinds: HashMap::new(), folders: Folders::default(), short: None })
     }
 
     /// What to poll for reading.
@@ -94,6 +98,7 @@ impl Files {
         self.short = None;
         let before = std::mem::take(&mut self.kinds);
         self.add(state.path(), Kind::State);
+        self.folders.begin();
         self.tree(&state.objects(), &mut Vec::new());
         for part in ["endpoints", "nodes", "interfaces"] {
             self.add(&state.path().join(part), Kind::Input);
@@ -101,7 +106,7 @@ impl Files {
         self.add(memory, Kind::Memory);
         let attachments = memory.join("attachments");
         self.add(&attachments, Kind::Attachments);
-        for network in folders(&attachments) {
+        for network in self.folders.of(&attachments) {
             self.add(&network, Kind::Attachments);
         }
         for folder in namespaces {
@@ -121,7 +126,7 @@ impl Files {
         }
         self.add(folder, Kind::Input);
         above.push(itself);
-        for inner in folders(folder) {
+        for inner in self.folders.of(folder) {
             self.tree(&inner, above);
         }
         above.pop();
@@ -206,12 +211,6 @@ fn is_draft(name: Option<&OsStr>) -> bool {
 /// Files of the node's own directory that other calls write and this process goes by.
 fn is_ours(name: Option<&OsString>) -> bool {
     name.is_some_and(|name| ["plan.json", "config.json", "intended.json"].iter().any(|own| name == own))
-}
-
-fn folders(path: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| !is_draft(Some(&entry.file_name())));
-    named.filter(is_folder).map(|entry| entry.path()).collect()
 }
 
 /// By what the listing says: ten thousand files are not asked one by one. A link is followed; it may lead to a folder of objects.

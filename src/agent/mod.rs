@@ -10,6 +10,7 @@
 
 pub mod announcing;
 pub mod brakes;
+pub mod calls;
 pub mod cluster;
 pub mod door;
 pub mod files;

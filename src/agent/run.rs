@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use crate::agent::brakes::Brakes;
+use crate::agent::calls::Calls;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::{Door, Gate, Open};
 use crate::agent::files::{Files, identity};
@@ -50,6 +51,11 @@ const REGULARLY: Duration = Duration::from_secs(10);
 const POLLING: Duration = Duration::from_millis(500);
 /// How often owners are asked.
 const ASKING: Duration = Duration::from_secs(5);
+/// How long a job makes way for the plugin's calls at most; one that brings the kernel to new objects.
+const LONGEST_WAY: Duration = Duration::from_millis(500);
+const LONGEST_WAY_OF_PLANS: Duration = Duration::from_millis(50);
+/// When it looks again whether they are over.
+const AGAIN: Duration = Duration::from_millis(5);
 /// How long they have for an answer.
 const ANSWERING: Duration = Duration::from_millis(100);
 
@@ -57,7 +63,7 @@ const ANSWERING: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Another one does.
-    #[error("an agent runs on this node already: {0}")]
+    #[error("an agent runs on this node already{}; for another one, end that first", .0.process())]
     Another(LockError),
     /// Something that it cannot do without is missing.
     #[error("{0}")]
@@ -107,9 +113,9 @@ pub fn run(
     }
     let gate: Arc<dyn Gate> = cluster.clone().map_or_else(|| Arc::new(Open) as _, |cluster| cluster as _);
     let path = door(&node.config.run_dir, &node.name);
-    Arc::new(Door::new(config.clone(), node.books.clone(), gate, metrics))
-        .open(path)
-        .map_err(|e| format!("the plugin cannot be answered: {e}"))?;
+    let door = Door::new(config.clone(), node.books.clone(), node.kept.clone(), gate, metrics);
+    let calls = door.calls.clone();
+    Arc::new(door).open(path).map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     if let Some(cluster) = &cluster
         && !first_heard(cluster, &signals)
     {
@@ -129,6 +135,8 @@ pub fn run(
         watch,
         signals,
         turn,
+        calls,
+        put_off: BTreeMap::new(),
         clock: Instant::now(),
         flushed: None,
         failing: BTreeMap::new(),
@@ -154,11 +162,11 @@ pub fn running(memory: &Memory) -> Option<LockError> {
 fn open(config: &Config) -> Result<Embedded, String> {
     let name = node_name(config).map_err(|e| e.to_string())?;
     let memory = Memory::new(&config.run_dir, &name);
-    let wired = memory.applied().is_some_and(|applied| !applied.plan.is_idle());
+    let wired = memory.serves_pods();
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
     node.patience = PATIENCE;
-    node.kept = Some(Kept::default());
+    node.kept = Some(Arc::new(Kept::default()));
     Ok(node)
 }
 
@@ -179,6 +187,10 @@ struct Run<'a> {
     watch: Watch,
     signals: SignalFd,
     turn: Guard,
+    /// Who is answered just now.
+    calls: Calls,
+    /// Jobs that make way for them, and since when.
+    put_off: BTreeMap<Job, Duration>,
     clock: Instant,
     /// When the loss of our tables was heard.
     flushed: Option<Instant>,
@@ -218,6 +230,10 @@ impl Run<'_> {
     fn serve(&mut self) -> Result<(), AgentError> {
         loop {
             while let Some((job, wanted)) = self.schedule.take(self.now()) {
+                if self.makes_way(job) {
+                    self.schedule.put_off(job, wanted, self.now() + AGAIN);
+                    continue;
+                }
                 self.carry_out(job, wanted)?;
                 self.listen();
                 if self.told_to_end() {
@@ -232,6 +248,24 @@ impl Run<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a job waits until the plugin's calls are over: it would hold the node's lock, which they need, for as long as a look at
+    /// the whole kernel takes, to find out what they themselves have changed. Not for long, and not where packets wait for it.
+    fn makes_way(&mut self, job: Job) -> bool {
+        let most = match job {
+            Job::Check if self.flushed.is_some() => return false,
+            Job::Check | Job::Recall | Job::Namespaces => LONGEST_WAY,
+            Job::Update => LONGEST_WAY_OF_PLANS,
+            _ => return false,
+        };
+        let now = self.now();
+        let since = *self.put_off.entry(job).or_insert(now);
+        let waits = self.calls.are_coming() && now - since < most;
+        if !waits {
+            self.put_off.remove(&job);
+        }
+        waits
     }
 
     fn wait(&self) -> Result<(), AgentError> {

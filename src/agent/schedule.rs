@@ -123,6 +123,11 @@ impl Schedule {
         wanted.at = wanted.at.min(at);
     }
 
+    /// A job that was taken makes way for others, and is wanted no later than before by who wants it anew.
+    pub fn put_off(&mut self, job: Job, first: Option<Duration>, at: Duration) {
+        self.wanted.insert(job, Wanted { first, at });
+    }
+
     /// A job was done.
     pub fn done(&mut self, job: Job, began: Duration, ended: Duration) {
         self.failures.remove(&job);

@@ -30,6 +30,7 @@ use crate::node::memory::Applied;
 use crate::node::standing::{EXEMPT, Standings};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
+use crate::store::objects::Objects;
 
 /// Where configurations come from: flags, a file, or what the plugin was last called with.
 pub(super) type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
@@ -149,16 +150,15 @@ impl<'a> Agent<'a> {
             }
         };
         if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
-            self.say_standings();
+            if let Ok(objects) = self.node.objects() {
+                self.say_standings(&objects);
+            }
             self.groundless = None;
             self.wrong = self.node.shared_network().map_err(|e| e.to_string())?;
             return Ok(());
         }
         let began = Instant::now();
-        let brought = self.bring();
-        // Afterwards: no pod that runs waits for it.
-        self.say_standings();
-        let outcome = match brought {
+        let outcome = match self.bring() {
             Ok(outcome) => outcome,
             Err(error @ (NodeError::Objects(_) | NodeError::Dir(_) | NodeError::Record(_))) => {
                 let path = self.node.dir.path().display().to_string();
@@ -184,27 +184,28 @@ impl<'a> Agent<'a> {
     }
 
     /// What pods may do while this agent is away.
-    fn say_standings(&mut self) {
-        let mut said = || -> Result<(), String> {
-            // Without the pods, of which a cluster may have ten thousand.
-            let view = self.node.objects().map_err(|e| e.to_string())?.namespaces_view(&self.node.config);
-            self.block_sizes =
-                view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
-            let standings = Standings {
-                support: view.support,
-                exempt: EXEMPT.map(str::to_owned).into(),
-                namespaces: standing(&view),
-            };
-            standings.write(&self.node.config.state_dir, &self.node.name).map_err(|e| e.to_string())
+    fn say_standings(&mut self, objects: &Objects) {
+        // Without the pods, of which a cluster may have ten thousand.
+        let view = self.node.namespaces_view(objects);
+        self.block_sizes = view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
+        let standings = Standings {
+            support: view.support,
+            exempt: EXEMPT.map(str::to_owned).into(),
+            namespaces: standing(&view),
         };
-        if let Err(error) = said() {
-            tracing::warn!(error, "what pods may do without an agent is not written");
+        if let Err(error) = standings.write(&self.node.config.state_dir, &self.node.name) {
+            tracing::warn!(%error, "what pods may do without an agent is not written");
         }
     }
 
-    fn bring(&self) -> Result<Outcome, NodeError> {
-        let _guard = self.node.lock("the agent's update")?;
-        self.node.update(Thoroughness::Quick, &[])
+    fn bring(&mut self) -> Result<Outcome, NodeError> {
+        let guard = self.node.lock("the agent's update")?;
+        let situation = self.node.situation()?;
+        let outcome = self.node.update_from(&situation, Thoroughness::Quick, &[]);
+        drop(guard);
+        // Afterwards: no pod that runs waits for it.
+        self.say_standings(&situation.objects);
+        outcome
     }
 
     /// Where the objects are to be read from: that directory, or why what was last read stays in force.

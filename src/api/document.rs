@@ -75,9 +75,11 @@ pub fn read(text: &[u8], format: Format) -> Documents {
     };
     match format {
         Format::Yaml => {
+            let merges = text.contains(MERGE);
             for document in serde_yaml_ng::Deserializer::from_str(text) {
                 match Strict::deserialize(document) {
                     Ok(Strict(Value::Null)) => {}
+                    Ok(Strict(value)) if merges => found.values.push(merged(value)),
                     Ok(Strict(value)) => found.values.push(value),
                     Err(error) => {
                         let error = yaml_error(&error);
@@ -105,6 +107,35 @@ pub fn read(text: &[u8], format: Format) -> Documents {
     found
 }
 
+/// YAML's merge keys: what `<<` names is taken into the map, unless the map says otherwise itself. Left as they are they would be
+/// one unknown field, and a policy would lose its selectors with a warning; `kubectl` follows them too.
+fn merged(value: Value) -> Value {
+    match value {
+        Value::Array(values) => values.into_iter().map(merged).collect(),
+        Value::Object(map) => {
+            let mut map: Map<String, Value> =
+                map.into_iter().map(|(key, value)| (key, merged(value))).collect();
+            let bases = match map.shift_remove(MERGE) {
+                Some(Value::Object(base)) => vec![base],
+                Some(Value::Array(bases)) if bases.iter().all(Value::is_object) => {
+                    let map = |base| if let Value::Object(base) = base { base } else { Map::new() };
+                    bases.into_iter().map(map).collect()
+                }
+                Some(other) => {
+                    map.insert(MERGE.to_owned(), other);
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            for (key, value) in bases.into_iter().flatten() {
+                map.entry(key).or_insert(value);
+            }
+            Value::Object(map)
+        }
+        other => other,
+    }
+}
+
 fn not_utf8(text: &[u8], at: usize) -> Syntax {
     let before = &text[..at];
     let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
@@ -130,6 +161,9 @@ fn json_error(error: &serde_json::Error) -> Syntax {
     }
     Syntax { place, what }
 }
+
+/// The key of YAML 1.1 for "and all of that" (yaml.org/type/merge.html).
+const MERGE: &str = "<<";
 
 const TWICE: &str = " is written twice in one map; keep one";
 
@@ -247,6 +281,17 @@ mod tests {
         assert!(found.errors[0].to_string().contains("the key `a` is written twice"), "{found:?}");
         let found = read(b"{\"a\":1,\"a\":2}", Format::Json);
         assert!(found.errors[0].to_string().contains("the key `a` is written twice"), "{found:?}");
+    }
+
+    #[test]
+    fn a_merge_key_takes_in_what_the_map_does_not_say_itself() {
+        let text = "base: &b {enforced: true, rules: [1]}\nmore: &m {rules: [2], x: {y: &i {<<: *b, z: 1}}}\nspec:\n  rules: [3]\n  <<: [*m, *b]\n";
+        let found = yaml(text);
+        assert_eq!(found.errors, []);
+        let inner = json!({"z": 1, "enforced": true, "rules": [1]});
+        assert_eq!(found.values[0]["spec"], json!({"rules": [3], "x": {"y": inner}, "enforced": true}));
+        assert_eq!(yaml("a:\n  <<: text\n").values, [json!({"a": {"<<": "text"}})], "named by the reader");
+        assert_eq!(read(b"{\"<<\": {\"a\": 1}}", Format::Json).values, [json!({"<<": {"a": 1}})]);
     }
 
     #[test]

@@ -59,11 +59,17 @@ const SPEC: &[Field] = &[
     DISABLED,
 ];
 
+/// Fields of Calico's that mean nothing to egress.
+const CALICOS: [&str; 6] =
+    ["allowedUses", "awsSubnetID", "disableBGPExport", "ipip", "ipipMode", "vxlanMode"];
+
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let metadata = root.section("metadata", findings);
     metadata.pairs("labels", findings);
     let annotations = metadata.pairs("annotations", findings);
     let spec = root.section("spec", findings);
+    let known: Vec<&str> = SPEC.iter().map(|field| field.name).chain(CALICOS).collect();
+    spec.only(&known, findings);
     let range = pool::range(&spec, BLOCK, findings);
     let selector = pool::node_selector(&spec, findings);
     let manual = spec.choice("assignmentMode", &[("Automatic", false), ("Manual", true)], findings);

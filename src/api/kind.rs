@@ -198,7 +198,22 @@ static SERVED: [Served; 12] = [
 ];
 
 /// Kinds that steer egress elsewhere, so that a person who brings them must hear that they have no effect.
-const LATER: [&str; 1] = ["EgressGateway"];
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("EgressGateway", "select gateways by annotations instead"),
+    (
+        "ExternalNetwork",
+        "a gateway's traffic takes the routes of its node; take the object out of this directory",
+    ),
+    (
+        "IPReservation",
+        "nothing is kept free for it; cut the addresses out of the pool, and take the object out of this directory",
+    ),
+    ("CiliumEgressNATPolicy", "write a CiliumEgressGatewayPolicy, the kind that came after it"),
+    (
+        "IsovalentEgressGatewayPolicy",
+        "write a CiliumEgressGatewayPolicy or an EgressGatewayPolicy of egret.dev/v1alpha1",
+    ),
+];
 
 /// Why a document's kind is not read.
 pub(super) struct Refusal {
@@ -264,10 +279,8 @@ fn versions(row: &Served) -> impl Iterator<Item = String> + use<> {
 fn unknown(kind: &str) -> Refusal {
     let refusal =
         |reason, message| Refusal { reason, field: "kind", value: kind.to_owned(), message, broken: None };
-    if LATER.contains(&kind) {
-        let message =
-            format!("{kind} is not served yet and has no effect; select gateways by annotations instead");
-        return refusal("NotServedYet", message);
+    if let Some((_, instead)) = ELSEWHERE.iter().find(|(name, _)| *name == kind) {
+        return refusal("NotServedYet", format!("{kind} is not served yet and has no effect; {instead}"));
     }
     let mut names = Kind::ALL.map(Kind::as_str).to_vec();
     names.dedup();

@@ -15,6 +15,9 @@ use crate::egress::selector::Selector;
 /// Cilium's name for a label of the pod's namespace among the pod's own.
 const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
 
+/// Cilium's names for what a pod's identity has beside labels: its service account, its cluster.
+const OF_IDENTITY: &str = "io.cilium.k8s.policy.";
+
 /// `LabelSelector` of `meta/v1`. All of it must match; an empty one matches everything.
 pub(super) const LABEL_SELECTOR: &[Field] = &[
     field("matchLabels", Shape::Pairs, "Labels and their values."),
@@ -125,10 +128,14 @@ fn operator(
 /// A key without Cilium's source prefix. Labels from elsewhere than Kubernetes are not known here.
 fn bare<'k>(at: &str, key: &'k str, findings: &mut Findings<'_>) -> Option<&'k str> {
     let bare = key.strip_prefix("k8s:").or_else(|| key.strip_prefix("any:")).unwrap_or(key);
-    if Selector::parse(&format!("has({bare})")).is_ok() && !bare.is_empty() {
+    let identity = bare.starts_with(OF_IDENTITY);
+    if Selector::parse(&format!("has({bare})")).is_ok() && !bare.is_empty() && !identity {
         return Some(bare);
     }
     let message = match bare.split_once(':') {
+        None if identity => format!(
+            "`{key}` is no label of the pod but of Cilium's identity, which Egret does not know, so it would match no pod; select by labels of the pod or of its namespace"
+        ),
         Some((source, _)) => format!(
             "`{key}` is a label of the source `{source}`, and only labels of Kubernetes are known; write `k8s:`, `any:` or no prefix"
         ),

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::manifests::Manifests;
+use super::manifests::{Manifests, Text};
 use super::paint::Paint;
 use super::{API_VERSION, Common, Output, Refused, json, workload};
 use crate::api::convert::{Conversion, Converted, convert};
@@ -65,8 +65,10 @@ struct Item {
 /// There is nothing to read.
 pub fn run(common: &Common, args: &ConvertArgs) -> Result<(String, bool), Refused> {
     let texts = args.manifests.texts()?;
-    let conversion =
-        convert(texts.iter().map(|text| (text.name.as_str(), text.bytes.as_slice())), workload::template);
+    let readable = texts.iter().filter(|text| text.unread.is_none());
+    let mut conversion =
+        convert(readable.map(|text| (text.name.as_str(), text.bytes.as_slice())), workload::template);
+    conversion.problems.extend(texts.iter().filter_map(Text::problem));
     let well = conversion.problems.is_empty();
     if common.output == Output::Json {
         return Ok((json(&report(conversion))?, well));
@@ -120,7 +122,7 @@ fn remarks(conversion: &Conversion, files: usize, paint: Paint) -> String {
     );
     if !conversion.skipped.is_empty() {
         let kinds: Vec<String> = conversion.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        let _ = writeln!(text, "passed over, as they have nothing to do with egress: {}", kinds.join(", "));
+        let _ = writeln!(text, "passed over, as Egret does not read them: {}", kinds.join(", "));
     }
     text
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a pod's name, perhaps a destination. Out: text or JSON. Never: changes anything.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
 
@@ -19,7 +19,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "POD")]
     pod: String,
     /// An address outside; without it, every rule is shown
-    #[arg(value_name = "DESTINATION")]
+    #[arg(value_name = "DESTINATION", value_parser = destination)]
     destination: Option<IpAddr>,
 }
 
@@ -29,8 +29,8 @@ pub struct ExplainArgs {
 /// Nothing is known.
 pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refused> {
     let known = Known::look(common)?;
-    let (namespace, name) = args.pod.split_once('/').unwrap_or((&known.namespace, &args.pod));
-    let mut explanation = explain(&known.view, &PodName::new(namespace, name), args.destination);
+    let pod = pod(&args.pod, &known.namespace)?;
+    let mut explanation = explain(&known.view, &pod, args.destination);
     for item in &mut explanation.items {
         forget_assumed(&known, item);
     }
@@ -49,6 +49,43 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
     let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
     let known = !explanation.items.is_empty() && !guessed;
     Ok((print(&explanation, common.output)?, known))
+}
+
+/// The pod that a person means.
+fn pod(word: &str, namespace: &str) -> Result<PodName, Refused> {
+    let (namespace, name) = word.split_once('/').unwrap_or((namespace, word));
+    let plain = |part: &str| {
+        !part.is_empty() && !part.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+    };
+    if plain(namespace) && plain(name) {
+        return Ok(PodName::new(namespace, name));
+    }
+    let sentence = format!("{word:?} names no pod; write NAMESPACE/NAME, or NAME with -n NAMESPACE");
+    Err(Refused::misused(sentence))
+}
+
+/// The address that a person means; an IPv4 address in IPv6 clothes goes out as IPv4.
+fn destination(word: &str) -> Result<IpAddr, String> {
+    if let Ok(ip) = word.parse::<IpAddr>() {
+        return Ok(ip.to_canonical());
+    }
+    let bare = word.split_once("://").map_or(word, |(_, rest)| rest);
+    let bare = bare.split_once('/').map_or(bare, |(host, _)| host);
+    let host = bare.parse::<SocketAddr>().map(|socket| socket.ip()).ok().or_else(|| {
+        let host = bare.trim_start_matches('[').trim_end_matches(']');
+        host.split_once('%').map_or(host, |(ip, _)| ip).parse().ok()
+    });
+    let bits = word.split_once('/').map(|(_, bits)| bits);
+    Err(match host {
+        Some(ip) if bits.is_some_and(|bits| bits.parse::<u8>().is_ok()) => format!(
+            "it is a prefix, and the answer may differ inside it; write one address of it, as {ip}, or none, and every rule is shown"
+        ),
+        Some(ip) => format!("rules are by address alone; write {ip}"),
+        None if bare.contains(|c: char| matches!(c.to_ascii_lowercase(), 'g'..='z')) => {
+            "rules are by address, not by name; write an address that the name leads to".to_owned()
+        }
+        None => "it is no address; write one, as 203.0.113.9 or 2001:db8::9".to_owned(),
+    })
 }
 
 /// Takes back the addresses that nobody has leased yet.

@@ -120,6 +120,7 @@ fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Stri
         }
         Verb::Release { addresses, owner, force } => {
             let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
+            must_be_one(&dir)?;
             // It is there; a part of it may not be, as `cache/`, which anybody may delete.
             let dir = Dir::open(dir.path()).map_err(|e| e.to_string())?;
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
@@ -177,7 +178,19 @@ impl Seen {
     }
 }
 
+/// An empty answer is no answer about a directory that is not mounted, or about a folder of manifests.
+fn must_be_one(dir: &Dir) -> Result<(), String> {
+    if dir.objects().exists() || dir.ipam().exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "there is neither a folder `objects` nor `ipam` in {}; name a state directory with --state, or run the plugin once",
+        dir.path().display()
+    ))
+}
+
 fn look(dir: &Dir) -> Result<Seen, String> {
+    must_be_one(dir)?;
     let mut seen = Seen {
         pools: objects(dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default(),
         blocks: Vec::new(),

@@ -76,7 +76,10 @@ impl Known {
     }
 
     fn manifests(common: &Common, folder: &Path) -> Result<Known, Refused> {
-        let unusable = |e: std::io::Error| Refused::misused(format!("cannot read {}: {e}", folder.display()));
+        let unusable = |e: std::io::Error| {
+            let next = "name a state directory or a folder of manifests with --state";
+            Refused::misused(format!("cannot read {}: {e}; {next}", folder.display()))
+        };
         std::fs::read_dir(folder).map_err(unusable)?;
         let texts = manifests::folder(folder, &RECORDS)?;
         if texts.is_empty() {

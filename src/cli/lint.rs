@@ -220,8 +220,7 @@ impl LintReport {
         let _ = writeln!(text, "{read}: {verdict}");
         if !self.skipped.is_empty() {
             let kinds: Vec<String> = self.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-            let _ =
-                writeln!(text, "passed over, as they have nothing to do with egress: {}", kinds.join(", "));
+            let _ = writeln!(text, "passed over, as Egret does not read them: {}", kinds.join(", "));
         }
         text
     }

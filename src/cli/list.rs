@@ -132,7 +132,11 @@ const WIDE: [&str; 11] = [
 impl ListReport {
     fn text(&self, known: &Known, wide: bool, paint: Paint) -> String {
         if self.items.is_empty() {
-            return "no pod\n".to_owned() + &self.below();
+            let none = match known.view.pods.len() {
+                0 => "no pod\n".to_owned(),
+                all => format!("no pod: of {all} that are known, none is what was asked for\n"),
+            };
+            return none + &self.below();
         }
         let mut table = Table::new(if wide { &WIDE } else { &NARROW });
         for row in &self.items {

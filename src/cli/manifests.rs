@@ -3,7 +3,7 @@
 //! In: paths, `-` for standard input. Out: texts with their names, and read objects. Never: a state directory; nothing is
 //! written, and nobody need be root.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,7 @@ use super::Refused;
 use super::workload;
 use crate::api::{self, Reading};
 use crate::problem::Problem;
-
-/// Directories inside directories: more is a mistake, or a link that leads back.
-const DEPTH: usize = 32;
+use crate::store::objects::folder::{Found, files};
 
 /// The flag that `convert` has.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +31,16 @@ pub struct Text {
     pub name: String,
     /// What is in it.
     pub bytes: Vec<u8>,
+    /// Why nobody knows what is in it.
+    pub unread: Option<String>,
+}
+
+impl Text {
+    /// What is wrong with the file as such.
+    pub fn problem(&self) -> Option<Problem> {
+        let why = self.unread.as_ref()?;
+        Some(Problem::new("", "Unreadable", why).file(&self.name))
+    }
 }
 
 impl Manifests {
@@ -44,10 +52,10 @@ impl Manifests {
         let mut texts = BTreeMap::new();
         for path in &self.filenames {
             for text in named(path)? {
-                texts.insert(text.name, text.bytes);
+                texts.insert(text.name.clone(), text);
             }
         }
-        Ok(texts.into_iter().map(|(name, bytes)| Text { name, bytes }).collect())
+        Ok(texts.into_values().collect())
     }
 }
 
@@ -59,7 +67,7 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
         // Its name says the format, as everywhere.
         let json = bytes.trim_ascii_start().starts_with(b"{");
         let name = if json { "stdin.json" } else { "stdin" };
-        return Ok(vec![Text { name: name.to_owned(), bytes }]);
+        return Ok(vec![Text { name: name.to_owned(), bytes, unread: None }]);
     }
     let unusable = |e: std::io::Error| Refused::misused(format!("cannot read {}: {e}", path.display()));
     if !fs::metadata(path).map_err(unusable)?.is_dir() {
@@ -68,52 +76,41 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
     // What `ip -j address` printed of nodes may lie beside the manifests.
     let texts = folder(path, &["interfaces"])?;
     if texts.is_empty() {
-        let sentence = format!("there is no .yaml, .yml or .json file in {}", path.display());
+        let sentence = format!(
+            "there is no .yaml, .yml or .json file in {}; name the manifests, or the folder that they are in",
+            path.display()
+        );
         return Err(Refused::misused(sentence));
     }
     Ok(texts)
 }
 
-/// The manifests of a folder, at any depth, but for those below certain folders of it.
+/// The manifests of a folder, at any depth, but for those below certain folders of it. One that cannot be read is among them, and
+/// named when they are: the rest goes on.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be listed.
 pub fn folder(path: &Path, except: &[&str]) -> Result<Vec<Text>, Refused> {
-    let mut files = BTreeSet::new();
-    walk(path, DEPTH, &mut files)?;
-    let excepted = |file: &PathBuf| {
-        let below = file.strip_prefix(path).ok().and_then(|below| below.components().next());
-        below.is_some_and(|first| except.iter().any(|name| first.as_os_str() == *name))
+    let found = files(path).map_err(|e| Refused::misused(e.to_string()))?;
+    let excepted = |name: &str| name.split_once('/').is_some_and(|(first, _)| except.contains(&first));
+    let text = |(name, text): Found| {
+        let (bytes, unread) = match text {
+            Ok(bytes) => (bytes, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        Text { name: shown(&path.join(name)), bytes, unread }
     };
-    files.iter().filter(|file| !excepted(file)).map(|file| content(file)).collect()
+    Ok(found.into_iter().filter(|(name, _)| !excepted(name)).map(text).collect())
 }
 
 fn content(path: &Path) -> Result<Text, Refused> {
     let bytes =
         fs::read(path).map_err(|e| Refused::misused(format!("cannot read {}: {e}", path.display())))?;
-    let shown = path.strip_prefix(".").unwrap_or(path);
-    Ok(Text { name: shown.display().to_string(), bytes })
+    Ok(Text { name: shown(path), bytes, unread: None })
 }
 
-/// As the state directory is read: hidden names and other endings are left out, links are followed.
-fn walk(folder: &Path, depth: usize, files: &mut BTreeSet<PathBuf>) -> Result<(), Refused> {
-    let unlisted = |e: std::io::Error| Refused::misused(format!("cannot list {}: {e}", folder.display()));
-    if depth == 0 {
-        return Err(Refused::misused(format!("{} lies deeper than {DEPTH} directories", folder.display())));
-    }
-    for entry in fs::read_dir(folder).map_err(unlisted)? {
-        let path = entry.map_err(unlisted)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
-        if path.is_dir() {
-            walk(&path, depth - 1, files)?;
-        } else if [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)) {
-            files.insert(path);
-        }
-    }
-    Ok(())
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// Everything that was read.
@@ -130,6 +127,11 @@ pub fn read(texts: &[Text]) -> Whole {
     let mut skipped = BTreeMap::new();
     let mut readings = Vec::new();
     for text in texts {
+        if let Some(problem) = text.problem() {
+            let unread = Reading { objects: Vec::new(), problems: vec![problem], whole: false };
+            readings.push((text.name.clone(), unread));
+            continue;
+        }
         let mut reading = api::read(&text.name, &text.bytes);
         let mut workloads = false;
         reading.problems.retain(|problem| {

@@ -77,7 +77,13 @@ pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool)
     let outcome = act(common, &args.node, |node| {
         // It would wire again what is taken away.
         match crate::agent::run::running(&node.memory) {
-            Some(busy) if !node.dry_run => return Err(NodeError::Lock(busy)),
+            Some(busy) if !node.dry_run => {
+                let sentence = format!(
+                    "an agent runs on this node{} and would wire again what is taken away; end it first",
+                    busy.process()
+                );
+                return Err(NodeError::Unfit(vec![sentence]));
+            }
             _ => {}
         }
         // Before the kernel: no further pod is wired.

@@ -13,8 +13,6 @@ use super::world::ordinals;
 use crate::ipam::{self, After, Freed, Owner, StoreError};
 use crate::kube::{ApiError, Client, ClusterStore, Watched, lease};
 
-const OURS: &str = "/apis/egret.dev/v1alpha1";
-
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -38,13 +36,7 @@ impl ActError {
 /// # Errors
 /// The server does not answer, or says no.
 pub fn write(client: &Client, write: &Write) -> Result<Option<Value>, ActError> {
-    let plural = match write.kind {
-        Watched::Pools => "egresspools",
-        Watched::Policies => "egressgatewaypolicies",
-        Watched::Ranges => "egressranges",
-        _ => "egressnodes",
-    };
-    let path = format!("{OURS}/{plural}/{}", write.name);
+    let path = format!("{}/{}", write.kind.collection(), write.name);
     let mut object = match client.get(&path) {
         Err(error) if error.is_absent() => return Ok(None),
         other => other?,
@@ -121,20 +113,21 @@ fn is_still_gone(client: &Client, remnant: &Remnant) -> Result<bool, ActError> {
 
 /// Endpoints of a node that is gone: its clients then know that there is no gateway.
 fn forget_endpoints(client: &Client, node: &str) -> Result<(), ApiError> {
-    forget(client, "egressendpoints", node)
+    forget(client, Watched::Endpoints, node)
 }
 
 /// What a node said of itself, and its agent's sign of life.
 fn forget_records(client: &Client, node: &str) -> Result<(), ApiError> {
-    forget(client, "egressnodes", node)?;
+    forget(client, Watched::NodeRecords, node)?;
     absent_is_well(client.delete(&format!("{}/{}", lease::LEASES, lease::beat_of(node))))
 }
 
-fn forget(client: &Client, plural: &str, node: &str) -> Result<(), ApiError> {
-    let list = client.get(&format!("{OURS}/{plural}"))?;
+fn forget(client: &Client, kind: Watched, node: &str) -> Result<(), ApiError> {
+    let all = kind.collection();
+    let list = client.get(&all)?;
     for object in list["items"].as_array().into_iter().flatten().filter(|o| o["spec"]["node"] == node) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        absent_is_well(client.delete(&format!("{OURS}/{plural}/{name}")))?;
+        absent_is_well(client.delete(&format!("{all}/{name}")))?;
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ impl Run {
     /// What a look depends on: signs of life do not count, only their absence does.
     fn generations(&self) -> Vec<u64> {
         let mirror = self.following.mirror();
-        let kinds = Watched::CLUSTER.into_iter().filter(|kind| *kind != Watched::Beats);
+        let kinds = Reach::Cluster.kinds().filter(|kind| *kind != Watched::Beats);
         kinds.map(|kind| mirror.generation(kind)).collect()
     }
 

@@ -13,7 +13,7 @@ use crate::kube::{Mirror, Reach, Watched};
 /// A mirror of these objects (JSON, one per line), in which every kind was listed.
 fn mirror(objects: &[Value]) -> Mirror {
     let mut mirror = Mirror::of(Reach::Cluster);
-    for kind in Watched::CLUSTER {
+    for kind in Reach::Cluster.kinds() {
         let of = objects.iter().filter(|object| {
             (object["apiVersion"].as_str(), object["kind"].as_str())
                 == (Some(kind.typed().0), Some(kind.typed().1))

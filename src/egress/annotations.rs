@@ -45,11 +45,19 @@ const ALL: [Annotation; 8] =
     [SELECTOR, NAMESPACE_SELECTOR, MAX_NEXT_HOPS, POLICY, IPV4_POOLS, IPV6_POOLS, GATEWAY, ADDRESS];
 
 /// What Calico itself writes under the prefix that we watch for slips.
-const CALICOS_OWN: [&str; 4] = [
+const CALICOS_OWN: [&str; 3] = [
     "egress.projectcalico.org/gatewayMaintenanceGatewayIP",
     "egress.projectcalico.org/gatewayMaintenanceStartedTimestamp",
     "egress.projectcalico.org/gatewayMaintenanceFinishedTimestamp",
-    "egress.projectcalico.org/externalNetworkNames",
+];
+
+/// Annotations of Calico's gateway pods that would change where or as whom they send, with what holds instead.
+const NO_EQUAL: [(&str, &str); 2] = [
+    (
+        "egress.projectcalico.org/externalNetworkNames",
+        "what clients send takes the routes of the gateway's node",
+    ),
+    ("cni.projectcalico.org/awsElasticIPs", "give the elastic address to the leased one by other means"),
 ];
 
 /// Names that guides on the web show and that never existed, with the right ones.
@@ -358,9 +366,16 @@ pub fn unread(annotations: &Pairs) -> Vec<Problem> {
             .take_while(|(name, _)| name.starts_with(prefix));
         for (name, value) in ours {
             let written = CALICOS_OWN.contains(&name.as_str()) || name == EGRESS_ADDRESSES;
-            if !known.contains(&name.as_str()) && !written {
+            let told = NO_EQUAL.iter().any(|(other, _)| other == name);
+            if !known.contains(&name.as_str()) && !written && !told {
                 problems.push(problem(name, value, nearest(name, &known)));
             }
+        }
+    }
+    for (name, instead) in NO_EQUAL {
+        if let Some(value) = annotations.get(name) {
+            let message = format!("this annotation of Calico's has no effect: {instead}");
+            problems.push(Problem::new("", "UnknownAnnotation", message).at(field(name)).value(value));
         }
     }
     for (name, meant) in NEVER_EXISTED {

@@ -136,7 +136,7 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
     let others: Vec<&str> = others.iter().map(String::as_str).collect();
     let meant = match nearest(&pod.to_string(), &others) {
         Some(other) => format!("; did you mean {other}?"),
-        None => ".".to_owned(),
+        None => elsewhere(view, pod),
     };
     // A namespace may be without an object of its own where its pods have some.
     let known = view.namespaces.contains_key(&pod.namespace)
@@ -150,6 +150,20 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
         "there is no such Pod object{nor}{meant} It is explained as a pod without labels and annotations{own}"
     );
     Some(Problem::new(object, reason, message))
+}
+
+/// Who forgets the namespace asks for a pod of `default`.
+fn elsewhere(view: &View, pod: &PodName) -> String {
+    const SHOWN: usize = 3;
+    let mut same: Vec<String> =
+        view.pods.keys().filter(|other| other.name == pod.name).map(ToString::to_string).collect();
+    let left = same.len().saturating_sub(SHOWN);
+    same.truncate(SHOWN);
+    match (same.len(), left) {
+        (0, _) => ".".to_owned(),
+        (_, 0) => format!("; of that name there is {}.", same.join(", ")),
+        _ => format!("; of that name there are {} and {left} more.", same.join(", ")),
+    }
 }
 
 fn notes(view: &View, pod: &PodName) -> Vec<String> {

@@ -20,7 +20,7 @@ use crate::egress::numbers::{
 };
 use crate::egress::plan::{LocalGateway, NodePlan, Peer};
 use crate::kernel::nft::table::{Atom, KeyType, Rule as NftRule, Table, Value, ValueType};
-use crate::kernel::state::{Address, Link, LinkKind, Match, NftFamily, Remote, Rule, State, Via};
+use crate::kernel::state::{Action, Address, Link, LinkKind, Match, NftFamily, Remote, Rule, State, Via};
 
 /// Everything of ours in the gateway's namespace.
 pub fn gateway_state(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> State {
@@ -81,7 +81,7 @@ fn routes(plan: &NodePlan, gateway: &LocalGateway, belts: Belts, state: &mut Sta
             Via::Gateway { gateway: numbers::tunnel_next_hop(*family), dev: GATEWAY_TUNNEL.to_owned() };
         state.routes.insert(default_route(*family, TABLE_CLIENTS, clients));
         let mut rule = |priority, matches, table| {
-            state.rules.insert(Rule { family: *family, priority, matches, table: Some(table) });
+            state.rules.insert(Rule { family: *family, priority, matches, action: Action::Lookup(table) });
         };
         rule(gateway_priority::BY_VETH, Match::Mark { value: BY_VETH, mask: BY_VETH }, TABLE_OUTSIDE);
         rule(gateway_priority::TO_NODE, Match::NotMark { value: 0, mask: NODE_MASK }, TABLE_CLIENTS);

@@ -10,7 +10,9 @@ pub use crate::egress::belts::Belts;
 use crate::egress::numbers::{self, TABLES, mark};
 use crate::egress::plan::{Gateway, LocalGateway, NodePlan, Place};
 use crate::egress::{exits, lower_nft};
-use crate::kernel::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Route, Rule, State, Via};
+use crate::kernel::state::{
+    Action, Address, Link, LinkKind, Match, Nexthop, Remote, Route, Rule, State, Via,
+};
 
 /// Everything that a node's namespace must hold for this plan. An idle node still keeps the tunnel and the empty rules that it
 /// has once got; uninstall is reconciling to `State::default()`.
@@ -183,19 +185,25 @@ fn set(plan: &NodePlan, mark: u8, members: &BTreeSet<u32>, state: &mut State) {
 fn rules(plan: &NodePlan, belts: Belts, state: &mut State) {
     let mask = plan.here.mark_mask;
     for family in families(plan) {
-        let mut rule = |priority, matches, table| {
-            state.rules.insert(Rule { family: *family, priority, matches, table });
+        let mut rule = |priority, matches, action| {
+            state.rules.insert(Rule { family: *family, priority, matches, action });
         };
         let marked = |number| Match::Mark { value: mark_value(mask, number), mask };
-        rule(numbers::PRIORITY_TUNNEL, marked(mark::TUNNEL), Some(table_of(mark::TUNNEL)));
+        let table = |number| Action::Lookup(table_of(number));
+        rule(numbers::PRIORITY_TUNNEL, marked(mark::TUNNEL), table(mark::TUNNEL));
         for slot in slots(plan).into_iter().chain(plan.doors().into_values()) {
-            rule(numbers::PRIORITY_LOCAL, marked(slot), Some(table_of(slot)));
+            rule(numbers::PRIORITY_LOCAL, marked(slot), table(slot));
         }
         for set in plan.sets.keys() {
-            rule(numbers::PRIORITY_SETS, marked(*set), Some(table_of(*set)));
+            rule(numbers::PRIORITY_SETS, marked(*set), table(*set));
+        }
+        if !plan.sets.is_empty() {
+            let unmarked = || Match::Mark { value: 0, mask };
+            rule(numbers::PRIORITY_PAST, unmarked(), Action::Goto(numbers::PRIORITY_BEHIND));
+            rule(numbers::PRIORITY_BEHIND, unmarked(), Action::Nop);
         }
         if belts.last_rule {
-            rule(numbers::PRIORITY_BELT, Match::NotMark { value: 0, mask }, None);
+            rule(numbers::PRIORITY_BELT, Match::NotMark { value: 0, mask }, Action::Unreachable);
         }
     }
 }
@@ -212,7 +220,7 @@ pub fn slots(plan: &NodePlan) -> BTreeSet<u8> {
 /// Every table that a rule of ours names ends in `unreachable`, so that a lost route never falls through to `main`.
 pub fn belt_routes(state: &mut State) {
     let tables: BTreeSet<(Family, u32)> =
-        state.rules.iter().filter_map(|rule| rule.table.map(|table| (rule.family, table))).collect();
+        state.rules.iter().filter_map(|rule| rule.table().map(|table| (rule.family, table))).collect();
     for (family, table) in tables {
         let to = family.everything();
         state.routes.insert(Route { table, to, metric: numbers::LAST_METRIC, via: Via::Unreachable });

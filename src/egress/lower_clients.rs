@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::Family;
+use crate::egress::always;
 use crate::egress::lower_nft::{digit, key_type, map};
 use crate::egress::numbers;
 use crate::egress::plan::{Client, NodePlan};
@@ -31,17 +32,9 @@ pub fn client_states(before: &NodePlan, next: &NodePlan) -> Option<(State, State
 /// Whether two plans are the same node with other clients. Named one by one, so that what is added to plans is thought of here.
 pub fn alike_but_for_clients(before: &NodePlan, next: &NodePlan) -> bool {
     let NodePlan { here, nodes, clients: _, bindings, gateways, sets, locals, exits, inside } = before;
-    (here, nodes, bindings, gateways, sets, locals, exits, inside)
-        == (
-            &next.here,
-            &next.nodes,
-            &next.bindings,
-            &next.gateways,
-            &next.sets,
-            &next.locals,
-            &next.exits,
-            &next.inside,
-        )
+    always::same(bindings, &next.bindings)
+        && (here, nodes, gateways, sets, locals, exits, inside)
+            == (&next.here, &next.nodes, &next.gateways, &next.sets, &next.locals, &next.exits, &next.inside)
 }
 
 fn state(clients: &BTreeMap<IpAddr, Client>) -> State {

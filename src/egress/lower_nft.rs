@@ -15,7 +15,7 @@ use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::lower_clients::{binding_map, clients_of};
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
-use crate::egress::{exits, own_address};
+use crate::egress::{always, exits, own_address};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -126,7 +126,7 @@ fn inet(plan: &NodePlan, belts: Belts) -> Table {
     pins(plan, belts, &mut table);
     guards(plan, belts, &mut table);
     nat(plan, &mut table);
-    for (name, binding) in &plan.bindings {
+    for (name, binding) in plan.bindings.iter().chain(&always::besides(&plan.bindings)) {
         add_binding(name, binding, belts, &mut table);
     }
     exits::inet(plan, belts, &mut table);

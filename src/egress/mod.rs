@@ -1,5 +1,6 @@
 //! What a pod's traffic does and what each node must hold for it. Pure: no files, no kernel, no clock.
 
+mod always;
 pub mod annotations;
 pub mod belts;
 mod candidates;

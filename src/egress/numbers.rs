@@ -35,8 +35,14 @@ pub const GATEWAY_VETH: &str = "egress0";
 pub const PRIORITY_TUNNEL: u32 = 700;
 /// Rule priority of local gateways' tables.
 pub const PRIORITY_LOCAL: u32 = 710;
+/// Rule priority of the way past the sets: what carries no mark of ours, which is nearly all, goes on at [`PRIORITY_BEHIND`]. Rules are a
+/// list that every look-up reads (1.2 to 1.7 µs more for a round trip with 90 sets). The three stand next to each other, so that
+/// nothing is jumped over but what is ours.
+pub const PRIORITY_PAST: u32 = PRIORITY_SETS - 1;
 /// Rule priority of gateway sets' tables: one priority for all, so that their number costs nothing to read.
 pub const PRIORITY_SETS: u32 = 720;
+/// Rule priority of where the jump ends. The brake comes later: it is for packets without a mark.
+pub const PRIORITY_BEHIND: u32 = PRIORITY_SETS + 1;
 /// Rule priority of the brake: a client's address, as long as the rules that decide about it are gone → unreachable. Behind those
 /// that lead somewhere, so that it stops nothing that is decided. Only the agent adds these, and for a moment.
 pub const PRIORITY_BRAKE: u32 = 790;
@@ -210,7 +216,15 @@ pub fn node_scope() -> Scope {
     Scope {
         link_group: LINK_GROUP,
         protocol: PROTOCOL,
-        rule_priorities: vec![PRIORITY_TUNNEL, PRIORITY_LOCAL, PRIORITY_SETS, PRIORITY_BRAKE, PRIORITY_BELT],
+        rule_priorities: vec![
+            PRIORITY_TUNNEL,
+            PRIORITY_LOCAL,
+            PRIORITY_PAST,
+            PRIORITY_SETS,
+            PRIORITY_BEHIND,
+            PRIORITY_BRAKE,
+            PRIORITY_BELT,
+        ],
         nexthop_ids: NEXTHOPS..=NEXTHOP_GROUPS + 2 * u32::from(*mark::SETS.end()) + 1,
         tables: vec![(NftFamily::Inet, NFT_TABLE.to_owned()), (NftFamily::Netdev, NFT_TABLE.to_owned())],
     }
@@ -231,6 +245,7 @@ mod tests {
         assert!(mark::SETS.end() < mark::LOCALS.start() && *mark::LOCALS.end() < mark::TUNNEL);
         const { assert!(EXIT_MASK & CLIENT_MASK == PIN_IS_EXIT && EXIT_MASK | CLIENT_MASK == PIN_MASK) };
         assert_eq!(exit_mark(LAST_EXIT), EXIT_MASK);
+        const { assert!(PRIORITY_LOCAL < PRIORITY_PAST && PRIORITY_BEHIND < PRIORITY_BRAKE) };
         const { assert!(NEXTHOPS + 2 * LAST_GATEWAY + 1 < NEXTHOP_GROUPS) };
         const { assert!((LAST_GATEWAY + 1) << PIN_SHIFT == PIN_DEAD && PIN_DEAD & PIN_IS_EXIT == 0) };
         const { assert!(TABLE_CLIENTS < TABLES + mark::TUNNEL as u32) };

@@ -3,8 +3,10 @@
 //! In: what this node is, the view, the pods wired here, their decisions, the numbers already in use. Out: a [`NodePlan`] and
 //! problems. Never: decides who may use what, reads a kernel, a file or a clock.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::{Cidr, Family};
 use crate::egress::candidates::node_address;
@@ -51,7 +53,7 @@ pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Pr
     work.clients();
     work.draining();
     work.plan.hold_what_has_no_gateway();
-    work.plan.sweep();
+    work.plan.sweep_sets(); // a binding was made because a client has it
     (work.plan, work.problems)
 }
 
@@ -59,6 +61,10 @@ struct Work<'a> {
     inputs: &'a Inputs<'a>,
     numbering: &'a mut Numbering,
     endpoints: BTreeMap<&'a str, &'a Endpoint>,
+    /// Names of chains, by the rules as written: thousands of pods have the same.
+    chains: HashMap<&'a str, String>,
+    /// What lists of gateways came to, by their place in memory: decisions share them.
+    verdicts: HashMap<*const BTreeSet<String>, Verdict>,
     plan: NodePlan,
     problems: Vec<Problem>,
 }
@@ -66,11 +72,10 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn of(inputs: &'a Inputs<'a>, numbering: &'a mut Numbering, plan: NodePlan) -> Work<'a> {
         let endpoints = inputs.view.endpoints.iter().map(|e| (e.attachment.as_str(), e)).collect();
-        Work { inputs, numbering, endpoints, plan, problems: Vec::new() }
+        let (chains, verdicts) = (HashMap::new(), HashMap::new());
+        Work { inputs, numbering, endpoints, chains, verdicts, plan, problems: Vec::new() }
     }
-}
 
-impl Work<'_> {
     fn inside(&mut self) {
         self.plan.inside.extend(self.inputs.inside);
         self.plan.inside.extend(self.inputs.locals.iter().flat_map(|pod| &pod.networks));
@@ -142,28 +147,39 @@ impl Work<'_> {
     }
 
     fn clients(&mut self) {
-        // Who was wired later has the address. Who has none gets no binding, or its sets would take numbers before those in use.
-        let mut owners: HashMap<IpAddr, &str> = HashMap::new();
-        for pod in self.inputs.locals {
-            owners.extend(pod.addresses.iter().map(|ip| (*ip, pod.attachment.as_str())));
+        let owners = self.owners();
+        let mut owns = vec![false; self.inputs.locals.len()];
+        owners.iter().for_each(|(_, pod)| owns[*pod] = true);
+        // In the order of their ADD, because numbers are given in it. Who has no address gets no binding, or its sets would take
+        // numbers before those in use.
+        let mut bindings = Vec::with_capacity(owns.len());
+        for (pod, owns) in self.inputs.locals.iter().zip(owns) {
+            let decision = pod.pod.as_ref().filter(|_| owns);
+            let decision = decision.and_then(|name| self.inputs.resolution.decisions.get(name));
+            let client = decision.filter(|decision| decision.role == Role::Client);
+            bindings.push(client.map(|decision| self.binding(decision)));
         }
-        for pod in self.inputs.locals {
-            let mut own =
-                pod.addresses.iter().filter(|ip| owners.get(ip) == Some(&pod.attachment.as_str())).peekable();
-            let decision = pod.pod.as_ref().and_then(|name| self.inputs.resolution.decisions.get(name));
-            let Some(decision) = decision.filter(|decision| decision.role == Role::Client) else { continue };
-            if own.peek().is_none() {
-                continue;
-            }
-            let binding = self.binding(decision);
-            for ip in own {
-                let client = Client { attachment: pod.attachment.clone(), binding: binding.clone() };
-                self.plan.clients.insert(*ip, client);
-            }
-        }
+        let client = |(ip, pod): (IpAddr, usize)| {
+            let (attachment, binding) = (self.inputs.locals[pod].attachment.clone(), bindings[pod].clone()?);
+            Some((ip, Client { attachment, binding }))
+        };
+        self.plan.clients = owners.into_iter().filter_map(client).collect();
     }
 
-    fn binding(&mut self, decision: &Decision) -> String {
+    /// Every address that pods have here, in order, with the position of the pod that was wired last with it: that one has it.
+    fn owners(&self) -> Vec<(IpAddr, usize)> {
+        let pods = self.inputs.locals.iter().enumerate();
+        let mut owners: Vec<(IpAddr, usize)> =
+            pods.flat_map(|(i, pod)| pod.addresses.iter().map(move |ip| (*ip, i))).collect();
+        owners.sort_unstable_by_key(|(ip, pod)| (*ip, Reverse(*pod)));
+        owners.dedup_by_key(|(ip, _)| *ip);
+        owners
+    }
+
+    fn binding(&mut self, decision: &'a Decision) -> String {
+        if let Some(known) = self.chains.get(decision.binding.as_str()) {
+            return known.clone();
+        }
         let chain = binding_chain(&decision.binding);
         if !self.plan.bindings.contains_key(&chain) {
             let rules =
@@ -171,6 +187,7 @@ impl Work<'_> {
             let rules: BTreeMap<Cidr, Verdict> = rules.collect();
             self.plan.bindings.insert(chain.clone(), Binding { key: decision.binding.clone(), rules });
         }
+        self.chains.insert(&decision.binding, chain.clone());
         chain
     }
 
@@ -180,6 +197,19 @@ impl Work<'_> {
             Action::Held(_) => return Verdict::Held,
             Action::Through(attachments) => attachments,
         };
+        if let Some(known) = self.verdicts.get(&Arc::as_ptr(attachments)) {
+            return *known;
+        }
+        let met = self.problems.len();
+        let verdict = self.through(attachments);
+        // What is wrong with it is said of each rule.
+        if self.problems.len() == met {
+            self.verdicts.insert(Arc::as_ptr(attachments), verdict);
+        }
+        verdict
+    }
+
+    fn through(&mut self, attachments: &BTreeSet<String>) -> Verdict {
         let members: BTreeSet<u32> =
             attachments.iter().filter_map(|attachment| self.gateway(attachment)).collect();
         if members.is_empty() {

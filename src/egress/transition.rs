@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
+use crate::egress::always::{self, HELD_KEY, LET_GO_KEY};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, PIN_MASK, PIN_SHIFT};
 use crate::egress::plan::{
@@ -136,6 +137,31 @@ pub fn holding(
     plan
 }
 
+/// The plan to apply as soon as the entries are deleted, before the rest is brought to the new one: who is held goes on, where all that
+/// it needs stands. That is one element, and the rest may be tens of milliseconds. `None`: nobody can.
+pub fn going_on(held: &NodePlan, after: &NodePlan) -> Option<NodePlan> {
+    let (holding, _) = always::held();
+    let (let_go, free) = always::let_go();
+    let ways = |plan: &NodePlan| {
+        (plan.here.clone(), plan.nodes.clone(), plan.gateways.clone(), plan.sets.clone(), plan.locals.clone())
+    };
+    let same_ways = held.exits == after.exits && ways(held) == ways(after);
+    let stands = |binding: &String| {
+        let known = held.bindings.get(binding);
+        *binding == let_go || (same_ways && known.is_some() && known == after.bindings.get(binding))
+    };
+    let mut plan = held.clone();
+    let mut any = false;
+    for (ip, client) in plan.clients.iter_mut().filter(|(_, client)| client.binding == holding) {
+        if let Some(next) = after.clients.get(ip).filter(|next| stands(&next.binding)) {
+            *client = next.clone();
+            any = true;
+        }
+    }
+    plan.bindings.insert(let_go, free);
+    any.then_some(plan)
+}
+
 /// Gives a client a binding of its own: its rules, and what is released held.
 fn hold_prefixes(plan: &mut NodePlan, ip: IpAddr, changes: &Changes) {
     let Some(client) = plan.clients.get(&ip) else { return };
@@ -156,7 +182,7 @@ fn hold_prefixes(plan: &mut NodePlan, ip: IpAddr, changes: &Changes) {
 /// RST of a connection whose entry is gone is INVALID, no masquerade hides that, and it would leave with the pod's own address: every
 /// binding's chain drops it. No other pod's packet pays for it, because all look into that map anyway.
 pub fn let_go(before: &NodePlan, after: &mut NodePlan, lives: impl Fn(&str) -> bool) {
-    let chain = binding_chain(LET_GO_KEY);
+    let (chain, binding) = always::let_go();
     let free =
         |(ip, client): &(&IpAddr, &Client)| !after.clients.contains_key(*ip) && lives(&client.attachment);
     let free: Vec<_> =
@@ -167,8 +193,7 @@ pub fn let_go(before: &NodePlan, after: &mut NodePlan, lives: impl Fn(&str) -> b
     for (ip, attachment) in free {
         after.clients.insert(ip, Client { attachment, binding: chain.clone() });
     }
-    let rules = Family::BOTH.map(|family| (family.everything(), Verdict::Direct));
-    after.bindings.insert(chain, Binding { key: LET_GO_KEY.to_owned(), rules: rules.into() });
+    after.bindings.insert(chain, binding);
 }
 
 /// The client at an address, unless it was let go.
@@ -296,19 +321,12 @@ pub fn fate(plan: &NodePlan, client: IpAddr, to: Option<IpAddr>, mark: u32, bare
 }
 
 fn hold(plan: &mut NodePlan, addresses: impl Iterator<Item = (IpAddr, String)>) {
-    let chain = binding_chain(HELD_KEY);
+    let (chain, binding) = always::held();
     for (ip, attachment) in addresses {
         plan.clients.insert(ip, Client { attachment, binding: chain.clone() });
     }
-    let rules = Family::BOTH.map(|family| (family.everything(), Verdict::Held));
-    plan.bindings.insert(chain, Binding { key: HELD_KEY.to_owned(), rules: rules.into() });
+    plan.bindings.insert(chain, binding);
 }
-
-/// Rules-as-written of the binding of pods that were let go.
-const LET_GO_KEY: &str = "let go";
-
-/// Rules-as-written of the binding that holds everything.
-const HELD_KEY: &str = "held during a change";
 
 fn gateways_of<'a>(
     plan: &NodePlan,

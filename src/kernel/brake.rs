@@ -18,7 +18,7 @@ use super::netlink::attributes::{behind, text};
 use super::netlink::rule;
 use super::netns::Netns;
 use super::observe::KernelError;
-use super::state::{Match, NftFamily, Rule};
+use super::state::{Action, Match, NftFamily, Rule};
 use super::watch::{NFTABLES, next};
 use crate::addr::Family;
 
@@ -35,7 +35,8 @@ impl Order {
     pub fn stop(sources: impl IntoIterator<Item = IpAddr>, priority: u32, protocol: u8) -> Order {
         let mut pieces: Vec<Vec<u8>> = Vec::new();
         for ip in sources {
-            let rule = Rule { family: Family::of(ip), priority, matches: Match::From(ip), table: None };
+            let (family, action) = (Family::of(ip), Action::Unreachable);
+            let rule = Rule { family, priority, matches: Match::From(ip), action };
             let mut header = NetlinkHeader::default();
             // No acknowledgement: nobody waits for it, and only a refusal is answered.
             header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;

@@ -68,16 +68,26 @@ fn plain(device: &link::Device<'_>) -> Device {
     }
 }
 
-/// The addresses of one device; `None` if there is no such device.
+/// A pod's interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The node's end of it, as [`peer_of`] finds it.
+    pub peer: Option<String>,
+}
+
+/// One interface of a pod; `None` if there is none of this name.
 ///
 /// # Errors
-/// The namespace cannot be entered or read.
-pub fn addresses_of(netns: &Netns, name: &str) -> Result<Option<Vec<(IpAddr, u8)>>, KernelError> {
-    let mut socket = open(netns)?;
-    let Some(index) = index_of(&mut socket, name)?.map(|(index, _, _)| index) else { return Ok(None) };
-    let dump = socket.dump(&address::list(Some(index))).map_err(reading("addresses"))?;
-    let found = dump.iter().filter_map(|message| address::read(message.payload));
-    Ok(Some(found.filter(|a| a.index == index).map(|a| (a.ip, a.prefix)).collect()))
+/// A namespace cannot be entered or read.
+pub fn interface_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<Interface>, KernelError> {
+    let mut inside = open(pod)?;
+    let Some(found) = index_of(&mut inside, ifname)? else { return Ok(None) };
+    let dump = inside.dump(&address::list(Some(found.0))).map_err(reading("addresses"))?;
+    let addresses = dump.iter().filter_map(|message| address::read(message.payload));
+    let addresses = addresses.filter(|a| a.index == found.0).map(|a| (a.ip, a.prefix)).collect();
+    Ok(Some(Interface { addresses, peer: other_end(node, pod, &mut inside, found)? }))
 }
 
 /// The node's end of a pod's interface, if it has one that points back.
@@ -89,7 +99,19 @@ pub fn addresses_of(netns: &Netns, name: &str) -> Result<Option<Vec<(IpAddr, u8)
 /// A namespace cannot be entered or read.
 pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<String>, KernelError> {
     let mut inside = open(pod)?;
-    let Some((index, Some(peer), in_netns)) = index_of(&mut inside, ifname)? else { return Ok(None) };
+    match index_of(&mut inside, ifname)? {
+        Some(found) => other_end(node, pod, &mut inside, found),
+        None => Ok(None),
+    }
+}
+
+fn other_end(
+    node: &Netns,
+    pod: &Netns,
+    inside: &mut Socket,
+    (index, peer, in_netns): Found,
+) -> Result<Option<String>, KernelError> {
+    let Some(peer) = peer else { return Ok(None) };
     let mut outside = open(node)?;
     let answer = match outside.ask(link::by_index(peer)) {
         Ok(answer) => answer,
@@ -98,7 +120,7 @@ pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<String>
     };
     let points_back = |device: &link::Device<'_>| device.peer == Some(index) && device.peer_netns.is_some();
     // Both sides must name the other's namespace: indexes alone meet by chance, every namespace counts them from 1.
-    let node_id = id_of(&mut inside, node)?;
+    let node_id = id_of(inside, node)?;
     let pod_id = id_of(&mut outside, pod)?;
     let found = answer.iter().filter_map(|message| link::read(message.payload)).find(points_back);
     let ours =

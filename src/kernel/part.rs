@@ -96,7 +96,7 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn of(part: &'a State) -> Places<'a> {
-        let looked_up = part.rules.iter().filter_map(|rule| rule.table);
+        let looked_up = part.rules.iter().filter_map(Rule::table);
         Places { part, tables: looked_up.collect() }
     }
 
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::addr::{Cidr, Family};
     use crate::kernel::nft::table::{Atom, KeyType, Value, ValueType};
-    use crate::kernel::state::{Match, NftFamily, Via};
+    use crate::kernel::state::{Action, Match, NftFamily, Via};
     use crate::kernel::steps;
 
     /// A rule with its table's routes, and an element, for each of these numbers.
@@ -145,7 +145,7 @@ mod tests {
         for n in numbers {
             let (family, table) = (Family::V4, 1000 + u32::from(*n));
             let matches = Match::Mark { value: u32::from(*n), mask: 0x7f };
-            state.rules.insert(Rule { family, priority: 720, matches, table: Some(table) });
+            state.rules.insert(Rule { family, priority: 720, matches, action: Action::Lookup(table) });
             state.routes.insert(route(table, 0));
             map.elements.insert(vec![Atom::Ip([10, 0, 0, *n].into())], Some(Value::Accept));
         }

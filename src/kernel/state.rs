@@ -230,8 +230,31 @@ pub struct Rule {
     pub priority: u32,
     /// What it matches.
     pub matches: Match,
-    /// Table to look up; `None` is `unreachable`.
-    pub table: Option<u32>,
+    /// What it does with that.
+    pub action: Action,
+}
+
+/// What a policy rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Action {
+    /// `lookup TABLE`.
+    Lookup(u32),
+    /// `unreachable`.
+    Unreachable,
+    /// `goto PRIORITY`: on with the first rule of that priority, which is a later one. Where there is none, on with the next.
+    Goto(u32),
+    /// `nop`: on with the next rule. What a `goto` leads to.
+    Nop,
+}
+
+impl Rule {
+    /// The table that it looks up.
+    pub fn table(&self) -> Option<u32> {
+        match self.action {
+            Action::Lookup(table) => Some(table),
+            Action::Unreachable | Action::Goto(_) | Action::Nop => None,
+        }
+    }
 }
 
 /// What a policy rule matches.

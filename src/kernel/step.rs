@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::state::{Address, Link, LinkKind, Match, Nexthop, Remote, Removal, Route, Rule, Via};
+use super::state::{Action, Address, Link, LinkKind, Match, Nexthop, Remote, Removal, Route, Rule, Via};
 use crate::addr::{Family, Mac};
 use crate::kernel::nft::diff::Change;
 
@@ -186,6 +186,17 @@ impl fmt::Display for Step {
 }
 
 impl Step {
+    /// As it prints, cut: a table in one transaction is pages long, and who reads an error wants to know what stood in the way.
+    pub fn in_short(&self) -> String {
+        const SHOWN: usize = 160;
+        let whole = self.to_string();
+        if whole.len() <= SHOWN {
+            whole
+        } else {
+            format!("{} …", &whole[..whole.floor_char_boundary(SHOWN)])
+        }
+    }
+
     /// Whether it changes single elements of sets and maps and nothing else, which costs microseconds.
     pub fn is_elements_only(&self) -> bool {
         matches!(self, Step::Nft(change) if change.elements_only().is_some())
@@ -276,6 +287,11 @@ fn rule_line(verb: &str, rule: &Rule) -> String {
         Match::Input(device) => format!("iif {device}"),
         Match::From(ip) => format!("from {ip}"),
     };
-    let does = rule.table.map_or("unreachable".to_owned(), |table| format!("lookup {table}"));
+    let does = match rule.action {
+        Action::Lookup(table) => format!("lookup {table}"),
+        Action::Unreachable => "unreachable".to_owned(),
+        Action::Goto(priority) => format!("goto {priority}"),
+        Action::Nop => "nop".to_owned(),
+    };
     format!("{}rule {verb} pref {} {matches} {does}", six(rule.family), rule.priority)
 }

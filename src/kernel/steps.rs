@@ -14,10 +14,11 @@ mod rules;
 mod tests;
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use rules::{fits, looseness};
+use rules::{fits, looseness, turn};
 
 use super::effect::{carry_out, place_of};
 use super::nft::{diff, table::Chain};
@@ -157,8 +158,7 @@ impl Plan<'_> {
         self.add_nexthops(is_group);
         self.add_routes(|route| route.via == Via::Unreachable);
         self.add_routes(|route| route.via != Via::Unreachable);
-        self.add_rules(|rule| rule.table.is_none());
-        self.add_rules(|rule| rule.table.is_some());
+        self.add_rules();
         for (dev, ip) in &desired.proxies {
             if !self.now.proxies.contains(&(dev.clone(), *ip)) {
                 self.push(Step::AddProxy { dev: dev.clone(), ip: *ip });
@@ -193,11 +193,11 @@ impl Plan<'_> {
         }
     }
 
-    fn add_rules(&mut self, which: impl Fn(&Rule) -> bool) {
-        for rule in self.desired.rules.iter().filter(|rule| which(rule)) {
-            if !self.now.rules.contains(rule) {
-                self.push(Step::AddRule(rule.clone()));
-            }
+    fn add_rules(&mut self) {
+        let mut missing: Vec<Rule> = self.desired.rules.difference(&self.now.rules).cloned().collect();
+        missing.sort_by_key(turn);
+        for rule in missing {
+            self.push(Step::AddRule(rule));
         }
     }
 
@@ -224,7 +224,7 @@ impl Plan<'_> {
             self.push(Step::DelProxy { dev, ip });
         }
         let mut rules: Vec<Rule> = self.now.rules.difference(&desired.rules).cloned().collect();
-        rules.sort_by_key(|rule| (rule.table.is_none(), looseness(rule)));
+        rules.sort_by_key(|rule| (Reverse(turn(rule)), looseness(rule)));
         for rule in rules {
             self.delete_rule(&rule);
         }

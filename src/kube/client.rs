@@ -17,6 +17,7 @@ use super::access::Access;
 use super::connection::{self, Stream};
 use super::error::ApiError;
 use super::http::{self, Body, Framing};
+use super::items;
 
 /// How long the server may be silent in an answer. It gives up itself after 60 s; who waits here is a pod's start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,9 +83,28 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn list(&self, path: &str) -> Result<(Vec<Value>, String), ApiError> {
-        let (mut items, mut next) = (Vec::<Value>::new(), String::new());
+        self.list_of(path, None, &mut |item| item)
+    }
+
+    /// The same, and of each object only what `keep` makes of it, as it comes: the objects themselves never stand in memory
+    /// together. `since`: a version (0: any) that the list must not be older than; the server answers then from what it remembers,
+    /// and need not read every object of the kind to find those of one node.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; [`ApiError::is_ahead`] where the server does not know that version yet.
+    pub fn list_of<T>(
+        &self,
+        path: &str,
+        since: Option<u64>,
+        keep: &mut dyn FnMut(Value) -> T,
+    ) -> Result<(Vec<T>, String), ApiError> {
+        if let Some(version) = since {
+            let path = format!("{path}resourceVersion={version}&resourceVersionMatch=NotOlderThan");
+            return self.page(&path, keep).map(|(items, about)| (items, about.resource_version));
+        }
+        let (mut items, mut next) = (Vec::<T>::new(), String::new());
         loop {
-            let mut list = match self.get(&format!("{path}limit={PAGE}&continue={next}")) {
+            let (page, about) = match self.page(&format!("{path}limit={PAGE}&continue={next}"), keep) {
                 // The pages' common version is too old by now: from the beginning.
                 Err(error) if error.is_expired() && !next.is_empty() => {
                     next.clear();
@@ -93,17 +113,37 @@ impl Client {
                 }
                 other => other?,
             };
-            if let Value::Array(page) = list["items"].take() {
-                items.extend(page);
+            items.extend(page);
+            if about.r#continue.is_empty() {
+                return Ok((items, about.resource_version));
             }
-            match list["metadata"]["continue"].as_str() {
-                Some(token) if !token.is_empty() => token.clone_into(&mut next),
-                _ => {
-                    let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-                    return Ok((items, version.to_owned()));
-                }
-            }
+            next = about.r#continue;
         }
+    }
+
+    fn page<T>(
+        &self,
+        path: &str,
+        keep: &mut dyn FnMut(Value) -> T,
+    ) -> Result<(Vec<T>, items::About), ApiError> {
+        let mut read = |status: u16, body: &mut dyn Read| -> io::Result<Page<T>> {
+            if status == 200 {
+                return Ok(Page::Items(items::read(BufReader::new(body), keep)?));
+            }
+            whole(body).map(|answer| Page::No(status, answer))
+        };
+        let outcome = self.conversed("GET", path, None, &mut read).and_then(|page| match page {
+            Page::Items(found) => Ok(found),
+            Page::No(status, answer) => Err(self.no_page(path, status, &answer)),
+        });
+        self.count("GET", outcome.as_ref().map_or_else(|e| e.status().unwrap_or_default(), |_| 200));
+        outcome
+    }
+
+    fn no_page(&self, path: &str, status: u16, answer: &[u8]) -> ApiError {
+        let why = || format!("a list was answered with {status}");
+        let odd = || ApiError::Odd { server: self.access.server(), why: why() };
+        self.judged("GET", path, status, answer).err().unwrap_or_else(odd)
     }
 
     /// Makes an object.
@@ -147,18 +187,30 @@ impl Client {
 
     fn ask(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let body = body.map(|value| value.to_string().into_bytes());
-        let bytes = self.bytes(verb, path, body.as_deref())?;
+        let mut read = |status, body: &mut dyn Read| whole(body).map(|answer| (status, answer));
+        let (status, answer) = self.conversed(verb, path, body.as_deref(), &mut read)?;
+        self.judged(verb, path, status, &answer)
+    }
+
+    /// One request, and what is read of its answer. On a connection that was kept, if there is one and the server has kept it, too.
+    fn conversed<T>(
+        &self,
+        verb: &str,
+        path: &str,
+        body: Option<&[u8]>,
+        read: Reading<'_, T>,
+    ) -> Result<T, ApiError> {
+        let bytes = self.bytes(verb, path, body)?;
         let kept = self.idle().pop();
         if let Some(stream) = kept {
-            match self.exchange(stream, &bytes) {
-                Ok((status, answer)) => return self.judged(verb, path, status, &answer),
+            match self.exchange(stream, &bytes, read) {
+                Ok(answer) => return Ok(answer),
                 Err(error) if is_stale(&error) => {}
                 Err(source) => return Err(self.unreachable(source)),
             }
         }
         let fresh = self.connect(PATIENCE)?;
-        let (status, answer) = self.exchange(fresh, &bytes).map_err(|source| self.unreachable(source))?;
-        self.judged(verb, path, status, &answer)
+        self.exchange(fresh, &bytes, read).map_err(|source| self.unreachable(source))
     }
 
     /// Follows a list from a version on. Ends when the server ends it, which it does every few minutes; ask again then.
@@ -218,18 +270,17 @@ impl Client {
         connection::connect(&self.access, &self.tls, patience).map_err(|source| self.unreachable(source))
     }
 
-    /// One request and its whole answer; the connection is kept if the server keeps it.
-    fn exchange(&self, mut stream: Stream, bytes: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    /// The connection is kept if the server keeps it.
+    fn exchange<T>(&self, mut stream: Stream, bytes: &[u8], read: Reading<'_, T>) -> io::Result<T> {
         let head = send(&mut stream, bytes)?;
         let mut body = Body::new(stream, head.framing);
-        let mut answer = Vec::new();
-        if body.by_ref().take(LONGEST).read_to_end(&mut answer)? as u64 == LONGEST {
-            return Err(io::Error::other(format!("its answer is longer than {LONGEST} bytes")));
-        }
-        if head.keep && head.framing != Framing::UntilClosed {
+        let answer = read(head.status, &mut body)?;
+        // A reader of JSON stops at its last bracket.
+        let ended = io::copy(&mut body.by_ref().take(64), &mut io::sink())? < 64;
+        if ended && head.keep && head.framing != Framing::UntilClosed {
             self.idle().push(body.reader);
         }
-        Ok((head.status, answer))
+        Ok(answer)
     }
 
     fn judged(&self, verb: &'static str, path: &str, status: u16, answer: &[u8]) -> Result<Value, ApiError> {
@@ -255,6 +306,24 @@ impl Client {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Stream>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads an answer, by its status.
+type Reading<'a, T> = &'a mut dyn FnMut(u16, &mut dyn Read) -> io::Result<T>;
+
+/// A page of a list, or what the server said instead.
+enum Page<T> {
+    Items((Vec<T>, items::About)),
+    No(u16, Vec<u8>),
+}
+
+/// An answer in one piece.
+fn whole(body: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    if body.take(LONGEST).read_to_end(&mut answer)? as u64 == LONGEST {
+        return Err(io::Error::other(format!("its answer is longer than {LONGEST} bytes")));
+    }
+    Ok(answer)
 }
 
 fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<http::Head> {

@@ -64,6 +64,11 @@ impl ApiError {
         self.status() == Some(410)
     }
 
+    /// The server does not know a version yet that somebody else has told us of.
+    pub fn is_ahead(&self) -> bool {
+        self.status() == Some(504)
+    }
+
     /// We may not. Nothing may be removed because of it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.status(), Some(401 | 403))

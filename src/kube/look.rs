@@ -35,7 +35,7 @@ impl Looked {
     pub fn at(client: &Client) -> Result<Looked, ApiError> {
         let mut looked =
             Looked { mirror: Mirror::default(), agents: BTreeMap::new(), config: None, unseen: Vec::new() };
-        for kind in Watched::ALL {
+        for kind in Watched::of_a_node() {
             match client.list(&kind.path(&Reach::Cluster)) {
                 Ok((items, version)) => {
                     if kind == Watched::Pods {
@@ -44,7 +44,7 @@ impl Looked {
                     looked.mirror.reached(kind, &version);
                     looked.mirror.listed(kind, &items);
                 }
-                Err(error) if error.is_absent() && !kind.is_ours() => {}
+                Err(error) if error.is_absent() && kind.definition().is_none() => {}
                 Err(error) if error.is_forbidden() && kind.is_dispensable() => {
                     looked.unseen.push(error.to_string());
                 }
@@ -59,11 +59,6 @@ impl Looked {
 }
 
 impl Watched {
-    /// A definition of ours makes it.
-    fn is_ours(self) -> bool {
-        self.typed().0.starts_with("egret.dev/")
-    }
-
     /// An answer without it is short, not wrong: which addresses are inside is said by the configuration, too.
     fn is_dispensable(self) -> bool {
         self.is_foreign() || matches!(self, Watched::Nodes | Watched::ServiceCidrs | Watched::NodeRecords)

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 pub mod foreign;
 mod http;
+mod items;
 pub mod lease;
 pub mod look;
 pub mod mirror;

@@ -11,9 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::client::{Client, Event};
 use super::error::ApiError;
-use super::mirror::Mirror;
+use super::mirror::{Mirror, Seen};
 use super::watched::{Reach, Watched};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -91,9 +93,9 @@ impl Following {
     ) -> std::io::Result<Following> {
         let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
-        let foreign = reach.kinds().iter().copied().filter(|kind| kind.is_foreign() && adopted(*kind));
+        let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
         let adopted = Arc::new(Adopted { kinds: Mutex::new(foreign.collect()), changed: Condvar::new() });
-        for kind in reach.kinds().iter().copied() {
+        for kind in reach.kinds() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
@@ -127,7 +129,7 @@ impl Following {
     /// From now on these foreign kinds are followed as closely as our own, and the others looked at now and then.
     pub fn adopt(&self, adopted: impl Fn(Watched) -> bool) {
         let reach = self.mirror().reach().clone();
-        let foreign = reach.kinds().iter().copied().filter(|kind| kind.is_foreign() && adopted(*kind));
+        let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
         let now: BTreeSet<Watched> = foreign.collect();
         let mut kinds = self.adopted.kinds();
         if *kinds != now {
@@ -219,16 +221,26 @@ impl Follower {
         self.kind.is_foreign() && (error.is_absent() || self.is_strange() && error.is_forbidden())
     }
 
-    /// Every object, page by page; the version that they are of.
+    /// Every object; the version that they are of. From the server's memory, not older than what was heard already: what an ADD goes by
+    /// is asked for by itself, and 500 agents that start at once do not read every pod of the cluster from its store.
     fn list(&self) -> Result<Option<String>, ApiError> {
-        let (items, version) = self.client.list(&self.path)?;
+        let (reach, heard) = {
+            let mirror = self.mirror();
+            (mirror.reach().clone(), mirror.version(self.kind))
+        };
+        let mut keep = |item: Value| Seen::of(&reach, self.kind, &item);
+        let (items, version) = match self.client.list_of(&self.path, Some(heard), &mut keep) {
+            // Its store was put back to an earlier state, or another server lags: what is in the store counts.
+            Err(error) if error.is_ahead() => self.client.list_of(&self.path, None, &mut keep)?,
+            listed => listed?,
+        };
         let loses = self.mirror().would_lose(self.kind, &items);
         if loses && !self.is_defined()? {
             return Err(self.undefined());
         }
         self.change(|mirror| {
             mirror.reached(self.kind, &version);
-            mirror.listed(self.kind, &items)
+            mirror.seen(self.kind, items)
         });
         Ok(Some(version))
     }

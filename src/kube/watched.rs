@@ -56,12 +56,13 @@ pub enum Reach {
 
 impl Reach {
     /// The kinds that are followed.
-    pub fn kinds(&self) -> &'static [Watched] {
-        match self {
-            Reach::Node(_) => &Watched::ALL,
-            Reach::Cluster => &Watched::CLUSTER,
-            Reach::Books => &[Watched::Blocks],
-        }
+    pub fn kinds(&self) -> impl Iterator<Item = Watched> + use<> {
+        let reach = self.clone();
+        Watched::ALL.into_iter().filter(move |kind| match reach {
+            Reach::Node(_) => !kind.is_of_the_controller_alone(),
+            Reach::Cluster => true,
+            Reach::Books => *kind == Watched::Blocks,
+        })
     }
 }
 
@@ -72,28 +73,8 @@ impl Default for Reach {
 }
 
 impl Watched {
-    /// All that a node needs.
-    pub const ALL: [Watched; 16] = [
-        Watched::Namespaces,
-        Watched::Nodes,
-        Watched::Pods,
-        Watched::ServiceCidrs,
-        Watched::Pools,
-        Watched::Policies,
-        Watched::Endpoints,
-        Watched::NodeRecords,
-        Watched::Ranges,
-        Watched::CalicoPools,
-        Watched::StoredCalicoPools,
-        Watched::CalicoPolicies,
-        Watched::StoredCalicoPolicies,
-        Watched::CiliumPolicies,
-        Watched::CalicoAgents,
-        Watched::CiliumAgents,
-    ];
-
-    /// All that the controller needs.
-    pub const CLUSTER: [Watched; 19] = [
+    /// Every kind.
+    const ALL: [Watched; 19] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -115,65 +96,71 @@ impl Watched {
         Watched::CiliumAgents,
     ];
 
+    /// Those that an agent follows, whichever its node is.
+    pub fn of_a_node() -> impl Iterator<Item = Watched> {
+        Reach::default().kinds()
+    }
+
+    /// `apiVersion`, `kind`, and what the server calls its list.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Watched::Namespaces => ("v1", "Namespace", "namespaces"),
+            Watched::Nodes => ("v1", "Node", "nodes"),
+            Watched::Pods => ("v1", "Pod", "pods"),
+            Watched::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs"),
+            Watched::Pools => ("egret.dev/v1alpha1", "EgressPool", "egresspools"),
+            Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy", "egressgatewaypolicies"),
+            Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint", "egressendpoints"),
+            Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode", "egressnodes"),
+            Watched::Ranges => ("egret.dev/v1alpha1", "EgressRange", "egressranges"),
+            Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock", "egressblocks"),
+            Watched::StatefulSets => ("apps/v1", "StatefulSet", "statefulsets"),
+            Watched::Beats => ("coordination.k8s.io/v1", "Lease", "leases"),
+            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool", "ippools"),
+            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool", "ippools"),
+            Watched::CalicoPolicies => {
+                ("projectcalico.org/v3", "EgressGatewayPolicy", "egressgatewaypolicies")
+            }
+            Watched::StoredCalicoPolicies => {
+                ("crd.projectcalico.org/v1", "EgressGatewayPolicy", "egressgatewaypolicies")
+            }
+            Watched::CiliumPolicies => {
+                ("cilium.io/v2", "CiliumEgressGatewayPolicy", "ciliumegressgatewaypolicies")
+            }
+            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet", "daemonsets"),
+        }
+    }
+
     /// `apiVersion` and `kind`: the members of a list have neither.
     pub fn typed(self) -> (&'static str, &'static str) {
-        match self {
-            Watched::Namespaces => ("v1", "Namespace"),
-            Watched::Nodes => ("v1", "Node"),
-            Watched::Pods => ("v1", "Pod"),
-            Watched::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
-            Watched::Pools => ("egret.dev/v1alpha1", "EgressPool"),
-            Watched::Policies => ("egret.dev/v1alpha1", "EgressGatewayPolicy"),
-            Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint"),
-            Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode"),
-            Watched::Ranges => ("egret.dev/v1alpha1", "EgressRange"),
-            Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock"),
-            Watched::StatefulSets => ("apps/v1", "StatefulSet"),
-            Watched::Beats => ("coordination.k8s.io/v1", "Lease"),
-            Watched::CalicoPools => ("projectcalico.org/v3", "IPPool"),
-            Watched::StoredCalicoPools => ("crd.projectcalico.org/v1", "IPPool"),
-            Watched::CalicoPolicies => ("projectcalico.org/v3", "EgressGatewayPolicy"),
-            Watched::StoredCalicoPolicies => ("crd.projectcalico.org/v1", "EgressGatewayPolicy"),
-            Watched::CiliumPolicies => ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
-            Watched::CalicoAgents | Watched::CiliumAgents => ("apps/v1", "DaemonSet"),
+        let (version, kind, _) = self.words();
+        (version, kind)
+    }
+
+    /// Where its objects are: of all namespaces, but for Leases.
+    pub fn collection(self) -> String {
+        match self.words() {
+            _ if self == Watched::Beats => crate::kube::lease::LEASES.to_owned(),
+            (version, _, plural) if version.contains('/') => format!("/apis/{version}/{plural}"),
+            (version, _, plural) => format!("/api/{version}/{plural}"),
         }
     }
 
     /// Its list, with what narrows it.
     pub fn path(self, reach: &Reach) -> String {
-        match self {
-            Watched::Namespaces => "/api/v1/namespaces?".to_owned(),
-            Watched::Nodes => "/api/v1/nodes?".to_owned(),
-            Watched::Pods => match reach {
-                Reach::Node(node) => format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&"),
-                Reach::Cluster | Reach::Books => "/api/v1/pods?".to_owned(),
-            },
-            Watched::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs?".to_owned(),
-            Watched::Pools => "/apis/egret.dev/v1alpha1/egresspools?".to_owned(),
-            Watched::Policies => "/apis/egret.dev/v1alpha1/egressgatewaypolicies?".to_owned(),
-            Watched::Endpoints => "/apis/egret.dev/v1alpha1/egressendpoints?".to_owned(),
-            Watched::NodeRecords => "/apis/egret.dev/v1alpha1/egressnodes?".to_owned(),
-            Watched::Ranges => "/apis/egret.dev/v1alpha1/egressranges?".to_owned(),
-            Watched::Blocks => "/apis/egret.dev/v1alpha1/egressblocks?".to_owned(),
-            Watched::StatefulSets => "/apis/apps/v1/statefulsets?".to_owned(),
-            Watched::Beats => format!("{}?", crate::kube::lease::LEASES),
-            Watched::CalicoPools => "/apis/projectcalico.org/v3/ippools?".to_owned(),
-            Watched::StoredCalicoPools => "/apis/crd.projectcalico.org/v1/ippools?".to_owned(),
-            Watched::CalicoPolicies => "/apis/projectcalico.org/v3/egressgatewaypolicies?".to_owned(),
-            Watched::StoredCalicoPolicies => {
-                "/apis/crd.projectcalico.org/v1/egressgatewaypolicies?".to_owned()
-            }
-            Watched::CiliumPolicies => "/apis/cilium.io/v2/ciliumegressgatewaypolicies?".to_owned(),
-            Watched::CalicoAgents => daemon_sets("calico-node"),
-            Watched::CiliumAgents => daemon_sets("cilium"),
-        }
+        let narrowed = match (self, reach) {
+            (Watched::Pods, Reach::Node(node)) => format!("fieldSelector=spec.nodeName%3D{node}&"),
+            (Watched::CalicoAgents, _) => "fieldSelector=metadata.name%3Dcalico-node&".to_owned(),
+            (Watched::CiliumAgents, _) => "fieldSelector=metadata.name%3Dcilium&".to_owned(),
+            _ => String::new(),
+        };
+        format!("{}?{narrowed}", self.collection())
     }
 
     /// What its definition is called, if it is one of ours: a person can delete it.
     pub fn definition(self) -> Option<String> {
-        let path = self.path(&Reach::Cluster);
-        let plural = path.strip_prefix("/apis/egret.dev/v1alpha1/")?.trim_end_matches('?');
-        Some(format!("{plural}.egret.dev"))
+        let (version, _, plural) = self.words();
+        version.starts_with("egret.dev/").then(|| format!("{plural}.egret.dev"))
     }
 
     /// Servers before Kubernetes 1.33 do not know it, and there is nothing to wait for.
@@ -188,8 +175,12 @@ impl Watched {
 
     /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
     pub fn is_read(self) -> bool {
-        use Watched::{Beats, Blocks, Endpoints, NodeRecords, StatefulSets};
-        !matches!(self, Endpoints | NodeRecords | Blocks | StatefulSets | Beats) && !self.is_foreign()
+        let is_record = matches!(self, Watched::Endpoints | Watched::NodeRecords);
+        !is_record && !self.is_of_the_controller_alone() && !self.is_foreign()
+    }
+
+    fn is_of_the_controller_alone(self) -> bool {
+        matches!(self, Watched::Blocks | Watched::StatefulSets | Watched::Beats)
     }
 
     /// Whether it is of another project: a cluster without it is as good.
@@ -198,13 +189,33 @@ impl Watched {
     }
 }
 
-fn daemon_sets(name: &str) -> String {
-    format!("/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3D{name}&")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_is_followed_by_a_controller_and_all_but_its_own_by_an_agent() {
+        let numbers: Vec<usize> = Watched::ALL.iter().map(|kind| *kind as usize).collect();
+        assert_eq!(numbers, (0..=Watched::CiliumAgents as usize).collect::<Vec<_>>());
+        assert!(Reach::Cluster.kinds().eq(Watched::ALL));
+        let alone = Watched::ALL.into_iter().filter(|kind| Watched::of_a_node().all(|of| of != *kind));
+        assert!(alone.eq([Watched::Blocks, Watched::StatefulSets, Watched::Beats]));
+    }
+
+    #[test]
+    fn a_list_is_narrowed_to_what_is_needed() {
+        let node = Reach::Node("n1".to_owned());
+        for (kind, path) in [
+            (Watched::Namespaces, "/api/v1/namespaces?"),
+            (Watched::Pods, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1&"),
+            (Watched::Pools, "/apis/egret.dev/v1alpha1/egresspools?"),
+            (Watched::Beats, "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases?"),
+            (Watched::CalicoAgents, "/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3Dcalico-node&"),
+        ] {
+            assert_eq!(kind.path(&node), path);
+        }
+        assert_eq!(Watched::Pods.path(&Reach::Cluster), "/api/v1/pods?");
+    }
 
     #[test]
     fn kinds_of_ours_have_a_definition_that_can_be_deleted_and_no_other() {

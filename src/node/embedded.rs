@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
+use crate::egress::model::{Endpoint, PodName, View};
 use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
@@ -17,9 +18,10 @@ use crate::node::facts::FactsError;
 use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
+use crate::problem::Problem;
 use crate::store::RecordError;
 use crate::store::endpoints::EndpointError;
-use crate::store::nodes::NodeError as NumberError;
+use crate::store::nodes::{self, NodeError as NumberError, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
 use crate::store::{Dir, DirError, advice};
 use crate::store::{Guard, LockError, lock, wait_for_writers};
@@ -43,7 +45,7 @@ pub struct Embedded {
     /// Where leases are, if not in the directory.
     pub books: Option<Arc<dyn Books>>,
     /// What is kept between updates, by who makes many.
-    pub kept: Option<Kept>,
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -118,9 +120,9 @@ impl Embedded {
     /// The node that the configuration means.
     ///
     /// # Errors
-    /// The name is no name, or the state directory cannot be made.
+    /// The name is no name, or the state directory cannot be made, or it is missing under running pods.
     pub fn open(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Dir::open(&config.state_dir), config, false)
+        Embedded::on(|memory| made(config, memory), config, false)
     }
 
     /// The same where the state directory may be missing for now: nothing is made, and what is missing is an error of whoever
@@ -129,7 +131,7 @@ impl Embedded {
     /// # Errors
     /// The name is no name.
     pub fn at(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Ok(Dir::by_path(&config.state_dir)), config, false)
+        Embedded::on(|_| Ok(Dir::by_path(&config.state_dir)), config, false)
     }
 
     /// The same for those who only read: nothing is made.
@@ -137,7 +139,7 @@ impl Embedded {
     /// # Errors
     /// The name is no name, or there is no state directory.
     pub fn look(config: &Config) -> Result<Embedded, CniError> {
-        Embedded::on(|| Dir::at(&config.state_dir), config, true)
+        Embedded::on(|_| Ok(Dir::at(&config.state_dir)?), config, true)
     }
 
     /// The same for a pod's end: a directory that cannot be used keeps no address bound in this kernel.
@@ -145,22 +147,24 @@ impl Embedded {
     /// # Errors
     /// The name is no name.
     pub fn at_the_end(config: &Config) -> Result<Embedded, CniError> {
-        let dir = || Ok(Dir::open(&config.state_dir).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
+        let dir =
+            |memory: &Memory| Ok(made(config, memory).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
         Embedded::on(dir, config, false)
     }
 
     fn on(
-        dir: impl FnOnce() -> Result<Dir, DirError>,
+        dir: impl FnOnce(&Memory) -> Result<Dir, NodeError>,
         config: &Config,
         dry_run: bool,
     ) -> Result<Embedded, CniError> {
         let name = node_name(config)?;
+        let memory = Memory::new(&config.run_dir, &name);
         Ok(Embedded {
-            memory: Memory::new(&config.run_dir, &name),
+            dir: dir(&memory)?,
+            memory,
             records: Attachments::of_node(&config.run_dir, &name),
             config: config.clone(),
             name,
-            dir: dir().map_err(NodeError::from)?,
             dry_run,
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
@@ -195,7 +199,32 @@ impl Embedded {
     /// They cannot be listed.
     pub fn objects(&self) -> Result<Objects, NodeError> {
         let dir = self.dir.path();
+        if let Some(kept) = &self.kept {
+            return Ok(kept.objects(dir)?);
+        }
         Ok(if self.dry_run { Objects::look(dir)? } else { Objects::open(dir)? })
+    }
+
+    /// What decisions about these pods need of them.
+    pub(super) fn view_for(&self, objects: &Objects, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
+        match &self.kept {
+            Some(kept) => objects.with_pods(kept.outline(objects, &self.config), pods, endpoints),
+            None => objects.view_for(&self.config, pods, endpoints),
+        }
+    }
+
+    /// What can be said of namespaces before anything is known of their pods.
+    pub fn namespaces_view(&self, objects: &Objects) -> View {
+        let view = self.view_for(objects, &[], Vec::new());
+        View { namespaces: objects.namespaces().collect(), ..view }
+    }
+
+    /// The numbers of nodes, and what is wrong with them.
+    pub(super) fn node_records(&self) -> Result<(Arc<Vec<NodeRecord>>, Vec<Problem>), RecordError> {
+        match &self.kept {
+            Some(kept) => kept.records(&self.dir),
+            None => nodes::list(&self.dir).map(|(records, problems)| (Arc::new(records), problems)),
+        }
     }
 
     /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.
@@ -222,6 +251,16 @@ impl Embedded {
     pub fn netns(&self) -> Result<Netns, NodeError> {
         Ok(Netns::current()?)
     }
+}
+
+/// The state directory, made where it is not there yet. Not under running pods: a directory that is missing there is not mounted, and
+/// in an empty one nothing would select them any more.
+fn made(config: &Config, memory: &Memory) -> Result<Dir, NodeError> {
+    let objects = Dir::by_path(&config.state_dir).objects();
+    if !objects.exists() && memory.serves_pods() {
+        return Err(ObjectsError::Missing(objects).into());
+    }
+    Ok(Dir::open(&config.state_dir)?)
 }
 
 /// Seconds since 1970. The one place where the node asks for the time.

@@ -1,21 +1,46 @@
 //! What a node that lives on keeps from one update to the next, so that a change costs what it touches.
 //!
-//! In: each situation's view and pods; each plan's inputs. Out: the decisions and the plan that would be made from nothing. Never:
-//! trusts that it knows what changed; whatever is not as it was, but for decisions about one pod, is a new beginning.
+//! In: each situation's view and pods; each plan's inputs; the directory. Out: the decisions and the plan that would be made from
+//! nothing, the objects that a new reader would find. Never: trusts that it knows what changed; whatever is not as it was, but for
+//! decisions about one pod, is a new beginning.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::Cidr;
+use crate::config::Config;
 use crate::egress::model::{PodName, Resolution, View};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
 use crate::egress::resolve::Live;
+use crate::problem::Problem;
+use crate::store::nodes::{self, NodeRecord};
+use crate::store::objects::{Objects, ObjectsError};
+use crate::store::{Dir, RecordError, looks};
 
-/// Decisions and plan of the last update.
+/// Objects as they were last read; decisions and plan of the last update.
 #[derive(Default)]
-pub struct Kept(Mutex<Last>);
+pub struct Kept {
+    last: Mutex<Last>,
+    objects: Mutex<Option<Objects>>,
+    outline: Mutex<Option<Outline>>,
+    records: Mutex<Option<Records>>,
+}
+
+/// What every decision needs, of the objects with this fingerprint.
+struct Outline {
+    fingerprint: u64,
+    config: Config,
+    view: View,
+}
+
+/// Records of nodes, of the folder that looked so.
+struct Records {
+    looks: u64,
+    records: Arc<Vec<NodeRecord>>,
+}
 
 #[derive(Default)]
 struct Last {
@@ -34,9 +59,49 @@ struct Made {
 }
 
 impl Kept {
+    /// The objects. Of many who ask at once one reads, and while nothing changed nobody does.
+    ///
+    /// # Errors
+    /// As [`Objects::open`].
+    pub fn objects(&self, state_dir: &Path) -> Result<Objects, ObjectsError> {
+        let mut last = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let objects = Objects::open_again(state_dir, last.as_ref())?;
+        *last = Some(objects.clone());
+        Ok(objects)
+    }
+
+    /// What every decision needs of these objects.
+    pub fn outline(&self, objects: &Objects, config: &Config) -> View {
+        let mut last = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
+        let fingerprint = objects.fingerprint();
+        if let Some(known) = last.as_ref().filter(|o| o.fingerprint == fingerprint && o.config == *config) {
+            return known.view.clone();
+        }
+        let view = objects.outline(config);
+        *last = Some(Outline { fingerprint, config: config.clone(), view: view.clone() });
+        view
+    }
+
+    /// The numbers of nodes; read again when a file came, went or was replaced. A folder with anything that is no record is read
+    /// each time.
+    ///
+    /// # Errors
+    /// As [`nodes::list`].
+    pub fn records(&self, dir: &Dir) -> Result<(Arc<Vec<NodeRecord>>, Vec<Problem>), RecordError> {
+        let looks = looks(&dir.nodes());
+        let mut last = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| known.looks == looks) {
+            return Ok((Arc::clone(&known.records), Vec::new()));
+        }
+        let (records, problems) = nodes::list(dir)?;
+        let records = Arc::new(records);
+        *last = problems.is_empty().then(|| Records { looks, records: Arc::clone(&records) });
+        Ok((records, problems))
+    }
+
     /// Decisions about these pods, by this view.
     pub fn resolution(&self, view: &Arc<View>, pods: BTreeSet<PodName>) -> Resolution {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out: what a panic leaves half-changed is not found again.
         let (live, changed) = match last.live.take() {
             Some(mut live) => {
@@ -54,7 +119,7 @@ impl Kept {
 
     /// The plan from these inputs, with the numbers of `before`, the plan last applied.
     pub fn plan(&self, before: Option<&NodePlan>, inputs: &Inputs<'_>, numbering: &mut Numbering) -> Planned {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = std::mem::take(&mut last.changed);
         let made = last.made.take().filter(|made| before == Some(&made.planned.plan) && made.serves(inputs));
         // Who changed the view after the decisions were made has another copy of it.

@@ -315,6 +315,26 @@ pub(super) fn cancel(store: &dyn Store, claims: &[Claimed]) -> bool {
 }
 
 fn refused(error: &IpamError) -> CniError {
-    let code = if error.try_again() { Code::TryAgainLater } else { Code::InvalidConfig };
+    let code = match error {
+        later if later.try_again() => Code::TryAgainLater,
+        IpamError::Store(_) => Code::Io,
+        _ => Code::InvalidConfig,
+    };
     CniError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::StoreError;
+
+    #[test]
+    fn books_that_cannot_be_written_are_no_fault_of_the_configuration() {
+        let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let full = StoreError::Io { verb: "write", what: "a block".to_owned(), source };
+        assert_eq!(refused(&IpamError::Store(full)).code, Code::Io);
+        let away = StoreError::Remote("no answer from 10.96.0.1".into());
+        assert_eq!(refused(&IpamError::Store(away)).code, Code::TryAgainLater, "as docs/agent.md says");
+        assert_eq!(refused(&IpamError::Contended("a pod".to_owned())).code, Code::TryAgainLater);
+    }
 }

@@ -77,6 +77,12 @@ impl Memory {
         self.read("plan.json")
     }
 
+    /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways.
+    pub fn serves_pods(&self) -> bool {
+        let applied = self.applied().map(|applied| applied.plan);
+        applied.into_iter().chain(self.intended()).any(|plan| !plan.is_idle())
+    }
+
     /// The fingerprint alone: a few bytes, for calls that only ask whether anything changed.
     pub fn inputs(&self) -> Option<u64> {
         let text = fs::read_to_string(self.dir.join("inputs")).ok()?;

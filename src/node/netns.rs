@@ -13,6 +13,7 @@ use nix::sys::statfs::statfs;
 
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
+use crate::kernel::netns::Netns;
 
 /// A namespace as the kernel numbers it. The kernel reuses inode numbers: two equal values at different times may be two
 /// namespaces; two different values never are one.
@@ -81,8 +82,8 @@ pub fn of_pod(request: &Request) -> Result<(File, NetnsId), CniError> {
         return Err(CniError::new(Code::InvalidEnvironment, "required env variables [CNI_NETNS] missing"));
     };
     let (file, id) = open(path)?;
-    let (_, own) = open(Path::new("/proc/thread-self/ns/net"))?;
-    if id == own && !request.netns_override {
+    let own = Netns::current().map_err(|e| CniError::new(Code::NetnsUnusable, e.to_string()))?;
+    if (id.dev, id.inode) == own.id() && !request.netns_override {
         let msg = format!("CNI_NETNS {} is the plugin's own network namespace", path.display());
         return Err(CniError::new(Code::InvalidNetns, msg).details("CNI_NETNS_OVERRIDE=1 allows that"));
     }

@@ -11,6 +11,7 @@ use crate::config::{Config, Mode};
 use crate::node::attachment::Attachment;
 use crate::node::books::Books;
 use crate::node::embedded::Embedded;
+use crate::node::kept::Kept;
 use crate::node::records::{self, attachment_id};
 use crate::node::thin::Thin;
 use crate::node::verbs::Prepared;
@@ -23,7 +24,7 @@ pub struct Plugin;
 impl Plugin {
     fn of(request: &Request) -> Box<dyn Node + '_> {
         match request.config.mode {
-            Mode::Embedded => Box::new(Here { config: &request.config, books: None }),
+            Mode::Embedded => Box::new(Here { config: &request.config, books: None, kept: None }),
             Mode::Cluster => Box::new(Thin),
         }
     }
@@ -43,7 +44,7 @@ impl Node for Plugin {
         let Ok(node) = Embedded::look(&Config::default()) else { return };
         let config = node.memory.config().unwrap_or_default();
         if config.mode == Mode::Embedded {
-            Here { config: &config, books: None }.del_unread(container_id, ifname);
+            Here { config: &config, books: None, kept: None }.del_unread(container_id, ifname);
         }
     }
 
@@ -67,11 +68,13 @@ pub struct Here<'a> {
     pub config: &'a Config,
     /// Where leases are, if not in the state directory.
     pub books: Option<Arc<dyn Books>>,
+    /// What is kept from call to call, by who answers many.
+    pub kept: Option<Arc<Kept>>,
 }
 
 impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
-        node.map(|node| Embedded { books: self.books.clone(), ..node })
+        node.map(|node| Embedded { books: self.books.clone(), kept: self.kept.clone(), ..node })
     }
 
     /// The part of ADD that may wait for others; what follows waits for nobody.

@@ -6,8 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::addr::Cidr;
@@ -24,12 +22,14 @@ use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts;
 use crate::problem::Problem;
 use crate::store::objects::Objects;
-use crate::store::{endpoints, interfaces, nodes};
+use crate::store::{endpoints, interfaces, looks, nodes};
 
 /// Everything that a plan is made from.
 pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
+    /// The directory's objects.
+    pub objects: Objects,
     /// The cluster, as far as this node's pods need it.
     pub view: Arc<View>,
     /// Attachments of this node, oldest first.
@@ -90,7 +90,7 @@ impl Embedded {
         let mut here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
         here.extend(unread.iter().cloned());
         endpoints.retain(|e| e.node != self.name || here.contains(&e.attachment));
-        let mut view = objects.view_for(&self.config, &pods, endpoints);
+        let mut view = self.view_for(&objects, &pods, endpoints);
         for attachment in &attachments {
             overlay(&mut view, attachment);
         }
@@ -109,7 +109,7 @@ impl Embedded {
         };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, view, attachments, unread, resolution, inside, problems })
+        Ok(Situation { inputs, objects, view, attachments, unread, resolution, inside, problems })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
@@ -148,7 +148,7 @@ impl Embedded {
         let mut hash = DefaultHasher::new();
         objects.fingerprint().hash(&mut hash);
         for folder in [self.dir.endpoints(), self.dir.nodes(), self.dir.interfaces()] {
-            fingerprint(&folder, &mut hash);
+            looks(&folder).hash(&mut hash);
         }
         serde_json::to_string(&self.config).unwrap_or_default().hash(&mut hash);
         hash.finish()
@@ -204,7 +204,7 @@ impl Embedded {
     /// # Errors
     /// The objects cannot be listed.
     pub fn may_be_asked(&self) -> Result<bool, NodeError> {
-        Ok(asks_for_nodes(&self.objects()?.view_for(&self.config, &[], Vec::new())))
+        Ok(asks_for_nodes(&self.view_for(&self.objects()?, &[], Vec::new())))
     }
 
     /// This node's interfaces as they are.
@@ -234,16 +234,16 @@ impl Embedded {
     /// Gives every Node its number and wire bytes; a single machine without a Node object gets a node of its own.
     fn number_nodes(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
         view.nodes.entry(self.name.clone()).or_default();
-        let (mut records, problems) = nodes::list(&self.dir)?;
-        let mut unnumbered: Vec<String> = view.nodes.keys().cloned().collect();
+        let (records, problems) = self.node_records()?;
+        let mut unnumbered: BTreeSet<String> = view.nodes.keys().cloned().collect();
         let number = |view: &mut View, record: &nodes::NodeRecord| {
             if let Some(node) = view.nodes.get_mut(&record.name) {
                 (node.number, node.wire) = (Some(record.number), Some(record.wire));
             }
         };
-        for record in &records {
+        for record in records.iter() {
             number(view, record);
-            unnumbered.retain(|name| *name != record.name);
+            unnumbered.remove(&record.name);
         }
         if self.config.mode == Mode::Cluster {
             // The API keeps the numbers, and each node's agent asks for its own. Who has none sends nothing yet.
@@ -252,7 +252,7 @@ impl Embedded {
                 self.last_known_number(view, &self.name, none)?;
             }
         } else if self.dry_run {
-            number_for_show(view, &mut records, &unnumbered);
+            number_for_show(view, &mut records.to_vec(), &unnumbered);
         } else if !unnumbered.is_empty() {
             let guard = self.lock_store("numbering nodes")?;
             for name in unnumbered {
@@ -286,7 +286,7 @@ impl Embedded {
 }
 
 /// The numbers that nodes would get, and nothing written.
-fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumbered: &[String]) {
+fn number_for_show(view: &mut View, records: &mut Vec<nodes::NodeRecord>, unnumbered: &BTreeSet<String>) {
     for name in unnumbered {
         let Some(node) = view.nodes.get_mut(name) else { continue };
         let Some(record) = nodes::allocate(name, first_ipv4(node), records) else { continue };
@@ -343,17 +343,4 @@ pub fn annotations_fingerprint(annotations: &Pairs) -> u64 {
     let mut hash = DefaultHasher::new();
     annotations.hash(&mut hash);
     hash.finish()
-}
-
-fn fingerprint(folder: &Path, hash: &mut DefaultHasher) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut files: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let meta = entry.metadata().ok()?;
-            Some((entry.file_name(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-        })
-        .collect();
-    files.sort_unstable();
-    files.hash(hash);
 }

@@ -12,7 +12,9 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, Planned, plan};
-use crate::egress::transition::{Transition, UNKNOWN, believed, bound, holding, keep_unread, let_go};
+use crate::egress::transition::{
+    Transition, UNKNOWN, believed, bound, going_on, holding, keep_unread, let_go,
+};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
@@ -52,10 +54,7 @@ impl Outcome {
     /// Each failed step, with the namespace and the kernel's reason.
     pub fn check(self) -> Result<Outcome, NodeError> {
         let failed = self.reports.iter().flat_map(|(place, report)| {
-            report
-                .failed
-                .iter()
-                .map(move |(step, why)| format!("{place}: {why} ({})", short(&step.to_string())))
+            report.failed.iter().map(move |(step, why)| format!("{place}: {why} ({})", step.in_short()))
         });
         let failed: Vec<String> = failed.collect();
         if failed.is_empty() { Ok(self) } else { Err(NodeError::Steps(failed)) }
@@ -182,6 +181,9 @@ impl Embedded {
         if change.is_nothing() {
             return Ok(None);
         }
+        // First of all: the answers have their time, whatever is done meanwhile.
+        let asking = |change: &Change<'_>| announce::ask(&change.next.here, &announce::taken_over(change));
+        let questions = if self.dry_run { Vec::new() } else { asking(change) };
         let first = change.before.is_idle() && !change.next.is_idle();
         if first {
             self.fit(change.next, node_ns)?;
@@ -198,7 +200,6 @@ impl Embedded {
         let flows = change.flows();
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
-        let questions = announce::ask(&change.next.here, &announce::taken_over(change));
         let unwired = self.gateways(change, node_ns, outcome);
         fault::point("update.after-gateways");
         let reduced = unwired.iter().fold(None, |plan: Option<NodePlan>, attachment| {
@@ -238,7 +239,7 @@ impl Embedded {
             if change.before.is_idle() {
                 track_ahead(&awake_ones, node_ns)?;
             }
-            self.node(change.before, held, Thoroughness::Whole, node_ns, outcome)?;
+            self.node(change.before, held, change.how(), node_ns, outcome)?;
             not_held(outcome)?;
             fault::point("update.while-held");
         }
@@ -248,7 +249,11 @@ impl Embedded {
         let joining = awake_ones.into_iter().filter(joins).collect();
         flows::forget(flows, &joining, &inside).map_err(NodeError::Observe)?;
         flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
-        Ok(held)
+        let on = held.as_ref().and_then(|held| going_on(held, change.next));
+        if let (Some(held), Some(on)) = (&held, &on) {
+            self.node(held, on, Thoroughness::Quick, node_ns, outcome)?;
+        }
+        Ok(on.or(held))
     }
 
     /// Wires this node's gateways. Returns those that are not: clients must not choose them. One that served before and only
@@ -367,16 +372,6 @@ fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> V
             let state = |plan| node_state(plan, Belts::of_this_build());
             kernel::steps(&state(before), &state(next), saved)
         }
-    }
-}
-
-/// A table in one transaction is pages long; who reads an error wants to know what stood in the way.
-fn short(step: &str) -> String {
-    const SHOWN: usize = 160;
-    if step.len() <= SHOWN {
-        step.to_owned()
-    } else {
-        format!("{} …", &step[..step.floor_char_boundary(SHOWN)])
     }
 }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 use crate::addr::Cidr;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
+use crate::config::Mode;
 use crate::egress::gateway;
 use crate::egress::model::{Endpoint, PodName, Role, View};
 use crate::egress::plan::binding_chain;
 use crate::egress::resolve::resolve;
 use crate::fault;
 use crate::kernel::devices;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
@@ -76,9 +77,9 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let objects = Objects::open(node.dir.path()).map_err(|e| CniError::new(Code::Io, e.to_string()))?;
+    let objects = node.objects()?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
-    let mut view = objects.view_for(&node.config, &pods, Vec::new());
+    let mut view = node.view_for(&objects, &pods, Vec::new());
     node.hear_interfaces(&mut view)?;
     let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
     let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
@@ -97,10 +98,13 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     };
     attachment.gateway = role == Role::Gateway;
     if matches!(role, Role::Client | Role::Gateway) {
-        read_namespace(request, found.read_netns, &mut attachment)?;
-    }
-    if role == Role::Client {
-        must_pass(&attachment)?;
+        let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
+        let pod = Netns::open(&attachment.netns).map_err(unusable)?;
+        let here = Netns::current().map_err(unusable)?;
+        read_namespace(request, (&here, &pod), found.read_netns, &mut attachment)?;
+        if role == Role::Client {
+            must_pass((&here, &pod), &attachment)?;
+        }
     }
     Ok(Asking { objects, view, attachment, role })
 }
@@ -152,20 +156,19 @@ fn refused(problem: &Problem) -> CniError {
 /// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding.
 fn read_namespace(
     request: &Request,
+    (here, pod): (&Netns, &Netns),
     read_addresses: bool,
     attachment: &mut Attachment,
 ) -> Result<(), CniError> {
-    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
-    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
-    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
-    let found = devices::addresses_of(&pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
+    let found = devices::interface_of(here, pod, &request.ifname)
+        .map_err(|e| CniError::new(Code::NetnsUnusable, e.to_string()))?;
     let Some(found) = found else {
         let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
         return Err(CniError::new(Code::InterfaceMissing, msg));
     };
     if read_addresses {
         let routable: Vec<_> =
-            found.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
+            found.addresses.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
         attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
         attachment.networks = networks(&routable);
     }
@@ -177,8 +180,7 @@ fn read_namespace(
         );
         return Err(CniError::new(Code::InvalidConfig, msg));
     }
-    let peer = devices::peer_of(&here, &pod, &request.ifname).map_err(|e| unusable(e.to_string()))?;
-    let Some(peer) = peer else {
+    let Some(peer) = found.peer else {
         let msg = without_other_end(&request.ifname);
         return Err(CniError::new(Code::TrafficBypassesNode, msg));
     };
@@ -187,12 +189,9 @@ fn read_namespace(
 }
 
 /// A client must not only have another end here: nothing may take its packets away there.
-fn must_pass(attachment: &Attachment) -> Result<(), CniError> {
-    let unusable = |error: String| CniError::new(Code::NetnsUnusable, error);
-    let pod = Netns::open(&attachment.netns).map_err(|e| unusable(e.to_string()))?;
-    let here = Netns::current().map_err(|e| unusable(e.to_string()))?;
+fn must_pass((here, pod): (&Netns, &Netns), attachment: &Attachment) -> Result<(), CniError> {
     let device = (attachment.ifname.as_str(), attachment.host_interface.as_deref());
-    match bypass(&here, &pod, device, &attachment.addresses)? {
+    match bypass(here, pod, device, &attachment.addresses)? {
         None => Ok(()),
         Some(why) => Err(CniError::new(Code::TrafficBypassesNode, why)),
     }
@@ -228,8 +227,8 @@ impl Embedded {
     }
 
     fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
-        let inputs = self.inputs(&asking.objects);
-        if self.memory.inputs() != Some(inputs) || self.memory.intended().is_some() {
+        let Some(inputs) = self.inputs_of_plan(&asking.objects) else { return Ok(None) };
+        if self.memory.intended().is_some() {
             return Ok(None);
         }
         let (Some(name), Some(applied)) = (&asking.attachment.pod, self.memory.applied()) else {
@@ -255,6 +254,19 @@ impl Embedded {
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
         self.announce_again(&mut outcome);
         Ok(Some(outcome))
+    }
+
+    /// What the plan last applied was made from, if a client may be added to it as it is. In a cluster the agent's loop follows what
+    /// changed, and hears of every pod that comes: were its plan to be followed here first, each of a hundred ADDs would make it anew. A
+    /// binding that the plan has is named by the rules that are in force for this pod now.
+    fn inputs_of_plan(&self, objects: &Objects) -> Option<u64> {
+        let known = self.memory.inputs()?;
+        (self.is_followed() || known == self.inputs(objects)).then_some(known)
+    }
+
+    /// Whether an agent's loop follows the objects of this node, so that a call need not.
+    fn is_followed(&self) -> bool {
+        self.kept.is_some() && self.config.mode == Mode::Cluster
     }
 
     /// Leases, wires the pod and the node, and only then lets the cluster know.
@@ -348,9 +360,12 @@ impl Embedded {
         if known.is_none() && !unfinished {
             return Ok(());
         }
-        let inputs = self.inputs(&asking.objects);
         let inherits =
             asking.attachment.addresses.iter().any(|ip| self.memory.may_concern(ip).unwrap_or(true));
+        if self.is_followed() && !inherits {
+            return Ok(());
+        }
+        let inputs = self.inputs(&asking.objects);
         if known == Some(inputs) && !inherits && !unfinished {
             self.announce_again(&mut Outcome::default());
             return Ok(());

@@ -2,9 +2,10 @@
 //!
 //! In: a path. Out: paths of its parts, its lock. Never: what is in the files.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ impl Dir {
     /// Removes temporary files that dead writers left. All writers hold the lock, so under it none of them is in use.
     pub fn sweep(&self, _guard: &Guard) -> io::Result<usize> {
         let mut swept = record::sweep(&self.endpoints())? + record::sweep(&self.nodes())?;
-        for entry in std::fs::read_dir(self.ipam())?.flatten() {
+        for entry in fs::read_dir(self.ipam())?.flatten() {
             if entry.path().is_dir() {
                 swept += record::sweep(&entry.path())?;
             }
@@ -144,6 +145,22 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DirError> {
     made.map_err(|source| DirError::Make { path: path.to_owned(), source })
 }
 
+/// A number for how a folder's files look: by name, inode, size and time, so that any that came, went or was replaced changes it.
+/// Nothing is opened. A folder that cannot be listed looks like an empty one.
+pub fn looks(folder: &Path) -> u64 {
+    let mut hash = DefaultHasher::new();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some((entry.file_name(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+        })
+        .collect();
+    files.sort_unstable();
+    files.hash(&mut hash);
+    hash.finish()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -154,7 +171,7 @@ pub(crate) mod tests {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("egret-unit-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).unwrap();
         (path.clone(), Clean(path))
     }
 
@@ -162,7 +179,7 @@ pub(crate) mod tests {
 
     impl Drop for Clean {
         fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = fs::remove_dir_all(&self.0);
         }
     }
 

@@ -94,13 +94,19 @@ pub fn swap(
     Ok(swap)
 }
 
-/// Writes what another node said of its endpoint, as it said it.
+/// Writes what another node said of its endpoint, as it said it. That is kept in the API: a record that is damaged is made anew, and
+/// nobody waits for the disk.
 ///
 /// # Errors
-/// If the record is damaged or cannot be written.
-pub fn hear(dir: &Dir, guard: &Guard, endpoint: &Endpoint) -> Result<(), RecordError> {
-    let seen = get(dir, &endpoint.attachment)?.map(|(_, version)| version);
-    swap(dir, guard, endpoint, seen).map(drop)
+/// If the record cannot be read or written.
+pub fn hear(dir: &Dir, _guard: &Guard, endpoint: &Endpoint) -> Result<(), RecordError> {
+    let name = endpoint.attachment.as_str();
+    let version = match get(dir, name) {
+        Ok(seen) => Version(seen.map_or(1, |(_, version)| version.0 + 1)),
+        Err(RecordError::Torn { .. }) => Version(1),
+        Err(error) => return Err(error),
+    };
+    record::replace(&path(dir, name), (KIND, name), version, endpoint, false)
 }
 
 /// Removes an endpoint; says whether there was one.

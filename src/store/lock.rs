@@ -47,6 +47,16 @@ pub enum LockError {
     },
 }
 
+impl LockError {
+    /// Who holds it, as a remark: ` (process 812)`; empty if nobody has said so.
+    pub fn process(&self) -> String {
+        match self {
+            LockError::Busy { holder: Some(holder), .. } => format!(" (process {})", holder.pid),
+            _ => String::new(),
+        }
+    }
+}
+
 fn busy(path: &Path, waited: Duration, holder: Option<&HeldBy>) -> String {
     let who = match holder {
         Some(h) => {

@@ -9,6 +9,7 @@
 
 mod cache;
 mod compile;
+pub mod folder;
 mod image;
 mod placed;
 mod scan;
@@ -24,6 +25,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -37,7 +39,7 @@ use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
-use image::{Image, ObjectRow, slot};
+use image::{FileRecord, Image, ObjectRow, slot};
 use scan::Survey;
 use stamp::Stamp;
 
@@ -46,9 +48,10 @@ const WRITERS_MOMENT: Duration = Duration::from_millis(1);
 /// Larger files are refused: a List of 10,000 pods as the API server writes it has about 50 MB.
 const LARGEST: u64 = 256 << 20;
 
-/// All objects of a state directory at one moment.
+/// All objects of a state directory at one moment. A copy costs nothing.
+#[derive(Clone)]
 pub struct Objects {
-    image: Image,
+    image: Arc<Image>,
 }
 
 /// Why the objects as a whole are unknown. None of this is the same as "there are none".
@@ -80,7 +83,15 @@ impl Objects {
     /// # Errors
     /// If `objects/` or a directory in it cannot be listed. Everything else is a problem, see [`Objects::problems`].
     pub fn open(state_dir: &Path) -> Result<Objects, ObjectsError> {
-        Objects::read(state_dir, true)
+        Objects::read(state_dir, true, None)
+    }
+
+    /// The same, for who has opened them before: while nothing changed, nothing is read but what files look like.
+    ///
+    /// # Errors
+    /// As [`Objects::open`].
+    pub fn open_again(state_dir: &Path, last: Option<&Objects>) -> Result<Objects, ObjectsError> {
+        Objects::read(state_dir, true, last)
     }
 
     /// The same, and the cache stays as it is.
@@ -88,7 +99,7 @@ impl Objects {
     /// # Errors
     /// As [`Objects::open`].
     pub fn look(state_dir: &Path) -> Result<Objects, ObjectsError> {
-        Objects::read(state_dir, false)
+        Objects::read(state_dir, false, None)
     }
 
     /// Objects that lie in no state directory, as if each reading were a file of one: manifests before they are applied.
@@ -104,10 +115,12 @@ impl Objects {
         let records: Vec<_> = readings.into_iter().map(record).collect();
         let image =
             image::encode([].into_iter(), &records, &compile::verdict(&records)).and_then(Image::parse);
-        image.map(|image| Objects { image }).ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
+        image
+            .map(|image| Objects { image: Arc::new(image) })
+            .ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
     }
 
-    fn read(state_dir: &Path, renews_cache: bool) -> Result<Objects, ObjectsError> {
+    fn read(state_dir: &Path, renews_cache: bool, last: Option<&Objects>) -> Result<Objects, ObjectsError> {
         let path = state_dir.join("objects");
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
@@ -117,9 +130,12 @@ impl Objects {
         })?;
         // Taken before anything is read: its clock bounds the time of reading from below.
         let pen = || renews_cache.then(|| cache::Pen::take(state_dir)).and_then(Result::ok);
-        let Some(image) = cache::load(state_dir) else { return renew(pen(), &path, &root, None) };
+        let last = last.map(|objects| Arc::clone(&objects.image));
+        let Some(image) = last.or_else(|| cache::load(state_dir).map(Arc::new)) else {
+            return renew(pen(), &path, &root, None);
+        };
         let survey = scan::survey(root.as_fd(), &image);
-        if survey.is_current(&image) {
+        if survey.is_current() {
             return Ok(Objects { image });
         }
         renew(pen(), &path, &root, Some((image, survey)))
@@ -230,15 +246,14 @@ impl Objects {
         view
     }
 
-    /// Everything but pods and endpoints: what can be said of a namespace before anything is known of its pods.
-    pub fn namespaces_view(&self, config: &Config) -> View {
-        View { namespaces: self.namespaces().collect(), ..self.outline(config) }
-    }
-
     /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools, nodes and
     /// policies.
     pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
-        let mut view = self.outline(config);
+        self.with_pods(self.outline(config), pods, endpoints)
+    }
+
+    /// The same, from what does not depend on pods.
+    pub fn with_pods(&self, mut view: View, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
         for name in pods.iter().chain(endpoints.iter().map(|e| &e.pod)) {
             if let Some(pod) = self.pod(name) {
                 view.pods.insert(name.clone(), pod);
@@ -253,7 +268,8 @@ impl Objects {
         view
     }
 
-    fn outline(&self, config: &Config) -> View {
+    /// What every decision needs, whatever pod it is about: all pools, nodes and policies.
+    pub fn outline(&self, config: &Config) -> View {
         View {
             support: config.egress_ip_support,
             cluster_cidrs: config.cluster_cidrs.iter().copied().chain(self.ranges()).collect(),
@@ -291,33 +307,39 @@ fn renew(
     pen: Option<cache::Pen>,
     path: &Path,
     root: &File,
-    cached: Option<(Image, Survey)>,
+    cached: Option<(Arc<Image>, Survey)>,
 ) -> Result<Objects, ObjectsError> {
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
     let read_at = pen.as_ref().map_or(clock, |pen| clock.min(pen.now));
-    let same_names = cached.as_ref().and_then(|(image, survey)| survey.same_names(image));
-    let found = match same_names {
-        Some(found) => Ok(found),
-        None => scanned(root.as_fd(), cached.as_ref()),
+    // What was looked at is let go before the new image is made.
+    let (cached, survey) = cached.unzip();
+    let found = match (&cached, survey) {
+        (Some(image), Some(survey)) => match survey.same_names(image) {
+            Some(found) => Ok(found),
+            None => scanned(root.as_fd(), Some((image, &survey))),
+        },
+        _ => scanned(root.as_fd(), None),
     };
     let found = found.map_err(|unlisted| ObjectsError::Unlisted {
         path: path.join(unlisted.path.to_string_lossy().as_ref()),
         source: unlisted.errno.into(),
     })?;
     let mut records = Vec::with_capacity(found.files.len());
-    let mut old = cached.iter().flat_map(|(image, _)| image.files().map(move |row| (image, row))).peekable();
-    for file in &found.files {
-        while old.next_if(|(_, row)| row.path < file.path.as_ref()).is_some() {}
-        let before = old.next_if(|(_, row)| row.path == file.path.as_ref());
+    let numbered = |image| Image::files(image).enumerate().map(move |(number, row)| (image, number, row));
+    let mut old = cached.as_deref().into_iter().flat_map(numbered).peekable();
+    for file in found.files {
+        while old.next_if(|(.., row)| row.path < file.path.as_ref()).is_some() {}
+        let before = old.next_if(|(.., row)| row.path == file.path.as_ref());
         records.push(match before {
-            Some((image, row)) if row.stamp == file.stamp => compile::unchanged(image, &row),
+            Some((image, number, row)) if row.stamp == file.stamp => FileRecord::Kept(image, number),
             before => {
                 let (stamp, reading) = match file.unfit {
                     Some(why) => (file.stamp, unread(&file.path, why)),
                     None => read(root.as_fd(), &file.path),
                 };
-                compile::read(Cow::Borrowed(&file.path), stamp.settled(read_at), reading, before)
+                let before = before.map(|(image, _, row)| (image, row));
+                compile::read(file.path, stamp.settled(read_at), reading, before)
             }
         });
     }
@@ -325,18 +347,18 @@ fn renew(
     let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
     let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
-    if cached.as_ref().is_none_or(|(cached, _)| cached.bytes() != image.bytes())
+    if cached.as_ref().is_none_or(|cached| cached.bytes() != image.bytes())
         && let Some(Err(error)) = pen.map(|pen| pen.write(&image))
     {
         tracing::debug!(%error, "object cache not written");
     }
-    Ok(Objects { image })
+    Ok(Objects { image: Arc::new(image) })
 }
 
 /// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.
 fn scanned(
     root: BorrowedFd<'_>,
-    last: Option<&(Image, Survey)>,
+    last: Option<(&Image, &Survey)>,
 ) -> Result<scan::Found<'static>, scan::Unlisted> {
     for _ in 0..3 {
         match scan::scan(root, last) {

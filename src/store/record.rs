@@ -280,19 +280,22 @@ pub fn replace<T: Serialize>(
 
 /// Writes JSON beside a file and puts it in its place.
 pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    replace_text(path, &text, durable)
+}
+
+/// Writes a text beside a file and puts it in its place.
+pub(crate) fn replace_text(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let stem = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     // One name per record, not one per process: writers hold a lock, so a leftover is overwritten by the next one.
     let temporary = folder.join(format!(".{stem}.tmp"));
-    let mut text = serde_json::to_vec_pretty(value)?;
-    text.push(b'\n');
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
-    file.write_all(&text)?;
-    if durable {
-        file.sync_all()?;
-    }
+    let written = file.write_all(text).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
     fault::point("record.after-temp");
-    if let Err(error) = fs::rename(&temporary, path) {
+    // On a full disk even an empty leftover takes a place that somebody else could use.
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }

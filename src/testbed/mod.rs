@@ -2,11 +2,13 @@
 //!
 //! A [`Topology`] says what it looks like, [`World::raise`] makes it, pods are wired by the real `cnitool`, servers
 //! outside answer with the address they saw, and a [`Capture`] counts every packet that got there. It lives in a
-//! mount and a network namespace of the calling thread and vanishes with them, even after SIGKILL.
+//! mount and a network namespace of the calling thread and vanishes with them, even after SIGKILL. A [`Cluster`] has
+//! real API servers and kubelets, and no pods wired by us.
 //!
 //! Nothing of the product knows this module.
 
 mod capture;
+mod cluster;
 mod conflist;
 mod conversation;
 mod documents;
@@ -14,6 +16,7 @@ mod flow;
 mod netns;
 mod objects;
 mod packet;
+mod patience;
 mod place;
 mod pod;
 mod private;
@@ -26,10 +29,12 @@ mod wire;
 mod world;
 
 pub use capture::Capture;
+pub use cluster::{Cluster, ROUTER, repository};
 pub use documents::faults;
 pub use flow::{Answer, Flow};
 pub use objects::Words;
 pub use packet::{Packet, Spot};
+pub use patience::within;
 pub use place::Place;
 pub use pod::{CnitoolError, Pod};
 pub use private::{CNI_DIR, NETNS_DIR, RUN_DIR, STATE_DIR};

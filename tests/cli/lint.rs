@@ -42,11 +42,7 @@ fn a_right_world_is_right_and_what_is_not_ours_is_passed_over() {
     let said = folder.egret("lint -f .");
     assert_eq!(said.status, 0, "{}{}", said.out, said.err);
     assert!(said.out.starts_with("4 objects in 5 files: nothing wrong\n"), "{}", said.out);
-    assert!(
-        said.out.contains("passed over, as they have nothing to do with egress: 1 Service"),
-        "{}",
-        said.out
-    );
+    assert!(said.out.contains("passed over, as Egret does not read them: 1 Service"), "{}", said.out);
     let json = folder.egret("lint -f . -o json").json();
     assert_eq!(json["kind"], "LintReport");
     assert_eq!(json["items"].as_array().unwrap().len(), 4);
@@ -189,4 +185,51 @@ fn standard_input_may_be_yaml_or_json_and_a_thousand_objects_take_no_time() {
 fn no_colours_where_nobody_sees_them() {
     let folder = Folder::with(&[("cart.yaml", &client("a ="))]);
     assert!(!folder.egret("lint -f .").out.contains('\x1b'));
+}
+
+#[test]
+fn what_steers_egress_elsewhere_and_has_no_effect_here_is_never_passed_over() {
+    let kinds = [
+        ("projectcalico.org/v3", "ExternalNetwork"),
+        ("projectcalico.org/v3", "IPReservation"),
+        ("operator.tigera.io/v1", "EgressGateway"),
+        ("cilium.io/v2alpha1", "CiliumEgressNATPolicy"),
+        ("isovalent.com/v1", "IsovalentEgressGatewayPolicy"),
+    ];
+    for (version, kind) in kinds {
+        let text =
+            format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x, namespace: y}}\nspec: {{}}\n");
+        let folder = Folder::with(&[("x.yaml", &text)]);
+        let said = folder.egret("lint -f x.yaml");
+        assert_eq!(said.status, 1, "{}", said.out);
+        let sentence = format!("{kind} is not served yet and has no effect; ");
+        assert!(said.out.contains(&sentence), "{}", said.out);
+        let said = folder.egret("convert -f x.yaml");
+        assert!(said.err.contains("note[NoEqual]"), "{}", said.err);
+    }
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: gw\n  namespace: y\n  annotations:\n    egress.projectcalico.org/externalNetworkNames: '[\"n\"]'\n    cni.projectcalico.org/awsElasticIPs: '[\"192.0.2.1\"]'\n    egress.projectcalico.org/gatewayMaintenanceGatewayIP: 192.0.2.1\n";
+    let folder = Folder::with(&[("gw.yaml", pod)]);
+    let said = folder.egret("lint -f gw.yaml -o json");
+    assert_eq!(said.reasons(), ["UnknownAnnotation", "UnknownAnnotation"], "{}", said.out);
+}
+
+#[test]
+fn a_field_of_a_calico_pool_that_nobody_knows_is_told_and_calicos_own_are_not() {
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/24, blockSize: 31, allowedUses: [Workload], awsSubnetID: s, disableBGPExport: true, ipipMode: Never, vxlanMode: Never, disable: true, nat-outgoing: true}\n";
+    let folder = Folder::with(&[("p.yaml", pool)]);
+    let said = folder.egret("lint -f p.yaml");
+    let unknown: Vec<&str> = said.out.lines().filter(|line| line.contains("UnknownField")).collect();
+    assert_eq!(unknown.len(), 2, "{}", said.out);
+    for hint in ["did you mean `disabled`?", "did you mean `natOutgoing`?"] {
+        assert!(said.out.contains(hint), "{}", said.out);
+    }
+}
+
+#[test]
+fn a_label_of_ciliums_identity_is_an_error_because_it_would_match_no_pod() {
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumEgressGatewayPolicy\nmetadata: {name: p}\nspec:\n  selectors: [{podSelector: {matchLabels: {\"k8s:io.cilium.k8s.policy.serviceaccount\": pay}}}]\n  destinationCIDRs: [0.0.0.0/0, \"::/0\"]\n  egressGateway: {nodeSelector: {}}\n";
+    let folder = Folder::with(&[("p.yaml", policy)]);
+    let said = folder.egret("lint -f p.yaml");
+    assert_eq!(said.status, 1, "{}", said.out);
+    assert!(said.out.contains("is no label of the pod but of Cilium's identity"), "{}", said.out);
 }

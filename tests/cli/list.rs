@@ -66,7 +66,10 @@ fn pods_are_filtered_by_name_namespace_labels_and_node() {
         found.dedup();
         assert_eq!(found, pods, "{arguments}");
     }
-    assert_eq!(ask(&format!("list --state {shop} -n nowhere")).out, "no pod\n");
+    assert_eq!(
+        ask(&format!("list --state {shop} -n nowhere")).out,
+        "no pod: of 6 that are known, none is what was asked for\n"
+    );
 }
 
 #[test]
@@ -182,5 +185,95 @@ fn documented_manifests_are_read_unchanged() {
         let reasons = said.reasons();
         assert!(reasons.iter().all(|reason| most.contains(&reason.as_str())), "{name}: {}", said.out);
         assert!(!said.json()["items"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_destination_that_is_no_address_is_answered_with_what_to_write() {
+    let folder =
+        Folder::with(&[("c.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: cart, namespace: shop}\n")]);
+    for (word, next) in [
+        ("example.com", "not by name; write an address that the name leads to"),
+        ("https://example.com/a", "not by name"),
+        (
+            "192.0.2.0/24",
+            "it is a prefix, and the answer may differ inside it; write one address of it, as 192.0.2.0",
+        ),
+        ("0.0.0.0/0", "it is a prefix"),
+        ("2001:db8::/32", "it is a prefix"),
+        ("192.0.2.7:443", "rules are by address alone; write 192.0.2.7"),
+        ("[2001:db8::1]:443", "write 2001:db8::1"),
+        ("http://192.0.2.7/", "write 192.0.2.7"),
+        ("fe80::1%eth0", "write fe80::1"),
+        ("1.2.3", "it is no address; write one, as 203.0.113.9 or 2001:db8::9"),
+    ] {
+        let said = folder.egret(&format!("explain --state . shop/cart {word}"));
+        assert_eq!((said.status, said.out.as_str()), (2, ""), "{word}: {}", said.err);
+        assert!(said.err.contains(next), "{word}: {}", said.err);
+    }
+    // It goes out as IPv4.
+    let said = folder.egret("explain --state . shop/cart ::ffff:192.0.2.7 -o json").json();
+    assert_eq!(said["items"][0]["destination"], "192.0.2.7");
+}
+
+#[test]
+fn a_word_that_names_no_pod_is_misuse_and_a_forgotten_namespace_is_found() {
+    let pod = |namespace: &str| {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: cart, namespace: {namespace}}}\n---\n")
+    };
+    let pods: String = ["a", "b", "c", "d"].iter().map(|namespace| pod(namespace)).collect();
+    let folder = Folder::with(&[("c.yaml", &pods)]);
+    for word in ["/cart", "a/", "a/b/cart", "/"] {
+        let said = folder.egret(&format!("explain --state . {word} 192.0.2.7"));
+        assert_eq!((said.status, said.out.as_str()), (2, ""), "{word}: {}", said.err);
+        assert!(said.err.contains("names no pod; write NAMESPACE/NAME"), "{word}: {}", said.err);
+    }
+    let said = folder.egret("explain --state . cart 192.0.2.7");
+    assert_eq!(said.status, 1);
+    assert!(said.out.contains("; of that name there are a/cart, b/cart, c/cart and 1 more."), "{}", said.out);
+    let said = folder.egret("list --state . -n elsewhere");
+    assert_eq!(said.out, "no pod: of 4 that are known, none is what was asked for\n");
+}
+
+#[test]
+fn one_file_of_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on() {
+    let folder = Folder::with(&[(
+        "good.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: cart, namespace: shop}\n",
+    )]);
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink("/nowhere/x", at("gone.yaml")).unwrap();
+    std::fs::create_dir(at("deep")).unwrap();
+    std::os::unix::fs::symlink("..", at("deep/up")).unwrap();
+    nix::unistd::mkfifo(&at("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let wrong = [
+        "./deep/up: the link leads to a directory that holds it; delete it",
+        "./gone.yaml: the link leads to nothing; restore what it should lead to, or delete it",
+        "./pipe.yaml: it is no file but a pipe, socket or device; delete it",
+    ]
+    .map(|line| line.trim_start_matches("./").to_owned());
+    let said = folder.egret("list --state .");
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(said.out.contains("shop/cart"), "{}", said.out);
+    let said = [said, folder.egret("lint -f ."), folder.egret("convert -f .")];
+    for (said, status) in said.iter().zip([0, 1, 1]) {
+        assert_eq!(said.status, status, "{}{}", said.out, said.err);
+        for line in &wrong {
+            assert!(said.out.contains(line) || said.err.contains(line), "{line}: {}{}", said.out, said.err);
+        }
+    }
+    assert!(said[2].out.contains("name: cart"), "{}", said[2].out);
+}
+
+#[test]
+fn ipam_of_a_folder_that_is_no_state_directory_is_no_empty_answer() {
+    let folder = Folder::with(&[(
+        "p.yaml",
+        "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/31}\n",
+    )]);
+    for verb in ["show", "check"] {
+        let said = folder.egret(&format!("ipam {verb} --state ."));
+        assert_eq!((said.status, said.out.as_str()), (1, ""), "{}", said.err);
+        assert!(said.err.contains("there is neither a folder `objects` nor `ipam` in ."), "{}", said.err);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use egret::ipam::{After, IpamError, Store, release};
 use egret::kube::{ClusterStore, Following, Mirror, blocks};
+use egret::testbed::repository;
 
-use crate::server::server;
+use crate::server::{kubectl, server};
 use crate::world::*;
 
 #[test]
@@ -68,8 +69,7 @@ fn a_block_that_is_not_what_its_name_says_gives_nothing() {
     forget_blocks(&client);
     let odd = r#"{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: p.v4-10-0-0-0-31},
         spec: {pool: p, cidr: 10.0.0.2/31, sequence: 0, allocations: {}}}"#;
-    let (well, said) = server().kubectl(&["create", "-f", "-"], odd.as_bytes());
-    assert!(well, "{said}");
+    kubectl(&["create", "-f", "-"], odd);
     let store = ClusterStore::new(&client);
     let pool = pool("p", "10.0.0.0/30", 31);
     let mut all = BTreeSet::new();
@@ -93,8 +93,9 @@ fn a_blocks_range_never_changes_and_its_sequence_only_rises() {
         (r#"{"spec": {"pool": "q"}}"#, "a block stays what it is"),
         (r#"{"spec": {"sequence": 0}}"#, "the sequence of a block only rises"),
     ] {
-        let (well, said) = server().kubectl(&["patch", "eblock", &name, "--type=merge", "-p", patch], b"");
-        assert!(!well && said.contains(sentence), "{said}");
+        let patch = ["patch", "eblock", &name, "--type=merge", "-p", patch];
+        let said = server().kubectl(&patch, "").unwrap_err().to_string();
+        assert!(said.contains(sentence), "{said}");
     }
 }
 
@@ -111,16 +112,14 @@ fn who_may_not_is_told_what_and_where_the_rights_are() {
 #[test]
 fn the_role_in_deploy_is_enough_for_leases_and_for_following_and_no_more() {
     let _alone = alone();
-    let server = server();
     forget_blocks(&client_of("admin"));
-    let rights = std::fs::read(crate::server::root().join("deploy/rbac.yaml")).unwrap();
+    let rights = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
     let bind =
         "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: lab-agent},
         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: egret-agent},
         subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: agent}]}";
-    for manifest in [&rights[..], bind.as_bytes()] {
-        let (well, said) = server.kubectl(&["apply", "-f", "-"], manifest);
-        assert!(well, "{said}");
+    for manifest in [&rights[..], bind] {
+        kubectl(&["apply", "-f", "-"], manifest);
     }
     let client = Arc::new(client_of("agent"));
     let pool = pool("p", "10.0.0.0/31", 31);
@@ -139,6 +138,5 @@ fn the_role_in_deploy_is_enough_for_leases_and_for_following_and_no_more() {
     for path in ["/api/v1/secrets", "/apis/apps/v1/deployments"] {
         assert!(client.get(path).unwrap_err().is_forbidden(), "{path}");
     }
-    let (well, said) = server.kubectl(&["delete", "clusterrolebinding", "lab-agent"], b"");
-    assert!(well, "{said}");
+    kubectl(&["delete", "clusterrolebinding", "lab-agent"], "");
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use egret::kube::lease::{self, LeaseSpec};
 use egret::kube::{Access, Client};
+use egret::testbed::repository;
 use serde_json::Value;
 
-use crate::server::{root, server};
+use crate::server::{kubectl, server};
 use crate::world::{alone, client_of, forget};
 
 const WORLD: &str = "
@@ -121,20 +122,14 @@ impl Drop for Beats {
     }
 }
 
-fn kubectl(arguments: &[&str], input: &str) -> String {
-    let (well, said) = server().kubectl(arguments, input.as_bytes());
-    assert!(well, "{said}");
-    said
-}
-
 /// A kubeconfig of the controller's own account.
 fn kubeconfig() -> String {
     for file in ["deploy/rbac.yaml", "deploy/controller-rbac.yaml"] {
-        kubectl(&["apply", "-f", "-"], &fs::read_to_string(root().join(file)).unwrap());
+        kubectl(&["apply", "-f", "-"], &fs::read_to_string(repository().join(file)).unwrap());
     }
     let token = kubectl(&["create", "token", "egret-controller", "-n", "egret-system", "--duration=1h"], "");
-    let access = Access::from_file(&server().state().join("admin.conf"), None).unwrap();
-    let file = server().state().join("controller.conf");
+    let access = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
+    let file = server().kubeconfig("controller");
     let config = format!(
         "clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: pki/ca.crt}}}}]\n\
          users: [{{name: u, user: {{token: {}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",

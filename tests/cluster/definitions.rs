@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use egret::api::{Object, read};
+use egret::testbed::repository;
 
 use crate::bad::{BAD, object};
-use crate::server::{root, server};
+use crate::server::{kubectl, server};
 use crate::world::alone;
 
 fn yaml_files(folder: &Path) -> Vec<PathBuf> {
@@ -30,7 +31,7 @@ fn every_example_of_the_repository_is_taken() {
     let _alone = alone(); // definitions come and go in other stories
     let server = server();
     let mut count = 0;
-    for path in yaml_files(&root().join("examples")) {
+    for path in yaml_files(&repository().join("examples")) {
         let text = fs::read_to_string(&path).unwrap();
         for document in text.split("\n---").filter(|document| {
             // Calico's own store is there only where Calico is.
@@ -38,8 +39,8 @@ fn every_example_of_the_repository_is_taken() {
                 && OF_OURS.iter().any(|kind| document.lines().any(|line| line == format!("kind: {kind}")))
         }) {
             let create = ["apply", "--server-side", "--dry-run=server", "-f", "-"];
-            let (well, said) = server.kubectl(&create, document.as_bytes());
-            assert!(well, "{}: {said}\n{document}", path.display());
+            let said = server.kubectl(&create, document);
+            assert!(said.is_ok(), "{}: {said:?}\n{document}", path.display());
             count += 1;
         }
     }
@@ -65,8 +66,8 @@ fn every_bad_example_is_refused_with_its_sentence_as_a_file_would_be() {
     for (kind, spec, sentence) in BAD {
         let text = object(kind, spec);
         let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
-        let (well, said) = server.kubectl(&create, text.as_bytes());
-        if well || !said.contains(sentence) {
+        let said = server.kubectl(&create, &text).map_or_else(|no| no.to_string(), |_| "nothing".to_owned());
+        if !said.contains(sentence) {
             wrong.push(format!("{text}\n  should say {sentence}\n  says {said}"));
         }
         // A slip in a field's name is no reason not to obey an object in a file; a cluster's clients ask for strictness.
@@ -80,19 +81,16 @@ fn every_bad_example_is_refused_with_its_sentence_as_a_file_would_be() {
 #[test]
 fn a_status_does_not_touch_what_is_wanted_and_columns_show_it() {
     let _alone = alone(); // definitions come and go in other stories
-    let server = server();
     let pool = "{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: shown}, spec: {cidr: 10.9.0.0/28}}";
-    let (well, said) = server.kubectl(&["apply", "-f", "-"], pool.as_bytes());
-    assert!(well, "{said}");
+    kubectl(&["apply", "-f", "-"], pool);
     let status = r#"{"spec": {"disabled": true}, "status": {"leased": 3, "free": "13", "clients": 7, "conditions":
         [{"type": "Ready", "status": "True", "reason": "InUse", "message": "3 of 16 leased.", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}"#;
     let patch = ["patch", "epool", "shown", "--subresource=status", "--type=merge", "-p", status];
-    let (well, said) = server.kubectl(&patch, b"");
-    assert!(well, "{said}");
-    let (_, shown) = server.kubectl(&["get", "egret"], b"");
+    kubectl(&patch, "");
+    let shown = kubectl(&["get", "egret"], "");
     let row = shown.lines().find(|line| line.contains("shown")).unwrap_or_else(|| panic!("{shown}"));
     let words: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(words[1..7], ["10.9.0.0/28", "3", "13", "7", "True", "InUse"], "{shown}");
-    let (_, disabled) = server.kubectl(&["get", "epool", "shown", "-o", "jsonpath={.spec.disabled}"], b"");
+    let disabled = kubectl(&["get", "epool", "shown", "-o", "jsonpath={.spec.disabled}"], "");
     assert_eq!(disabled, "", "the status wrote what is wanted");
 }

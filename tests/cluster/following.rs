@@ -8,8 +8,9 @@ use egret::config::Config;
 use egret::egress::model::{PodName, View};
 use egret::kube::{Following, Mirror, Watched};
 use egret::store::objects::Objects;
+use egret::testbed::repository;
 
-use crate::server::server;
+use crate::server::kubectl;
 use crate::world::{alone, client_of, forget};
 
 const WORLD: &str = "
@@ -52,8 +53,7 @@ fn view_of_files() -> View {
         "egpol",
     ] {
         let arguments: Vec<&str> = ["get", "-o", "json"].into_iter().chain(kind.split(' ')).collect();
-        let (well, text) = server().kubectl(&arguments, b"");
-        assert!(well, "{text}");
+        let text = kubectl(&arguments, "");
         readings.push((format!("{kind}.json"), api::read("x.json", text.as_bytes())));
     }
     Objects::of(readings).unwrap().view(&Config::default(), Vec::new())
@@ -78,8 +78,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     let _alone = alone();
     let client = Arc::new(client_of("admin"));
     forget(&client);
-    let (well, said) = server().kubectl(&["apply", "--server-side", "-f", "-"], WORLD.as_bytes());
-    assert!(well, "{said}");
+    kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
     let following = Following::start(&client, "here").unwrap();
     println!("synced in {:?}", until(&following, Mirror::is_synced));
     let seen = view(&following.mirror());
@@ -108,8 +107,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
         ][..],
         &["annotate", "pod", "-n", "shop", "far", "a=b"],
     ] {
-        let (well, said) = server().kubectl(arguments, b"");
-        assert!(well, "{said}");
+        kubectl(arguments, "");
     }
     assert!(!following.changed(Duration::from_secs(1)), "nothing of this concerns the node");
 
@@ -129,8 +127,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     times.sort();
     println!("an annotation, from the request to the view: median {:?}, slowest {:?}", times[10], times[19]);
 
-    let (well, said) = server().kubectl(&["delete", "egpol", "shop-policy"], b"");
-    assert!(well, "{said}");
+    kubectl(&["delete", "egpol", "shop-policy"], "");
     until(&following, |mirror| view(mirror).policies.is_empty());
 }
 
@@ -144,12 +141,6 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     assert!(!mirror.is_synced());
     let (_, why) = &mirror.lost()[0];
     assert!(why.contains("cannot list resource \"namespaces\"") && why.contains("403"), "{why}");
-}
-
-pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
-    let (well, said) = server().kubectl(arguments, input.as_bytes());
-    assert!(well, "{arguments:?}: {said}");
-    said
 }
 
 #[test]
@@ -206,10 +197,7 @@ fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_delete
 #[test]
 fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     let _alone = alone();
-    kubectl(
-        &["apply", "-f", "-"],
-        &std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap(),
-    );
+    kubectl(&["apply", "-f", "-"], &std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap());
     // As the other stories call it; one is there or not.
     kubectl(&["delete", "clusterrolebinding", "lab-agent", "--ignore-not-found"], "");
     kubectl(&["create", "clusterrolebinding", "lab-agent", "--clusterrole=egret-agent", "--user=agent"], "");

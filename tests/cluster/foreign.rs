@@ -11,22 +11,21 @@ use egret::kube::Client;
 use egret::problem::Problem;
 use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints, interfaces};
+use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::proxy::{Fate, Proxy};
-use crate::server::{root, server};
+use crate::server::kubectl;
 use crate::trouble::{Follower, follow_adopting};
 use crate::world::{alone, client_of, forget};
 
 fn apply(text: &str) {
-    let (well, said) =
-        server().kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], text.as_bytes());
-    assert!(well, "{said}\n{text}");
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], text);
 }
 
 /// The documents of an example that are of these kinds; `v1` of Calico's store is `v3` where that is not.
 fn example(file: &str, kinds: &[&str]) -> String {
-    let text = std::fs::read_to_string(root().join("examples").join(file)).unwrap();
+    let text = std::fs::read_to_string(repository().join("examples").join(file)).unwrap();
     let text = text.replace("crd.projectcalico.org/v1", "projectcalico.org/v3");
     let of_kind = |document: &&str| {
         let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_default();
@@ -56,8 +55,7 @@ fn node(client: &Client, name: &str, number: u16, ip: &str, labels: &Value, inte
     );
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": ip}]}}).to_string();
     let patch = ["patch", "node", name, "--subresource=status", "--type=merge", "-p", &status];
-    let (well, said) = server().kubectl(&patch, b"");
-    assert!(well, "{said}");
+    kubectl(&patch, "");
     let mut spec = json!({"node": name, "number": number, "wire": ip});
     if let Some(interfaces) = interfaces {
         spec["interfaces"] = interfaces;
@@ -137,8 +135,7 @@ fn at_work(client: &Client, name: &str, ready: u32) {
         "-p",
         &status.to_string(),
     ];
-    let (well, said) = server().kubectl(&patch, b"");
-    assert!(well, "{said}");
+    kubectl(&patch, "");
 }
 
 #[test]

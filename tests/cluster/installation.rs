@@ -5,25 +5,18 @@ use std::time::{Duration, Instant};
 use egret::ipam::{Store, StoreError};
 use egret::kube::access::Credential;
 use egret::kube::{Access, ApiError, Client, ClusterStore};
+use egret::testbed::repository;
 use serde_json::{Value, json};
 
-use crate::server::{root, server};
+use crate::server::{kubectl, server};
 use crate::world::*;
 
 const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases";
 
-/// What kubectl says; it must go well.
-#[track_caller]
-pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
-    let (well, said) = server().kubectl(arguments, input.as_bytes());
-    assert!(well, "{arguments:?}: {said}");
-    said
-}
-
 fn install() -> String {
-    let deploy = root().join("deploy");
+    let deploy = repository().join("deploy");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-k", deploy.to_str().unwrap()], "")
 }
 
@@ -38,8 +31,8 @@ fn agent_of(node: &str) -> Client {
     let bound = ["--bound-object-kind=Pod", "--bound-object-name", &name];
     let token =
         kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], &bound].concat(), "");
-    server().enter();
-    let admin = Access::from_file(&server().state().join("admin.conf"), None).unwrap();
+    server().enter().unwrap();
+    let admin = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
     Client::new(Access { credential: Credential::Token(token.trim().to_owned()), ..admin }).unwrap()
 }
 
@@ -74,7 +67,7 @@ fn all_of_deploy_is_taken_and_once_more_changes_nothing() {
     for object in ["daemonset.apps/egret-agent", "deployment.apps/egret-controller", "configmap/egret"] {
         assert!(said.contains(&format!("{object} serverside-applied")), "{said}");
     }
-    for file in std::fs::read_dir(root().join("deploy/crds")).unwrap() {
+    for file in std::fs::read_dir(repository().join("deploy/crds")).unwrap() {
         let file = file.unwrap().file_name().into_string().unwrap();
         let definition = file.trim_end_matches(".egret.dev.yaml");
         assert!(
@@ -91,7 +84,7 @@ fn all_of_deploy_is_taken_and_once_more_changes_nothing() {
     let before = generation(());
     install();
     assert_eq!(generation(()), before);
-    let away = root().join("deploy/uninstall");
+    let away = repository().join("deploy/uninstall");
     kubectl(&["apply", "--server-side", "--dry-run=server", "-k", away.to_str().unwrap()], "");
 }
 
@@ -200,21 +193,18 @@ fn who_names_a_policy_must_be_allowed_to_use_it() {
             "{{apiVersion: v1, kind: Pod, metadata: {{name: cart, namespace: team, annotations: {{{key}: {policy}}}}},
               spec: {{containers: [{{name: c, image: x}}]}}}}"
         );
-        let (well, said) = server().kubectl(&["create", as_dev, "-f", "-"], text.as_bytes());
-        if well { Ok(said) } else { Err(said) }
+        server().kubectl(&["create", as_dev, "-f", "-"], &text).map_err(|no| no.to_string())
     };
     let annotate = |what: &[&str], pair: &str| {
-        let (well, said) =
-            server().kubectl(&[&["annotate", "--overwrite", as_dev][..], what, &[pair]].concat(), b"");
-        if well { Ok(said) } else { Err(said) }
+        let arguments = [&["annotate", "--overwrite", as_dev][..], what, &[pair]].concat();
+        server().kubectl(&arguments, "").map_err(|no| no.to_string())
     };
     let sentence = "neither system:serviceaccount:team:dev nor the service account team/default may use EgressGatewayPolicy internet";
     for key in ["egret.dev/egressGatewayPolicy", "egress.projectcalico.org/egressGatewayPolicy"] {
         soon(|| match pod("internet", key) {
             Err(said) if said.contains(sentence) => Ok(()),
             other => {
-                let _ = server()
-                    .kubectl(&["delete", "pod", "-n", "team", "cart", "--ignore-not-found", "--force"], b"");
+                kubectl(&["delete", "pod", "-n", "team", "cart", "--ignore-not-found", "--force"], "");
                 Err(other)
             }
         });

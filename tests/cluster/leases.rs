@@ -14,8 +14,9 @@ use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints};
 use serde_json::json;
 
-use crate::following::{egret_crds, kubectl};
+use crate::following::egret_crds;
 use crate::proxy::Proxy;
+use crate::server::kubectl;
 use crate::trouble::{Follower, follow, namespace, node};
 use crate::world::*;
 

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::server::server;
+use crate::server::kubectl;
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
@@ -97,6 +97,12 @@ impl Proxy {
     /// How many requests with this part were made until now.
     pub(crate) fn asked(&self, part: &str) -> usize {
         self.asked.lock().unwrap().iter().filter(|line| line.contains(part)).count()
+    }
+
+    /// How many lists of this collection.
+    pub(crate) fn listed(&self, collection: &str) -> usize {
+        let (of_it, asked) = (format!("GET {collection}?"), self.asked.lock().unwrap());
+        asked.iter().filter(|line| line.starts_with(&of_it) && !line.contains("watch=1")).count()
     }
 
     fn serve(&self, mut client: Tls, upstream: u16) -> io::Result<()> {
@@ -204,8 +210,7 @@ fn upstream() -> u16 {
         std::thread::spawn(move || {
             let [a, b, c] = arguments;
             // Until the cluster ends.
-            let (_, said) = server().kubectl(&[a, b, c, &number], b"");
-            assert!(said.contains("Starting to serve"), "{said}");
+            kubectl(&[a, b, c, &number], "");
         });
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -1,13 +1,12 @@
 //! What a person asks a cluster: the command line reads the objects of a real API server once, and answers as it does offline.
 
 use std::fs;
-use std::process::Command;
 
 use egret::kube::ClusterStore;
+use egret::testbed::ROUTER;
 use serde_json::Value;
 
-use crate::installation::kubectl;
-use crate::server::{root, server};
+use crate::server::{kubectl, server};
 use crate::world::*;
 
 const WORLD: &str = "
@@ -41,13 +40,13 @@ metadata:
 
 /// Runs `egret` where the server is, as somebody; its status, and all it said.
 fn ask(user: &str, arguments: &str) -> (Option<i32>, String) {
-    let kubeconfig = server().state().join(format!("{user}.conf"));
     let words = arguments.split(' ').filter(|word| !word.is_empty());
-    let output = Command::new(root().join("scripts/cluster"))
-        .args(["exec", &server().name, env!("CARGO_BIN_EXE_egret")])
+    let output = server()
+        .command(ROUTER)
+        .arg(env!("CARGO_BIN_EXE_egret"))
         .args(words)
         .arg("--kubeconfig")
-        .arg(kubeconfig)
+        .arg(server().kubeconfig(user))
         .output()
         .unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
@@ -171,9 +170,7 @@ fn kubectl_egret_is_this_program_and_is_completed() {
     }
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     let kubectl = |arguments: &[&str]| {
-        let mut command = Command::new(root().join("scripts/cluster"));
-        let output =
-            command.args(["kubectl", &server().name]).args(arguments).env("PATH", &path).output().unwrap();
+        let output = server().kubectl_command().args(arguments).env("PATH", &path).output().unwrap();
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
     let said = kubectl(&["egret", "list", "-n", "ask"]);

@@ -15,11 +15,12 @@ use egret::ipam::{IpamError, Store};
 use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
 use egret::store::Dir;
 use egret::store::objects::Objects;
+use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::following::until;
 use crate::proxy::{Fate, Proxy, refusal};
-use crate::server::server;
+use crate::server::kubectl;
 use crate::world::*;
 
 const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version: 1 (2)"}}"#;
@@ -57,7 +58,8 @@ fn a_watch_that_is_cut_in_the_middle_loses_nothing_and_lists_nothing_anew() {
     let proxy = Proxy::start();
     let following = Following::start(&Arc::new(Client::new(proxy.access()).unwrap()), "here").unwrap();
     until(&following, Mirror::is_synced);
-    let lists = proxy.asked("/api/v1/namespaces?limit");
+    let lists = proxy.listed("/api/v1/namespaces");
+    assert!(lists > 0, "it begins with a list");
     // Every watch from now on breaks in the middle of an event, after some of them or at the first.
     let watches = AtomicUsize::new(0);
     proxy.judge(move |line| match line.contains("watch=1") {
@@ -72,7 +74,7 @@ fn a_watch_that_is_cut_in_the_middle_loses_nothing_and_lists_nothing_anew() {
     proxy.judge(|_| Fate::Pass);
     label(&direct, "cut", "last");
     until(&following, |mirror| labelled(mirror, "cut", "last"));
-    assert_eq!(proxy.asked("/api/v1/namespaces?limit"), lists, "it goes on from where it was");
+    assert_eq!(proxy.listed("/api/v1/namespaces"), lists, "it goes on from where it was");
     assert_eq!(following.mirror().lost(), []);
 }
 
@@ -96,7 +98,7 @@ fn a_version_that_the_server_forgot_is_a_list_that_changes_nothing() {
         until(&following, Mirror::is_synced);
         let generation = following.mirror().generation(Watched::Namespaces);
         let started = Instant::now();
-        while proxy.asked("/api/v1/namespaces?limit") < 4 {
+        while proxy.listed("/api/v1/namespaces") < 4 {
             assert!(started.elapsed() < Duration::from_secs(20), "it lists again after each");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -220,9 +222,7 @@ pub(crate) fn node(client: &Client, name: &str) {
         assert!(error.is_conflict(), "{error}");
     }
     let status = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "172.31.0.9"}]}}"#;
-    let (well, said) =
-        server().kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], b"");
-    assert!(well, "{said}");
+    kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", status], "");
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn what_is_forbidden_is_named_with_the_rule_that_the_role_lacks() {
                 the verb list";
     assert!(said.contains(rule), "{said}");
     // The manifest has that very rule, and one for every kind that is followed.
-    let manifest = std::fs::read_to_string(crate::server::root().join("deploy/rbac.yaml")).unwrap();
-    for kind in Watched::ALL {
+    let manifest = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
+    for kind in Watched::of_a_node() {
         let path = kind.path(&egret::kube::Reach::Node("x".into()));
         let resource = path.split(['?']).next().unwrap().rsplit('/').next().unwrap().to_owned();
         assert!(manifest.contains(&resource), "deploy/rbac.yaml does not speak of {resource}");

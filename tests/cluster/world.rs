@@ -21,8 +21,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// A client of the API server; the calling thread moves into the server's network.
 pub(crate) fn client_of(user: &str) -> Client {
     let server = server();
-    server.enter();
-    let access = Access::from_file(&server.state().join(format!("{user}.conf")), None).unwrap();
+    server.enter().unwrap();
+    let access = Access::from_file(&server.kubeconfig(user), None).unwrap();
     Client::new(access).unwrap()
 }
 

@@ -87,7 +87,7 @@ const SPOILS: [&str; 6] = [
 
 /// All that the kernel has of ours, whatever else is there.
 const POWER: &str = "nft delete table inet egret; nft delete table netdev egret; ip link del egress.vxlan; \
-    for f in -4 -6; do for p in 700 710 720 799; do while ip $f rule del priority $p; do :; done; done; done; \
+    for f in -4 -6; do for p in 700 710 719 720 721 799; do while ip $f rule del priority $p; do :; done; done; done; \
     ip nexthop flush; conntrack -F; for f in -4 -6; do ip $f neigh show proxy | while read a x d r; do ip $f neigh del proxy $a dev $d; done; done; \
     for f in -4 -6; do ip $f route show table all proto 65 | while read -r r; do ip $f route del $r; done; done; \
     sysctl -w net.ipv4.fib_multipath_hash_policy=0 net.ipv6.fib_multipath_hash_policy=0 net.ipv4.neigh.eth0.proxy_delay=80 \

@@ -30,7 +30,7 @@ fn reboot(lab: &Lab, node: u8, pods: &[&Pod]) {
     }
     lab.node(node)
         .sh("nft delete table inet egret; nft delete table netdev egret 2>/dev/null || true; ip link del egress.vxlan; \
-             for f in -4 -6; do for p in 700 710 720 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done; done; \
+             for f in -4 -6; do for p in 700 710 719 720 721 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done; done; \
              ip nexthop flush proto 97 2>/dev/null || true; ip nexthop flush >/dev/null 2>&1 || true; conntrack -F >/dev/null 2>&1 || true")
         .unwrap();
     // The primary's own memory, which a runtime would have cleared by a DEL of the old sandbox.

@@ -38,7 +38,7 @@ fn a_cluster_is_installed_told_of_and_left_as_it_was() {
     lab.eventually("a pod starts before Egret is there", || lab.phase("shop", "early") == "Running");
 
     lab.install();
-    lab.eventually("the definitions are there", || lab.try_kubectl(&["apply", "-f", "-"], POOL).0);
+    lab.eventually("the definitions are there", || lab.try_kubectl(&["apply", "-f", "-"], POOL).is_ok());
     lab.eventually("the agent is ready", || lab.ready("egret-agent"));
     lab.eventually("the entry is in the list", || lab.entries() == 1);
     lab.kubectl(&["apply", "-f", "-"], &pod("gw", "one", GATEWAY));

@@ -1,7 +1,7 @@
 //! What the plugin must know of a pod and a node before it plans.
 
 use egret::addr::Family;
-use egret::kernel::devices::{addresses_of, default_route_source, list, peer_of};
+use egret::kernel::devices::{default_route_source, interface_of, list, peer_of};
 
 use crate::world::*;
 
@@ -30,8 +30,9 @@ fn devices_are_listed_with_their_addresses() {
     let node = node();
     ip("addr add 169.254.1.1/32 dev up0 scope link");
     let expected = vec![(addr("169.254.1.1"), 32), (addr("172.30.0.1"), 24), (addr("fd00:172:30::1"), 64)];
-    assert_eq!(addresses_of(&node, "up0").unwrap(), Some(expected.clone()));
-    assert_eq!(addresses_of(&node, "up7").unwrap(), None);
+    let of = |name| interface_of(&node, &node, name).unwrap().map(|found| (found.addresses, found.peer));
+    assert_eq!(of("up0"), Some((expected.clone(), None)));
+    assert_eq!(of("up7"), None);
     let all = list(&node).unwrap();
     let uplink = all.iter().find(|device| device.name == "up0").unwrap();
     assert_eq!((uplink.addresses.clone(), uplink.mtu, uplink.up, uplink.group), (expected, 1500, true, 0));

@@ -2,7 +2,7 @@
 
 use egret::addr::Family;
 use egret::kernel::netlink::{Socket, link};
-use egret::kernel::state::{Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
+use egret::kernel::state::{Action, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
 use egret::kernel::{Netns, Place, Saved, Step, observe, reconcile};
 
 use crate::world::*;
@@ -22,7 +22,7 @@ fn gateway() -> State {
         state.routes.insert(Route { table: 4791, to, metric: 0, via: out(next) });
         state.routes.insert(Route { table: 4791, to, metric: u32::MAX, via: Via::Unreachable });
         let matches = Match::Input("vxlan0".into());
-        state.rules.insert(Rule { family, priority: 700, matches, table: Some(4791) });
+        state.rules.insert(Rule { family, priority: 700, matches, action: Action::Lookup(4791) });
     }
     state.sysctls.insert("net/ipv4/conf/vxlan0/forwarding".into(), "1".into());
     state

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use egret::addr::{Cidr, Family};
-use egret::kernel::state::{Address, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
+use egret::kernel::state::{Action, Address, Link, LinkKind, Match, Nexthop, Route, Rule, State, Via};
 use egret::kernel::{Place, Saved, observe};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ struct Draw {
     nexthops: BTreeMap<u32, Option<usize>>,
     groups: BTreeMap<u32, BTreeSet<u32>>,
     routes: BTreeMap<(usize, usize, usize), (u8, usize)>,
-    rules: BTreeSet<(bool, usize, u8, u32, bool)>,
+    rules: BTreeSet<(bool, usize, u8, u32, u8)>,
     sysctls: BTreeMap<usize, usize>,
 }
 
@@ -83,7 +83,7 @@ fn draw() -> impl Strategy<Value = Draw> {
         btree_map(479_000u32..479_006, proptest::option::weighted(0.9, gw), 0..6),
         btree_map(479_004u32..479_008, btree_set(479_000u32..479_006, 1..4), 0..4),
         btree_map((0usize..3, 0usize..8, 0usize..3), (0u8..5, 0usize..12), 0..12),
-        btree_set((any::<bool>(), 0usize..4, 0u8..5, 0u32..3, any::<bool>()), 0..10),
+        btree_set((any::<bool>(), 0usize..6, 0u8..5, 0u32..3, 0u8..6), 0..12),
         btree_map(0usize..6, 0usize..2, 0..4),
     );
     (first, second).prop_map(|(first, second)| {
@@ -145,7 +145,8 @@ fn fit(links: BTreeMap<String, Link>, draw: &Draw) -> State {
     }
     fit_nexthops(&mut state, draw);
     fit_routes(&mut state, draw);
-    for (six, priority, kind, number, unreachable) in &draw.rules {
+    for (six, priority, kind, number, action) in &draw.rules {
+        let priority = scope().rule_priorities[*priority];
         let family = if *six { Family::V6 } else { Family::V4 };
         let matches = match kind {
             0 => Match::Mark { value: *number, mask: 0x7f },
@@ -155,8 +156,15 @@ fn fit(links: BTreeMap<String, Link>, draw: &Draw) -> State {
             _ if *six => Match::From(addr(GATEWAYS[3 + *number as usize])),
             _ => Match::From(addr(GATEWAYS[*number as usize])),
         };
-        let table = (!unreachable).then_some(479_001);
-        state.rules.insert(Rule { family, priority: scope().rule_priorities[*priority], matches, table });
+        let action = match action {
+            0 | 1 => Action::Lookup(479_001),
+            2 => Action::Unreachable,
+            3 => Action::Nop,
+            // To one of ours that stands or does not, or to nobody's.
+            4 => Action::Goto(721.max(priority + 1)),
+            _ => Action::Goto(800),
+        };
+        state.rules.insert(Rule { family, priority, matches, action });
     }
     for (which, value) in &draw.sysctls {
         let (path, values): (&str, [&str; 2]) = [

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use egret::addr::Family;
-use egret::kernel::state::{Match, Nexthop, Route, Rule, State, Via};
+use egret::kernel::state::{Action, Match, Nexthop, Route, Rule, State, Via};
 use egret::kernel::{Place, Saved, observe};
 
 use crate::world::*;
@@ -40,12 +40,15 @@ pub fn full_node() -> State {
         let stand_in = if family == Family::V4 { "169.254.77.254" } else { "fe80::77:254" };
         state.routes.insert(route(479_127, &everything, 7, tunnel(stand_in)));
         state.routes.insert(route(479_127, &everything, u32::MAX, Via::Unreachable));
-        let rule = |priority, matches, table| Rule { family, priority, matches, table };
-        state.rules.insert(rule(700, Match::Mark { value: 0x7f, mask: 0x7f }, Some(479_127)));
-        state.rules.insert(rule(710, Match::Input("egg2".into()), Some(479_127)));
-        state.rules.insert(rule(720, Match::Mark { value: 1, mask: 0x7f }, Some(479_001)));
-        state.rules.insert(rule(720, Match::From(addr(lease2)), Some(479_001)));
-        state.rules.insert(rule(799, Match::NotMark { value: 0, mask: 0x7f }, None));
+        let rule = |priority, matches, action| Rule { family, priority, matches, action };
+        let unmarked = || Match::Mark { value: 0, mask: 0x7f };
+        state.rules.insert(rule(700, Match::Mark { value: 0x7f, mask: 0x7f }, Action::Lookup(479_127)));
+        state.rules.insert(rule(710, Match::Input("egg2".into()), Action::Lookup(479_127)));
+        state.rules.insert(rule(719, unmarked(), Action::Goto(721)));
+        state.rules.insert(rule(720, Match::Mark { value: 1, mask: 0x7f }, Action::Lookup(479_001)));
+        state.rules.insert(rule(720, Match::From(addr(lease2)), Action::Lookup(479_001)));
+        state.rules.insert(rule(721, unmarked(), Action::Nop));
+        state.rules.insert(rule(799, Match::NotMark { value: 0, mask: 0x7f }, Action::Unreachable));
     }
     state.fdb.insert(("egress.vxlan".into(), mac(1)), remote("172.30.0.2", 5001));
     state.fdb.insert(("egress.vxlan".into(), mac(3)), remote("172.30.0.3", 4097));

@@ -13,7 +13,7 @@ pub fn scope() -> Scope {
     Scope {
         link_group: 4097,
         protocol: 179,
-        rule_priorities: vec![700, 710, 720, 799],
+        rule_priorities: vec![700, 710, 719, 720, 721, 799],
         nexthop_ids: 479_000..=479_999,
         tables: Vec::new(),
     }

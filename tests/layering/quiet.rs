@@ -36,10 +36,13 @@ fn is_pure(path: &str) -> bool {
         "controller/tally.rs",
         "controller/taints.rs",
         "controller/world.rs",
+        "kube/mirror.rs",
+        "kube/watched.rs",
     ];
     path.starts_with("egress/")
         || path.starts_with("egress.rs")
         || path.starts_with("api/")
+        || path.starts_with("kube/mirror/")
         || alone.contains(&path)
 }
 

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use egret::testbed::{Cluster, ROUTER, Trouble, repository, within};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
@@ -26,35 +27,22 @@ pub(crate) const PORTS: [u16; 2] = [8080, 8081];
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Lab {
-    name: String,
+    cluster: Cluster,
     seen: Seen,
     wire: Wire,
     outside: File,
-    keeper: Child,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 impl Lab {
     /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet. `proxies` and `primaries`: as
-    /// `scripts/cluster` takes them.
-    pub(crate) fn raise(proxies: &str, primaries: &str) -> Lab {
-        let name = format!("nodes-{}", std::process::id());
-        let mut keeper = Command::new(root().join("scripts/cluster"))
-            .args(["run", &name, "--nodes", "2", "--proxy", proxies, "--primary", primaries])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
-        let said: Vec<String> = lines.map_while(Result::ok).take_while(|line| line != "ready").collect();
-        assert!(keeper.try_wait().unwrap().is_none(), "no cluster: {}", said.join("\n"));
-        let (seen, wire, outside) = (Seen::default(), Wire::default(), outside(keeper.id()));
-        let lab = Lab { name, seen, wire, outside, keeper };
+    /// `scripts/cluster` takes them. `purpose`: no other test's.
+    pub(crate) fn raise(purpose: &str, proxies: &str, primaries: &str) -> Lab {
+        let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
+        let cluster = Cluster::raise(purpose, &options).unwrap();
+        let (seen, wire, outside) = (Seen::default(), Wire::default(), cluster.outside().unwrap());
+        let lab = Lab { cluster, seen, wire, outside };
         lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
-        let role = fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
+        let role = fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
         lab.kubectl(&["apply", "-f", "-"], &role);
         lab.kubectl(
             &["create", "clusterrolebinding", "agent", "--clusterrole=egret-agent", "--user=agent"],
@@ -68,8 +56,7 @@ impl Lab {
     }
 
     fn state(&self) -> PathBuf {
-        let all = std::env::var_os("EGRET_CLUSTERS").unwrap_or_else(|| "/run/egret-clusters".into());
-        Path::new(&all).join(&self.name)
+        self.cluster.folder()
     }
 
     /// The plugin and its entry, as an installer leaves them.
@@ -112,60 +99,37 @@ impl Lab {
         })
     }
 
-    fn script(&self, verb: &str) -> Command {
-        let mut command = Command::new(root().join("scripts/cluster"));
-        command.args([verb, &self.name]);
-        command
-    }
-
     /// What kubectl says; it must go well.
     #[track_caller]
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> String {
-        self.try_kubectl(arguments, input).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+        self.try_kubectl(arguments, input).unwrap()
     }
 
     /// What kubectl says, or why not.
-    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
-        let mut command = self.script("kubectl");
-        let mut child = command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        Ok(String::from_utf8(output.stdout).unwrap())
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, Trouble> {
+        self.cluster.kubectl(arguments, input)
     }
 
     /// Runs a command on `node1`, `node2`, or (`""`) where the API server is; what it says.
     pub(crate) fn on(&self, place: &str, arguments: &[&str]) -> String {
-        let mut command = self.script("exec");
-        if !place.is_empty() {
-            command.args(["-n", place]);
-        }
-        let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let place = if place.is_empty() { ROUTER } else { place };
+        self.cluster.on(place, arguments).unwrap()
     }
 
     /// Starts the agent of a node. It ends with the cluster.
     pub(crate) fn agent(&self, node: u8) -> Child {
         let log = File::create(self.state().join(format!("log/agent{node}"))).unwrap();
-        let kubeconfig = self.state().join("agent.conf");
-        let mut command = self.script("exec");
-        command.args(["-n", &format!("node{node}"), "/opt/cni/bin/egret", "agent"]);
+        let mut command = self.cluster.command(&format!("node{node}"));
         command.args([
+            "/opt/cni/bin/egret",
+            "agent",
             "--config",
             "/etc/cni/net.d/10-net.conflist",
             "--log",
             "egret=debug,info",
             "--kubeconfig",
         ]);
-        command.arg(kubeconfig).stdin(Stdio::null()).stderr(log).spawn().unwrap()
+        command.arg(self.cluster.kubeconfig("agent")).stdin(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// Kills the agent of a node, as the kernel does when memory is short.
@@ -224,10 +188,14 @@ impl Lab {
     /// Since it was last forgotten, packets of selected pods arrived outside with this address alone.
     #[track_caller]
     pub(crate) fn shows_only(&self, address: &str) {
-        let wire = self.wire.sources();
-        let sources: BTreeSet<String> = wire.keys().map(ToString::to_string).collect();
-        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{wire:?}");
+        let sources = self.sources();
+        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{:?}", self.wire.sources());
         assert_eq!(self.seen("cart"), sources);
+    }
+
+    /// Addresses that packets of selected pods arrived outside with since it was last forgotten.
+    pub(crate) fn sources(&self) -> BTreeSet<String> {
+        self.wire.sources().keys().map(ToString::to_string).collect()
     }
 
     /// So many clients are heard, and since it was last forgotten nobody with another address; then it is forgotten, and so again: from
@@ -287,30 +255,16 @@ impl Lab {
 
     /// Waits until something is so.
     #[track_caller]
-    pub(crate) fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !so() {
-            if began.elapsed() > PATIENCE {
-                let pods = self.kubectl(&["get", "pods", "-A", "-o", "wide"], "");
-                let logs = [1, 2].map(|node| self.log_of_agent(node)).join("\n---\n");
-                let mut seen = self.seen.lock().unwrap().clone();
-                let last = seen.split_off(seen.len().saturating_sub(10));
-                panic!("not within {PATIENCE:?}: {what}\n{last:?}\n{pods}\n{logs}");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        println!("{what}: {:?}", began.elapsed());
+    pub(crate) fn eventually(&self, what: &str, so: impl FnMut() -> bool) {
+        let Some(time) = within(PATIENCE, Duration::from_millis(100), so) else {
+            let pods = self.kubectl(&["get", "pods", "-A", "-o", "wide"], "");
+            let logs = [1, 2].map(|node| self.log_of_agent(node)).join("\n---\n");
+            let mut seen = self.seen.lock().unwrap().clone();
+            let last = seen.split_off(seen.len().saturating_sub(10));
+            panic!("not within {PATIENCE:?}: {what}\n{last:?}\n{pods}\n{logs}");
+        };
+        println!("{what}: {time:?}");
     }
-}
-
-/// The outside's network namespace, of a cluster with this keeper.
-fn outside(keeper: u32) -> File {
-    let child = |of: &str| {
-        let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
-        children.split(' ').next().unwrap().to_owned()
-    };
-    let first = child(&child(&keeper.to_string()));
-    File::open(format!("/proc/{first}/root/run/netns/outside")).unwrap()
 }
 
 /// Remembers who called and from where, and answers.
@@ -325,13 +279,6 @@ fn answer(listener: &TcpListener, seen: &Seen) {
             seen.lock().unwrap().push((name, from.ip().to_string()));
             let _ = stream.write_all(b"seen\n");
         });
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = self.script("down").status();
-        let _ = self.keeper.wait();
     }
 }
 

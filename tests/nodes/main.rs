@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
 
 mod lab;
+mod overlay;
 mod services;
 mod wire;
 mod world;
@@ -48,7 +49,7 @@ fn scale(lab: &Lab, namespace: &str, name: &str, replicas: usize) {
 fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_whatever_is_away() {
     let on = |key: &str, or: &str| std::env::var(key).unwrap_or_else(|_| or.to_owned());
     let (proxies, primaries) = (on("EGRET_NODES_PROXY", PROXIES), on("EGRET_NODES_PRIMARY", PRIMARIES));
-    let lab = Lab::raise(&proxies, &primaries);
+    let lab = Lab::raise("nodes", &proxies, &primaries);
     let mut agents = [1, 2].map(|node| Some(lab.agent(node)));
     let address = begins(&lab);
     tells(&lab);

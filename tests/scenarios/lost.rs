@@ -1,7 +1,7 @@
 //! D: what a node remembers is torn or gone. Nothing is emptied, nothing leaks, and it is named.
 
 use egret::addr::Family;
-use egret::testbed::{Outside, RUN_DIR};
+use egret::testbed::{Outside, RUN_DIR, STATE_DIR};
 
 use crate::lab::{Lab, nodes};
 
@@ -42,4 +42,35 @@ fn d_a_lost_plan_is_read_back_from_the_kernel_and_flows_live_on() {
     assert_eq!(format!("{:?}", flow.ask()), format!("{before:?}"));
     lab.check_pod(&client).unwrap();
     lab.leaves_as_predicted(&client);
+}
+
+/// A state directory that is not mounted is an empty folder, in which nothing selects anybody.
+#[test]
+fn d_without_its_state_directory_a_node_lets_no_pod_go_and_starts_none() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(2, "g1");
+    let client = lab.client(1, "c1");
+    let plain = lab.plain(1, "p1");
+    let capture = lab.capture().unwrap();
+    lab.node(1).sh(&format!("cd {STATE_DIR} && mkdir .away && mv [a-z]* .away")).unwrap();
+    let refused = lab.add_pod(1, "plain/p2").unwrap_err().to_string();
+    assert!(
+        refused.contains("there is no directory") && refused.contains("mount what should be there"),
+        "{refused}"
+    );
+    let list = lab.conflist_path(1).display().to_string();
+    let reconciled = lab.egret(1, &["reconcile", "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&reconciled.stderr).into_owned();
+    assert!(!reconciled.status.success() && said.contains("there is no directory"), "{said}");
+    lab.stop_sandbox(&plain).unwrap();
+    assert!(
+        !std::path::Path::new(STATE_DIR).join("objects").exists(),
+        "a DEL makes none for the next ADD to believe"
+    );
+    let seen = Family::BOTH.map(|family| client.tcp(Outside::Near.address(family)).unwrap());
+    lab.node(1).sh(&format!("cd {STATE_DIR} && rm -rf [a-z]* && mv .away/* . && rmdir .away")).unwrap();
+    assert_eq!(lab.leaves_as_predicted(&client), seen.into_iter().collect());
+    let late = lab.add_pod(1, "plain/p2").unwrap();
+    lab.leaves_as_before(&late);
+    capture.assert_clean(&[&client]);
 }

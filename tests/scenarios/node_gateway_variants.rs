@@ -259,7 +259,7 @@ fn the_gateways_node_starts_anew() {
     assert_eq!(lab.leaves_as_predicted(&client), seconds(2));
     lab.node(2)
         .sh("nft delete table inet egret; nft delete table netdev egret; ip link del egress.vxlan; conntrack -F 2>/dev/null\n\
-             for f in -4 -6; do for p in 700 710 720 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done\n\
+             for f in -4 -6; do for p in 700 710 719 720 721 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done\n\
              for t in $(seq 479000 479127); do ip $f route flush table $t 2>/dev/null || true; done; done")
         .unwrap();
     std::fs::remove_dir_all(Path::new(RUN_DIR).join("node2")).unwrap();

@@ -4,8 +4,7 @@
 //! whole, so that what an earlier agent knew stays in force until then.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -15,10 +14,21 @@ use super::{Cluster, PATIENCE, marker};
 use crate::egress::model::{Endpoint, Pairs};
 use crate::kube::{NodeSpec, Watched, foreign};
 use crate::store::nodes::NodeRecord;
-use crate::store::record::replace_file;
+use crate::store::record::replace_text;
 use crate::store::{Guard, endpoints, interfaces, nodes};
 
 impl Cluster {
+    /// Makes what was copied outlast the machine: after those who wait for it have it.
+    pub(super) fn settle(&self) {
+        let written = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        for path in written {
+            // What cannot be opened was replaced or is gone.
+            if let Err(error) = File::open(&path).and_then(|file| file.sync_all()) {
+                tracing::debug!(%error, path = %path.display(), "not made durable");
+            }
+        }
+    }
+
     /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
     pub(super) fn copy(&self) -> Result<(), String> {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,15 +41,11 @@ impl Cluster {
                 *adopted = wanted;
             }
         }
-        for kind in Watched::ALL {
-            let (generation, objects) = {
-                let mirror = self.mirror();
-                let generation = mirror.generation(kind);
-                if generation == 0 || copied.get(&kind) == Some(&generation) {
-                    continue;
-                }
-                (generation, mirror.objects(kind).map(|(_, object)| object.clone()).collect::<Vec<Value>>())
-            };
+        for kind in Watched::of_a_node() {
+            let generation = self.mirror().generation(kind);
+            if generation == 0 || copied.get(&kind) == Some(&generation) {
+                continue;
+            }
             match kind {
                 Watched::Endpoints => {
                     self.copy_gateway_pods()?; // first: an endpoint without its pod is nobody's gateway
@@ -47,14 +53,21 @@ impl Cluster {
                 }
                 Watched::NodeRecords => self.copy_nodes()?,
                 foreign if foreign.is_foreign() => self.copy_foreign()?,
-                _ => self.copy_objects(kind.typed().1, &objects)?,
+                _ => {
+                    let text = {
+                        let mirror = self.mirror();
+                        let objects: Vec<&Value> = mirror.objects(kind).map(|(_, object)| object).collect();
+                        listing(&objects)?
+                    };
+                    self.copy_text(kind.typed().1, &text)?;
+                }
             }
             if kind == Watched::Pods {
                 self.copy_gateway_pods()?;
             }
             copied.insert(kind, generation);
         }
-        if !self.is_synced() && copied.len() == Watched::ALL.len() && self.is_numbered() {
+        if !self.is_synced() && copied.len() == Watched::of_a_node().count() && self.is_numbered() {
             fs::write(marker(&self.dir), "").map_err(|e| format!("{}: {e}", marker(&self.dir).display()))?;
             self.synced.store(true, Ordering::Release);
             tracing::info!("everything was heard of once");
@@ -68,19 +81,26 @@ impl Cluster {
     }
 
     fn copy_objects(&self, name: &str, objects: &[Value]) -> Result<(), String> {
+        self.copy_text(name, &listing(&objects.iter().collect::<Vec<_>>())?)
+    }
+
+    fn copy_text(&self, name: &str, text: &[u8]) -> Result<(), String> {
         let folder = self.dir.objects().join("cluster");
         fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
         let file = folder.join(format!("{name}.json"));
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         // Written for many reasons, and read again only if it says something else.
-        let same = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
-            == Some(list.clone());
-        if same { Ok(()) } else { write(&file, &list) }
+        let same = fs::read(&file).is_ok_and(|written| written == text);
+        if same {
+            return Ok(());
+        }
+        replace_text(&file, text, false).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([file, folder]);
+        Ok(())
     }
 
     /// What of foreign kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
     fn copy_foreign(&self) -> Result<(), String> {
-        let mut foreign = Watched::ALL.into_iter().filter(|kind| kind.is_foreign());
+        let mut foreign = Watched::of_a_node().filter(|kind| kind.is_foreign());
         let served = {
             let mirror = self.mirror();
             if foreign.any(|kind| mirror.generation(kind) == 0) {
@@ -140,16 +160,16 @@ impl Cluster {
         let said = self.mirror().nodes();
         let guard = self.guard()?;
         let (known, _) = nodes::list(&self.dir).map_err(|e| e.to_string())?;
-        for gone in known.iter().filter(|record| !said.contains_key(&record.name) && record.name != self.node)
-        {
-            nodes::remove(&self.dir, &guard, &gone.name).map_err(|e| e.to_string())?;
-            let _ = fs::remove_file(self.dir.interfaces().join(format!("{}.json", gone.name)));
+        let known: BTreeMap<String, NodeRecord> = known.into_iter().map(|r| (r.name.clone(), r)).collect();
+        for gone in known.keys().filter(|name| !said.contains_key(*name) && **name != self.node) {
+            nodes::remove(&self.dir, &guard, gone).map_err(|e| e.to_string())?;
+            let _ = fs::remove_file(self.dir.interfaces().join(format!("{gone}.json")));
         }
         for NodeSpec { node, number, wire, interfaces } in said.into_values() {
-            let next_vni =
-                known.iter().find(|record| record.name == node).map_or(nodes::FIRST_VNI, |r| r.next_vni);
+            let last = known.get(&node);
+            let next_vni = last.map_or(nodes::FIRST_VNI, |record| record.next_vni);
             let record = NodeRecord { name: node.clone(), number, wire, next_vni };
-            if !known.contains(&record) {
+            if last != Some(&record) {
                 nodes::hear(&self.dir, &guard, &record).map_err(|e| e.to_string())?;
             }
             if let Some(interfaces) = interfaces.filter(|_| node != self.node) {
@@ -160,6 +180,13 @@ impl Cluster {
     }
 }
 
-fn write(file: &Path, value: &Value) -> Result<(), String> {
-    replace_file(file, value, true).map_err(|e| format!("cannot write {}: {e}", file.display()))
+/// A list of objects as a file has it, a line for each. Made of what is lent: a thousand namespaces are not copied to be written.
+fn listing(objects: &[&Value]) -> Result<Vec<u8>, String> {
+    let mut text = br#"{"apiVersion": "v1", "kind": "List", "items": ["#.to_vec();
+    for (n, object) in objects.iter().enumerate() {
+        text.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
+        serde_json::to_writer(&mut text, object).map_err(|e| e.to_string())?;
+    }
+    text.extend_from_slice(b"\n]}\n");
+    Ok(text)
 }

@@ -24,7 +24,7 @@ impl Cluster {
         {
             let mirror = self.mirror();
             let lost = mirror.lost();
-            for kind in Watched::ALL {
+            for kind in Watched::of_a_node() {
                 let name = format!("{kind:?}");
                 let name = name.as_str();
                 let (lists, watches) = mirror.begun(kind);

@@ -27,6 +27,14 @@ pub(super) fn note(value: &Value, notes: &mut Notes<'_>) -> bool {
             let message = "it has no equal: Egret knows no external networks; a gateway's traffic takes the routes of its node";
             notes.add("", "", "NoEqual", message);
         }
+        ("projectcalico.org" | "crd.projectcalico.org", "IPReservation") => {
+            let message = "it has no equal: Egret keeps no address of a pool free; cut the pool so that it does not hold them";
+            notes.add("", "", "NoEqual", message);
+        }
+        ("isovalent.com", "IsovalentEgressGatewayPolicy") => {
+            let message = "it has no equal: write an EgressGatewayPolicy with `gateway.nodes`";
+            notes.add("", "", "NoEqual", message);
+        }
         ("cilium.io", "CiliumEgressNATPolicy") => {
             let message = "it is the kind before CiliumEgressGatewayPolicy, and has no equal: write a CiliumEgressGatewayPolicy, and convert that";
             notes.add("", "", "NoEqual", message);

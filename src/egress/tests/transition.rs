@@ -1,18 +1,19 @@
 //! Given two plans, what happens to running flows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::worlds::{World, client, ip};
 use crate::addr::Family;
 use crate::egress::belts::Belts;
 use crate::egress::lower::node_state;
+use crate::egress::lower_clients::client_states;
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::PIN_SHIFT;
 use crate::egress::plan::{NodePlan, Place, Verdict};
 use crate::egress::prefixes::{self, Change};
 use crate::egress::transition::{
-    Fate, UNKNOWN, believed, bound, fate, holding, keep_unread, let_go, transition,
+    Fate, UNKNOWN, believed, bound, fate, going_on, holding, keep_unread, let_go, transition,
 };
 
 #[test]
@@ -234,4 +235,30 @@ fn a_flow_that_may_not_go_on_is_pinned_anew_unless_it_needs_another_entry() {
     assert_eq!(fate("192.0.2.1", false), Fate::Lives);
     assert_eq!([fate("203.0.113.9", false), fate("203.0.113.9", true)], [Fate::Told; 2]);
     assert_eq!(fate("198.51.100.9", false), Fate::Forgotten, "its entry would show the pod's own address");
+}
+
+#[test]
+fn who_was_held_goes_on_before_the_rest_where_all_that_it_needs_stands() {
+    let mut world = World::new().gateway(2, 0).gateway(2, 1).client(11, &[0]);
+    let before = world.plan();
+    let mut world = world.client(10, &[0]);
+    let after = world.plan();
+    let rebound = transition(&before, &after).rebound;
+    // It joins others, whose rules, sets and gateways stand: elements of maps, all of it.
+    let held = holding(&before, &after, &rebound, &BTreeMap::new());
+    let on = going_on(&held, &after).unwrap();
+    assert_eq!(on.clients, after.clients);
+    assert!(client_states(&before, &held).is_some() && client_states(&held, &on).is_some());
+    // It leaves them.
+    let mut free = before.clone();
+    let_go(&after, &mut free, |_| true);
+    let held = holding(&after, &free, &rebound, &BTreeMap::new());
+    let on = going_on(&held, &free).unwrap();
+    assert_eq!(on.clients, free.clients);
+    assert!(client_states(&after, &held).is_some() && client_states(&held, &on).is_some());
+    // What it needs is yet to be made.
+    let mut world = World::new().gateway(2, 0).gateway(2, 1).client(11, &[0]);
+    assert_eq!(world.plan(), before);
+    let first = world.client(10, &[1]).plan();
+    assert_eq!(going_on(&holding(&before, &first, &rebound, &BTreeMap::new()), &first), None);
 }

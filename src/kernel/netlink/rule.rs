@@ -5,11 +5,13 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 
 use super::attributes::{behind, family_number, family_of, ip_of, text, u32_of};
 use crate::addr::Family;
-use crate::kernel::state::{Match, Rule};
+use crate::kernel::state::{Action, Match, Rule};
 
 /// `struct fib_rule_hdr`.
 const HEADER: usize = 12;
 const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_GOTO: u8 = 2;
+const FR_ACT_NOP: u8 = 3;
 const FR_ACT_UNREACHABLE: u8 = 7;
 const INVERT: u32 = 2;
 
@@ -34,21 +36,22 @@ pub fn read(payload: &[u8]) -> Option<Known> {
     let (to, from, tos) = (*payload.get(1)?, *payload.get(2)?, *payload.get(3)?);
     let (action, flags) = (*payload.get(7)?, u32_of(payload.get(8..)?)?);
     let mut table = u32::from(*payload.get(4)?);
-    let (mut priority, mut protocol, mut mark, mut mask, mut input, mut source) =
-        (0, 0, None, None, None, None);
+    let (mut priority, mut protocol, mut target) = (0, 0, None);
+    let (mut mark, mut mask, mut input, mut source) = (None, None, None, None);
     let mut other = to != 0 || tos != 0;
     for attribute in behind(payload, HEADER) {
         match attribute.kind {
             2 => source = ip_of(attribute.value),
             3 => input = Some(text(attribute.value)),
+            4 => target = u32_of(attribute.value),
             6 => priority = u32_of(attribute.value)?,
             10 => mark = u32_of(attribute.value),
             14 => other |= u32_of(attribute.value)? != u32::MAX, // suppress_prefixlength; all ones is "not"
             15 => table = u32_of(attribute.value)?,
             16 => mask = u32_of(attribute.value),
             21 => protocol = attribute.value.first().copied().unwrap_or(0),
-            // goto, realm, tunnel id, suppress_ifgroup, oif, l3mdev, uids, protocol, ports, dscp, flow label, and their masks
-            4 | 11..=13 | 17 | 19 | 20 | 22..=30 => other = true,
+            // realm, tunnel id, suppress_ifgroup, oif, l3mdev, uids, protocol, ports, dscp, flow label, and their masks
+            11..=13 | 17 | 19 | 20 | 22..=30 => other = true,
             _ => {}
         }
     }
@@ -63,12 +66,14 @@ pub fn read(payload: &[u8]) -> Option<Known> {
         (None, None, Some(ip)) if from == family.bits() => Some(Match::From(ip)),
         _ => None,
     };
-    let table = match action {
-        FR_ACT_TO_TBL => Some(Some(table)),
-        FR_ACT_UNREACHABLE => Some(None),
+    let action = match action {
+        FR_ACT_TO_TBL => Some(Action::Lookup(table)),
+        FR_ACT_UNREACHABLE => Some(Action::Unreachable),
+        FR_ACT_GOTO => target.map(Action::Goto),
+        FR_ACT_NOP => Some(Action::Nop),
         _ => None,
     };
-    let rule = matches.zip(table).map(|(matches, table)| Rule { family, priority, matches, table });
+    let rule = matches.zip(action).map(|(matches, action)| Rule { family, priority, matches, action });
     Some(Known { family, priority, protocol, mark, rule })
 }
 
@@ -92,13 +97,18 @@ fn base(rule: &Rule, protocol: u8) -> RuleMessage {
     message.header.family = family_number(rule.family).into();
     message.attributes.push(RuleAttribute::Priority(rule.priority));
     message.attributes.push(RuleAttribute::Protocol(protocol.into()));
-    match rule.table {
-        Some(table) => {
-            message.header.action = RuleAction::ToTable;
+    message.header.action = match rule.action {
+        Action::Lookup(table) => {
             message.attributes.push(RuleAttribute::Table(table));
+            RuleAction::ToTable
         }
-        None => message.header.action = RuleAction::Unreachable,
-    }
+        Action::Unreachable => RuleAction::Unreachable,
+        Action::Goto(priority) => {
+            message.attributes.push(RuleAttribute::Goto(priority));
+            RuleAction::Goto
+        }
+        Action::Nop => RuleAction::Nop,
+    };
     match &rule.matches {
         Match::Mark { value, mask } | Match::NotMark { value, mask } => {
             message.attributes.push(RuleAttribute::FwMark(*value));

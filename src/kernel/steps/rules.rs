@@ -1,13 +1,28 @@
-//! Which policy rule the kernel takes for which when it is asked to delete one.
+//! In which order policy rules come and go, and which one the kernel takes for which when it is asked to delete one.
 //!
-//! It compares only the fields that are given, takes zero for "not given", and does not look at `not` at all (`rule_find` in
-//! net/core/fib_rules.c, 6.18).
+//! It compares only the fields that are given, takes zero for "not given", and does not look at `not` and at where a `goto` leads at
+//! all (`rule_find` in net/core/fib_rules.c, 6.18).
 
-use crate::kernel::state::{Match, Rule};
+use crate::kernel::state::{Action, Match, Rule};
+
+/// When a rule is added; rules are removed the other way round. The belt stands as long as anything does. A `goto` comes when what
+/// it leads to stands, and goes before it.
+pub(super) fn turn(rule: &Rule) -> u8 {
+    match rule.action {
+        Action::Unreachable => 0,
+        Action::Nop => 1,
+        Action::Lookup(_) => 2,
+        Action::Goto(_) => 3,
+    }
+}
 
 /// Whether the kernel, asked to delete `given`, would also be content with `other`.
 pub(super) fn fits(given: &Rule, other: &Rule) -> bool {
-    if (given.family, given.priority, given.table) != (other.family, other.priority, other.table) {
+    let same_action = match (given.action, other.action) {
+        (Action::Goto(_), Action::Goto(_)) => true,
+        (given, other) => given == other,
+    };
+    if (given.family, given.priority) != (other.family, other.priority) || !same_action {
         return false;
     }
     match (&given.matches, &other.matches) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::obstacles::MAIN;
 use super::*;
 use crate::addr::{Cidr, Mac};
-use crate::kernel::state::{Link, LinkKind, Match, Remote};
+use crate::kernel::state::{Action, Link, LinkKind, Match, Remote};
 
 const DEVICES: [&str; 3] = ["egress.vxlan", "eg1", "eg2"];
 
@@ -65,10 +65,18 @@ fn node(
             state.routes.insert(route(table, 0, Via::Nexthop(100 + number)));
         }
         let matches = Match::Mark { value: *number, mask: 0x7f };
-        state.rules.insert(Rule { family: Family::V4, priority: 720, matches, table: Some(table) });
+        state.rules.insert(Rule {
+            family: Family::V4,
+            priority: 720,
+            matches,
+            action: Action::Lookup(table),
+        });
+    }
+    if !groups.is_empty() {
+        state.rules.extend(jump(721));
     }
     let matches = Match::NotMark { value: 0, mask: 0x7f };
-    state.rules.insert(Rule { family: Family::V4, priority: 799, matches, table: None });
+    state.rules.insert(Rule { family: Family::V4, priority: 799, matches, action: Action::Unreachable });
     state
 }
 
@@ -81,10 +89,22 @@ fn any_node() -> impl Strategy<Value = State> {
     })
 }
 
+/// Past priority 720, to another.
+fn jump(to: u32) -> [Rule; 2] {
+    let rule = |priority, action| {
+        let matches = Match::Mark { value: 0, mask: 0x7f };
+        Rule { family: Family::V4, priority, matches, action }
+    };
+    [rule(719, Action::Goto(to)), rule(to, Action::Nop)]
+}
+
 /// What must hold at every moment, not only at the end.
 fn assert_nothing_leaks(state: &State, step: &Step) {
+    let ends = |to| state.rules.iter().any(|rule| rule.priority == to);
+    let astray = state.rules.iter().find(|rule| matches!(rule.action, Action::Goto(to) if !ends(to)));
+    assert_eq!(astray, None, "after `{step}`: it leads nowhere");
     for rule in &state.rules {
-        if let Some(table) = rule.table {
+        if let Some(table) = rule.table() {
             let belt = route(table, u32::MAX, Via::Unreachable);
             assert!(state.routes.contains(&belt), "after `{step}`: rule to table {table} without its belt");
         }
@@ -96,7 +116,7 @@ proptest! {
     fn the_steps_lead_there_leak_nothing_on_the_way_and_are_none_the_second_time(
         have in any_node(), want in any_node()
     ) {
-        let belt = have.rules.iter().find(|rule| rule.table.is_none()).unwrap().clone();
+        let belt = have.rules.iter().find(|rule| rule.action == Action::Unreachable).unwrap().clone();
         let mut now = have.clone();
         for step in steps(&have, &want, &Saved::new()) {
             carry_out(&mut now, &step);
@@ -140,13 +160,17 @@ fn a_node_is_built_from_the_ground_up_and_taken_down_the_other_way_round() {
             "ip route add unreachable default table 479001 metric 4294967295",
             "ip route add default nhid 101 table 479001",
             "ip rule add pref 799 not fwmark 0x0/0x7f unreachable",
+            "ip rule add pref 721 fwmark 0x0/0x7f nop",
             "ip rule add pref 720 fwmark 0x1/0x7f lookup 479001",
+            "ip rule add pref 719 fwmark 0x0/0x7f goto 721",
         ]
     );
     assert_eq!(
         printed(&node, &empty),
         [
+            "ip rule del pref 719 fwmark 0x0/0x7f goto 721",
             "ip rule del pref 720 fwmark 0x1/0x7f lookup 479001",
+            "ip rule del pref 721 fwmark 0x0/0x7f nop",
             "ip rule del pref 799 not fwmark 0x0/0x7f unreachable",
             "ip route del default nhid 101 table 479001",
             "ip route del unreachable default table 479001 metric 4294967295",
@@ -170,7 +194,7 @@ fn what_the_kernel_drops_with_a_device_is_made_again_and_not_deleted() {
 
 #[test]
 fn a_rule_that_the_kernel_could_take_for_another_is_deleted_past_it() {
-    let rule = |matches| Rule { family: Family::V4, priority: 720, matches, table: Some(1) };
+    let rule = |matches| Rule { family: Family::V4, priority: 720, matches, action: Action::Lookup(1) };
     let stays = rule(Match::Mark { value: 5, mask: 0x7f });
     let goes = rule(Match::NotMark { value: 0, mask: 0x7f });
     let with = |rules: &[&Rule]| State {
@@ -183,6 +207,23 @@ fn a_rule_that_the_kernel_could_take_for_another_is_deleted_past_it() {
             "ip rule add pref 720 fwmark 0x5/0x7f lookup 1",
             "ip rule del pref 720 not fwmark 0x0/0x7f lookup 1",
             "ip rule del pref 720 not fwmark 0x0/0x7f lookup 1",
+        ]
+    );
+}
+
+#[test]
+fn a_jump_comes_after_where_it_leads_and_goes_before_it() {
+    let with = |rules: &[Rule]| State { rules: rules.iter().cloned().collect(), ..State::default() };
+    assert_eq!(
+        printed(&with(&jump(721)), &with(&jump(722))),
+        [
+            "ip rule add pref 722 fwmark 0x0/0x7f nop",
+            "ip rule add pref 719 fwmark 0x0/0x7f goto 722",
+            // The kernel does not look at where it leads, and would take the new one for the old.
+            "ip rule add pref 719 fwmark 0x0/0x7f goto 722",
+            "ip rule del pref 719 fwmark 0x0/0x7f goto 721",
+            "ip rule del pref 719 fwmark 0x0/0x7f goto 721",
+            "ip rule del pref 721 fwmark 0x0/0x7f nop",
         ]
     );
 }

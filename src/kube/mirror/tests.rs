@@ -44,10 +44,10 @@ fn what_goes_with_its_definition_stays_until_others_of_the_kind_are_there() {
     let mut mirror = Mirror::default();
     let kind = Watched::Pools;
     mirror.listed(kind, &[named("a"), named("b"), named("c")]);
-    assert!(
-        mirror.would_lose(kind, &[named("a")])
-            && !mirror.would_lose(kind, &[named("a"), named("b"), named("c")])
-    );
+    let seen = |names: &[&str]| -> Vec<Seen> {
+        names.iter().map(|name| Seen::of(&Reach::default(), kind, &named(name))).collect()
+    };
+    assert!(mirror.would_lose(kind, &seen(&["a"])) && !mirror.would_lose(kind, &seen(&["a", "b", "c"])));
     assert!(mirror.gone(kind, &named("c")), "one that was deleted for itself goes");
     assert!(mirror.is_undefined(kind, "deleted"));
     assert!(mirror.listed(kind, &[]), "made anew: the reason changes");
@@ -63,7 +63,7 @@ fn what_goes_with_its_definition_stays_until_others_of_the_kind_are_there() {
 #[test]
 fn a_kind_that_cannot_be_seen_keeps_what_was_known_until_it_is_listed_again() {
     let mut mirror = Mirror::default();
-    for kind in Watched::ALL {
+    for kind in Watched::of_a_node() {
         assert!(!mirror.is_synced());
         mirror.listed(kind, &[]);
     }

@@ -12,18 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::image::{Compiled, FileRecord, FileRow, Image, Verdict, slot};
+use super::image::{Compiled, FileRecord, FileRow, Image, ObjectRow, ReadFile, Verdict, slot};
 use super::stamp::Stamp;
 use crate::api::overlap::{Use, overlaps};
 use crate::api::{Kind, Object, Reading};
 use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
-
-/// The record of a file that has not changed.
-pub(super) fn unchanged<'a>(image: &'a Image, row: &FileRow<'a>) -> FileRecord<'a> {
-    let path = Cow::Borrowed(row.path);
-    FileRecord { path, stamp: row.stamp, objects: kept(image, row), problems: Cow::Borrowed(row.problems) }
-}
 
 /// The record of a file that was read now. If part of it could not be, what it last held stays in force.
 pub(super) fn read<'a>(
@@ -47,14 +41,16 @@ pub(super) fn read<'a>(
         }
         let old: Vec<Problem> = serde_json::from_slice(row.problems).unwrap_or_default();
         problems.extend(old.into_iter().filter(|p| !p.object.is_empty()));
-        return FileRecord { path, stamp, objects, problems: json_list(&problems).into() };
+        let problems = json_list(&problems);
+        return FileRecord::Read(Box::new(ReadFile { path, stamp, objects, problems }));
     }
     let objects = reading.objects.into_iter().map(|written| Compiled {
         kind: written.kind,
         name: written.name.into(),
         body: written.object.as_ref().map(body).unwrap_or_default().into(),
     });
-    FileRecord { path, stamp, objects: objects.collect(), problems: json_list(&problems).into() }
+    let (objects, problems) = (objects.collect(), json_list(&problems));
+    FileRecord::Read(Box::new(ReadFile { path, stamp, objects, problems }))
 }
 
 fn kept<'a>(image: &'a Image, row: &FileRow<'a>) -> Vec<Compiled<'a>> {
@@ -89,10 +85,10 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
     let mut first: BTreeMap<(u8, &str), Winner<'_>> = BTreeMap::new();
     let mut number = 0;
     for file in files {
-        for object in &file.objects {
-            let winner = Winner { number, file: &file.path, object };
+        for (place, object) in file.objects().enumerate() {
+            let winner = Winner { number, file, place };
             number += 1;
-            match first.entry((slot(object.kind), &object.name)) {
+            match first.entry((slot(object.kind), object.name)) {
                 Entry::Vacant(place) => {
                     place.insert(winner);
                 }
@@ -106,9 +102,9 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
     }
     let mut broken: BTreeSet<String> = BTreeSet::new();
     first.retain(|_, winner| {
-        let right = !winner.object.body.is_empty();
+        let right = !winner.object().body.is_empty();
         if !right {
-            broken.insert(winner.object.kind.named(&winner.object.name));
+            broken.insert(winner.named());
         }
         right
     });
@@ -116,13 +112,14 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
         let (loser, problem) = lost;
         problems.push(problem);
         if let Some(winner) = first.remove(&(slot(Kind::EgressPool), loser)) {
-            broken.insert(winner.object.kind.named(loser));
+            broken.insert(winner.named());
         }
     }
     // The standard library's hash may change with the compiler; then each node plans once anew, no more.
     let mut hash = DefaultHasher::new();
     for ((slot, name), winner) in &first {
-        (slot, winner.object.kind, name, &winner.object.body).hash(&mut hash);
+        let object = winner.object();
+        (slot, object.kind, name, object.body).hash(&mut hash);
     }
     broken.hash(&mut hash);
     let broken: Vec<String> = broken.into_iter().collect();
@@ -134,38 +131,45 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
     }
 }
 
-/// The object in force under its name.
+/// The object in force under its name: where it stands, because there are as many as pods.
 struct Winner<'f> {
     number: usize,
-    file: &'f CStr,
-    object: &'f Compiled<'f>,
+    file: &'f FileRecord<'f>,
+    /// Among the file's objects.
+    place: usize,
 }
 
-impl Winner<'_> {
+impl<'f> Winner<'f> {
+    fn object(&self) -> ObjectRow<'f> {
+        self.file.object(self.place)
+    }
+
     fn file(&self) -> String {
-        self.file.to_string_lossy().into_owned()
+        self.file.path().to_string_lossy().into_owned()
     }
 
     fn named(&self) -> String {
-        self.object.kind.named(&self.object.name)
+        let object = self.object();
+        object.kind.named(object.name)
     }
 
     /// Whether it is in force although the other comes first: who writes our kind of policy beside Calico's means ours.
     fn outranks(&self, other: &Winner<'_>) -> bool {
-        (self.object.kind, other.object.kind) == (Kind::EgressGatewayPolicy, Kind::CalicoEgressGatewayPolicy)
+        let kinds = (self.object().kind, other.object().kind);
+        kinds == (Kind::EgressGatewayPolicy, Kind::CalicoEgressGatewayPolicy)
     }
 }
 
 fn twice(loser: &Winner<'_>, winner: &Winner<'_>) -> Problem {
     let calicos = Kind::CalicoEgressGatewayPolicy;
-    let message = if loser.object.kind == calicos && winner.object.kind != calicos {
+    let message = if loser.object().kind == calicos && winner.object().kind != calicos {
         format!(
             "{} of egret.dev in {} has the same name and is in force, because an annotation cannot tell the two apart; \
              delete or rename one of them",
             winner.named(),
             winner.file()
         )
-    } else if loser.file == winner.file {
+    } else if loser.file.path() == winner.file.path() {
         format!("{} is written twice in {}; the first is in force, delete one", winner.named(), winner.file())
     } else {
         format!(
@@ -177,7 +181,7 @@ fn twice(loser: &Winner<'_>, winner: &Winner<'_>) -> Problem {
     Problem::new(loser.named(), "Duplicate", message)
         .file(loser.file())
         .at("metadata.name")
-        .value(&*loser.object.name)
+        .value(loser.object().name)
 }
 
 /// The pools that lose their addresses to another, each with the problem that says so.
@@ -185,7 +189,7 @@ fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f s
     let pools = slot(Kind::EgressPool);
     let mut ranges = Vec::new();
     for ((_, name), winner) in objects.range((pools, "")..(pools + 1, "")) {
-        if let Ok(pool) = serde_json::from_slice::<Pool>(&winner.object.body) {
+        if let Ok(pool) = serde_json::from_slice::<Pool>(winner.object().body) {
             let usage = match (pool.kind, pool.source) {
                 (PoolKind::EgressPool, PoolSource::Pool) => Use::Leased,
                 (PoolKind::EgressPool, PoolSource::PodAddress) => Use::Pods,

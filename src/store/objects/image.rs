@@ -7,12 +7,14 @@
 //! Layout, little-endian: header (88 bytes) · directories · files · objects · index · blob. Rows have a fixed size and
 //! point into the blob. The index lists the objects in force, sorted by slot and name.
 
-use std::borrow::Cow;
+mod write;
+
 use std::ffi::CStr;
 use std::ops::Range;
 
 use super::stamp::Stamp;
 use crate::api::Kind;
+pub(super) use write::{Compiled, FileRecord, ReadFile, encode};
 
 /// Raise it when rows, or the JSON of an object, change shape or meaning.
 const FORMAT: u32 = 3;
@@ -24,26 +26,6 @@ const OBJECT: usize = 20;
 const INDEX: usize = 4;
 /// Offset of what the checksum covers.
 const COVERED: usize = 40;
-
-/// One file, as the image keeps it. Borrowed parts come from the image before.
-pub(super) struct FileRecord<'a> {
-    /// Path below `objects/`, ended by a zero byte.
-    pub(super) path: Cow<'a, CStr>,
-    /// What the file looked like when it was read.
-    pub(super) stamp: Stamp,
-    /// In the order written.
-    pub(super) objects: Vec<Compiled<'a>>,
-    /// A JSON list of problems; empty for none.
-    pub(super) problems: Cow<'a, [u8]>,
-}
-
-/// One object of a file.
-pub(super) struct Compiled<'a> {
-    pub(super) kind: Kind,
-    pub(super) name: Cow<'a, str>,
-    /// JSON; empty: the object is broken.
-    pub(super) body: Cow<'a, [u8]>,
-}
 
 /// What follows from all files together.
 #[derive(Default)]
@@ -149,7 +131,7 @@ impl Image {
         })
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = FileRow<'_>> {
+    pub(super) fn files(&self) -> impl ExactSizeIterator<Item = FileRow<'_>> {
         (0..self.files).map(|i| self.file(i))
     }
 
@@ -237,100 +219,6 @@ fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
         if before(middle) { low = middle + 1 } else { high = middle }
     }
     low
-}
-
-/// Writes an image. `None`: it would be larger than 4 GiB, which offsets of four bytes cannot say.
-///
-/// Into one piece of memory of the right size: an agent writes its image anew at every change, and what grows by doubling
-/// would be most of what it ever holds.
-pub(super) fn encode<'d>(
-    dirs: impl ExactSizeIterator<Item = (&'d CStr, Stamp)> + Clone,
-    files: &[FileRecord<'_>],
-    verdict: &Verdict,
-) -> Option<Vec<u8>> {
-    let objects: usize = files.iter().map(|f| f.objects.len()).sum();
-    let tables =
-        HEADER + dirs.len() * DIR + files.len() * FILE + objects * OBJECT + verdict.index.len() * INDEX;
-    let blob: usize = dirs.clone().map(|(path, _)| path.to_bytes_with_nul().len()).sum::<usize>()
-        + files.iter().map(FileRecord::blob).sum::<usize>()
-        + verdict.problems.len()
-        + verdict.broken.len();
-    u32::try_from(tables + blob).ok()?;
-    let mut bytes = Vec::with_capacity(tables + blob);
-    bytes.resize(tables, 0);
-    let mut out = Writer { bytes, row: 0 };
-    out.put(&MAGIC);
-    out.short(FORMAT as usize).short(0).long(release()).long(0).long(0).long(verdict.fingerprint);
-    out.short(dirs.len()).short(files.len()).short(objects).short(verdict.index.len());
-    out.point(&verdict.problems).point(&verdict.broken).long(0);
-    for (path, stamp) in dirs {
-        out.point(path.to_bytes_with_nul()).stamp(stamp);
-    }
-    let mut first = 0;
-    for file in files {
-        out.point(file.path.to_bytes_with_nul()).stamp(file.stamp);
-        out.short(first).short(file.objects.len()).point(&file.problems);
-        first += file.objects.len();
-    }
-    for object in files.iter().flat_map(|f| &f.objects) {
-        let kind = Kind::ALL.iter().position(|k| *k == object.kind).unwrap_or_default();
-        out.short(kind).point(object.name.as_bytes()).point(&object.body);
-    }
-    for object in &verdict.index {
-        out.short(*object);
-    }
-    let Writer { mut bytes, row } = out;
-    debug_assert_eq!((row, bytes.len()), (tables, tables + blob));
-    let len = bytes.len() as u64;
-    bytes[24..32].copy_from_slice(&len.to_le_bytes());
-    let sum = checksum(&bytes[COVERED..]);
-    bytes[32..40].copy_from_slice(&sum.to_le_bytes());
-    Some(bytes)
-}
-
-impl FileRecord<'_> {
-    /// How many bytes of it are no rows.
-    fn blob(&self) -> usize {
-        let objects = self.objects.iter().map(|object| object.name.len() + object.body.len());
-        self.path.to_bytes_with_nul().len() + self.problems.len() + objects.sum::<usize>()
-    }
-}
-
-/// Rows are filled in from the front, what they point to is put behind them.
-struct Writer {
-    bytes: Vec<u8>,
-    row: usize,
-}
-
-impl Writer {
-    fn put(&mut self, row: &[u8]) -> &mut Writer {
-        let end = self.row + row.len();
-        self.bytes[self.row..end].copy_from_slice(row);
-        self.row = end;
-        self
-    }
-
-    /// Four bytes. A number that does not fit belongs to an image that [`encode`] refuses.
-    fn short(&mut self, value: usize) -> &mut Writer {
-        self.put(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes())
-    }
-
-    fn long(&mut self, value: u64) -> &mut Writer {
-        self.put(&value.to_le_bytes())
-    }
-
-    /// Offset and length of bytes that go to the blob.
-    fn point(&mut self, bytes: &[u8]) -> &mut Writer {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        self.short(at).short(bytes.len())
-    }
-
-    fn stamp(&mut self, stamp: Stamp) -> &mut Writer {
-        #[allow(clippy::cast_sign_loss, reason = "times are written as their bits")]
-        let bits = |time: i64| time as u64;
-        self.long(stamp.inode).long(stamp.size).long(bits(stamp.modified)).long(bits(stamp.changed))
-    }
 }
 
 fn short(bytes: &[u8], at: usize) -> usize {

@@ -24,6 +24,8 @@ const DEPTH: usize = 32;
 pub(super) struct Survey {
     /// Every directory has its stamp of last time: no name has come or gone.
     same_names: bool,
+    /// Every file has its stamp of last time, too.
+    same_files: bool,
     /// In the order of the image's files.
     files: Vec<Seen>,
 }
@@ -39,8 +41,13 @@ struct Seen {
 pub(super) fn survey(root: BorrowedFd<'_>, image: &Image) -> Survey {
     let same_names = image.dirs().all(|dir| seen(root, dir.path).stamp == dir.stamp);
     let mut folder = Folder { path: b"", open: None };
-    let files = image.files().map(|file| folder.look(root, file.path)).collect();
-    Survey { same_names, files }
+    let (mut same_files, mut files) = (true, Vec::with_capacity(image.files().len()));
+    for file in image.files() {
+        let seen = folder.look(root, file.path);
+        same_files &= seen.stamp == file.stamp;
+        files.push(seen);
+    }
+    Survey { same_names, same_files, files }
 }
 
 /// The directory of the file looked at last, open, because its files stand together: the kernel then looks up one name per file
@@ -53,6 +60,9 @@ struct Folder<'a> {
 impl<'a> Folder<'a> {
     fn look(&mut self, root: BorrowedFd<'_>, path: &'a CStr) -> Seen {
         let bytes = path.to_bytes_with_nul();
+        if let (Some(folder), Some(name)) = (&self.open, self.holds(bytes)) {
+            return seen(folder.as_fd(), name);
+        }
         let Some(slash) = bytes.iter().rposition(|byte| *byte == b'/') else { return seen(root, path) };
         let (above, name) = (&bytes[..slash], CStr::from_bytes_with_nul(&bytes[slash + 1..]));
         if self.path != above {
@@ -66,6 +76,12 @@ impl<'a> Folder<'a> {
             _ => seen(root, path),
         }
     }
+
+    /// The name of a file that stands in this directory.
+    fn holds<'p>(&self, path: &'p [u8]) -> Option<&'p CStr> {
+        let name = path.strip_prefix(self.path)?.strip_prefix(b"/")?;
+        if name.contains(&b'/') { None } else { CStr::from_bytes_with_nul(name).ok() }
+    }
 }
 
 fn seen(root: BorrowedFd<'_>, path: &CStr) -> Seen {
@@ -77,8 +93,8 @@ fn seen(root: BorrowedFd<'_>, path: &CStr) -> Seen {
 
 impl Survey {
     /// Whether every directory and file is as it was, and so nothing else can be there.
-    pub(super) fn is_current(&self, image: &Image) -> bool {
-        self.same_names && image.files().zip(&self.files).all(|(row, now)| row.stamp == now.stamp)
+    pub(super) fn is_current(&self) -> bool {
+        self.same_names && self.same_files
     }
 
     /// The stamp of a file that is as it was.
@@ -132,7 +148,10 @@ pub(super) struct Unlisted {
 
 /// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
 /// Plain files that the survey has looked at are not looked at again.
-pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Result<Found<'static>, Unlisted> {
+pub(super) fn scan(
+    root: BorrowedFd<'_>,
+    last: Option<(&Image, &Survey)>,
+) -> Result<Found<'static>, Unlisted> {
     let mut found = Found::default();
     walk(root, last, CString::from(c"."), &mut Vec::new(), &mut found)?;
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -141,7 +160,7 @@ pub(super) fn scan(root: BorrowedFd<'_>, last: Option<&(Image, Survey)>) -> Resu
 
 fn walk(
     root: BorrowedFd<'_>,
-    last: Option<&(Image, Survey)>,
+    last: Option<(&Image, &Survey)>,
     path: CString,
     above: &mut Vec<(u64, u64)>,
     found: &mut Found<'_>,

@@ -9,20 +9,21 @@ fn image() -> Image {
         name: name.into(),
         body: body.into(),
     };
+    let file = |file| FileRecord::Read(Box::new(file));
     let files = [
-        FileRecord {
+        file(ReadFile {
             path: c"a.yaml".into(),
             stamp,
             objects: vec![object(Kind::Pod, "s/b", b"1"), object(Kind::Namespace, "s", b"2")],
             problems: b"[]".into(),
-        },
-        FileRecord { path: c"b.yaml".into(), stamp, objects: vec![], problems: b"".into() },
-        FileRecord {
+        }),
+        file(ReadFile { path: c"b.yaml".into(), stamp, objects: vec![], problems: b"".into() }),
+        file(ReadFile {
             path: c"c.yaml".into(),
             stamp,
             objects: vec![object(Kind::Pod, "s/a", b"3")],
             problems: b"".into(),
-        },
+        }),
     ];
     let verdict = Verdict { index: vec![1, 2, 0], problems: vec![], broken: b"x".to_vec(), fingerprint: 5 };
     Image::parse(encode([(c".", stamp)].into_iter(), &files, &verdict).unwrap()).unwrap()

@@ -73,7 +73,7 @@ impl World {
     pub(super) fn is_cached(&self) -> bool {
         let root = std::fs::File::open(self.state.join("objects")).unwrap();
         let root = std::os::fd::AsFd::as_fd(&root);
-        cache::load(&self.state).is_some_and(|image| scan::survey(root, &image).is_current(&image))
+        cache::load(&self.state).is_some_and(|image| scan::survey(root, &image).is_current())
     }
 
     pub(super) fn cache(&self) -> PathBuf {

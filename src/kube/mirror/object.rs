@@ -1,0 +1,100 @@
+//! What of an object as the API server gives it is read here. Pure.
+
+use serde_json::{Map, Value, json};
+
+use crate::egress::annotations::EGRESS_ADDRESSES;
+use crate::egress::serving::Life;
+use crate::kube::watched::{Reach, Watched};
+
+/// The UIDs that a pod goes by: a static one by its file's, too.
+pub(super) fn ids(pod: &Value) -> Vec<String> {
+    let metadata = &pod["metadata"];
+    let all = [&metadata["uid"], &metadata["annotations"]["kubernetes.io/config.hash"]];
+    all.into_iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+}
+
+/// How a pod is.
+pub(super) fn life(pod: &Value) -> Life {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+    match pod["status"]["phase"].as_str() {
+        Some("Failed" | "Succeeded") => Life::Ended,
+        _ if !pod["metadata"]["deletionTimestamp"].is_null() => Life::Leaving,
+        _ if conditions.is_some_and(|all| all.iter().any(ready)) => Life::Ready,
+        _ => Life::Unready,
+    }
+}
+
+/// `namespace/name`, or the name of what is in none.
+pub(super) fn name(object: &Value) -> String {
+    let word = |key: &str| object["metadata"][key].as_str();
+    match (word("namespace"), word("name").unwrap_or_default()) {
+        (Some(namespace), name) => format!("{namespace}/{name}"),
+        (None, name) => name.to_owned(),
+    }
+}
+
+/// Kubernetes calls versions opaque; they are growing numbers, and promised to be since 1.35. One that is none counts as old.
+pub(super) fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// What we have told people of a pod's addresses.
+pub(super) fn told(object: &Value) -> Option<String> {
+    object["metadata"]["annotations"][EGRESS_ADDRESSES].as_str().map(str::to_owned)
+}
+
+/// An object without what nobody here reads: an event about that is no change, and it takes no memory.
+pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
+    let (version, word) = kind.typed();
+    let mut now = json!({"apiVersion": version, "kind": word});
+    let mut keep = |part: &str, keys: &[&str]| {
+        let Some(fields) = object.get(part).and_then(Value::as_object) else { return };
+        let kept = fields.iter().filter(|(key, _)| keys.is_empty() || keys.contains(&key.as_str()));
+        now[part] = kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
+    };
+    let all = *reach == Reach::Cluster;
+    let metadata: &[&str] = match kind {
+        Watched::Nodes => &["name", "uid", "labels"],
+        Watched::Beats => &["name", "resourceVersion", "annotations"],
+        Watched::NodeRecords if all => &["name", "generation"],
+        Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
+        Watched::StatefulSets => &["name", "namespace"],
+        Watched::Pools | Watched::Policies | Watched::Ranges if all => {
+            &["name", "labels", "annotations", "creationTimestamp", "generation"]
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => &["name", "namespace"],
+        _ => &["name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "ownerReferences"],
+    };
+    keep("metadata", metadata);
+    match kind {
+        Watched::Namespaces => {}
+        Watched::Nodes => {
+            keep("spec", if all { &["podCIDR", "podCIDRs", "taints"] } else { &["podCIDR", "podCIDRs"] });
+            keep("status", &["addresses"]);
+        }
+        Watched::Pods => {
+            keep("spec", &["nodeName", "hostNetwork"]);
+            keep("status", &["phase", "podIP", "podIPs"]);
+        }
+        Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
+        Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
+            keep("spec", &[]);
+            keep("status", &[]);
+        }
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
+        _ => keep("spec", &[]),
+    }
+    if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        // Ours, of what the pod does: read back, it would be a reason for itself.
+        annotations.remove(EGRESS_ADDRESSES);
+        if annotations.is_empty()
+            && let Some(metadata) = now["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
+    }
+    now
+}
