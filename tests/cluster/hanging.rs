@@ -99,10 +99,7 @@ fn one_request_that_is_never_answered_delays_no_other_pod_and_its_own_is_answere
     drop(agent);
     proxy.judge(|_| Fate::Pass);
     for name in ["hang", "well", "leases"] {
-        crate::server::kubectl(
-            &["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"],
-            "",
-        );
+        crate::server::kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
     }
     forget(&client);
 }
