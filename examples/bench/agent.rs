@@ -3,10 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use egret::agent::state::{AgentState, FILE, Health};
@@ -37,19 +35,10 @@ impl Agent {
     /// Starts one.
     pub(crate) fn spawn(world: &World, node: u8, arguments: &[&str]) -> Result<Agent, Trouble> {
         let trouble = |e: std::io::Error| Trouble::new(format!("the agent does not start: {e}"));
-        let network = world.node(node).netns()?;
         let egret = world.topology().egret.clone().unwrap_or_default();
-        let mut command = Command::new(egret);
+        let mut command = world.node(node).daemon(egret)?;
         command.args(["agent", "--log", "warn", "--config"]).arg(world.conflist_path(node)).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        // SAFETY: between fork and exec only system calls are made, on a descriptor opened before.
-        unsafe {
-            command.pre_exec(move || {
-                let entered = libc::setns(network.as_fd().as_raw_fd(), libc::CLONE_NEWNET);
-                let bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                if entered == 0 && bound == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-            });
-        }
         let began = Instant::now();
         Ok(Agent { child: command.spawn().map_err(trouble)?, node, began })
     }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use egret::addr::Cidr;
 use egret::egress::inside::inside;
 use egret::egress::model::{
-    Announce, EgressAddress, Endpoint, EndpointState, Namespace, Node, Pod, PodName, Pool, PoolKind,
-    PoolSource, View,
+    EgressAddress, Endpoint, EndpointState, Namespace, Node, Pod, PodName, Pool, View,
 };
 use egret::egress::numbering::Numbering;
 use egret::egress::numbers::gateway_mac;
@@ -147,20 +146,11 @@ pub(crate) fn locals() -> Vec<LocalPod> {
 }
 
 pub(crate) fn pool(name: &str, cidr: &str) -> Pool {
+    let cidr = cidr.parse().unwrap_or(egret::addr::Family::V4.everything());
     Pool {
-        name: name.to_owned(),
-        kind: PoolKind::EgressPool,
-        cidr: cidr.parse().unwrap_or(egret::addr::Family::V4.everything()),
-        block_size: 31,
-        node_selector: "all()".to_owned(),
         gateway_namespaces: Some("all()".to_owned()),
         client_namespaces: Some("all()".to_owned()),
-        source: PoolSource::Pool,
-        nat_outgoing: false,
-        strict_affinity: false,
-        announce: Announce::Auto,
-        cooldown_seconds: 60,
-        disabled: false,
+        ..Pool::new(name, cidr, 31)
     }
 }
 

@@ -34,7 +34,7 @@ impl Metrics {
     }
 
     /// Counts what is no whole number: seconds.
-    pub fn add_some(&self, name: &'static str, labels: &[&str], amount: f64) {
+    fn add_some(&self, name: &'static str, labels: &[&str], amount: f64) {
         if let Value::Number(number) = self.series().entry(key(name, labels)).or_insert(Value::Number(0.0)) {
             *number += amount;
         }

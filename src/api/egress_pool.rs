@@ -24,7 +24,7 @@ use super::pool::{
     self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, PERMISSION_RULES, RANGE_RULES,
 };
 use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
-use crate::egress::model::{Announce, Pool, PoolKind, PoolSource};
+use crate::egress::model::{Announce, Pool, PoolSource};
 
 pub(super) const FIELDS: &[Field] = &document(SPEC, BLOCK_RULES);
 
@@ -85,12 +85,7 @@ const BLOCK_RULES: &[Rule] = &[
 const BLOCK: DefaultBlock = DefaultBlock { v4: 31, v6: 127, shrinks: true };
 
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.closed(findings);
-    let metadata = root.section("metadata", findings);
-    metadata.pairs("labels", findings);
-    metadata.pairs("annotations", findings);
-    let spec = root.section("spec", findings);
-    spec.closed(findings);
+    let spec = root.spec_of_ours(findings);
     let range = pool::range(&spec, BLOCK, findings);
     let node_selector = pool::node_selector(&spec, findings);
     let mut permission = |key: &str| {
@@ -118,10 +113,6 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let [nat_outgoing, strict_affinity, disabled] = flags;
     let (cidr, block_size) = range?;
     Some(Object::Pool(Pool {
-        name: name.to_owned(),
-        kind: PoolKind::EgressPool,
-        cidr,
-        block_size,
         node_selector: node_selector?,
         gateway_namespaces,
         client_namespaces,
@@ -131,5 +122,6 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
         announce,
         cooldown_seconds,
         disabled,
+        ..Pool::new(name, cidr, block_size)
     }))
 }

@@ -32,12 +32,7 @@ const RULES: &[Rule] = &[
 ];
 
 pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
-    root.closed(findings);
-    let metadata = root.section("metadata", findings);
-    metadata.pairs("labels", findings);
-    metadata.pairs("annotations", findings);
-    let spec = root.section("spec", findings);
-    spec.closed(findings);
+    let spec = root.spec_of_ours(findings);
     let cidrs = super::node::cidrs(spec.texts("cidrs", findings), findings);
     if let Some(all) = cidrs.iter().find(|cidr| cidr.prefix() == 0) {
         let message = "a range of everything would leave nothing to gateways; write the ranges that pods have addresses from";

@@ -310,6 +310,17 @@ impl<'v> Section<'v> {
         self.only(&known, findings);
     }
 
+    /// The `spec` of a document of ours: whatever it, its metadata or its `spec` has beside their tables is noted.
+    pub(crate) fn spec_of_ours(&self, findings: &mut Findings<'_>) -> Section<'v> {
+        self.closed(findings);
+        let metadata = self.section("metadata", findings);
+        metadata.pairs("labels", findings);
+        metadata.pairs("annotations", findings);
+        let spec = self.section("spec", findings);
+        spec.closed(findings);
+        spec
+    }
+
     /// Notes fields that are not among the known ones; they are ignored.
     pub(crate) fn only(&self, known: &[&str], findings: &mut Findings<'_>) {
         for (key, value) in self.map.into_iter().flatten() {

@@ -9,7 +9,7 @@ use super::Object;
 use super::fields::{Findings, Section};
 use super::pool::{self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, RANGE_RULES};
 use super::shape::{CIDR, Field, METADATA, Rule, Shape, field, rule};
-use crate::egress::model::{Announce, Pairs, Pool, PoolKind, PoolSource};
+use crate::egress::model::{Pairs, Pool, PoolKind, PoolSource};
 
 /// Annotation that says where a pool's addresses come from, as `spec.source` of an `EgressPool`.
 pub const SOURCE: &str = "egret.dev/source";
@@ -100,19 +100,14 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let disabled = spec.flag("disabled", findings);
     let (cidr, block_size) = range?;
     Some(Object::Pool(Pool {
-        name: name.to_owned(),
         kind: PoolKind::IPPool,
-        cidr,
-        block_size,
         node_selector: node_selector?,
         gateway_namespaces,
         client_namespaces,
         source,
         nat_outgoing,
-        strict_affinity: false,
-        announce: Announce::Auto,
-        cooldown_seconds: 60,
         disabled,
+        ..Pool::new(name, cidr, block_size)
     }))
 }
 

@@ -52,7 +52,7 @@ pub fn remnants(world: &World) -> BTreeSet<Remnant> {
 }
 
 /// Whether an owner's workload is gone. Of what only people or other releases know, nobody can say.
-pub fn is_gone(world: &World, owner: &Owner) -> bool {
+fn is_gone(world: &World, owner: &Owner) -> bool {
     match owner {
         Owner::PodUid(uid) => !world.pod_uids.contains(uid),
         Owner::Ordinal { namespace, stateful_set, ordinal } => {

@@ -59,12 +59,12 @@ pub fn local_chain_slot(chain: &str) -> Option<u8> {
 }
 
 /// Nexthop id of a gateway in a family.
-pub fn nexthop_id(number: u32, family: Family) -> u32 {
+fn nexthop_id(number: u32, family: Family) -> u32 {
     numbers::NEXTHOPS + 2 * number + u32::from(family == Family::V6)
 }
 
 /// Nexthop id of a set's group in a family.
-pub fn group_id(mark: u8, family: Family) -> u32 {
+fn group_id(mark: u8, family: Family) -> u32 {
     numbers::NEXTHOP_GROUPS + 2 * u32::from(mark) + u32::from(family == Family::V6)
 }
 

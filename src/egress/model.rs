@@ -223,6 +223,27 @@ pub struct Pool {
     pub disabled: bool,
 }
 
+impl Pool {
+    /// What an `EgressPool` is that says no more than its addresses and its blocks' size: no namespace may have gateways of it.
+    pub fn new(name: &str, cidr: Cidr, block_size: u8) -> Pool {
+        Pool {
+            name: name.to_owned(),
+            kind: PoolKind::EgressPool,
+            cidr,
+            block_size,
+            node_selector: "all()".to_owned(),
+            gateway_namespaces: None,
+            client_namespaces: None,
+            source: PoolSource::Pool,
+            nat_outgoing: false,
+            strict_affinity: false,
+            announce: Announce::Auto,
+            cooldown_seconds: 60,
+            disabled: false,
+        }
+    }
+}
+
 /// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -83,8 +83,6 @@ pub mod mark {
     pub const LOCALS: std::ops::RangeInclusive<u8> = 0x60..=0x7d;
     /// Into the tunnel; the egress hook finds the gateway by the pin.
     pub const TUNNEL: u8 = 0x7f;
-    /// Bits that the numbers need.
-    pub const BITS: u32 = 7;
 }
 
 /// Bits of the connection mark that are ours; the low byte is foreign and always preserved.

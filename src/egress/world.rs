@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Family, Mac};
 use crate::egress::model::{
-    Announce, EgressAddress, Endpoint, EndpointState, Namespace, Node, Pairs, Pod, PodName, Pool, PoolKind,
-    PoolSource, View,
+    EgressAddress, Endpoint, EndpointState, Namespace, Node, Pairs, Pod, PodName, Pool, View,
 };
 
 /// `a=b,c=d` as pairs.
@@ -62,20 +61,11 @@ impl World for View {
 
     fn pool(mut self, name: &str, cidr: &str) -> View {
         let cidr: crate::addr::Cidr = cidr.parse().unwrap();
+        let block_size = if cidr.family() == Family::V4 { 31 } else { 127 };
         let pool = Pool {
-            name: name.to_owned(),
-            kind: PoolKind::EgressPool,
-            cidr,
-            block_size: if cidr.family() == Family::V4 { 31 } else { 127 },
-            node_selector: "all()".to_owned(),
             gateway_namespaces: Some("all()".to_owned()),
             client_namespaces: Some("all()".to_owned()),
-            source: PoolSource::Pool,
-            nat_outgoing: false,
-            strict_affinity: false,
-            announce: Announce::Auto,
-            cooldown_seconds: 60,
-            disabled: false,
+            ..Pool::new(name, cidr, block_size)
         };
         self.pools.insert(name.to_owned(), pool);
         self

@@ -174,25 +174,10 @@ pub(crate) mod tests {
     use super::super::block::Block;
     use super::super::block::tests::tenant;
     use super::*;
-    use crate::egress::model::{Announce, PoolKind, PoolSource};
 
     /// A pool with the defaults of an `EgressPool`.
     pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
-        Pool {
-            name: name.to_owned(),
-            kind: PoolKind::EgressPool,
-            cidr: cidr.parse().unwrap(),
-            block_size,
-            node_selector: "all()".to_owned(),
-            gateway_namespaces: None,
-            client_namespaces: None,
-            source: PoolSource::Pool,
-            nat_outgoing: false,
-            strict_affinity: false,
-            announce: Announce::Auto,
-            cooldown_seconds: 60,
-            disabled: false,
-        }
+        Pool::new(name, cidr.parse().unwrap(), block_size)
     }
 
     const NOTHING: BTreeSet<IpAddr> = BTreeSet::new();

@@ -3,8 +3,8 @@
 //! In: how many nodes and on what they stand. Out: kubectl, commands in its places, its files. It ends with its value, and with the process
 //! that raised it however that ends: the script keeps a cluster as long as its standard input is open.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -47,8 +47,7 @@ impl Cluster {
         let name = format!("{purpose}-{}", std::process::id());
         let mut run = script(all, "run", &name);
         let run = run.args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut keeper =
-            run.spawn().map_err(|error| Trouble::new(format!("cannot start scripts/cluster: {error}")))?;
+        let mut keeper = run.spawn().map_err(|error| not_started(&error))?;
         let mut said = Vec::new();
         for line in keeper.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
             match line {
@@ -81,8 +80,7 @@ impl Cluster {
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, Trouble> {
         let mut command = self.kubectl_command();
         command.args(arguments);
-        let output = run_to_end(command, input.as_bytes())
-            .map_err(|error| Trouble::new(format!("cannot start scripts/cluster: {error}")))?;
+        let output = run_to_end(command, input.as_bytes()).map_err(|error| not_started(&error))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -112,27 +110,30 @@ impl Cluster {
     pub fn on(&self, place: &str, arguments: &[&str]) -> Result<String, Trouble> {
         let mut command = self.command(place);
         let output = command.args(arguments).stdin(Stdio::null()).output();
-        let output =
-            output.map_err(|error| Trouble::new(format!("cannot start scripts/cluster: {error}")))?;
+        let output = output.map_err(|error| not_started(&error))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Moves the calling thread into the router's network, where the API server is.
-    pub fn enter(&self) -> Result<(), Trouble> {
-        let network = self.of_its_first_process("ns/net")?;
-        setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| {
-            Trouble::new(format!("cannot enter the cluster {}: {error}; is this root?", self.name))
-        })
-    }
-
-    /// The network namespace of the outside.
-    pub fn outside(&self) -> Result<File, Trouble> {
-        self.of_its_first_process("root/run/netns/outside")
     }
 
     /// The router's network, where the API server answers as 172.31.0.254 on the bridge `underlay`.
     pub fn network(&self) -> Result<Netns, Trouble> {
-        let path = format!("/proc/{}/ns/net", self.first_process()?);
+        self.netns("ns/net")
+    }
+
+    /// The network outside of the nodes.
+    pub fn outside(&self) -> Result<Netns, Trouble> {
+        self.netns("root/run/netns/outside")
+    }
+
+    /// Moves the calling thread into the router's network, for good.
+    pub fn enter(&self) -> Result<(), Trouble> {
+        setns(self.network()?, CloneFlags::CLONE_NEWNET).map_err(|error| {
+            Trouble::new(format!("cannot enter the cluster {}: {error}; is this root?", self.name))
+        })
+    }
+
+    /// One that its first process has, or has pinned.
+    fn netns(&self, path: &str) -> Result<Netns, Trouble> {
+        let path = format!("/proc/{}/{path}", self.first_process()?);
         Netns::open(path).map_err(|error| Trouble::new(error.to_string()))
     }
 
@@ -142,7 +143,7 @@ impl Cluster {
             let keeper = fs::read_to_string(self.folder().join("keeper"))?;
             let keeper = keeper.split(' ').next().unwrap_or_default();
             let first = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
-            first.trim().parse().map_err(std::io::Error::other)
+            first.trim().parse().map_err(io::Error::other)
         };
         read().map_err(|error| {
             Trouble::new(format!(
@@ -150,11 +151,6 @@ impl Cluster {
                 self.name
             ))
         })
-    }
-
-    fn of_its_first_process(&self, path: &str) -> Result<File, Trouble> {
-        let path = format!("/proc/{}/{path}", self.first_process()?);
-        File::open(&path).map_err(|error| Trouble::new(format!("cannot open {path}: {error}")))
     }
 }
 
@@ -170,4 +166,11 @@ fn script(all: &Path, verb: &str, name: &str) -> Command {
     let mut command = Command::new(repository().join("scripts/cluster"));
     command.env("EGRET_CLUSTERS", all).args([verb, name]);
     command
+}
+
+fn not_started(error: &io::Error) -> Trouble {
+    Trouble::new(format!(
+        "cannot start scripts/cluster: {error}; is {} still the repository?",
+        repository().display()
+    ))
 }

@@ -99,6 +99,21 @@ impl Place {
         Ok(command)
     }
 
+    /// A program that stays: in this network, but among the world's own mounts, where namespaces that are made later are seen. It ends when
+    /// the calling thread ends.
+    pub fn daemon(&self, program: impl AsRef<OsStr>) -> Result<Command, Trouble> {
+        let network = self.netns()?;
+        let mut command = Command::new(program);
+        // SAFETY: between fork and exec only system calls are made, on a descriptor opened before.
+        unsafe {
+            command.pre_exec(move || {
+                done(libc::setns(network.as_fd().as_raw_fd(), libc::CLONE_NEWNET))?;
+                done(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))
+            });
+        }
+        Ok(command)
+    }
+
     /// Runs a program and gives its standard output; anything but success is trouble with its last words.
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<String, Trouble> {
         self.feed(program, arguments, "")

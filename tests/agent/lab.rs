@@ -6,8 +6,6 @@
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -103,18 +101,9 @@ impl Lab {
 
     /// In the node's network, and with the world's mounts: a namespace that is made later must be seen.
     pub(crate) fn command(&self, node: u8) -> Command {
-        let network = self.node(node).netns().unwrap();
-        let mut command = Command::new(EGRET);
+        let mut command = self.node(node).daemon(EGRET).unwrap();
         command.arg("agent").arg("--config").arg(self.conflist_path(node)).arg("--state").arg(STATE_DIR);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        // SAFETY: between fork and exec only system calls are made, on a descriptor opened before.
-        unsafe {
-            command.pre_exec(move || {
-                let entered = libc::setns(network.as_fd().as_raw_fd(), libc::CLONE_NEWNET);
-                let bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                if entered == 0 && bound == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-            });
-        }
         command
     }
 

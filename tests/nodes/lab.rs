@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use egret::testbed::{Cluster, ROUTER, Trouble, repository, within};
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
 use crate::wire::Wire;
@@ -32,7 +31,6 @@ pub(crate) struct Lab {
     cluster: Cluster,
     seen: Seen,
     wire: Wire,
-    outside: File,
 }
 
 impl Lab {
@@ -42,8 +40,7 @@ impl Lab {
         let _turn = RAISING.lock();
         let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
         let cluster = Cluster::raise(purpose, &options).unwrap();
-        let (seen, wire, outside) = (Seen::default(), Wire::default(), cluster.outside().unwrap());
-        let lab = Lab { cluster, seen, wire, outside };
+        let lab = Lab { cluster, seen: Seen::default(), wire: Wire::default() };
         lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
         let role = fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
         lab.kubectl(&["apply", "-f", "-"], &role);
@@ -82,24 +79,16 @@ impl Lab {
     /// Answers every connection outside, and remembers who it was and from where.
     fn witness(&self) {
         for port in PORTS {
-            let (seen, network) = (self.seen.clone(), self.outside.try_clone().unwrap());
-            std::thread::spawn(move || {
-                setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-                answer(&TcpListener::bind((OUTSIDE, port)).unwrap(), &seen);
-            });
+            let (seen, listener) =
+                (self.seen.clone(), self.as_outsider(|| TcpListener::bind((OUTSIDE, port))));
+            std::thread::spawn(move || answer(&listener.unwrap(), &seen));
         }
         self.as_outsider(|| self.wire.watch(PORTS[0]));
     }
 
     /// Does something as a host outside the cluster.
-    pub(crate) fn as_outsider<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|threads| {
-            let there = || {
-                setns(&self.outside, CloneFlags::CLONE_NEWNET).unwrap();
-                work()
-            };
-            threads.spawn(there).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    pub(crate) fn as_outsider<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.cluster.outside().unwrap().run(work).unwrap()
     }
 
     /// What kubectl says; it must go well.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use egret::egress::model::{Announce, Pool, PoolKind, PoolSource};
+use egret::egress::model::Pool;
 use egret::ipam::{
     Allocation, Claim, Claimed, DirStore, Holder, IpamError, MemoryStore, Owner, Store, Tenant, claim,
 };
@@ -14,21 +14,7 @@ use egret::store::Dir;
 
 /// A pool with the defaults of an `EgressPool`.
 pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
-    Pool {
-        name: name.to_owned(),
-        kind: PoolKind::EgressPool,
-        cidr: cidr.parse().unwrap(),
-        block_size,
-        node_selector: "all()".to_owned(),
-        gateway_namespaces: None,
-        client_namespaces: None,
-        source: PoolSource::Pool,
-        nat_outgoing: false,
-        strict_affinity: false,
-        announce: Announce::Auto,
-        cooldown_seconds: 60,
-        disabled: false,
-    }
+    Pool::new(name, cidr.parse().unwrap(), block_size)
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

@@ -1,3 +1,5 @@
+//! What `egret list` says of every pod.
+
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::IpAddr;

@@ -108,7 +108,7 @@ impl Rule {
 }
 
 /// 32-bit FNV-1a: stable between builds and machines, which Rust's own hasher is not.
-pub fn fnv1a(bytes: &[u8]) -> u32 {
+fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 

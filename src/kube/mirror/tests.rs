@@ -1,3 +1,5 @@
+//! A mirror is told of objects, and says what of it was news.
+
 use serde_json::json;
 
 use super::*;
