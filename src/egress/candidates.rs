@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::egress::annotations::GatewayQuery;
-use crate::egress::gateway::gateway_namespace_refusal;
+use crate::egress::gateway::{gateway_namespace_refusal, wanted};
 use crate::egress::model::{Candidate, Endpoint, EndpointState, PodName, View};
 use crate::egress::selector::{NamespaceLabels, PodLabels, Selector};
 
@@ -251,6 +251,9 @@ pub(super) fn lack(
 fn remedy(view: Option<&View>, query: &GatewayQuery, client: &str) -> String {
     let remedy = "annotate it with `egret.dev/gateway: \"true\"` or `egret.dev/ipv4pools` and restart it";
     let (pods, more) = view.map(|view| near_misses(view, query, client)).unwrap_or_default();
+    if let Some(sentence) = view.and_then(|view| pods.iter().find_map(|pod| refused(view, pod))) {
+        return sentence;
+    }
     match (pods.as_slice(), more) {
         ([], _) => "start a gateway with these labels, or change the selector".to_owned(),
         ([pod], 0) => format!("pod {pod} matches but is no gateway, since it has no lease; {remedy}"),
@@ -261,6 +264,24 @@ fn remedy(view: Option<&View>, query: &GatewayQuery, client: &str) -> String {
             format!(
                 "pods {pods}{more} match but are no gateways, since they have no lease; where one shall be, {remedy}"
             )
+        }
+    }
+}
+
+/// Why a pod that asks to be a gateway is none: to tell it to ask would be no help.
+fn refused(view: &View, pod: &PodName) -> Option<String> {
+    let node = view.pods.get(pod)?.node.as_deref().unwrap_or_default();
+    match wanted(view, pod, node) {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(format!(
+            "pod {pod} matches and asks to be a gateway, but has no lease yet: start it, or restart it if it ran before it asked"
+        )),
+        Err(problem) => {
+            let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
+            Some(format!(
+                "pod {pod} matches and asks to be a gateway, but cannot: {field}{}",
+                problem.message
+            ))
         }
     }
 }

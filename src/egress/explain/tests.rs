@@ -126,6 +126,33 @@ where one shall be, annotate it with `egret.dev/gateway: \"true\"` or `egret.dev
 }
 
 #[test]
+fn a_gateway_that_asks_in_vain_is_told_why_and_not_to_ask() {
+    let mut view = world();
+    view.endpoints.clear();
+    let change =
+        |view: &View| explain(view, &pod_name("shop/cart"), "1.1.1.1".parse().ok()).items.remove(0).change;
+    let asks = |view: &mut View, key: &str, value: &str| {
+        let pod = view.pods.get_mut(&pod_name("red/gw-1")).unwrap();
+        pod.annotations = [(key.to_owned(), value.to_owned())].into();
+    };
+    asks(&mut view, "cni.projectcalico.org/ipv4pools", "[\"nope\"]");
+    assert_eq!(
+        change(&view),
+        [
+            "pod red/gw-1 matches and asks to be a gateway, but cannot: metadata.annotations[\"cni.projectcalico.org/ipv4pools\"]: \
+             there is no pool `nope`: create it, or name one that exists"
+        ]
+    );
+    asks(&mut view, "egret.dev/gateway", "true");
+    assert_eq!(
+        change(&view),
+        [
+            "pod red/gw-1 matches and asks to be a gateway, but has no lease yet: start it, or restart it if it ran before it asked"
+        ]
+    );
+}
+
+#[test]
 fn a_selector_that_does_not_parse_is_shown_with_a_caret() {
     let view = world().pod("shop/odd", "", &[(SELECTOR, "role = 'egress'")]);
     assert_eq!(
