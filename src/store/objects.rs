@@ -9,6 +9,7 @@
 
 mod cache;
 mod compile;
+mod file;
 pub mod folder;
 mod image;
 mod placed;
@@ -19,34 +20,28 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat};
 use serde::de::DeserializeOwned;
 
 use crate::addr::Cidr;
-use crate::api::{self, Kind, Reading};
+use crate::api::{Kind, Reading};
 use crate::config::Config;
 use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
+use file::{read, unread};
 use image::{FileRecord, Image, ObjectRow, slot};
 use scan::Survey;
 use stamp::Stamp;
-
-/// How long a file that is just being written is waited for, at most twice more.
-const WRITERS_MOMENT: Duration = Duration::from_millis(1);
-/// Larger files are refused: a List of 10,000 pods as the API server writes it has about 50 MB.
-const LARGEST: u64 = 256 << 20;
 
 /// All objects of a state directory at one moment. A copy costs nothing.
 #[derive(Clone)]
@@ -367,73 +362,4 @@ fn scanned(
         }
     }
     scan::scan(root, last)
-}
-
-/// Reads one file. A stamp that changed while it was read (somebody writes it in place) is read again.
-fn read(root: BorrowedFd<'_>, path: &CStr) -> (Stamp, Reading) {
-    let mut last = (Stamp::NEVER, Vec::new());
-    let mut busy = false;
-    for _ in 0..3 {
-        match content(root, path) {
-            Ok((stamp, text, true)) => return (stamp, api::read(&path.to_string_lossy(), &text)),
-            Ok((_, text, false)) => last.1 = text,
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                // Most writers are done by then.
-                std::thread::sleep(WRITERS_MOMENT);
-                busy = true;
-                continue;
-            }
-            Err(error) => {
-                let why = format!("cannot be read: {error}; make it readable, or delete it");
-                return (Stamp::NEVER, unread(path, &why));
-            }
-        }
-    }
-    if busy {
-        return (Stamp::NEVER, unread(path, "somebody is writing it; read again when it is closed"));
-    }
-    (last.0, api::read(&path.to_string_lossy(), &last.1))
-}
-
-/// Stamp and text of a file, and whether it stayed the same while it was read.
-fn content(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(Stamp, Vec<u8>, bool)> {
-    // Not blocking: the file may have become a pipe since the scan.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(root, path, flags, Mode::empty())?);
-    if is_being_written(&file) {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "somebody is writing it"));
-    }
-    let before = Stamp::of(&fstat(&file)?);
-    if before.size > LARGEST {
-        return Err(io::Error::other(format!("it has {} bytes, more than {LARGEST}", before.size)));
-    }
-    let mut text = Vec::with_capacity(usize::try_from(before.size).unwrap_or_default() + 1);
-    Read::by_ref(&mut file).take(LARGEST).read_to_end(&mut text)?;
-    let after = Stamp::of(&fstat(&file)?);
-    Ok((before, text, before == after))
-}
-
-/// Whether somebody has a file open for writing. The first half of a manifest is a manifest too, and an empty file one without
-/// objects, so text alone does not tell; the kernel does: it gives no read lease (fcntl(2)) on such a file. The lease is given
-/// back at once. A file system without leases says nothing, and then the file is read as it is.
-fn is_being_written(file: &File) -> bool {
-    /// asm-generic/fcntl.h.
-    const F_SETSIG: libc::c_int = 10;
-    let fd = file.as_raw_fd();
-    // SAFETY: these calls take numbers only, and the descriptor is open. A writer that comes in between waits until the lease is
-    // given back, and we are told by a signal: not by SIGIO, which would end us, but by SIGURG, which nobody notices.
-    unsafe {
-        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
-        let refused = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == -1;
-        let written = refused && Errno::last() == Errno::EAGAIN;
-        if !refused {
-            libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
-        }
-        written
-    }
-}
-
-fn unread(path: &CStr, why: &str) -> Reading {
-    let problem = Problem::new("", "Unreadable", why).file(path.to_string_lossy());
-    Reading { objects: Vec::new(), problems: vec![problem], whole: false }
 }

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{ObjectsError, content, scanned};
+use super::file::content;
+use super::{ObjectsError, scanned};
 
 /// A file of the folder: its path below that, and its text or the sentence that says why it cannot be read.
 pub type Found = (String, Result<Vec<u8>, String>);

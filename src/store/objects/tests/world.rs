@@ -41,7 +41,7 @@ impl World {
         // somebody still writes is not read.
         let file = std::fs::File::open(&path).unwrap();
         for _ in 0..1000 {
-            if !super::super::is_being_written(&file) {
+            if !super::super::file::is_being_written(&file) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
