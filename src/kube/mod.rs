@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod client;
 mod connection;
 mod error;
+mod events;
 pub mod foreign;
 mod http;
 mod items;

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::client::{Client, Event};
+use super::client::Client;
 use super::error::ApiError;
+use super::events::Event;
 use super::mirror::{Mirror, Seen};
 use super::watched::{Reach, Watched};
 
