@@ -94,6 +94,10 @@ impl Here<'_> {
     pub fn sweeping(self, request: &Request) -> Self {
         let Ok(mut node) = self.with(Embedded::at(self.config)) else { return self };
         let ended = attachment_id(request).to_string();
+        // Most pods that end are in no plan, which is told without understanding it.
+        if !node.memory.may_concern(&ended).unwrap_or(false) {
+            return self;
+        }
         node.sweep_ahead(|plan| {
             let own = plan.clients.iter().filter(|(_, client)| client.attachment == ended);
             own.map(|(ip, _)| *ip).collect()

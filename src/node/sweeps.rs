@@ -98,7 +98,8 @@ impl Embedded {
     /// Deletes, before this call has a lock, what is left of the past of addresses whose pod sends nothing; `of` says which those are
     /// by the plan last applied. What cannot be done now is done under the lock.
     pub(super) fn sweep_ahead(&mut self, of: impl FnOnce(&NodePlan) -> BTreeSet<IpAddr>) {
-        let (Some(kept), Some(applied)) = (&self.kept, self.memory.applied()) else { return };
+        let Some(kept) = &self.kept else { return };
+        let Some(applied) = self.memory.applied() else { return };
         let addresses = of(&applied.plan);
         if addresses.is_empty() {
             return;
