@@ -54,6 +54,11 @@ impl Problem {
         self
     }
 
+    /// Field and message, for whoever names the object.
+    pub fn sentence(&self) -> String {
+        if self.field.is_empty() { self.message.clone() } else { format!("{}: {}", self.field, self.message) }
+    }
+
     /// Names the file.
     #[must_use]
     pub fn file(mut self, file: impl Into<String>) -> Problem {

@@ -17,7 +17,7 @@ use crate::agent::{Agent, PATIENCE};
 use crate::neighbours::Neighbours;
 use crate::paths::selects;
 use crate::rows::{Rows, Series, Target};
-use crate::watching::{By, Watching};
+use crate::watching::{By, Change, Watching};
 use crate::world::{LEASES, pools};
 
 const PODS: usize = 10_000;
@@ -49,9 +49,6 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
     agents.iter().try_for_each(Agent::is_well)
 }
 
-/// What writes a file.
-type Change<'a> = &'a dyn Fn() -> Result<(), Trouble>;
-
 fn changes(world: &World, watching: &Watching, rounds: usize, rows: &mut Rows) -> Result<(), Trouble> {
     let write = |words: &[(&str, &str)]| world.pod_object("shop/watched", &[], words, 1);
     let rule = |place: &str| world.object(&policy(place)).map(drop);
@@ -59,30 +56,18 @@ fn changes(world: &World, watching: &Watching, rounds: usize, rows: &mut Rows) -
     rule("near")?;
     write(&[])?;
     watching.until(By::Nobody)?;
-    let kinds: [(&str, Change<'_>, By); 5] = [
-        ("a pod is annotated", &|| write(&selects("place == 'near'")), By::Near),
-        ("its annotation names another gateway", &|| write(&selects("place == 'far'")), By::Far),
-        ("its annotation names a policy", &|| write(&policy), By::Near),
-        ("the policy's rule changes", &|| rule("far"), By::Far),
-        ("the annotation is taken off", &|| write(&[]), By::Nobody),
+    let writes: [Change<'_>; 5] = [
+        &|| write(&selects("place == 'near'")),
+        &|| write(&selects("place == 'far'")),
+        &|| write(&policy),
+        &|| rule("far"),
+        &|| write(&[]),
     ];
-    let mut series = vec![Series::default(); kinds.len()];
-    for _ in 0..rounds {
-        for ((_, change, then), series) in kinds.iter().zip(&mut series) {
-            let began = Instant::now();
-            change()?;
-            watching.until(*then)?;
-            series.0.push(began.elapsed().as_secs_f64() * 1e3);
-            // What the change set in motion (records heard, own notices) is over, as between two changes by people.
-            std::thread::sleep(Duration::from_millis(60));
-        }
-        rule("near")?;
-        std::thread::sleep(Duration::from_millis(120));
-    }
-    for ((what, _, _), series) in kinds.iter().zip(&series) {
+    let changes = watching.changes(writes, &|| rule("near"), rounds)?;
+    for (what, series) in &changes.kinds {
         rows.figure(&format!("file written → seen outside, {what}"), series, "ms", Target::None);
     }
-    let all = Series(series.into_iter().flat_map(|s| s.0).collect());
+    let all = changes.all();
     rows.figure("file written → seen outside, all of these", &all, "ms", Target::None);
     rows.share("… 99 of 100 within", &all, 0.99, "ms", Target::AtMost(100.0));
     Ok(())

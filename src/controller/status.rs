@@ -12,7 +12,6 @@ use super::world::{World, Written};
 use crate::egress::model::Pool;
 use crate::ipam::Summary;
 use crate::kube::Watched;
-use crate::problem::Problem;
 
 /// A status that is to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,7 +112,7 @@ fn of_policy(world: &World, tallies: &Tallies, name: &str) -> Said {
     let accepted = match world.view.policies.get(name) {
         None => return (fields, refused(world, &object)),
         Some(policy) => match policy.unfit.first() {
-            Some(problem) => Condition::no("Accepted", &problem.reason, placed(problem)),
+            Some(problem) => Condition::no("Accepted", &problem.reason, problem.sentence()),
             None => accepted(world, &object),
         },
     };
@@ -141,7 +140,7 @@ fn of_policy(world: &World, tallies: &Tallies, name: &str) -> Said {
 /// Read, and in force; what is odd about it all the same is said.
 fn accepted(world: &World, object: &str) -> Condition {
     match world.problems.iter().find(|problem| problem.object == object) {
-        Some(problem) => Condition::yes("Accepted", &problem.reason, placed(problem)),
+        Some(problem) => Condition::yes("Accepted", &problem.reason, problem.sentence()),
         None => Condition::yes("Accepted", "Read", "it is read and in force"),
     }
 }
@@ -150,18 +149,10 @@ fn accepted(world: &World, object: &str) -> Condition {
 fn refused(world: &World, object: &str) -> Vec<Condition> {
     let of = world.problems.iter().find(|problem| problem.object == object);
     let (reason, message) = match of {
-        Some(problem) => (problem.reason.as_str(), placed(problem)),
+        Some(problem) => (problem.reason.as_str(), problem.sentence()),
         None => ("Unread", "it cannot be read; `egret lint` says why".to_owned()),
     };
     vec![Condition::no("Accepted", reason, message.as_str()), Condition::no("Ready", reason, message)]
-}
-
-fn placed(problem: &Problem) -> String {
-    if problem.field.is_empty() {
-        problem.message.clone()
-    } else {
-        format!("{}: {}", problem.field, problem.message)
-    }
 }
 
 fn unprotected(tally: &Tally) -> Map<String, Value> {

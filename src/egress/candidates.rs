@@ -277,11 +277,7 @@ fn refused(view: &View, pod: &PodName) -> Option<String> {
             "pod {pod} matches and asks to be a gateway, but has no lease yet: start it, or restart it if it ran before it asked"
         )),
         Err(problem) => {
-            let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
-            Some(format!(
-                "pod {pod} matches and asks to be a gateway, but cannot: {field}{}",
-                problem.message
-            ))
+            Some(format!("pod {pod} matches and asks to be a gateway, but cannot: {}", problem.sentence()))
         }
     }
 }

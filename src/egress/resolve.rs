@@ -258,8 +258,7 @@ fn selected_by(policy: &Policy) -> Source {
 }
 
 fn unfit_sentence(object: &str, problem: &Problem) -> String {
-    let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
-    format!("{object} cannot be obeyed, so what it should decide is held: {field}{}", problem.message)
+    format!("{object} cannot be obeyed, so what it should decide is held: {}", problem.sentence())
 }
 
 fn client(pod: &PodName, answer: Answer, source: Option<Source>) -> Decision {

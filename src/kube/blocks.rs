@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::error::ApiError;
+use super::watched::Watched;
 use crate::addr::{Cidr, Family};
 use crate::ipam::{Block, Store, StoreError, Summary, block_name};
 use crate::store::record::{API_VERSION, RecordError};
 use crate::store::{Swap, Version};
 
-const PATH: &str = "/apis/egret.dev/v1alpha1/egressblocks";
 const KIND: &str = "EgressBlock";
 /// Objects in one answer: 500 blocks of two leases are 600 KB.
 const PAGE: usize = 500;
@@ -44,7 +44,7 @@ impl<'a> ClusterStore<'a> {
     fn each(&self, query: &str, mut take: impl FnMut(&Value)) -> Result<(), StoreError> {
         let mut next = String::new();
         loop {
-            let path = format!("{PATH}?limit={PAGE}{query}&continue={next}");
+            let path = format!("{}?limit={PAGE}{query}&continue={next}", Watched::Blocks.collection());
             let list = match self.client.get(&path) {
                 // The pages' common version is too old: from the beginning. What was taken is taken again.
                 Err(error) if error.is_expired() && !next.is_empty() => {
@@ -99,7 +99,7 @@ impl<'a> ClusterStore<'a> {
     }
 
     fn version_now(&self, name: &str) -> Result<Option<Version>, StoreError> {
-        match self.client.get(&format!("{PATH}/{name}")) {
+        match self.client.get(&format!("{}/{name}", Watched::Blocks.collection())) {
             Ok(object) => version(&object).map(Some),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(failed(error)),
@@ -125,7 +125,7 @@ impl Store for ClusterStore<'_> {
 
     fn read(&self, pool: &str, cidr: Cidr) -> Result<Option<(Block, Version)>, StoreError> {
         let name = object_name(pool, cidr);
-        let object = match self.client.get(&format!("{PATH}/{name}")) {
+        let object = match self.client.get(&format!("{}/{name}", Watched::Blocks.collection())) {
             Err(error) if error.is_absent() => return Ok(None),
             other => other.map_err(failed)?,
         };
@@ -139,10 +139,10 @@ impl Store for ClusterStore<'_> {
         let mut object =
             json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec});
         let answer = match seen {
-            None => self.client.create(PATH, &object),
+            None => self.client.create(&Watched::Blocks.collection(), &object),
             Some(Version(seen)) => {
                 object["metadata"]["resourceVersion"] = seen.to_string().into();
-                self.client.replace(&format!("{PATH}/{name}"), &object)
+                self.client.replace(&format!("{}/{name}", Watched::Blocks.collection()), &object)
             }
         };
         match answer {

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,24 @@ pub struct AttachmentId {
 impl fmt::Display for AttachmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.network, self.container_id, self.ifname)
+    }
+}
+
+/// A text that names no attachment: it is not `NETWORK/CONTAINERID/IFNAME`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoAttachmentId;
+
+impl FromStr for AttachmentId {
+    type Err = NoAttachmentId;
+
+    fn from_str(text: &str) -> Result<AttachmentId, NoAttachmentId> {
+        let mut parts = text.split('/').map(str::to_owned);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(network), Some(container_id), Some(ifname), None) => {
+                Ok(AttachmentId { network, container_id, ifname })
+            }
+            _ => Err(NoAttachmentId),
+        }
     }
 }
 

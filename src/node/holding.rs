@@ -12,7 +12,6 @@ use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::problem::Problem;
 use crate::store::endpoints;
-use crate::store::objects::Objects;
 
 /// Reason of the problem that a gateway's address is leased to somebody else.
 pub const LEASED_TO_ANOTHER: &str = "LeasedToAnother";
@@ -32,8 +31,8 @@ impl Embedded {
     pub(super) fn in_use(&self, known: &[Endpoint], claims: &Attachment) -> BTreeMap<IpAddr, String> {
         let id = claims.id().to_string();
         let runs = |e: &Endpoint| {
-            let recorded = || read_id(&e.attachment).map(|id| self.records.read(&id));
-            e.node != self.name || !matches!(recorded(), Some(Ok(None)))
+            let recorded = || e.attachment.parse().map(|id: AttachmentId| self.records.read(&id));
+            e.node != self.name || !matches!(recorded(), Ok(Ok(None)))
         };
         let others = known
             .iter()
@@ -76,7 +75,7 @@ impl Embedded {
     ) -> Result<Option<Problem>, NodeError> {
         let Having { attachment, address } = having;
         let pods: Vec<PodName> = attachment.pod.iter().cloned().collect();
-        let view = Objects::open(self.dir.path())?.view_for(&self.config, &pods, Vec::new());
+        let view = self.view_for(&self.objects()?, &pods, Vec::new());
         let holder = self.holder(&attachment.id());
         let before = seen
             .and_then(|block| block.allocations.get(&address.ip))
@@ -150,11 +149,4 @@ impl Embedded {
         }
         Ok(problems)
     }
-}
-
-/// `NETWORK/CONTAINERID/IFNAME`.
-fn read_id(name: &str) -> Option<AttachmentId> {
-    let mut parts = name.split('/').map(str::to_owned);
-    let (network, container_id, ifname) = (parts.next()?, parts.next()?, parts.next()?);
-    parts.next().is_none().then_some(AttachmentId { network, container_id, ifname })
 }

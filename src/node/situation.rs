@@ -193,7 +193,7 @@ impl Embedded {
         if pods.is_empty() {
             return Ok(Vec::new());
         }
-        let view = objects.view_for(&self.config, &pods, Vec::new());
+        let view = self.view_for(&objects, &pods, Vec::new());
         let problems = resolve(&view, pods).problems.into_iter();
         let about_them = problems.filter(|problem| problem.reason == HOST_NETWORK_SELECTED);
         Ok(about_them.map(|problem| objects.placed(problem)).collect())

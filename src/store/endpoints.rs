@@ -101,12 +101,7 @@ pub fn swap(
 /// If the record cannot be read or written.
 pub fn hear(dir: &Dir, _guard: &Guard, endpoint: &Endpoint) -> Result<(), RecordError> {
     let name = endpoint.attachment.as_str();
-    let version = match get(dir, name) {
-        Ok(seen) => Version(seen.map_or(1, |(_, version)| version.0 + 1)),
-        Err(RecordError::Torn { .. }) => Version(1),
-        Err(error) => return Err(error),
-    };
-    record::replace(&path(dir, name), (KIND, name), version, endpoint, false)
+    record::hear(&path(dir, name), (KIND, name), endpoint)
 }
 
 /// Removes an endpoint; says whether there was one.

@@ -123,12 +123,7 @@ pub fn take_vni(dir: &Dir, guard: &Guard, name: &str, in_use: &BTreeSet<u32>) ->
 /// # Errors
 /// If it cannot be read or written.
 pub fn hear(dir: &Dir, _guard: &Guard, record: &NodeRecord) -> Result<(), RecordError> {
-    let version = match get(dir, &record.name) {
-        Ok(seen) => Version(seen.map_or(1, |(_, version)| version.0 + 1)),
-        Err(RecordError::Torn { .. }) => Version(1),
-        Err(error) => return Err(error),
-    };
-    record::replace(&path(dir, &record.name), (KIND, &record.name), version, record, false)
+    record::hear(&path(dir, &record.name), (KIND, &record.name), record)
 }
 
 /// Removes the record of a node that is gone; says whether there was one.

@@ -252,6 +252,24 @@ pub fn swap<T: Serialize>(
     Ok(Swap::Stored(next))
 }
 
+/// Writes what was decided elsewhere and is kept there: a record that is damaged is made anew, and nobody waits for the disk. Only under
+/// the lock that its writers hold.
+///
+/// # Errors
+/// If the file that is there cannot be read, or the new one cannot be written.
+pub fn hear<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    (kind, name): (&str, &str),
+    spec: &T,
+) -> Result<(), RecordError> {
+    let version = match read::<T>(path, kind, name) {
+        Ok(seen) => Version(seen.map_or(1, |(_, version)| version.0 + 1)),
+        Err(RecordError::Torn { .. }) => Version(1),
+        Err(error) => return Err(error),
+    };
+    replace(path, (kind, name), version, spec, false)
+}
+
 /// Writes a record whole: temporary file in the same folder, then rename. `durable` also waits for the disk, for file and
 /// folder; what lies on tmpfs and dies with the machine need not.
 ///

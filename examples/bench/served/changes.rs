@@ -10,8 +10,8 @@ use super::ground::{Ground, trouble};
 use super::objects::{POLICY, pod, pod_path, policy, running};
 use crate::agent::PATIENCE;
 use crate::paths::selects;
-use crate::rows::{Rows, Series, Target};
-use crate::watching::{By, Watching};
+use crate::rows::{Rows, Target};
+use crate::watching::{By, Change, Watching};
 use crate::world::LEASES;
 
 const POLICIES: &str = "/apis/egret.dev/v1alpha1/egressgatewaypolicies";
@@ -58,9 +58,6 @@ fn rules(place: &str) -> Value {
     json!([{"gateway": {"selector": format!("place == '{place}'"), "namespaceSelector": "projectcalico.org/name == 'gate'"}}])
 }
 
-/// What writes an object.
-type Change<'a> = &'a dyn Fn() -> Result<(), Trouble>;
-
 pub(super) fn measure(
     ground: &Ground,
     watching: &Watching,
@@ -81,32 +78,19 @@ pub(super) fn measure(
     };
     let rule = |place: &str| merge(&way, &json!({"spec": {"rules": rules(place)}}));
     watching.until(By::Nobody)?;
-    let kinds: [(&str, Change<'_>, By); 5] = [
-        ("a pod is annotated", &|| write(&selects("place == 'near'")), By::Near),
-        ("its annotation names another gateway", &|| write(&selects("place == 'far'")), By::Far),
-        ("its annotation names a policy", &|| write(&[(POLICY, "way")]), By::Near),
-        ("the policy's rule changes", &|| rule("far"), By::Far),
-        ("the annotation is taken off", &|| write(&[]), By::Nobody),
+    let writes: [Change<'_>; 5] = [
+        &|| write(&selects("place == 'near'")),
+        &|| write(&selects("place == 'far'")),
+        &|| write(&[(POLICY, "way")]),
+        &|| rule("far"),
+        &|| write(&[]),
     ];
-    let mut series = vec![Series::default(); kinds.len()];
-    let mut writing = Series::default();
-    for _ in 0..rounds {
-        for ((_, change, then), series) in kinds.iter().zip(&mut series) {
-            let began = Instant::now();
-            change()?;
-            writing.0.push(began.elapsed().as_secs_f64() * 1e3);
-            watching.until(*then)?;
-            series.0.push(began.elapsed().as_secs_f64() * 1e3);
-            std::thread::sleep(Duration::from_millis(60));
-        }
-        rule("near")?;
-        std::thread::sleep(Duration::from_millis(120));
-    }
-    for ((what, _, _), series) in kinds.iter().zip(&series) {
+    let changes = watching.changes(writes, &|| rule("near"), rounds)?;
+    for (what, series) in &changes.kinds {
         rows.figure(&format!("cluster: object written → seen outside, {what}"), series, "ms", Target::None);
     }
-    rows.figure("cluster: … of which the API server's own answer", &writing, "ms", Target::None);
-    let all = Series(series.into_iter().flat_map(|s| s.0).collect());
+    rows.figure("cluster: … of which the API server's own answer", &changes.writing, "ms", Target::None);
+    let all = changes.all();
     rows.figure("cluster: object written → seen outside, all of these", &all, "ms", Target::AtMost(50.0));
     rows.share("cluster: … 99 of 100 within", &all, 0.99, "ms", Target::AtMost(250.0));
     Ok(())

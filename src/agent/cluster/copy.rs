@@ -32,14 +32,8 @@ impl Cluster {
     /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
     pub(super) fn copy(&self) -> Result<(), String> {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let (wanted, mut adopted) =
-                (self.to_adopt(), self.adopted.lock().unwrap_or_else(PoisonError::into_inner));
-            if *adopted != wanted {
-                tracing::info!(?wanted, "other objects of Calico and Cilium are adopted");
-                copied.retain(|kind, _| !kind.is_foreign());
-                *adopted = wanted;
-            }
+        if self.adopts_others() {
+            copied.retain(|kind, _| !kind.is_foreign());
         }
         for kind in Watched::of_a_node() {
             let generation = self.mirror().generation(kind);
@@ -54,11 +48,7 @@ impl Cluster {
                 Watched::NodeRecords => self.copy_nodes()?,
                 foreign if foreign.is_foreign() => self.copy_foreign()?,
                 _ => {
-                    let text = {
-                        let mirror = self.mirror();
-                        let objects: Vec<&Value> = mirror.objects(kind).map(|(_, object)| object).collect();
-                        listing(&objects)?
-                    };
+                    let text = listing(self.mirror().objects(kind).map(|(_, object)| object))?;
                     self.copy_text(kind.typed().1, &text)?;
                 }
             }
@@ -75,13 +65,25 @@ impl Cluster {
         Ok(())
     }
 
+    /// Takes up what the configuration adopts; says whether that is something else than before.
+    fn adopts_others(&self) -> bool {
+        let wanted = self.to_adopt();
+        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *adopted == wanted {
+            return false;
+        }
+        tracing::info!(?wanted, "other objects of Calico and Cilium are adopted");
+        *adopted = wanted;
+        true
+    }
+
     /// Without its own number a node cannot plan.
     fn is_numbered(&self) -> bool {
         nodes::get(&self.dir, &self.node).is_ok_and(|record| record.is_some())
     }
 
     fn copy_objects(&self, name: &str, objects: &[Value]) -> Result<(), String> {
-        self.copy_text(name, &listing(&objects.iter().collect::<Vec<_>>())?)
+        self.copy_text(name, &listing(objects)?)
     }
 
     fn copy_text(&self, name: &str, text: &[u8]) -> Result<(), String> {
@@ -89,8 +91,7 @@ impl Cluster {
         fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
         let file = folder.join(format!("{name}.json"));
         // Written for many reasons, and read again only if it says something else.
-        let same = fs::read(&file).is_ok_and(|written| written == text);
-        if same {
+        if fs::read(&file).is_ok_and(|written| written == text) {
             return Ok(());
         }
         replace_text(&file, text, false).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
@@ -181,9 +182,9 @@ impl Cluster {
 }
 
 /// A list of objects as a file has it, a line for each. Made of what is lent: a thousand namespaces are not copied to be written.
-fn listing(objects: &[&Value]) -> Result<Vec<u8>, String> {
+fn listing<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Result<Vec<u8>, String> {
     let mut text = br#"{"apiVersion": "v1", "kind": "List", "items": ["#.to_vec();
-    for (n, object) in objects.iter().enumerate() {
+    for (n, object) in objects.into_iter().enumerate() {
         text.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
         serde_json::to_writer(&mut text, object).map_err(|e| e.to_string())?;
     }

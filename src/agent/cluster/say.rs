@@ -16,9 +16,6 @@ use crate::node::attachment::Attachments;
 use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
 use crate::store::{endpoints, interfaces, looks};
 
-const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
-const NODES: &str = "/apis/egret.dev/v1alpha1/egressnodes";
-
 /// An endpoint, and the labels of its pod.
 type Gateway = (Endpoint, Pairs);
 
@@ -85,7 +82,7 @@ impl Cluster {
         if next == known || said.node.as_ref() == Some(&next) {
             return Ok(());
         }
-        self.replace(&format!("{NODES}/node-{}", next.number), |object| {
+        self.replace(&format!("{}/node-{}", Watched::NodeRecords.collection(), next.number), |object| {
             object["spec"] = json!(next);
             Ok(())
         })?;
@@ -135,7 +132,7 @@ impl Cluster {
             "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
             "metadata": {"name": format!("node-{}", spec.number)}, "spec": spec,
         });
-        let made = self.client.create(NODES, &object)?;
+        let made = self.client.create(&Watched::NodeRecords.collection(), &object)?;
         tracing::info!(number = spec.number, "this node has a number");
         self.mirror().learn(Watched::NodeRecords, &made);
         let _ = self.bell.try_send(()); // full: it rings already
@@ -162,7 +159,11 @@ impl Cluster {
                 self.restore(gone);
                 continue;
             }
-            match self.client.delete(&format!("{ENDPOINTS}/{}", object_name(&gone.attachment))) {
+            match self.client.delete(&format!(
+                "{}/{}",
+                Watched::Endpoints.collection(),
+                object_name(&gone.attachment)
+            )) {
                 Err(error) if !error.is_absent() => return Err(error),
                 _ => {}
             }
@@ -197,15 +198,17 @@ impl Cluster {
             "apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint",
             "metadata": {"name": name}, "spec": spec,
         });
-        match self.client.create(ENDPOINTS, &object) {
-            Err(error) if error.is_conflict() => self.replace(&format!("{ENDPOINTS}/{name}"), |object| {
-                if object["spec"]["node"] != endpoint.node.as_str() {
-                    let msg = format!("endpoint {name} is node {}'s", object["spec"]["node"]);
-                    return Err(ApiError::Access(msg));
-                }
-                object["spec"] = spec.clone();
-                Ok(())
-            }),
+        match self.client.create(&Watched::Endpoints.collection(), &object) {
+            Err(error) if error.is_conflict() => {
+                self.replace(&format!("{}/{name}", Watched::Endpoints.collection()), |object| {
+                    if object["spec"]["node"] != endpoint.node.as_str() {
+                        let msg = format!("endpoint {name} is node {}'s", object["spec"]["node"]);
+                        return Err(ApiError::Access(msg));
+                    }
+                    object["spec"] = spec.clone();
+                    Ok(())
+                })
+            }
             outcome => outcome.map(drop),
         }
     }
