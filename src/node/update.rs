@@ -22,6 +22,7 @@ use crate::kernel::state::State;
 use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::change::Change;
+use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
 use crate::node::first::{able, start_ahead, track_ahead};
@@ -199,6 +200,7 @@ impl Embedded {
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
         flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
         let unwired = self.gateways(change, node_ns, outcome);
