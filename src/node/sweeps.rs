@@ -44,8 +44,7 @@ impl Sweeps {
     /// The kernel's refusal, as a sentence.
     pub(super) fn forget(&self, addresses: BTreeSet<IpAddr>, inside: Vec<Cidr>) -> Result<(), String> {
         self.by(addresses, inside, |all, inside| {
-            let walked = conntrack::forget_or_mark(all, inside, |_| None, None);
-            walked.map(drop).map_err(|error| error.to_string())
+            conntrack::clear(all, inside).map_err(|error| error.to_string())
         })
     }
 
