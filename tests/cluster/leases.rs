@@ -25,20 +25,15 @@ const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/leases.v4-10-88-0-0-3
 
 /// A pod of a node, as the API server has it; its UID.
 fn pod(client: &Client, name: &str, node: &str) -> String {
-    pod_of(client, "leases", name, node)
-}
-
-/// The same in another namespace.
-pub(crate) fn pod_of(client: &Client, namespace: &str, name: &str, node: &str) -> String {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace,
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "leases",
         "annotations": {"cni.projectcalico.org/ipv4pools": "[\"leases\"]"}},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "x"}]}});
-    let made = client.create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).unwrap();
+    let made = client.create("/api/v1/namespaces/leases/pods", &pod).unwrap();
     made["metadata"]["uid"].as_str().unwrap().to_owned()
 }
 
 /// What the first half of a gateway's ADD does on this node.
-pub(crate) fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
+fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
     let name = PodName::new("leases", pod);
     let began = Instant::now();
     let view = loop {
