@@ -98,7 +98,7 @@ impl Embedded {
     /// by the plan last applied. What cannot be done now is done under the lock.
     pub(super) fn sweep_ahead(&mut self, of: impl FnOnce(&NodePlan) -> BTreeSet<IpAddr>) {
         let Some(kept) = &self.kept else { return };
-        let Some(applied) = self.memory.applied() else { return };
+        let Some(applied) = self.memory.applied_shared() else { return };
         let addresses = of(&applied.plan);
         if addresses.is_empty() {
             return;
