@@ -83,7 +83,7 @@ impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
         node.map(|node| {
             let node = Embedded { books: self.books.clone(), swept: self.swept.clone(), ..node };
-            self.kept.iter().fold(node, |node, kept| node.keeping(kept))
+            self.kept.iter().fold(node, Embedded::keeping)
         })
     }
 
