@@ -250,7 +250,7 @@ impl Embedded {
         let joins =
             |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
         let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(flows, &joining, &inside).map_err(NodeError::Observe)?;
+        flows::forget(flows, &joining, |ip| change.sleeps(ip), &inside).map_err(NodeError::Observe)?;
         flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
         let on = held.as_ref().and_then(|held| going_on(held, change.next));
         if let (Some(held), Some(on)) = (&held, &on) {
