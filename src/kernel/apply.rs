@@ -29,6 +29,7 @@ pub fn apply(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Report,
     let here = open(place.here)?;
     let mut hands = Hands { place, scope, here, home: None, indexes: HashMap::new() };
     for step in steps {
+        crate::fault::pause();
         match hands.carry_out(step) {
             Ok(()) => report.done.push(step.clone()),
             Err(why) => report.failed.push((step.clone(), why)),

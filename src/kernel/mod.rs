@@ -9,6 +9,7 @@ mod behind;
 pub mod brake;
 pub mod conflicts;
 pub mod conntrack;
+pub mod cut;
 pub mod detour;
 pub mod devices;
 mod effect;

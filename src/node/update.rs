@@ -13,7 +13,7 @@ use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, Planned, plan};
 use crate::egress::transition::{
-    Transition, UNKNOWN, believed, bound, going_on, holding, keep_unread, let_go,
+    Transition, UNKNOWN, believed, bound, going_on, holding, keep_hidden, keep_unread, let_go,
 };
 use crate::fault;
 use crate::kernel::devices;
@@ -155,6 +155,7 @@ impl Embedded {
         let_go(&before, &mut next, |attachment| {
             situation.attachments.iter().any(|known| known.id().to_string() == attachment)
         });
+        keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,
