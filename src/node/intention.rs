@@ -37,8 +37,8 @@ impl Embedded {
         }
         let unwritable = |e| self.unwritable(e);
         if change.is_nothing() {
-            let same = self.memory.inputs() == Some(inputs) || change.next.is_idle();
-            return if same { Ok(()) } else { self.memory.remember_inputs(inputs).map_err(unwritable) };
+            let idle = change.next.is_idle();
+            return if idle { Ok(()) } else { self.memory.remember_inputs(inputs).map_err(unwritable) };
         }
         self.memory.intend(inputs, change.next).map_err(unwritable)?;
         fault::point("update.after-intention");
