@@ -75,6 +75,7 @@ impl Embedded {
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();
