@@ -87,6 +87,7 @@ impl Embedded {
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();
