@@ -17,6 +17,7 @@ pub mod kept;
 pub mod lease;
 pub mod memory;
 pub mod netns;
+mod parting;
 pub mod passage;
 pub mod plugin;
 pub mod reconcile;
