@@ -18,6 +18,7 @@ pub mod kept;
 pub mod lease;
 pub mod memory;
 pub mod netns;
+mod parting;
 pub mod passage;
 pub mod plugin;
 pub mod reconcile;

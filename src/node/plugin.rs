@@ -100,6 +100,7 @@ impl Here<'_> {
         if !node.memory.may_concern(&ended).unwrap_or(false) {
             return node.memory.is_unfinished().then(|| Leaving { id, swept: BTreeSet::new() });
         }
+        node.cut_off(&id);
         node.sweep_ahead(|plan| {
             let own = plan.clients.iter().filter(|(_, client)| client.attachment == ended);
             own.map(|(ip, _)| *ip).collect()

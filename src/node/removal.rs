@@ -20,6 +20,7 @@ impl Embedded {
     pub fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
         let name = id.to_string();
         if self.memory.may_concern(&name).unwrap_or(false) || self.memory.is_unfinished() {
+            self.cut_off(id);
             let _guard = self.lock(&format!("DEL {id}"))?;
             // The plan may have changed while we waited.
             self.unwire(Some(&name))?;
