@@ -78,8 +78,7 @@ impl Embedded {
         let node_ns = self.netns()?;
         let is_a_client = |plan: &NodePlan| plan.clients.values().any(|c| Some(&*c.attachment) == attachment);
         if is_a_client(&before) || unfinished.as_ref().is_some_and(is_a_client) {
-            let known = attachments.iter().find(|known| Some(&*known.id().to_string()) == attachment);
-            known.into_iter().for_each(|attachment| silence(attachment, &node_ns));
+            attachment.into_iter().for_each(|name| self.silence(name, &node_ns));
         }
         let change = Change {
             before: &before,
@@ -139,16 +138,18 @@ impl Embedded {
             tracing::warn!(%error, netns = %attachment.netns.display(), "the wiring of a failed ADD goes with its namespace");
         }
     }
-}
 
-/// A client that ends says nothing more. Its processes have ended, but the kernel still sends what they left in their sockets, until the
-/// primary's DEL takes the interface away; unbound, and with its entries gone, that would leave with the node's address or its own.
-fn silence(attachment: &Attachment, node_ns: &Netns) {
-    if attachment.netns_is_gone() || attachment.netns_is_another() {
-        return;
-    }
-    let Ok(pod) = Netns::open(&attachment.netns) else { return };
-    if let Err(error) = kernel::cut::cut(node_ns, &pod, &attachment.ifname) {
-        tracing::warn!(%error, id = %attachment.id(), "what this pod's sockets still send leaves without egress until its interface is gone");
+    /// A client that ends says nothing more. Its processes have ended, but the kernel still sends what they left in their sockets, until
+    /// the primary's DEL takes the interface away; unbound, and with its entries gone, that would leave with the node's address or its own.
+    pub(super) fn silence(&self, attachment: &str, node_ns: &Netns) {
+        let Ok(id) = attachment.parse::<AttachmentId>() else { return };
+        let Ok(Some(known)) = self.records.read(&id) else { return };
+        if known.netns_is_gone() || known.netns_is_another() {
+            return;
+        }
+        let Ok(pod) = Netns::open(&known.netns) else { return };
+        if let Err(error) = kernel::cut::cut(node_ns, &pod, &known.ifname) {
+            tracing::warn!(%error, %id, "what this pod's sockets still send leaves without egress until its interface is gone");
+        }
     }
 }

@@ -211,6 +211,14 @@ impl<'a> Round<'a> {
         self.quick.push((n, None));
     }
 
+    /// Attachments of those that go.
+    fn going(&self) -> impl Iterator<Item = String> {
+        self.quick.iter().filter_map(|(n, _)| match &self.calls[*n] {
+            Call::Del(leaving) => Some(leaving.id.to_string()),
+            Call::Add(_) => None,
+        })
+    }
+
     /// Those that differ from the plan by clients.
     fn change(&mut self, before: &NodePlan, inputs: u64, gateways: &[Attachment]) {
         let Some(next) = self.next.as_ref().filter(|_| !self.quick.is_empty()) else { return };
@@ -224,9 +232,11 @@ impl<'a> Round<'a> {
             seen: None,
         };
         let node = self.node;
+        let going: Vec<String> = self.going().collect();
         let done = || -> Result<(), CniError> {
-            let mut outcome = Outcome::default();
-            node.carry_out(&change, inputs, &node.netns()?, &mut outcome)?;
+            let (mut outcome, node_ns) = (Outcome::default(), node.netns()?);
+            going.iter().for_each(|name| node.silence(name, &node_ns));
+            node.carry_out(&change, inputs, &node_ns, &mut outcome)?;
             node.announce_again(&mut outcome);
             node.finish(outcome)
         };
