@@ -46,6 +46,17 @@ impl Change<'_> {
         owners.into_iter().flatten().any(|client| !self.asleep.contains(&client.attachment))
     }
 
+    /// Whether this is an address of pods that are all known to send nothing.
+    pub(super) fn sleeps(&self, ip: &IpAddr) -> bool {
+        let plans = || [Some(self.before), self.unfinished, Some(self.next)].into_iter().flatten();
+        let clients = plans().filter_map(|plan| plan.clients.get(ip)).map(|client| &client.attachment);
+        let gateways = plans().flat_map(|plan| &plan.locals).filter_map(|(attachment, gateway)| {
+            gateway.own.as_ref().filter(|own| own.addresses.contains(ip)).map(|_| attachment)
+        });
+        let mut owners = clients.chain(gateways).peekable();
+        owners.peek().is_some() && owners.all(|owner| self.asleep.contains(owner))
+    }
+
     /// What must happen to running flows, from wherever they were left.
     pub(super) fn flows(&self) -> Transition {
         let mut flows = transition(self.before, self.next);

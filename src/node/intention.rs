@@ -7,13 +7,15 @@
 //! and the next pod with that address is sent to a gateway. So the next plan lies beside the last one while the kernel is
 //! changed, and as long as it lies there the kernel is read back.
 
+use std::collections::BTreeSet;
+
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
 use crate::fault;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
-use crate::node::attachment::Attachment;
+use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::{Outcome, Thoroughness, namespaces};
@@ -64,7 +66,11 @@ impl Embedded {
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
             (None, None) => return Ok(()),
         };
-        let attachments = self.listing(None)?.attachments;
+        let attachments = match attachment {
+            None => self.listing(None)?.attachments,
+            // Of others only gateways have a part in it, by their namespaces.
+            Some(_) => self.gateways_of([Some(&before), unfinished.as_ref()].into_iter().flatten()),
+        };
         // A gateway that lost its namespace lost its devices with it: a plan that has it cannot be carried out any more.
         let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
@@ -81,6 +87,13 @@ impl Embedded {
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
         self.announce_again(&mut outcome);
         outcome.check().map(drop)
+    }
+
+    /// Records of these plans' gateways, as far as they can be read. A gateway without one is left as it is wired.
+    pub(super) fn gateways_of<'a>(&self, plans: impl Iterator<Item = &'a NodePlan>) -> Vec<Attachment> {
+        let names: BTreeSet<&String> = plans.flat_map(|plan| plan.locals.keys()).collect();
+        let ids = names.into_iter().filter_map(|name| name.parse::<AttachmentId>().ok());
+        ids.filter_map(|id| self.records.read(&id).ok().flatten()).collect()
     }
 
     /// Undoes what a killed call left half done, if there is any.

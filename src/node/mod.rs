@@ -6,6 +6,7 @@ pub mod attachment;
 pub mod books;
 pub mod change;
 pub mod check;
+mod closing;
 pub mod embedded;
 pub mod facts;
 mod first;

@@ -25,6 +25,11 @@ impl Embedded {
             self.unwire(Some(&name))?;
             fault::point("del.after-unwiring");
         }
+        self.forget(id)
+    }
+
+    /// What is left of an attachment that is not wired any more: endpoint, leases, record.
+    pub(super) fn forget(&self, id: &AttachmentId) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
             self.unpublish(id)?;

@@ -22,6 +22,7 @@ use crate::kernel::state::State;
 use crate::kernel::{self, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::change::Change;
+use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
 use crate::node::first::{able, start_ahead, track_ahead};
@@ -199,6 +200,7 @@ impl Embedded {
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
         flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
         let unwired = self.gateways(change, node_ns, outcome);
@@ -247,7 +249,7 @@ impl Embedded {
         let joins =
             |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
         let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(flows, &joining, &inside).map_err(NodeError::Observe)?;
+        flows::forget(flows, &joining, |ip| change.sleeps(ip), &inside).map_err(NodeError::Observe)?;
         flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
         let on = held.as_ref().and_then(|held| going_on(held, change.next));
         if let (Some(held), Some(on)) = (&held, &on) {
