@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use crate::egress::plan::NodePlan;
 use crate::egress::prefixes;
 use crate::egress::transition::{Transition, transition};
+use crate::kernel::state::State;
 use crate::node::update::Thoroughness;
 
 /// One plan replaces another.
@@ -24,6 +25,8 @@ pub struct Change<'a> {
     pub how: Thoroughness,
     /// Attachments whose pod sends nothing.
     pub asleep: &'a [String],
+    /// What the kernel was just seen to hold, where nothing else told.
+    pub seen: Option<&'a State>,
     /// Network namespaces by attachment.
     pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
 }

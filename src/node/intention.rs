@@ -75,16 +75,23 @@ impl Embedded {
         let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
         let next = asleep.iter().fold(before.clone(), |plan, name| plan.without(name));
+        let node_ns = self.netns()?;
+        let is_a_client = |plan: &NodePlan| plan.clients.values().any(|c| Some(&*c.attachment) == attachment);
+        if is_a_client(&before) || unfinished.as_ref().is_some_and(is_a_client) {
+            let known = attachments.iter().find(|known| Some(&*known.id().to_string()) == attachment);
+            known.into_iter().for_each(|attachment| silence(attachment, &node_ns));
+        }
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();
-        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
+        self.carry_out(&change, inputs, &node_ns, &mut outcome)?;
         self.announce_again(&mut outcome);
         outcome.check().map(drop)
     }
@@ -131,5 +138,17 @@ impl Embedded {
         if let Err(error) = stripped() {
             tracing::warn!(%error, netns = %attachment.netns.display(), "the wiring of a failed ADD goes with its namespace");
         }
+    }
+}
+
+/// A client that ends says nothing more. Its processes have ended, but the kernel still sends what they left in their sockets, until the
+/// primary's DEL takes the interface away; unbound, and with its entries gone, that would leave with the node's address or its own.
+fn silence(attachment: &Attachment, node_ns: &Netns) {
+    if attachment.netns_is_gone() || attachment.netns_is_another() {
+        return;
+    }
+    let Ok(pod) = Netns::open(&attachment.netns) else { return };
+    if let Err(error) = kernel::cut::cut(node_ns, &pod, &attachment.ifname) {
+        tracing::warn!(%error, id = %attachment.id(), "what this pod's sockets still send leaves without egress until its interface is gone");
     }
 }

@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod facts;
 mod first;
 pub mod flows;
+mod gateways;
 pub mod holding;
 pub mod intention;
 pub mod kept;

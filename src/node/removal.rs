@@ -32,9 +32,7 @@ impl Embedded {
     pub(super) fn forget(&self, id: &AttachmentId) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
-            self.unpublish(id)?;
-            fault::point("del.after-endpoint");
-            self.release(id, After::Owner)?;
+            self.end_gateway(id, After::Owner)?;
             fault::point("del.after-release");
         }
         let gone = self.records.remove(id);

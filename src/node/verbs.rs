@@ -24,11 +24,13 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
+use crate::node::first::Early;
+use crate::node::gateways::GATEWAY_UNREACHABLE;
 use crate::node::lease::Leased;
 use crate::node::netns;
 use crate::node::passage::{bypass, without_other_end};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
-use crate::node::update::{GATEWAY_UNREACHABLE, Outcome, Thoroughness};
+use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 
@@ -275,6 +277,7 @@ impl Embedded {
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &Default::default(),
         };
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
@@ -298,6 +301,7 @@ impl Embedded {
     /// Leases, wires the pod and the node, and only then lets the cluster know.
     fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
         let id = asking.attachment.id();
+        let early = self.is_bare().then(|| Early::start(&asking.attachment.netns));
         let mut situation = self.situation()?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
         let wish = gateway::wanted(&situation.view, &name, &self.name)
@@ -306,6 +310,7 @@ impl Embedded {
                 CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
             })?;
         let leased = self.lease(&situation.view, &asking.attachment, &wish, ahead)?;
+        let _waiting = early.map(Early::finish);
         let wired = self.wire_gateway(&mut situation, &leased, &id);
         if wired.is_err() {
             self.give_back(&leased, &id);
