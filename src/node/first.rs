@@ -103,7 +103,7 @@ impl Early {
 
     /// They wait for their scripts now. Those that get none end with this value.
     #[must_use]
-    pub(super) fn is_done(mut self) -> Early {
+    pub(super) fn finish(mut self) -> Early {
         self.join();
         self
     }

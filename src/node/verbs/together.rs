@@ -221,6 +221,7 @@ impl<'a> Round<'a> {
             how: Thoroughness::Quick,
             asleep: &self.asleep,
             namespaces: &namespaces(gateways),
+            seen: None,
         };
         let node = self.node;
         let done = || -> Result<(), CniError> {
