@@ -310,7 +310,7 @@ impl Embedded {
                 CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
             })?;
         let leased = self.lease(&situation.view, &asking.attachment, &wish, ahead)?;
-        let _waiting = early.map(Early::is_done);
+        let _waiting = early.map(Early::finish);
         let wired = self.wire_gateway(&mut situation, &leased, &id);
         if wired.is_err() {
             self.give_back(&leased, &id);
