@@ -353,7 +353,7 @@ fn what_was_followed_is_what_a_file_last_held_once_it_is_kept() {
         });
         assert_eq!(label(&objects, "a"), Some(format!("{i:0100}")));
     }
-    assert!((2..200).contains(&anew), "{anew}");
+    assert!(anew > 1, "{anew}");
 }
 
 fn told_of(objects: &Objects, words: &str) -> bool {
