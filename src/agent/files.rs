@@ -6,6 +6,7 @@
 //! yet. A mount over the directory makes no notice at all, and a link may lead out of it; for both there is the regular look.
 
 mod folders;
+mod told;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -21,6 +22,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use crate::agent::schedule::Job;
 use crate::store::Dir;
 use folders::Folders;
+pub use told::Told;
 
 /// Directories inside directories, as `store::objects` reads them.
 const DEPTH: usize = 32;
@@ -63,10 +65,20 @@ impl Kind {
     }
 }
 
+/// What was watched is not there any more.
+const GONE: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
+    .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_UNMOUNT)
+    .union(AddWatchFlags::IN_IGNORED);
+
 /// The watches.
 pub struct Files {
     inotify: Inotify,
     kinds: HashMap<WatchDescriptor, Kind>,
+    /// Folders of objects by their path below `objects/`; `None` where several lead to one.
+    places: HashMap<WatchDescriptor, Option<PathBuf>>,
+    /// Files of objects that were told of.
+    pub told: Told,
     folders: Folders,
     /// Why not everything is watched.
     short: Option<String>,
@@ -79,7 +91,14 @@ impl Files {
     /// The kernel has no inotify instance left (`fs.inotify.max_user_instances`).
     pub fn open() -> io::Result<Files> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        Ok(Files { inotify, kinds: HashMap::new(), folders: Folders::default(), short: None })
+        Ok(Files {
+            inotify,
+            kinds: HashMap::new(),
+            places: HashMap::new(),
+            told: Told::default(),
+            folders: Folders::default(),
+            short: None,
+        })
     }
 
     /// What to poll for reading.
@@ -97,9 +116,10 @@ impl Files {
     pub fn watch(&mut self, state: &Dir, memory: &Path, namespaces: &BTreeSet<PathBuf>) -> bool {
         self.short = None;
         let before = std::mem::take(&mut self.kinds);
+        self.places.clear();
         self.add(state.path(), Kind::State);
         self.folders.begin();
-        self.tree(&state.objects(), &mut Vec::new());
+        self.tree(&state.objects(), PathBuf::new(), &mut Vec::new());
         for part in ["endpoints", "nodes", "interfaces"] {
             self.add(&state.path().join(part), Kind::Input);
         }
@@ -113,28 +133,38 @@ impl Files {
             self.add(folder, Kind::Namespaces);
         }
         let news = self.kinds.keys().any(|watch| !before.contains_key(watch));
+        if news || self.short.is_some() {
+            self.told.of_anything();
+        }
         for old in before.into_keys().filter(|old| !self.kinds.contains_key(old)) {
             let _ = self.inotify.rm_watch(old); // gone with its directory, most often
         }
         news
     }
 
-    fn tree(&mut self, folder: &Path, above: &mut Vec<Identity>) {
+    fn tree(&mut self, folder: &Path, place: PathBuf, above: &mut Vec<Identity>) {
         let Ok(itself) = identity(folder) else { return };
         if above.len() >= DEPTH || above.contains(&itself) || self.short.is_some() {
             return;
         }
-        self.add(folder, Kind::Input);
+        if let Some(watch) = self.add(folder, Kind::Input) {
+            let known = self.places.contains_key(&watch);
+            self.places.insert(watch, (!known).then(|| place.clone()));
+        }
         above.push(itself);
         for inner in self.folders.of(folder) {
-            self.tree(&inner, above);
+            let place = place.join(inner.file_name().unwrap_or_default());
+            self.tree(&inner, place, above);
         }
         above.pop();
     }
 
-    fn add(&mut self, path: &Path, kind: Kind) {
+    fn add(&mut self, path: &Path, kind: Kind) -> Option<WatchDescriptor> {
         match self.inotify.add_watch(path, kind.flags()) {
-            Ok(watch) => drop(self.kinds.insert(watch, kind)),
+            Ok(watch) => {
+                self.kinds.insert(watch, kind);
+                return Some(watch);
+            }
             Err(Errno::ENOENT | Errno::ENOTDIR) => {} // whoever makes it is heard one level up
             Err(errno) => {
                 let why = match errno {
@@ -147,6 +177,7 @@ impl Files {
                 self.short.get_or_insert(format!("cannot watch {}: {why}", path.display()));
             }
         }
+        None
     }
 
     /// Takes in everything that was said until now. Does not wait. A value for each job that something calls for.
@@ -154,10 +185,32 @@ impl Files {
         let mut jobs = BTreeSet::new();
         loop {
             match self.inotify.read_events() {
-                Ok(events) => events.iter().for_each(|event| self.hear(event, &mut jobs)),
+                Ok(events) => {
+                    for event in &events {
+                        self.hear(event, &mut jobs);
+                        self.tell(event);
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(_) => return jobs,
             }
+        }
+    }
+
+    /// Which file of objects an event is about.
+    fn tell(&mut self, event: &InotifyEvent) {
+        let kind = self.kinds.get(&event.wd);
+        let whole = AddWatchFlags::IN_ISDIR | GONE;
+        match (self.places.get(&event.wd), &event.name) {
+            _ if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => self.told.of_anything(),
+            (Some(Some(place)), Some(name)) if !event.mask.intersects(whole) => {
+                if !is_draft(Some(name)) {
+                    self.told.of(place.join(name));
+                }
+            }
+            (Some(_), _) => self.told.of_anything(),
+            (None, _) if kind == Some(&Kind::State) => self.told.of_anything(),
+            (None, _) => {}
         }
     }
 
@@ -169,11 +222,7 @@ impl Files {
             return;
         }
         let Some(kind) = self.kinds.get(&event.wd) else { return };
-        let whole = AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_UNMOUNT
-            | AddWatchFlags::IN_IGNORED;
-        let moved = is(whole);
+        let moved = is(GONE);
         let folder = is(AddWatchFlags::IN_ISDIR);
         match kind {
             Kind::State if moved || folder => jobs.extend([Job::Folder, Job::Update]),
@@ -285,6 +334,35 @@ mod tests {
         files.listen();
         fs::write(inner.join("pod.yaml"), "x").unwrap();
         assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+    }
+
+    #[test]
+    fn it_is_told_which_files_changed_and_that_all_must_be_looked_at_where_more_did() {
+        let (root, _clean) = scratch();
+        let objects = root.join("state/objects");
+        fs::create_dir_all(objects.join("shop")).unwrap();
+        let (mut files, dir) = files(&root);
+        assert_eq!(files.told.take(), None, "nobody has looked yet");
+        fs::write(objects.join("shop/pod.yaml"), "").unwrap();
+        fs::write(objects.join(".draft"), "").unwrap();
+        fs::write(dir.endpoints().join("one.json"), "").unwrap();
+        fs::rename(objects.join(".draft"), objects.join("pool.yaml")).unwrap();
+        files.listen();
+        let told = ["pool.yaml", "shop/pod.yaml"].map(PathBuf::from).into();
+        assert_eq!((files.told.take(), files.told.take()), (Some(told), Some(BTreeSet::new())));
+        fs::create_dir(objects.join("new")).unwrap();
+        files.listen();
+        assert_eq!(files.told.take(), None);
+        assert!(files.watch(&dir, &root.join("run"), &BTreeSet::new()));
+        assert_eq!(files.told.take(), None, "what came before it was watched");
+        // A folder that is reached by two ways has no one path.
+        std::os::unix::fs::symlink(objects.join("shop"), objects.join("link")).unwrap();
+        files.watch(&dir, &root.join("run"), &BTreeSet::new());
+        files.listen();
+        files.told.take();
+        fs::write(objects.join("shop/pod.yaml"), "x").unwrap();
+        files.listen();
+        assert_eq!(files.told.take(), None);
     }
 
     #[test]

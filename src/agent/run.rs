@@ -3,6 +3,7 @@
 //! In: how to be configured. Out: nothing, until it is told to end. Never: decides what is due ([`Schedule`]) or does it
 //! (`work`). One thread: every job is short, and two at once would wait for the same lock.
 
+mod looking;
 mod start;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,11 @@ use crate::agent::brakes::Brakes;
 use crate::agent::calls::Calls;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::{Door, Gate, Open};
-use crate::agent::files::{Files, identity};
+use crate::agent::files::Files;
 use crate::agent::health::Known;
 use crate::agent::metrics::Metrics;
 use crate::agent::schedule::{Job, Schedule};
-use crate::agent::state::{Failure, Health, LOCK, Watching};
+use crate::agent::state::{Failure, Health, LOCK};
 use crate::agent::turns::Loop;
 use crate::agent::web;
 use crate::agent::work::{Agent, Configure};
@@ -138,6 +139,7 @@ pub fn run(
         calls,
         put_off: BTreeMap::new(),
         clock: Instant::now(),
+        looked: Duration::ZERO,
         flushed: None,
         failing: BTreeMap::new(),
         began: false,
@@ -191,6 +193,8 @@ struct Run<'a> {
     /// Jobs that make way for them, and since when.
     put_off: BTreeMap<Job, Duration>,
     clock: Instant,
+    /// When all files were looked at.
+    looked: Duration,
     /// When the loss of our tables was heard.
     flushed: Option<Instant>,
     /// Jobs that fail, and how.
@@ -320,7 +324,7 @@ impl Run<'_> {
             }
             Job::Folder => self.folder()?,
             Job::Recall => self.recall(),
-            Job::Update => self.agent.update(heard),
+            Job::Update => self.update(heard),
             Job::Look => self.agent.look().map(|changed| {
                 if changed {
                     self.schedule.want(Job::Update, began);
@@ -375,7 +379,8 @@ impl Run<'_> {
             Job::Namespaces | Job::Unannounced => Some(OFTEN),
             Job::Folder => Some(if self.agent.is_groundless() { IMPATIENT } else { OFTEN }),
             Job::Update if self.files.short().is_some() => Some(POLLING),
-            Job::Check | Job::Update | Job::Look | Job::Recall | Job::Leases => Some(REGULARLY),
+            Job::Update => Some((self.looked + REGULARLY).saturating_sub(ended)),
+            Job::Check | Job::Look | Job::Recall | Job::Leases => Some(REGULARLY),
             Job::Ask => Some(ASKING),
             Job::Announce | Job::Answers => None,
         };
@@ -389,40 +394,5 @@ impl Run<'_> {
         let failing =
             [Job::Check, Job::Update, Job::Namespaces].iter().any(|job| self.failing.contains_key(job));
         self.agent.tell(failing, self.began, self.files.short());
-    }
-
-    fn recall(&mut self) -> Result<(), String> {
-        let before = self.agent.namespace_folders();
-        self.agent.recall()?;
-        self.agent.hold_addresses(self.now());
-        if self.agent.namespace_folders() != before {
-            self.rewatch();
-        }
-        Ok(())
-    }
-
-    /// Whether what is watched is still what lies at the paths. Outer error: another agent took this one's place.
-    fn folder(&mut self) -> Result<Result<(), String>, AgentError> {
-        let path = self.agent.node.memory.dir().join(LOCK);
-        if identity(&path).ok() != self.turn.identity() {
-            tracing::warn!(path = %path.display(), "the node's own directory was deleted under the agent");
-            self.turn = take_turn(&self.agent.node.memory)?;
-            self.schedule.want(Job::Recall, self.now());
-        }
-        let groundless = self.agent.is_groundless();
-        if self.rewatch() || groundless {
-            self.schedule.want(Job::Update, self.now());
-        }
-        Ok(Ok(()))
-    }
-
-    /// Watches everything anew; whether anything is watched that was not.
-    fn rewatch(&mut self) -> bool {
-        let folders = self.agent.namespace_folders();
-        let node = &self.agent.node;
-        let news = self.files.watch(&node.dir, node.memory.dir(), &folders);
-        self.agent.state.watching =
-            if self.files.short().is_some() { Watching::Polling } else { Watching::Notified };
-        news
     }
 }

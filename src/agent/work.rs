@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::agent::announcing::Announcing;
 use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
-use crate::agent::files::{self, Identity};
+use crate::agent::files::{self, Identity, Told};
 use crate::agent::health::Known;
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
@@ -133,8 +133,8 @@ impl<'a> Agent<'a> {
 
     // --- the directory ---------------------------------------------------------------------------------------
 
-    /// Reads, plans, and brings the kernel there.
-    pub(super) fn update(&mut self, heard: Option<Instant>) -> Result<(), String> {
+    /// Reads, plans, and brings the kernel there. `told`: which files of objects need to be read.
+    pub(super) fn update(&mut self, heard: Option<Instant>, told: &mut Told) -> Result<(), String> {
         self.adopt_configuration();
         let idle = self.is_idle();
         let ground = match self.stand() {
@@ -157,8 +157,11 @@ impl<'a> Agent<'a> {
             self.wrong = self.node.shared_network().map_err(|e| e.to_string())?;
             return Ok(());
         }
+        if self.ground != Some(ground) {
+            told.of_anything(); // of a mount over it nobody tells
+        }
         let began = Instant::now();
-        let outcome = match self.bring() {
+        let outcome = match self.bring(told) {
             Ok(outcome) => outcome,
             Err(error @ (NodeError::Objects(_) | NodeError::Dir(_) | NodeError::Record(_))) => {
                 let path = self.node.dir.path().display().to_string();
@@ -198,12 +201,23 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn bring(&mut self) -> Result<Outcome, NodeError> {
+    fn bring(&mut self, told: &mut Told) -> Result<Outcome, NodeError> {
         let guard = self.node.lock("the agent's update")?;
-        let situation = self.node.situation()?;
+        let state_dir = self.node.dir.path();
+        let followed = told
+            .take()
+            .and_then(|files| Some((self.node.kept.as_ref()?.follow(state_dir, &files)?, !files.is_empty())));
+        let (objects, keeps) = match followed {
+            Some(followed) => followed,
+            None => (self.node.objects().inspect_err(|_| told.of_anything())?, false),
+        };
+        let situation = self.node.situation_of(objects)?;
         let outcome = self.node.update_from(&situation, Thoroughness::Quick, &[]);
         drop(guard);
         // Afterwards: no pod that runs waits for it.
+        if keeps {
+            situation.objects.keep(self.node.dir.path());
+        }
         self.say_standings(&situation.objects);
         outcome
     }

@@ -5,7 +5,7 @@
 //! decisions about one pod, is a new beginning.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::Cidr;
@@ -73,6 +73,15 @@ impl Kept {
         let objects = Objects::open_again(state_dir, last.as_ref())?;
         *last = Some(objects.clone());
         Ok(objects)
+    }
+
+    /// The objects, for who was told of every change since anybody read them: only these files are read, and the cache is left to
+    /// [`Objects::keep`]. `None`: all must be looked at.
+    pub fn follow(&self, state_dir: &Path, told: &BTreeSet<PathBuf>) -> Option<Objects> {
+        let mut last = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let objects = Objects::follow(state_dir, last.as_ref()?, told.iter().map(PathBuf::as_path))?;
+        *last = Some(objects.clone());
+        Some(objects)
     }
 
     /// What every decision needs of these objects.

@@ -82,7 +82,14 @@ impl Embedded {
     /// # Errors
     /// The directory cannot be read at all; a single bad object is a problem.
     pub fn situation(&self) -> Result<Situation, NodeError> {
-        let objects = self.objects()?;
+        self.situation_of(self.objects()?)
+    }
+
+    /// The same, where the objects were read already.
+    ///
+    /// # Errors
+    /// As [`Embedded::situation`].
+    pub fn situation_of(&self, objects: Objects) -> Result<Situation, NodeError> {
         let inputs = self.inputs(&objects);
         let Listing { mut attachments, torn } = self.listing(None)?;
         // Without its namespace a pod is no client and no gateway, whether somebody called DEL or not.

@@ -11,6 +11,7 @@ mod cache;
 mod compile;
 mod file;
 pub mod folder;
+mod follow;
 mod image;
 mod placed;
 mod scan;
@@ -39,6 +40,7 @@ use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
 use file::{read, unread};
+use follow::refilled;
 use image::{FileRecord, Image, ObjectRow, slot};
 use scan::Survey;
 use stamp::Stamp;
@@ -110,16 +112,12 @@ impl Objects {
         let records: Vec<_> = readings.into_iter().map(record).collect();
         let image =
             image::encode([].into_iter(), &records, &compile::verdict(&records)).and_then(Image::parse);
-        image
-            .map(|image| Objects { image: Arc::new(image) })
-            .ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
+        image.map(Objects::from).ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
     }
 
     fn read(state_dir: &Path, renews_cache: bool, last: Option<&Objects>) -> Result<Objects, ObjectsError> {
         let path = state_dir.join("objects");
-        let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
-        let root = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let root = root.map_err(|source| match source.kind() {
+        let root = open_root(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ObjectsError::Missing(path.clone()),
             _ => ObjectsError::Unlisted { path: path.clone(), source },
         })?;
@@ -164,11 +162,14 @@ impl Objects {
         })
     }
 
-    /// Pods that share the network of this node, while they have its addresses.
+    /// Pods that share the network of this node, while they have its addresses. Of the others none is decoded.
     pub fn on_the_network_of(&self, node: &str) -> impl Iterator<Item = PodName> {
-        let shares =
-            move |pod: &Pod| pod.host_network && pod.node.as_deref() == Some(node) && !pod.ips.is_empty();
-        self.pods().filter(move |(_, pod)| shares(pod)).map(|(name, _)| name)
+        self.image.of(slot(Kind::Pod)).filter(|row| row.shares).filter_map(move |row| {
+            let pod: Pod = parsed(row)?;
+            let (namespace, name) = row.name.split_once('/')?;
+            let here = pod.node.as_deref() == Some(node) && !pod.ips.is_empty();
+            here.then(|| PodName::new(namespace, name))
+        })
     }
 
     /// All namespaces that are right, by name.
@@ -288,6 +289,16 @@ impl Objects {
     }
 }
 
+impl From<Image> for Objects {
+    fn from(image: Image) -> Objects {
+        Objects { image: Arc::new(image) }
+    }
+}
+
+fn open_root(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)
+}
+
 /// The body was written by this release and passed its checksum, so it decodes; a test holds the two together.
 fn parsed<T: DeserializeOwned>(row: ObjectRow<'_>) -> Option<T> {
     serde_json::from_slice(row.body).ok()
@@ -339,15 +350,16 @@ fn renew(
         });
     }
     let dirs = found.dirs.iter().map(|(path, stamp)| (path.as_ref(), stamp.settled(read_at)));
-    let image = image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
-    let image = image.ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
+    let filled = cached.as_deref().and_then(|cached| refilled(cached, dirs.clone(), &records));
+    let anew = || image::encode(dirs, &records, &compile::verdict(&records)).and_then(Image::parse);
+    let image = filled.or_else(anew).ok_or_else(|| ObjectsError::TooLarge(path.to_owned()))?;
     // Unchanged bytes are the common case while a file is too fresh to be trusted.
     if cached.as_ref().is_none_or(|cached| cached.bytes() != image.bytes())
         && let Some(Err(error)) = pen.map(|pen| pen.write(&image))
     {
         tracing::debug!(%error, "object cache not written");
     }
-    Ok(Objects { image: Arc::new(image) })
+    Ok(image.into())
 }
 
 /// Scans; a directory that vanishes meanwhile is a change, not an error, so it is scanned again.

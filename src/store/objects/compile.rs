@@ -19,13 +19,23 @@ use crate::api::{Kind, Object, Reading};
 use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
 
-/// The record of a file that was read now. If part of it could not be, what it last held stays in force.
+/// The record of a file that was read now.
 pub(super) fn read<'a>(
     path: Cow<'a, CStr>,
     stamp: Stamp,
     reading: Reading,
     before: Option<(&'a Image, FileRow<'a>)>,
 ) -> FileRecord<'a> {
+    FileRecord::Read(Box::new(read_file(path, stamp, reading, before)))
+}
+
+/// What it holds. If part of it could not be read, what it last held stays in force.
+pub(super) fn read_file<'a>(
+    path: Cow<'a, CStr>,
+    stamp: Stamp,
+    reading: Reading,
+    before: Option<(&'a Image, FileRow<'a>)>,
+) -> ReadFile<'a> {
     let mut problems = reading.problems;
     if !reading.whole
         && let Some((image, row)) = before
@@ -42,21 +52,26 @@ pub(super) fn read<'a>(
         let old: Vec<Problem> = serde_json::from_slice(row.problems).unwrap_or_default();
         problems.extend(old.into_iter().filter(|p| !p.object.is_empty()));
         let problems = json_list(&problems);
-        return FileRecord::Read(Box::new(ReadFile { path, stamp, objects, problems }));
+        return ReadFile { path, stamp, objects, problems };
     }
-    let objects = reading.objects.into_iter().map(|written| Compiled {
-        kind: written.kind,
-        name: written.name.into(),
-        body: written.object.as_ref().map(body).unwrap_or_default().into(),
+    let objects = reading.objects.into_iter().map(|written| {
+        let body = written.object.as_ref().map(body).unwrap_or_default();
+        Compiled {
+            kind: written.kind,
+            shares: matches!(&written.object, Some(Object::Pod(pod)) if pod.host_network),
+            digest: digest(written.kind, &written.name, &body),
+            name: written.name.into(),
+            body: body.into(),
+        }
     });
     let (objects, problems) = (objects.collect(), json_list(&problems));
-    FileRecord::Read(Box::new(ReadFile { path, stamp, objects, problems }))
+    ReadFile { path, stamp, objects, problems }
 }
 
 fn kept<'a>(image: &'a Image, row: &FileRow<'a>) -> Vec<Compiled<'a>> {
     let compiled = |i| {
-        let object = image.object(i);
-        Compiled { kind: object.kind, name: object.name.into(), body: object.body.into() }
+        let ObjectRow { kind, name, body, shares, digest } = image.object(i);
+        Compiled { kind, name: name.into(), body: body.into(), shares, digest }
     };
     row.objects.clone().map(compiled).collect()
 }
@@ -115,20 +130,29 @@ pub(super) fn verdict(files: &[FileRecord<'_>]) -> Verdict {
             broken.insert(winner.named());
         }
     }
-    // The standard library's hash may change with the compiler; then each node plans once anew, no more.
-    let mut hash = DefaultHasher::new();
-    for ((slot, name), winner) in &first {
-        let object = winner.object();
-        (slot, object.kind, name, object.body).hash(&mut hash);
-    }
-    broken.hash(&mut hash);
-    let broken: Vec<String> = broken.into_iter().collect();
+    let broken = json_list(&broken.into_iter().collect::<Vec<String>>());
     Verdict {
         index: first.values().map(|w| w.number).collect(),
         problems: json_list(&problems),
-        broken: json_list(&broken),
-        fingerprint: hash.finish(),
+        fingerprint: fingerprint(first.values().map(|w| w.object().digest), &broken),
+        broken,
     }
+}
+
+/// What stands for an object in fingerprints. The standard library's hash may change with the compiler; then each node plans once
+/// anew, no more.
+fn digest(kind: Kind, name: &str, body: &[u8]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (slot(kind), kind, name, body).hash(&mut hash);
+    hash.finish()
+}
+
+/// Of the objects in force, in their order, and the list of the broken.
+pub(super) fn fingerprint(objects: impl Iterator<Item = u64>, broken: &[u8]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    objects.for_each(|digest| hash.write_u64(digest));
+    broken.hash(&mut hash);
+    hash.finish()
 }
 
 /// The object in force under its name: where it stands, because there are as many as pods.

@@ -7,6 +7,7 @@
 //! Layout, little-endian: header (88 bytes) · directories · files · objects · index · blob. Rows have a fixed size and
 //! point into the blob. The index lists the objects in force, sorted by slot and name.
 
+mod patch;
 mod write;
 
 use std::ffi::CStr;
@@ -17,13 +18,17 @@ use crate::api::Kind;
 pub(super) use write::{Compiled, FileRecord, ReadFile, encode};
 
 /// Raise it when rows, or the JSON of an object, change shape or meaning.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const MAGIC: [u8; 8] = *b"EGRETOBJ";
 const HEADER: usize = 88;
 const DIR: usize = 40;
 const FILE: usize = 56;
-const OBJECT: usize = 20;
+const OBJECT: usize = 28;
 const INDEX: usize = 4;
+/// Offset of the number of bytes that nothing points to any more.
+const WASTE: usize = 80;
+/// Set beside the kind of a pod that shares its node's network.
+const SHARES: usize = 1 << 8;
 /// Offset of what the checksum covers.
 const COVERED: usize = 40;
 
@@ -85,6 +90,10 @@ pub(super) struct ObjectRow<'i> {
     pub(super) name: &'i str,
     /// JSON; empty: broken.
     pub(super) body: &'i [u8],
+    /// A pod that shares its node's network.
+    pub(super) shares: bool,
+    /// Of kind, name and body.
+    pub(super) digest: u64,
 }
 
 impl Image {
@@ -167,9 +176,11 @@ impl Image {
     /// An object by its number in file order.
     pub(super) fn object(&self, i: usize) -> ObjectRow<'_> {
         let at = HEADER + self.dirs * DIR + self.files * FILE + i * OBJECT;
-        let kind = Kind::ALL.get(short(&self.bytes, at)).copied().unwrap_or(Kind::Namespace);
+        let word = short(&self.bytes, at);
+        let kind = Kind::ALL.get(word % SHARES).copied().unwrap_or(Kind::Namespace);
         let name = std::str::from_utf8(self.blob(at + 4)).unwrap_or_default();
-        ObjectRow { kind, name, body: self.blob(at + 12) }
+        let (body, digest) = (self.blob(at + 12), long(&self.bytes, at + 20));
+        ObjectRow { kind, name, body, shares: word >= SHARES, digest }
     }
 
     /// The number of the object in force with this name.
@@ -179,7 +190,7 @@ impl Image {
     }
 
     /// The objects in force of a slot, by name.
-    pub(super) fn of(&self, slot: u8) -> impl Iterator<Item = ObjectRow<'_>> {
+    pub(super) fn of(&self, slot: u8) -> impl Iterator<Item = ObjectRow<'_>> + Clone {
         let first = partition(self.index, |i| self.key(i).0 < slot);
         let end = partition(self.index, |i| self.key(i).0 <= slot);
         (first..end).map(|i| self.object(self.indexed(i)))

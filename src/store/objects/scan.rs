@@ -112,6 +112,11 @@ fn seen(root: BorrowedFd<'_>, path: &CStr) -> Seen {
     }
 }
 
+/// Whether a plain file that may hold objects stands there.
+pub(super) fn is_plain(root: BorrowedFd<'_>, path: &CStr) -> bool {
+    seen(root, path).regular && named_as_objects(path)
+}
+
 impl Survey {
     /// Whether every directory and file is as it was, and so nothing else can be there.
     pub(super) fn is_current(&self) -> bool {

@@ -8,6 +8,8 @@ fn image() -> Image {
         kind,
         name: name.into(),
         body: body.into(),
+        shares: false,
+        digest: 0,
     };
     let file = |file| FileRecord::Read(Box::new(file));
     let files = [

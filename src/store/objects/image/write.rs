@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 
-use super::{COVERED, DIR, FILE, FORMAT, HEADER, INDEX, Image, MAGIC, OBJECT, ObjectRow, Verdict};
+use super::{COVERED, DIR, FILE, FORMAT, HEADER, INDEX, Image, MAGIC, OBJECT, ObjectRow, SHARES, Verdict};
 use super::{Stamp, checksum, release};
 use crate::api::Kind;
 
@@ -36,6 +36,17 @@ pub(in super::super) struct Compiled<'a> {
     pub(in super::super) name: Cow<'a, str>,
     /// JSON; empty: the object is broken.
     pub(in super::super) body: Cow<'a, [u8]>,
+    /// A pod that shares its node's network.
+    pub(in super::super) shares: bool,
+    /// Of kind, name and body.
+    pub(in super::super) digest: u64,
+}
+
+impl Compiled<'_> {
+    pub(super) fn row(&self) -> ObjectRow<'_> {
+        let Compiled { kind, name, body, shares, digest } = self;
+        ObjectRow { kind: *kind, name, body, shares: *shares, digest: *digest }
+    }
 }
 
 impl FileRecord<'_> {
@@ -74,10 +85,7 @@ impl FileRecord<'_> {
     pub(in super::super) fn object(&self, i: usize) -> ObjectRow<'_> {
         match self {
             FileRecord::Kept(image, number) => image.object(image.file(*number).objects.start + i),
-            FileRecord::Read(file) => {
-                let Compiled { kind, name, body } = &file.objects[i];
-                ObjectRow { kind: *kind, name, body }
-            }
+            FileRecord::Read(file) => file.objects[i].row(),
         }
     }
 
@@ -124,7 +132,8 @@ pub(in super::super) fn encode<'d>(
     }
     for object in files.iter().flat_map(FileRecord::objects) {
         let kind = Kind::ALL.iter().position(|k| *k == object.kind).unwrap_or_default();
-        out.short(kind).point(object.name.as_bytes()).point(object.body);
+        let kind = if object.shares { kind | SHARES } else { kind };
+        out.short(kind).point(object.name.as_bytes()).point(object.body).long(object.digest);
     }
     for object in &verdict.index {
         out.short(*object);
@@ -133,9 +142,14 @@ pub(in super::super) fn encode<'d>(
     debug_assert_eq!((row, bytes.len()), (tables, tables + blob));
     let len = bytes.len() as u64;
     bytes[24..32].copy_from_slice(&len.to_le_bytes());
+    seal(&mut bytes);
+    Some(bytes)
+}
+
+/// The last that is written: what all before it comes to.
+pub(super) fn seal(bytes: &mut [u8]) {
     let sum = checksum(&bytes[COVERED..]);
     bytes[32..40].copy_from_slice(&sum.to_le_bytes());
-    Some(bytes)
 }
 
 /// Rows are filled in from the front, what they point to is put behind them.

@@ -287,3 +287,75 @@ fn the_shape_of_compiled_objects_is_pinned_to_format_1() {
         ]
     );
 }
+
+#[test]
+fn who_is_told_of_a_file_reads_it_alone_and_what_is_more_than_contents_is_looked_at_whole() {
+    let two = format!("{}---\n{}", pod("b", "1"), pod("c", "1"));
+    let world = World::with(&[
+        ("a.yaml", &pod("a", "1")),
+        ("d/b.yaml", &two),
+        ("p.yaml", &pool("p", "10.0.0.0/24")),
+        ("z.yaml", "a: ["),
+    ]);
+    let first = world.settle();
+    let follow = |told: &[&str]| {
+        Objects::follow(&world.state, &first, told.iter().map(std::path::Path::new))
+            .map(|objects| [label(&objects, "a"), label(&objects, "c")].map(Option::unwrap_or_default))
+    };
+    let said = |a: &str, c: &str| Some([a.to_owned(), c.to_owned()]);
+    world.write("a.yaml", &pod("a", "22"));
+    world.write("d/b.yaml", &two.replace("'1'", "'333'"));
+    assert_eq!(follow(&[]), said("1", "1"), "nobody told of a file");
+    assert_eq!(follow(&["d/b.yaml"]), said("1", "333"));
+    assert_eq!(follow(&["a.yaml", "d/b.yaml"]), said("22", "333"));
+    // What is no file of last time, or comes, goes, breaks, is mended or may overlap with others.
+    for (path, text) in [
+        ("new.yaml", pod("n", "1")),
+        ("d/b.yaml", pod("b", "1")),
+        ("a.yaml", pod("renamed", "1")),
+        ("a.yaml", pod("a", "1").replace("labels: {v: '1'}", "labels: 7")),
+        ("p.yaml", pool("p", "10.0.0.0/25")),
+        ("z.yaml", pod("z", "1")),
+    ] {
+        world.write(path, &text);
+        assert_eq!(follow(&[path]), None, "{path}: {text}");
+    }
+    world.delete("a.yaml");
+    assert_eq!(follow(&["a.yaml"]), None);
+    std::os::unix::fs::symlink("/", world.path("a.yaml")).unwrap();
+    assert_eq!(follow(&["a.yaml"]), None);
+    assert_eq!(follow(&["d"]), None);
+    assert_eq!(follow(&["..data"]), None);
+}
+
+#[test]
+fn what_was_followed_is_what_a_file_last_held_once_it_is_kept() {
+    let world = World::with(&[("a.yaml", &pod("a", "1")), ("b.yaml", &pod("b", "1"))]);
+    let first = world.settle();
+    world.write("a.yaml", &pod("a", "2"));
+    let path = [std::path::Path::new("a.yaml")];
+    let followed = Objects::follow(&world.state, &first, path).unwrap();
+    followed.keep(&world.state);
+    world.write("a.yaml", "kind: [");
+    let again = Objects::follow(&world.state, &followed, path).unwrap();
+    for objects in [&again, &world.open()] {
+        assert_eq!(label(objects, "a").as_deref(), Some("2"), "torn, it keeps what it last held");
+        assert!(told_of(objects, "1 object last read"), "{:?}", told(objects));
+    }
+    // Changed again and again, an image does not grow without end.
+    let mut objects = again;
+    let mut anew = 0;
+    for i in 0..200 {
+        world.write("a.yaml", &pod("a", &format!("{i:0100}")));
+        objects = Objects::follow(&world.state, &objects, path).unwrap_or_else(|| {
+            anew += 1;
+            Objects::open_again(&world.state, Some(&objects)).unwrap()
+        });
+        assert_eq!(label(&objects, "a"), Some(format!("{i:0100}")));
+    }
+    assert!(anew > 1, "{anew}");
+}
+
+fn told_of(objects: &Objects, words: &str) -> bool {
+    told(objects).iter().any(|line| line.contains(words))
+}

@@ -1,9 +1,11 @@
-//! The property: after any changes, an open with the cache says what an open without one says.
+//! The property: after any changes, an open with the cache says what an open without one says, and so does who is told which files
+//! changed.
 //!
 //! The one thing a cache may add is memory: a file that cannot be read keeps what it last held. So the model keeps, per
 //! path, the last text that could be read, and is opened afresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -34,6 +36,17 @@ fn text(i: usize) -> String {
         7 => "{\"kind\": \"Rubbish\"}".into(),
         8 => "{\"kind\": [".into(),
         _ => " ".into(),
+    }
+}
+
+impl Change {
+    fn paths(&self) -> impl Iterator<Item = &'static Path> {
+        let paths = match self {
+            Change::Write(path, _) | Change::Delete(path) => vec![*path],
+            Change::Rename(from, to) => vec![*from, *to],
+            Change::Open => vec![],
+        };
+        paths.into_iter().map(|path| Path::new(PATHS[path]))
     }
 }
 
@@ -120,10 +133,19 @@ proptest! {
     ) {
         let world = World::new();
         let mut model = Model::default();
+        // Who lives on and is told which files changed.
+        let (mut last, mut told) = (None, BTreeSet::new());
         for change in &changes {
             model.apply(&world, change);
+            told.extend(change.paths());
             if matches!(change, Change::Open) {
-                same(&world.open(), &model.opened().open());
+                let expected = model.opened().open();
+                let told = std::mem::take(&mut told);
+                let followed = last.as_ref().and_then(|last| Objects::follow(&world.state, last, told));
+                let now = followed.unwrap_or_else(|| Objects::open_again(&world.state, last.as_ref()).unwrap());
+                same(&now, &expected);
+                last = Some(now);
+                same(&world.open(), &expected);
             }
         }
         let expected = model.opened();
