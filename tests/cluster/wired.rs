@@ -113,7 +113,7 @@ impl Wired {
 
     /// The egress address of a gateway.
     pub(crate) fn lease(&self, gateway: &Pod) -> IpAddr {
-        let (all, _) = endpoints::list(&Dir::at(&self.state()).unwrap()).unwrap();
+        let (all, _) = endpoints::list(&Dir::at(self.state()).unwrap()).unwrap();
         all.iter().find(|e| e.pod == gateway.name).unwrap().address(Family::V4).unwrap()
     }
 
