@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret::egress::model::{PodName, Role};
+use egret::egress::model::PodName;
 use egret::ipam::{Allocation, Store, Tenant};
 use egret::kube::{Client, ClusterStore};
 use egret::node::ahead::Ahead;
@@ -49,7 +49,7 @@ fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), 
         "pod": name, "uid": uid, "addresses": ["10.244.0.8"], "gateway": true});
     let attachment: Attachment = serde_json::from_value(record).unwrap();
     let node = Embedded { books: Some(agent.cluster.clone()), ..Embedded::at(&agent.config).unwrap() };
-    let ahead = node.claim_ahead(&view, &attachment, Role::Gateway).map_err(|error| error.to_string())?;
+    let ahead = node.claim_ahead(&view, &attachment).map_err(|error| error.to_string())?;
     Ok((attachment, ahead.unwrap()))
 }
 
