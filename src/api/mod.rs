@@ -13,6 +13,7 @@ pub mod document;
 mod egress_policy;
 mod egress_pool;
 mod egress_range;
+mod felix;
 pub(crate) mod fields;
 mod ip_pool;
 mod kept;
@@ -155,7 +156,14 @@ fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mu
         Ok(served) => object(file, map, &served, reading),
         Err(refusal) => {
             let object = format!("{kind} {}", name_of(map));
-            let problem = Problem::new(object.trim_end(), refusal.reason, refusal.message).file(file);
+            let told = |reason, message| Problem::new(object.trim_end(), reason, message).file(file);
+            let settings = felix::settings(kind, version.unwrap_or_default(), value);
+            if !settings.is_empty() {
+                let all = settings.into_iter();
+                let all = all.map(|set| told(felix::REASON, set.message).at(set.field).value(set.value));
+                return reading.problems.extend(all);
+            }
+            let problem = told(refusal.reason, refusal.message);
             reading.problems.push(problem.at(refusal.field).value(refusal.value));
             // A known kind that cannot be read is an object that exists: what names it is held.
             if let Some(kind) = refusal.broken {

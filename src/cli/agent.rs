@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::Common;
+use super::{Common, Refused};
 use crate::agent::{run, web};
 use crate::config::Mode;
 
@@ -25,11 +25,11 @@ pub struct AgentArgs {
 ///
 /// # Errors
 /// A sentence: another agent runs here, or something is missing that it cannot do without.
-pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> {
+pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), Refused> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(
-            "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()
-        );
+        return Err(Refused::failed(
+            "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
+        ));
     }
     crate::log::to_stderr(&args.log);
     let configure = || {
@@ -45,6 +45,7 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), String> 
     let access = if configure()?.mode == Mode::Cluster {
         Some(common.member("`mode: cluster` without a cluster: name it with --kubeconfig, or run in a pod with a service account")?)
     } else {
+        common.of_node()?;
         None
     };
     run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;

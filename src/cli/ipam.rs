@@ -26,7 +26,7 @@ use crate::node::embedded::Embedded;
 use crate::node::records::node_name;
 use crate::problem::Problem;
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, endpoints, nodes, record};
+use crate::store::{Dir, endpoints, nodes, record, wait_for_writers};
 
 /// Show leases, check them, give one back.
 #[derive(Debug, Clone, Args)]
@@ -82,7 +82,7 @@ pub fn run(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refused> 
     if let Some(cluster) = common.cluster()? {
         return Ok(of_cluster(common, &cluster, args)?);
     }
-    Ok(of_directory(common, args)?)
+    of_directory(common, args)
 }
 
 fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(String, bool), String> {
@@ -104,9 +104,10 @@ fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(St
     }
 }
 
-fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), String> {
-    let config = common.config()?;
+fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refused> {
+    let config = common.of_present_node()?;
     let dir = Dir::at(&config.state_dir).map_err(|e| e.to_string())?;
+    must_be_one(&dir).map_err(Refused::misused)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match &args.verb {
         Verb::Show { pool } => {
@@ -120,7 +121,6 @@ fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Stri
         }
         Verb::Release { addresses, owner, force } => {
             let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
-            must_be_one(&dir)?;
             // It is there; a part of it may not be, as `cache/`, which anybody may delete.
             let dir = Dir::open(dir.path()).map_err(|e| e.to_string())?;
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
@@ -190,7 +190,6 @@ fn must_be_one(dir: &Dir) -> Result<(), String> {
 }
 
 fn look(dir: &Dir) -> Result<Seen, String> {
-    must_be_one(dir)?;
     let mut seen = Seen {
         pools: objects(dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default(),
         blocks: Vec::new(),
@@ -257,13 +256,15 @@ fn unservable(config: &Config, dir: &Dir) -> Result<BTreeMap<IpAddr, String>, St
     Ok(node.unservable(&nodes).unwrap_or_default())
 }
 
-/// As [`show`], with everything that is wrong. Takes the store's lock, so that it sees no ADD half done.
+/// As [`show`], with everything that is wrong. Takes the store's lock, so that it sees no ADD half done, and writes nothing, so a copy that
+/// is mounted read-only will do.
 ///
 /// # Errors
 /// If the lock is not had, or the directory cannot be read.
 pub fn check(dir: &Dir, config: &Config, grace: u64, now: u64) -> Result<IpamReport, String> {
     let timeout = Duration::from_millis(config.lock_timeout);
-    let _guard = dir.lock("egret ipam check", timeout).map_err(|e| e.to_string())?;
+    let lock = dir.path().join("lock");
+    let _guard = wait_for_writers(&lock, timeout).map_err(|e| e.to_string())?;
     let mut seen = look(dir)?;
     let (endpoints, torn) = endpoints::list(dir).map_err(|e| e.to_string())?;
     seen.problems.extend(torn);

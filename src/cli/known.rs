@@ -38,7 +38,7 @@ pub struct Known {
 }
 
 /// Folders of a state directory that hold no manifests.
-const RECORDS: [&str; 5] = ["cache", "endpoints", "interfaces", "ipam", "nodes"];
+pub(super) const RECORDS: [&str; 5] = ["cache", "endpoints", "interfaces", "ipam", "nodes"];
 
 impl Known {
     /// Reads what the flags mean.
@@ -50,7 +50,7 @@ impl Known {
             (Some(cluster), _) => Known::of_cluster(cluster),
             (None, Some(folder)) if !folder.join("objects").exists() => Known::manifests(common, folder)?,
             _ => {
-                let node = Embedded::look(&common.config()?).map_err(|e| e.to_string())?;
+                let node = Embedded::look(&common.of_present_node()?).map_err(|e| e.to_string())?;
                 let (view, objects, problems) = node.whole_view().map_err(|e| e.to_string())?;
                 Known { view, objects, problems, namespace: "default".to_owned(), assumed: BTreeMap::new() }
             }

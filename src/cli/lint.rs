@@ -169,7 +169,7 @@ impl From<Option<&Severity>> for Verdict {
 }
 
 /// Reasons that never make an object unusable by themselves, should it be so by another.
-const HARMLESS: [&str; 2] = ["UnknownField", "IgnoredField"];
+const HARMLESS: [&str; 3] = ["UnknownField", "IgnoredField", "Configuration"];
 
 /// What an object survives is a warning; an object that could not be understood, or not be obeyed, has errors.
 fn graded(reading: &Reading, problem: &Problem) -> Finding {

@@ -9,6 +9,7 @@ pub mod complete;
 pub mod controller;
 pub mod convert;
 pub mod crds;
+pub mod directory;
 pub mod explain;
 pub mod install;
 pub mod ipam;
@@ -46,6 +47,8 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
                        KUBECONFIG is set, and where no directory of ours is on this machine; with --state or --config they never do.\n\
                        Linked as `kubectl-egret` into PATH, this program is `kubectl egret`; linked as `kubectl_complete-egret`,\n\
                        it completes that.\n\n\
+                       Exit status: 0 done or answered, 1 not, or something is wrong, 2 the arguments are wrong: also a directory or file\n\
+                       that is not there.\n\n\
                        For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`.")]
 struct Line {
     #[command(flatten)]

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use clap::Args;
 use serde::Serialize;
 
-use super::Common;
 use super::install::Folders;
+use super::{Common, Refused};
 use crate::egress::explain::Shown;
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
@@ -64,7 +64,7 @@ struct Item<'a> {
 ///
 /// # Errors
 /// A sentence; then nothing was printed.
-pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), String> {
+pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Refused> {
     act(common, args, Embedded::reconcile)
 }
 
@@ -72,7 +72,7 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Str
 ///
 /// # Errors
 /// As [`reconcile`].
-pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), String> {
+pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), Refused> {
     let place = args.cni.then(|| args.folders.place(None));
     let outcome = act(common, &args.node, |node| {
         // It would wire again what is taken away.
@@ -102,14 +102,16 @@ fn act(
     common: &Common,
     args: &NodeArgs,
     verb: impl Fn(&Embedded) -> Result<Outcome, NodeError>,
-) -> Result<(String, bool), String> {
+) -> Result<(String, bool), Refused> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(
-            "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)".to_owned()
-        );
+        return Err(Refused::failed(
+            "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
+        ));
     }
-    let config = common.config()?;
-    let node = if args.dry_run { Embedded::look(&config) } else { Embedded::open(&config) };
+    let node = match args.dry_run {
+        true => Embedded::look(&common.of_present_node()?),
+        false => Embedded::open(&common.of_node()?),
+    };
     let node = node.map_err(|e| e.to_string())?;
     let outcome = verb(&node).map_err(|e| e.to_string())?;
     let well = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());

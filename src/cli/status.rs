@@ -55,7 +55,7 @@ pub fn run(common: &Common, _: &StatusArgs) -> Result<(String, bool), Refused> {
     if let Some(cluster) = common.cluster()? {
         return cluster::run(common, &cluster);
     }
-    let node = Embedded::look(&common.config()?).map_err(|e| Refused::failed(e.to_string()))?;
+    let node = Embedded::look(&common.of_present_node()?).map_err(|e| Refused::failed(e.to_string()))?;
     let (status, mut problems) = status(&node);
     let well = !matches!(status.health, Health::Differs | Health::Unknown);
     let folder = node.memory.dir();

@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::block::State;
+use super::fill::Fill;
 use super::lease::{Holder, Owner};
 use super::store::StoreError;
-use super::summary::Fill;
 use crate::addr::Cidr;
 
 /// How often a claim is tried while others are faster.

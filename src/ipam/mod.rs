@@ -16,6 +16,7 @@ mod cache;
 mod claim;
 mod dir;
 mod error;
+mod fill;
 mod hold;
 mod lease;
 mod memory;
@@ -29,6 +30,7 @@ pub use block::{After, Allocation, Block, State};
 pub use claim::{Claim, Claimed, How, claim};
 pub use dir::{DirStore, block_name, blocks_in, pools_in};
 pub use error::{IpamError, Refused};
+pub use fill::Fill;
 pub use hold::{Held, Running, hold};
 pub use lease::{Holder, Lease, Owner, Tenant};
 pub use memory::MemoryStore;
@@ -37,4 +39,4 @@ pub use release::{
     Freed, cancel, forget_node, forget_owners, release, release_address, release_owner, retain,
 };
 pub use store::{Store, StoreError};
-pub use summary::{Fill, Summary};
+pub use summary::Summary;

@@ -5,13 +5,11 @@
 //! every answer is a hint, to be checked in the block itself. Pure.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use serde::Serialize;
-
 use super::block::{Block, State, cools};
+use super::fill::Fill;
 use super::lease::{Holder, Owner};
 use crate::addr::{Cidr, address_bits, address_from_bits};
 use crate::hash::stable32;
@@ -301,40 +299,6 @@ fn slots_of(block: &Block) -> Vec<Slot> {
         freed: a.freed_at.map_or(0, |at| at.saturating_add(1)),
     };
     block.allocations.iter().map(slot).collect()
-}
-
-/// How full a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Fill {
-    /// Addresses in the pool.
-    pub size: u128,
-    /// In use.
-    pub leased: u64,
-    /// Freed a moment ago.
-    pub cooling: u64,
-    /// Kept for owners without a container.
-    pub reserved: u64,
-    /// When the first cooling address is free, in Unix seconds.
-    #[serde(skip)]
-    pub next_free: Option<u64>,
-}
-
-impl Fill {
-    /// Addresses that anybody may have.
-    pub fn free(&self) -> u128 {
-        self.size.saturating_sub(u128::from(self.leased + self.cooling + self.reserved))
-    }
-}
-
-impl fmt::Display for Fill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} leased, {} cooling, {} reserved",
-            self.leased, self.size, self.cooling, self.reserved
-        )
-    }
 }
 
 #[cfg(test)]

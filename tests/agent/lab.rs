@@ -242,17 +242,8 @@ pub(crate) fn eventually_within(patience: Duration, what: &str, so: impl FnMut()
     began.elapsed()
 }
 
-pub(crate) fn within(patience: Duration, mut so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + patience;
-    loop {
-        if so() {
-            return true;
-        }
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub(crate) fn within(patience: Duration, so: impl FnMut() -> bool) -> bool {
+    egret::testbed::within(patience, Duration::from_millis(5), so).is_some()
 }
 
 /// Whether every family's new flows of a pod come from this gateway.

@@ -135,6 +135,31 @@ fn pools_that_overlap_doubles_and_calicos_open_pools_are_told() {
     );
 }
 
+/// They are no objects, and would be missed: Felix's other settings are nobody's business here.
+#[test]
+fn settings_of_egress_in_a_felix_configuration_are_told_with_their_place() {
+    let felix = |spec: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let folder = Folder::with(&[
+        ("a.yaml", &felix("egressIPSupport: EnabledPerNamespace, bpfEnabled: false")),
+        ("b.yaml", &felix("bpfEnabled: false")),
+        ("state/objects/a.yaml", &felix("egressIPSupport: EnabledPerNamespace, egressIPVXLANVNI: 4097")),
+    ]);
+    let said = folder.egret("lint -f a.yaml -f b.yaml");
+    let sentence = "warning[Configuration]: a.yaml: FelixConfiguration default: spec.egressIPSupport: it belongs into Egret's configuration, \
+                    as `egressIPSupport`: EnabledPerNamespace";
+    assert_eq!(said.status, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains(sentence) && said.out.contains("1 warning"), "{}", said.out);
+    assert!(said.out.contains("1 FelixConfiguration"), "the second is passed over: {}", said.out);
+    assert_eq!(folder.egret("lint --strict -f a.yaml").status, 1);
+    // And as a node reads its directory, the agent among them.
+    let said = folder.egret("list --state state --node n1 -o json");
+    assert_eq!(said.reasons(), ["Configuration", "Configuration"], "{}", said.out);
+}
+
 #[test]
 fn bad_input_is_a_sentence_and_its_own_status() {
     let folder = Folder::with(&[

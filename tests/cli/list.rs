@@ -173,7 +173,7 @@ fn what_is_listed_before_and_after_converting_is_the_same() {
 /// Manifests as the documents of Calico and Cilium show them, and as their clusters print them: read as they are.
 #[test]
 fn documented_manifests_are_read_unchanged() {
-    let known = ["OneFamily", "OpenPool", "NotServedYet"];
+    let known = ["OneFamily", "OpenPool", "NotServedYet", "Configuration"];
     for (name, most) in [
         ("calico-ippool", &known[..2]),
         ("calico-guide", &known[..]),
@@ -267,13 +267,10 @@ fn one_file_of_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on() {
 
 #[test]
 fn ipam_of_a_folder_that_is_no_state_directory_is_no_empty_answer() {
-    let folder = Folder::with(&[(
-        "p.yaml",
-        "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/31}\n",
-    )]);
+    let folder = Folder::with(&[("notes.txt", "of something else")]);
     for verb in ["show", "check"] {
         let said = folder.egret(&format!("ipam {verb} --state ."));
-        assert_eq!((said.status, said.out.as_str()), (1, ""), "{}", said.err);
+        assert_eq!((said.status, said.out.as_str()), (2, ""), "{}", said.err);
         assert!(said.err.contains("there is neither a folder `objects` nor `ipam` in ."), "{}", said.err);
     }
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod colours;
 mod convert;
+mod directories;
 mod documents;
 mod lint;
 mod list;

@@ -14,9 +14,9 @@ use egret::store::{Dir, endpoints, interfaces};
 use egret::testbed::repository;
 use serde_json::{Value, json};
 
+use crate::follower::{Follower, follow_adopting};
 use crate::proxy::{Fate, Proxy};
 use crate::server::kubectl;
-use crate::trouble::{Follower, follow_adopting};
 use crate::world::{alone, client_of, forget};
 
 fn apply(text: &str) {

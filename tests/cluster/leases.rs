@@ -14,10 +14,11 @@ use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints};
 use serde_json::json;
 
+use crate::follower::{Follower, follow};
 use crate::following::egret_crds;
 use crate::proxy::Proxy;
 use crate::server::kubectl;
-use crate::trouble::{Follower, follow, namespace, node};
+use crate::trouble::{namespace, node};
 use crate::world::*;
 
 const POOL: &str = "/apis/egret.dev/v1alpha1/egresspools";

@@ -10,6 +10,7 @@ mod bad;
 mod blocks;
 mod controller;
 mod definitions;
+mod follower;
 mod following;
 mod foreign;
 mod hanging;

@@ -1,16 +1,14 @@
 //! What goes wrong between an agent and the API server, done by a proxy of our own before a real server: each has its test and its
 //! sentence, and none removes anything.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use egret::agent::cluster::Cluster;
 use egret::agent::door::Gate;
 use egret::cni::environment::Environment;
 use egret::cni::request::Request;
-use egret::config::{Config, Mode, Project};
+use egret::config::Config;
 use egret::ipam::{IpamError, Store};
 use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
 use egret::store::Dir;
@@ -18,6 +16,7 @@ use egret::store::objects::Objects;
 use egret::testbed::repository;
 use serde_json::{Value, json};
 
+use crate::follower::follow;
 use crate::following::until;
 use crate::proxy::{ADDRESS, Fate, Proxy, refusal};
 use crate::server::kubectl;
@@ -151,72 +150,6 @@ fn a_server_that_answers_nothing_is_waited_for_ten_seconds_and_named() {
         error.contains(&format!("https://{ADDRESS}:")) && error.contains("It does not answer in time"),
         "{error}"
     );
-}
-
-/// What an agent's end of the API does, without its loop and the kernel.
-pub(crate) struct Follower {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) config: Config,
-    shared: Arc<Mutex<Config>>,
-    proxy: Arc<Proxy>,
-    pub(crate) dir: PathBuf,
-}
-
-impl Drop for Follower {
-    /// Its threads live as long as the process. No later story may hear of them.
-    fn drop(&mut self) {
-        self.proxy.judge(|_| refusal(503, "ServiceUnavailable", "the story is over"));
-    }
-}
-
-pub(crate) fn follow(proxy: &Arc<Proxy>, node: &str) -> Follower {
-    follow_adopting(proxy, node, &[])
-}
-
-pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project]) -> Follower {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let dir = std::env::temp_dir().join(format!("egret-trouble-{}-{number}", std::process::id()));
-    let config = Config {
-        mode: Mode::Cluster,
-        state_dir: dir.join("state"),
-        run_dir: dir.join("run"),
-        node_name: Some(node.to_owned()),
-        adopt: adopt.iter().copied().collect(),
-        ..Config::default()
-    };
-    let state = Dir::open(&config.state_dir).unwrap();
-    let shared = Arc::new(Mutex::new(config.clone()));
-    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, Arc::default()).unwrap();
-    Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
-}
-
-impl Follower {
-    /// Its configuration says something else.
-    pub(crate) fn adopt(&self, adopt: &[Project]) {
-        self.shared.lock().unwrap().adopt = adopt.iter().copied().collect();
-    }
-
-    pub(crate) fn synced(&self) {
-        let started = Instant::now();
-        while !self.cluster.is_synced() {
-            assert!(started.elapsed() < Duration::from_secs(30), "{:?}", self.cluster.ready());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// What it says to a plugin.
-    fn sentence(&self, part: &str) -> String {
-        let started = Instant::now();
-        loop {
-            let said = self.cluster.ready().map_or_else(|error| error.to_string(), |()| String::new());
-            if said.contains(part) {
-                return said;
-            }
-            assert!(started.elapsed() < Duration::from_secs(20), "it says `{said}`");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
 }
 
 pub(crate) fn node(client: &Client, name: &str) {

@@ -2,20 +2,8 @@
 
 use serde_json::Value;
 
+use super::super::felix;
 use super::{Notes, kind, pointed};
-
-/// Fields of `FelixConfiguration`, with the key of our configuration that answers to each; empty: none does.
-const FELIX: [(&str, &str); 9] = [
-    ("egressIPSupport", "egressIPSupport"),
-    ("egressIPVXLANPort", "underlay.port"),
-    ("egressIPVXLANVNI", "underlay.vni"),
-    ("egressIPRoutingRulePriority", ""),
-    ("egressGatewayPollInterval", ""),
-    ("egressGatewayPollFailureCount", ""),
-    ("egressIPHostIfacePattern", ""),
-    ("externalNetworkSupport", ""),
-    ("externalNetworkRoutingRulePriority", ""),
-];
 
 /// Whether the object is one of these; then it is noted, and has no place among manifests of ours.
 pub(super) fn note(value: &Value, notes: &mut Notes<'_>) -> bool {
@@ -78,16 +66,7 @@ fn gateway(value: &Value, notes: &mut Notes<'_>) {
 }
 
 fn felix(value: &Value, notes: &mut Notes<'_>) {
-    for (field, key) in FELIX {
-        let Some(found) = value.pointer(&format!("/spec/{field}")) else { continue };
-        let shown = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
-        let message = match (field, key, shown.as_str()) {
-            (_, "", _) => "it has no equal: nothing in Egret answers to it".to_owned(),
-            ("egressIPSupport", _, "Disabled") => {
-                "it switches egress off; Egret is off where it is not installed".to_owned()
-            }
-            _ => format!("it belongs into Egret's configuration, as `{key}`: {shown}"),
-        };
-        notes.add(&format!("spec.{field}"), &shown, "Configuration", message);
+    for setting in felix::settings(kind(value), pointed(value, "/apiVersion"), value) {
+        notes.add(&setting.field, &setting.value, felix::REASON, setting.message);
     }
 }
