@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 mod clear;
 mod entry;
+mod glance;
 
 pub use clear::{clear, forget_marked};
 use entry::Entry;
@@ -98,26 +99,18 @@ pub fn forget_or_mark(
     }
     let mut socket = open()?;
     let entries = entries(&mut socket);
-    if entries == Some(0) {
-        return Ok(0);
-    }
-    let listings = if others.is_some() { vec![None] } else { listings(sources, entries) };
-    until_none_is_left(|| forget_once(&mut socket, (sources, &listings), keep, &mark, others))
-}
-
-/// The table is one hash for all namespaces, and a listing that others change meanwhile can skip an entry (seen on a busy
-/// machine). So what found something looks again.
-fn until_none_is_left(mut pass: impl FnMut() -> Result<usize, Error>) -> Result<usize, Error> {
-    const PASSES: usize = 8;
-    let mut all = 0;
-    for _ in 0..PASSES {
-        let found = pass()?;
-        all += found;
-        if found == 0 {
-            break;
+    let sentence = |flow: &Flow| {
+        let kept = flow.to.is_some_and(|to| keep.iter().any(|prefix| prefix.contains(to)));
+        if kept || !sources.contains(&flow.source) {
+            let bits = others.and_then(|others| others(flow.mark));
+            return bits.map_or(Sentence::Keep, |(value, mask)| Sentence::Mark(value, mask));
         }
-    }
-    Ok(all)
+        let stays = flow.established_tcp || flow.bare;
+        let bits = mark(flow.source).filter(|_| stays);
+        bits.map_or(Sentence::Delete, |(value, mask)| Sentence::Mark(value, mask))
+    };
+    let listings = if others.is_some() { vec![None] } else { listings(sources, entries) };
+    carry_out(&mut socket, entries, (MarkFilter::ALL, &listings), sentence)
 }
 
 /// The listings that show all entries of some sources, each filtered by the kernel or not. It filters by one source at most, so the
@@ -135,40 +128,6 @@ fn listings(sources: &BTreeSet<IpAddr>, entries: Option<u32>) -> Vec<Option<IpAd
     }
 }
 
-fn forget_once(
-    socket: &mut Netfilter,
-    (sources, listings): (&BTreeSet<IpAddr>, &[Option<IpAddr>]),
-    keep: &[Cidr],
-    mark: impl Fn(IpAddr) -> Option<(u32, u32)>,
-    others: Option<&dyn Fn(u32) -> Option<(u32, u32)>>,
-) -> Result<usize, Error> {
-    let (mut requests, mut marks) = (Vec::new(), Vec::new());
-    let mut judge = |entry: Entry<'_>| {
-        let source = entry.source().filter(|source| sources.contains(source));
-        let kept = |to: IpAddr| keep.iter().any(|prefix| prefix.contains(to));
-        let bits = match source {
-            Some(source) if !entry.real_destination().is_some_and(kept) => {
-                let stays = entry.is_established_tcp() || entry.is_answered_at(source);
-                match mark(source).filter(|_| stays) {
-                    Some(bits) => Some(bits),
-                    None => return requests.push(entry.deleted()),
-                }
-            }
-            _ => others.and_then(|others| others(entry.mark())),
-        };
-        let new = bits.filter(|(value, mask)| {
-            let there = MarkFilter { value: *value, mask: *mask };
-            !there.matches(entry.mark())
-        });
-        marks.extend(new.map(|bits| entry.marked(bits)));
-    };
-    for only in listings {
-        list(socket, MarkFilter::ALL, *only, &mut judge)?;
-    }
-    let marked = change(socket, "mark", marks)?;
-    Ok(marked + change(socket, "delete", requests)?)
-}
-
 /// Writes the bits `set.0` under the mask `set.1` into the mark of every entry that the filter and the source (of the flow's first
 /// packet, before NAT) match, and tells how many. Other bits stay, even if somebody writes them meanwhile.
 pub fn remark(filter: MarkFilter, source: Option<IpAddr>, set: (u32, u32)) -> Result<usize, Error> {
@@ -184,23 +143,13 @@ fn remark_listed(
     filter: MarkFilter,
     source: Option<IpAddr>,
     meant: impl Fn(IpAddr, u32) -> bool,
-    set: (u32, u32),
+    (value, mask): (u32, u32),
 ) -> Result<usize, Error> {
-    let mut socket = open()?;
-    if tracks_nothing(&mut socket) {
-        return Ok(0);
-    }
-    let (value, mask) = set;
-    until_none_is_left(|| {
-        let mut requests = Vec::new();
-        list(&mut socket, filter, source, |entry| {
-            let meant = entry.source().is_some_and(|source| meant(source, entry.mark()));
-            if meant && !(MarkFilter { value, mask }).matches(entry.mark()) {
-                requests.push(entry.marked(set));
-            }
-        })?;
-        change(&mut socket, "mark", requests)
-    })
+    let sentence = |flow: &Flow| match meant(flow.source, flow.mark) {
+        true => Sentence::Mark(value, mask),
+        false => Sentence::Keep,
+    };
+    judge(filter, source, sentence)
 }
 
 /// One flow, as far as it is judged by.
@@ -216,6 +165,17 @@ pub struct Flow {
     pub bare: bool,
     /// TCP that went through its handshake and is not closed.
     pub established_tcp: bool,
+}
+
+impl Flow {
+    /// Whether the sentence changes anything.
+    fn suffers(&self, sentence: Sentence) -> bool {
+        match sentence {
+            Sentence::Keep => false,
+            Sentence::Delete => true,
+            Sentence::Mark(value, mask) => !(MarkFilter { value, mask }).matches(self.mark),
+        }
+    }
 }
 
 /// What is done with an entry.
@@ -236,29 +196,56 @@ pub fn judge(
     sentence: impl Fn(&Flow) -> Sentence,
 ) -> Result<usize, Error> {
     let mut socket = open()?;
-    if tracks_nothing(&mut socket) {
+    let entries = entries(&mut socket);
+    carry_out(&mut socket, entries, (filter, &[source]), sentence)
+}
+
+/// Executes sentences until none is left. A packet that is on its way makes its entry behind a listing's back, and one that others
+/// change meanwhile was seen to skip an entry on a busy machine. So what found something looks again: at the text, where that proves
+/// that nothing is left.
+fn carry_out(
+    socket: &mut Netfilter,
+    entries: Option<u32>,
+    (filter, listings): (MarkFilter, &[Option<IpAddr>]),
+    sentence: impl Fn(&Flow) -> Sentence,
+) -> Result<usize, Error> {
+    const PASSES: usize = 8;
+    if entries == Some(0) {
         return Ok(0);
     }
-    until_none_is_left(|| {
-        let (mut deletions, mut marks) = (Vec::new(), Vec::new());
-        list(&mut socket, filter, source, |entry| {
-            let Some(source) = entry.source() else { return };
-            let flow = Flow {
-                source,
-                to: entry.real_destination(),
-                mark: entry.mark(),
-                bare: entry.is_answered_at(source),
-                established_tcp: entry.is_established_tcp(),
-            };
+    let meant = |flow: &Flow| {
+        let listed = listings.iter().any(|only| only.is_none_or(|source| flow.source == source));
+        listed && filter.matches(flow.mark) && flow.suffers(sentence(flow))
+    };
+    let mut all = 0;
+    for _ in 0..PASSES {
+        let found = pass(socket, (filter, listings), &sentence)?;
+        all += found;
+        if found == 0 || glance::proves_none(entries, meant) {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn pass(
+    socket: &mut Netfilter,
+    (filter, listings): (MarkFilter, &[Option<IpAddr>]),
+    sentence: impl Fn(&Flow) -> Sentence,
+) -> Result<usize, Error> {
+    let (mut deletions, mut marks) = (Vec::new(), Vec::new());
+    for only in listings {
+        list(socket, filter, *only, |entry| {
+            let Some(flow) = entry.flow() else { return };
             match sentence(&flow) {
+                what if !flow.suffers(what) => {}
                 Sentence::Keep => {}
                 Sentence::Delete => deletions.push(entry.deleted()),
-                Sentence::Mark(value, mask) if (MarkFilter { value, mask }).matches(flow.mark) => {}
                 Sentence::Mark(value, mask) => marks.push(entry.marked((value, mask))),
             }
         })?;
-        Ok(change(&mut socket, "mark", marks)? + change(&mut socket, "delete", deletions)?)
-    })
+    }
+    Ok(change(socket, "mark", marks)? + change(socket, "delete", deletions)?)
 }
 
 /// How many entries the filter matches.
@@ -289,13 +276,8 @@ pub fn is_on(family: Family) -> Result<bool, Error> {
     Ok(found)
 }
 
-/// Whether this namespace has no entry at all. A listing walks the table of the whole machine and takes the lock of each of its
-/// 262,144 buckets: 5 to 15 ms, however few the entries. `false` also where the kernel does not tell.
-fn tracks_nothing(socket: &mut Netfilter) -> bool {
-    entries(socket) == Some(0)
-}
-
-/// How many entries this namespace has, by the kernel's own count; `None` where it does not tell.
+/// How many entries this namespace has, by the kernel's own count; `None` where it does not tell. Where there is none, nothing is
+/// listed: a listing walks the table of the whole machine and takes the lock of each of its 262,144 buckets, 5 to 15 ms.
 fn entries(socket: &mut Netfilter) -> Option<u32> {
     let mut entries = None;
     let asked = socket.ask(Request::new(SUBSYSTEM, GET_STATS, ACK, 0), |reply| {

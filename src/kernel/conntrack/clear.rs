@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::entry::DELETE;
 use super::{
-    Error, MARK, MARK_MASK, MarkFilter, SUBSYSTEM, by_source, entries, forget_or_mark, judge, open, refused,
+    Error, Flow, MARK, MARK_MASK, MarkFilter, SUBSYSTEM, Sentence, by_source, entries, forget_or_mark,
+    glance, judge, open, refused,
 };
 use crate::addr::Cidr;
-use crate::kernel::conntrack::Sentence;
 use crate::kernel::nfnetlink::{ACK, Netfilter, Request};
 
 /// Deletes what these addresses opened, for addresses whose pod sends nothing: it has not begun to, or has ended. Flows that others
@@ -50,6 +50,11 @@ pub(super) fn clear_by(
             }
             left.remove(source);
         }
+    }
+    let inside = |to: IpAddr| may_stay.iter().any(|prefix| prefix.contains(to));
+    let meant = |flow: &Flow| left.contains(&flow.source) && !flow.to.is_some_and(inside);
+    if left.is_empty() || glance::proves_none(there, meant) {
+        return Ok(());
     }
     forget_or_mark(&left, may_stay, |_| None, None).map(drop)
 }
@@ -88,7 +93,7 @@ pub fn forget_marked(filters: &[MarkFilter]) -> Result<(), Error> {
     }
     if !pays(filters.len(), there) {
         let meant = |mark| filters.iter().any(|filter| filter.matches(mark));
-        let sentence = |flow: &super::Flow| if meant(flow.mark) { Sentence::Delete } else { Sentence::Keep };
+        let sentence = |flow: &Flow| if meant(flow.mark) { Sentence::Delete } else { Sentence::Keep };
         return judge(MarkFilter::ALL, None, sentence).map(drop);
     }
     // A packet that was on its way while the rules changed makes its entry a moment later: so all are asked for twice.

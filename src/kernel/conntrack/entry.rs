@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{MARK, MARK_MASK, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
+use super::{Flow, MARK, MARK_MASK, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
 use crate::kernel::nfnetlink::{Attributes, Request};
 
 const NEW: u16 = 0;
@@ -36,18 +36,30 @@ impl Entry<'_> {
         self.attributes.u32(MARK).unwrap_or(0)
     }
 
+    /// What it is judged by.
+    pub(super) fn flow(&self) -> Option<Flow> {
+        let source = self.source()?;
+        Some(Flow {
+            source,
+            to: self.real_destination(),
+            mark: self.mark(),
+            bare: self.is_answered_at(source),
+            established_tcp: self.is_established_tcp(),
+        })
+    }
+
     /// Where the packets go after DNAT is where the answers come from.
-    pub(super) fn real_destination(&self) -> Option<IpAddr> {
+    fn real_destination(&self) -> Option<IpAddr> {
         source_of(self.attributes.inside(TUPLE_REPLY))
     }
 
     /// Whether the far end answers to this address: nobody translates it.
-    pub(super) fn is_answered_at(&self, source: IpAddr) -> bool {
+    fn is_answered_at(&self, source: IpAddr) -> bool {
         destination_of(self.attributes.inside(TUPLE_REPLY)) == Some(source)
     }
 
     /// TCP that went through its handshake and is not closed (enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h).
-    pub(super) fn is_established_tcp(&self) -> bool {
+    fn is_established_tcp(&self) -> bool {
         const ESTABLISHED_TO_LAST_ACK: std::ops::RangeInclusive<u8> = 3..=6;
         let state = self.attributes.inside(PROTOCOL_STATE).inside(1).get(1).and_then(<[u8]>::first);
         state.is_some_and(|state| ESTABLISHED_TO_LAST_ACK.contains(state))
