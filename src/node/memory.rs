@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::egress::interfaces::Interfaces;
-use crate::egress::plan::NodePlan;
+use crate::egress::plan::{LocalGateway, NodePlan};
 use crate::fault;
 use crate::problem::Problem;
 
@@ -40,6 +40,9 @@ struct Intended<'a> {
     inputs: u64,
     plan: &'a NodePlan,
 }
+
+/// The plan last applied.
+pub const PLAN: &str = "plan.json";
 
 /// Here as long as the kernel may differ from the plan last applied.
 const INTENDED: &str = "intended.json";
@@ -74,7 +77,20 @@ impl Memory {
 
     /// The plan last applied; `None` when this node was never wired, or the file is torn.
     pub fn applied(&self) -> Option<Applied> {
-        self.read("plan.json")
+        self.read(PLAN)
+    }
+
+    /// The gateways of the plan last applied, by attachment, without making values of the rest: a cluster's nodes are in it, too.
+    pub fn gateways(&self) -> Option<BTreeMap<String, LocalGateway>> {
+        #[derive(Deserialize)]
+        struct Gateways {
+            locals: BTreeMap<String, LocalGateway>,
+        }
+        #[derive(Deserialize)]
+        struct Part {
+            plan: Gateways,
+        }
+        self.read::<Part>(PLAN).map(|part| part.plan.locals)
     }
 
     /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways.
@@ -108,7 +124,7 @@ impl Memory {
     }
 
     fn was_wired(&self) -> bool {
-        ["plan.json", INTENDED].iter().any(|name| self.dir.join(name).exists())
+        [PLAN, INTENDED].iter().any(|name| self.dir.join(name).exists())
     }
 
     /// The plan intended is now the plan applied. The fingerprint is written last: an old one only costs a needless look.
@@ -116,7 +132,7 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn applied_as_intended(&self, inputs: u64, idle: bool) -> io::Result<()> {
-        fs::rename(self.dir.join(INTENDED), self.dir.join("plan.json"))?;
+        fs::rename(self.dir.join(INTENDED), self.dir.join(PLAN))?;
         fault::point("update.after-plan");
         if idle { self.remove("inputs") } else { self.remember_inputs(inputs) }
     }
@@ -141,7 +157,7 @@ impl Memory {
     /// each in quotes. A plan that cannot be read may say anything; `None` where there is none.
     pub fn may_concern(&self, name: impl std::fmt::Display) -> Option<bool> {
         let Ok(quoted) = serde_json::to_string(&name.to_string()) else { return Some(true) };
-        match fs::read_to_string(self.dir.join("plan.json")) {
+        match fs::read_to_string(self.dir.join(PLAN)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             plan => Some(plan.map_or(true, |plan| plan.contains(&quoted))),
         }

@@ -3,9 +3,8 @@
 //! In: a path. Out: paths of its parts, its lock. Never: what is in the files.
 
 use std::fs::{self, DirBuilder};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,22 +142,6 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DirError> {
     }
     let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
     made.map_err(|source| DirError::Make { path: path.to_owned(), source })
-}
-
-/// A number for how a folder's files look: by name, inode, size and time, so that any that came, went or was replaced changes it.
-/// Nothing is opened. A folder that cannot be listed looks like an empty one.
-pub fn looks(folder: &Path) -> u64 {
-    let mut hash = DefaultHasher::new();
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| {
-            let meta = entry.metadata().ok()?;
-            Some((entry.file_name(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-        })
-        .collect();
-    files.sort_unstable();
-    files.hash(&mut hash);
-    hash.finish()
 }
 
 #[cfg(test)]

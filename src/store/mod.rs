@@ -17,12 +17,14 @@ pub(crate) mod dir;
 pub mod endpoints;
 pub mod interfaces;
 mod lock;
+mod looks;
 pub mod nodes;
 pub mod objects;
 pub mod record;
 
 pub use advice::advice;
 pub(crate) use dir::make_folder;
-pub use dir::{Dir, DirError, looks};
+pub use dir::{Dir, DirError};
 pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
+pub use looks::{Since, Stamp, looks};
 pub use record::{RecordError, Swap, Version};
