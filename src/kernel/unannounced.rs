@@ -73,7 +73,7 @@ mod tests {
         let namespace = Namespace::new();
         let scope = numbers::node_scope();
         let setting = "net/ipv4/conf/uplink/rp_filter";
-        let make = "ip link add uplink type dummy; ip link set uplink up; echo 1 > /proc/sys/net/ipv4/conf/uplink/rp_filter";
+        let make = "ip link add uplink type veth peer name far; ip link set uplink up; echo 1 > /proc/sys/net/ipv4/conf/uplink/rp_filter";
         namespace.sh(make);
         namespace.run(|| {
             let mut looks = Unannounced::of(Netns::current().unwrap()).unwrap();
