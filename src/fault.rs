@@ -1,8 +1,9 @@
 //! Places where a test may kill the process, to see what the next one makes of what was left behind.
 //!
 //! In: the environment variable `EGRET_FAULT=NAME` or `EGRET_FAULT=NAME:N` (the Nth time the point is passed), and
-//! `EGRET_FAULT_TRACE=FILE`; `EGRET_FAULT_AFTER_MICROS=N`; read only in builds with the feature `testbed`. Out: `kill -9` of this
-//! process; the names of all points passed, a line each, in that file. Without the feature: nothing at all.
+//! `EGRET_FAULT_TRACE=FILE`; `EGRET_FAULT_AFTER_MICROS=N`; `EGRET_FAULT_PAUSE=MILLIS`; read only in builds with the feature `testbed`.
+//! Out: `kill -9` of this process; the names of all points passed, a line each, in that file; windows of microseconds so wide that a
+//! packet meets them. Without the feature: nothing at all.
 
 /// Every point, with what is half done there. A test walks this list; a point that is not in it is a mistake.
 pub const POINTS: &[(&str, &str)] = &[
@@ -56,6 +57,20 @@ pub fn arm() {
     });
 }
 
+/// Between two steps that change a kernel: waits as long as `EGRET_FAULT_PAUSE` asks for.
+#[cfg(not(feature = "testbed"))]
+#[inline(always)]
+pub fn pause() {}
+
+/// Between two steps that change a kernel: waits as long as `EGRET_FAULT_PAUSE` asks for.
+#[cfg(feature = "testbed")]
+pub fn pause() {
+    let millis = std::env::var("EGRET_FAULT_PAUSE").ok().and_then(|text| text.parse().ok());
+    if let Some(millis) = millis {
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+    }
+}
+
 /// Dies here if the environment asks for it.
 #[cfg(not(feature = "testbed"))]
 #[inline(always)]
@@ -73,6 +88,7 @@ pub fn point(name: &'static str) {
         let trace = std::fs::OpenOptions::new().create(true).append(true).open(path);
         let _ = trace.and_then(|mut file| writeln!(file, "{name}"));
     }
+    pause();
     let Ok(wanted) = std::env::var("EGRET_FAULT") else { return };
     let (wanted, nth) = match wanted.split_once(':') {
         Some((wanted, nth)) => (wanted, nth.parse().unwrap_or(1)),

@@ -4,6 +4,7 @@
 //! selected them. Never: repairs anything, or lets a client go again; the check that follows does both, rules first. A thread
 //! of its own, because any job of the loop takes longer than what this is about.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,11 +47,14 @@ impl Brakes {
         brakes
     }
 
-    /// These are the clients now.
+    /// These are the clients now, and the gateways.
     pub fn cover(&self, plan: &NodePlan) {
         let clients = plan.clients.keys().copied().filter(|ip| bound(plan, *ip).is_some());
-        let clients: Vec<IpAddr> = clients.collect();
-        *held(&self.0.order) = Order::stop(clients, numbers::PRIORITY_BRAKE, numbers::PROTOCOL);
+        // And what other nodes' clients send by a gateway with its pod's own address: here, too, only our rules know of them.
+        let gateways = plan.locals.values().filter_map(|gateway| gateway.own.as_ref());
+        let stopped: BTreeSet<IpAddr> =
+            clients.chain(gateways.flat_map(|own| own.addresses.iter().copied())).collect();
+        *held(&self.0.order) = Order::stop(stopped, numbers::PRIORITY_BRAKE, numbers::PROTOCOL);
     }
 
     /// Windows since one last asked: from the kernel's notice until clients were stopped.

@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::agent::calls::{Calls, Places};
+use crate::agent::crowd::Crowd;
 use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
@@ -24,9 +25,11 @@ use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::cni::{Node, carry_out};
 use crate::config::Config;
+use crate::egress::model::Role;
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::node::plugin::Here;
+use crate::node::verbs::{Call as Change, Ended, together};
 
 /// How long a plugin may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +50,7 @@ pub trait Gate: Send + Sync {
     /// 11: it is not, and cannot be had now.
     fn fresh(&self, request: &Request) -> Result<(), CniError>;
 
-    /// Something was changed.
+    /// Something was changed that concerns others than the pod: a gateway came or went.
     fn changed(&self);
 }
 
@@ -85,6 +88,8 @@ pub struct Door {
     places: Places,
     /// Changes take turns: their files would be drafted under one name.
     turn: Mutex<()>,
+    /// Those that wait for the same turn and can share it.
+    crowd: Crowd<Change, Ended>,
 }
 
 impl Door {
@@ -97,7 +102,8 @@ impl Door {
         metrics: Arc<Metrics>,
     ) -> Door {
         let calls = Calls::default();
-        Door { config, books, kept, gate, metrics, calls, places: Places::default(), turn: Mutex::default() }
+        let (places, turn, crowd) = (Places::default(), Mutex::default(), Crowd::default());
+        Door { config, books, kept, gate, metrics, calls, places, turn, crowd }
     }
 
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
@@ -206,27 +212,18 @@ impl Door {
         if request.verb == Verb::Status {
             return self.gate.ready().and_then(|()| carry_out(&node, request));
         }
-        let outcome = if request.verb == Verb::Add {
-            self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
-            self.gate.fresh(request)?;
-            let mut place = Some(self.places.take());
-            let mut prepared = node.prepare(request)?;
-            // What may wait for the API server comes before the turn: every other pod of the node would wait with it.
-            if prepared.asks_a_cluster() {
-                place.take();
+        let outcome = match request.verb {
+            Verb::Add => self.add(&node, request),
+            Verb::Del => match node.leaving(request) {
+                Some(leaving) => self.change(&node, Change::Del(leaving)),
+                None => carry_out(&node, request),
+            },
+            _ => {
+                let outcome = self.in_turn(|| carry_out(&node, request));
+                self.gate.changed();
+                outcome
             }
-            prepared.claim()?;
-            prepared.sweep();
-            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let outcome = prepared.carry_out();
-            drop((turn, place));
-            prepared.settle(outcome)
-        } else {
-            let node = if request.verb == Verb::Del { node.sweeping(request) } else { node };
-            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            carry_out(&node, request)
         };
-        self.gate.changed();
         let pod = request.pod.as_ref().map(ToString::to_string).unwrap_or_default();
         tracing::debug!(
             verb = request.verb.name(),
@@ -237,6 +234,56 @@ impl Door {
             "answered"
         );
         outcome
+    }
+}
+
+impl Door {
+    fn add(&self, node: &Here<'_>, request: &Request) -> Result<(), CniError> {
+        self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
+        self.gate.fresh(request)?;
+        let place = self.places.take();
+        let mut prepared = node.prepare(request)?;
+        // What may wait for the API server comes before the turn: every other pod of the node would wait with it.
+        drop(place);
+        prepared.claim()?;
+        match prepared.role() {
+            Role::Client => {
+                prepared.sweep();
+                self.change(node, Change::Add(Box::new(prepared)))
+            }
+            Role::Gateway => {
+                let outcome = self.in_turn(|| prepared.carry_out());
+                self.gate.changed();
+                prepared.settle(outcome)
+            }
+            // A record, and no more, as a rule.
+            Role::Unselected | Role::HostNetwork => {
+                let outcome = prepared.carry_out();
+                prepared.settle(outcome)
+            }
+        }
+    }
+
+    /// With all others that wait for their turn, if that can be.
+    fn change(&self, node: &Here<'_>, change: Change) -> Result<(), CniError> {
+        match self.crowd.join(change, &self.turn, |changes| together(node, changes)) {
+            Some(Ended::Done(outcome)) => outcome,
+            Some(Ended::Alone(change)) => {
+                let outcome = self.in_turn(|| change.alone(node));
+                self.gate.changed();
+                outcome
+            }
+            None => {
+                let msg =
+                    "the call that this one was carried out with ended in the middle; it is tried again";
+                Err(CniError::new(Code::TryAgainLater, msg))
+            }
+        }
+    }
+
+    fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod announcing;
 pub mod brakes;
 pub mod calls;
 pub mod cluster;
+pub mod crowd;
 pub mod door;
 pub mod files;
 mod health;

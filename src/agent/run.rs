@@ -166,8 +166,7 @@ fn open(config: &Config) -> Result<Embedded, String> {
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
     node.patience = PATIENCE;
-    node.kept = Some(Arc::new(Kept::default()));
-    Ok(node)
+    Ok(node.keeping(&Arc::new(Kept::default())))
 }
 
 fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {

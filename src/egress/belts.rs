@@ -18,11 +18,11 @@ pub struct Belts {
     pub from_us: bool,
     /// (e) in the gateway: nothing leaves under another address than the lease.
     pub source: bool,
-    /// (f) a client's packet that conntrack cannot place → dropped, not sent without NAT.
+    /// (f) a packet that conntrack cannot place, of a client or of a gateway hidden behind its node → dropped, not sent without NAT.
     pub invalid: bool,
     /// (g) a client's source is checked against its interface.
     pub spoof: bool,
-    /// (h) only nodes, and on them only root, speak the tunnel.
+    /// (h) only nodes, and on them only root, speak the tunnel, to gateways of the plan alone.
     pub guard: bool,
     /// (i) a pod that changes between bound and unbound is held meanwhile.
     pub hold: bool,

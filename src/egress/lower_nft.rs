@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
+use crate::egress::entrance::known_tunnels;
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::lower_clients::{binding_map, clients_of};
@@ -330,9 +331,7 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let text = format!("meta mark & {mask:#x} != 0 oifgroup != {LINK_GROUP} counter drop");
         rules.push(rule("belt: marked, but not leaving by us", text));
     }
-    if belts.spoof {
-        rules.extend(plan.locals.values().flat_map(own_address::guarded));
-    }
+    rules.extend(plan.locals.values().flat_map(|gateway| own_address::guarded(gateway, belts)));
     rules.extend(forwarded());
     let clamp = format!(
         "tcp flags & (syn | rst) == syn oifname \"{}\" tcp option maxseg size set rt mtu",
@@ -344,8 +343,9 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let guard = both("guard: no pod forges tunnel traffic", "{ip} daddr @nodes{n} counter drop");
         table.chains.insert("guard".into(), chain(guard.to_vec()));
         let text = format!("udp dport {port} {{ip}} saddr != @nodes{{n}} counter drop");
-        let input = both("guard: only nodes speak the tunnel", &text);
-        table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input.to_vec()));
+        let mut input = both("guard: only nodes speak the tunnel", &text).to_vec();
+        input.push(known_tunnels(plan));
+        table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input));
     }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));
     let late = base("filter", "forward", priority::LATE, forwarded().to_vec());

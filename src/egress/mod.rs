@@ -5,6 +5,7 @@ pub mod annotations;
 pub mod belts;
 mod candidates;
 pub mod decision;
+mod entrance;
 pub mod exit_planning;
 pub mod exits;
 pub mod explain;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
+use crate::egress::belts::Belts;
 use crate::egress::gateway::GatewayWish;
 use crate::egress::lower_nft::{digit, rule, word};
 use crate::egress::model::{EgressAddress, Endpoint, Pool, PoolKind, PoolSource, View};
@@ -124,12 +125,20 @@ pub(super) fn kept(gateway: &LocalGateway) -> impl Iterator<Item = Rule> {
     })
 }
 
-/// What such an address sends is not masqueraded, so nobody else may send with it.
-pub(super) fn guarded(gateway: &LocalGateway) -> impl Iterator<Item = Rule> {
-    gateway.own.iter().flat_map(|own| &own.addresses).map(|ip| {
+/// What such an address sends is not masqueraded, so nobody else may send with it. And what leaves with the node's address leaves by a
+/// NAT binding, and what conntrack cannot place has none: the late FIN of a connection whose entry is gone would show what is hidden.
+pub(super) fn guarded(gateway: &LocalGateway, belts: Belts) -> impl Iterator<Item = Rule> {
+    let own = gateway.own.iter().flat_map(|own| &own.addresses).filter(move |_| belts.spoof);
+    let own = own.map(|ip| {
         let text = format!("{} saddr {ip} fib saddr . iif oif missing counter drop", word(Family::of(*ip)));
         rule("belt: somebody else's address", text)
-    })
+    });
+    let hidden = gateway.hidden.keys().filter(move |_| belts.invalid).map(|ip| {
+        let (word, n) = (word(Family::of(*ip)), digit(Family::of(*ip)));
+        let text = format!("{word} saddr {ip} {word} daddr != @direct{n} ct state invalid counter drop");
+        rule("belt: without an entry there is no NAT", text)
+    });
+    own.chain(hidden)
 }
 
 #[cfg(test)]

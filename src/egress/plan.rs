@@ -265,17 +265,38 @@ impl NodePlan {
 
     /// This plan with a client's addresses bound to a binding that it already has; `None` when it has not.
     pub fn with_client(&self, pod: &LocalPod, binding: &str) -> Option<NodePlan> {
-        if !self.bindings.contains_key(binding) || !pod.networks.iter().all(|net| self.is_inside(*net)) {
-            return None;
-        }
         let mut next = self.clone();
-        next.drop_client(&pod.attachment);
-        for ip in &pod.addresses {
-            let client = Client { attachment: pod.attachment.clone(), binding: binding.to_owned() };
-            next.clients.insert(*ip, client);
+        if !next.bind(pod, binding) {
+            return None;
         }
         next.sweep();
         Some(next)
+    }
+
+    /// The same in place, for many, and without the last step: [`NodePlan::sweep`] follows. `false`: nothing was changed.
+    pub(crate) fn bind(&mut self, pod: &LocalPod, binding: &str) -> bool {
+        if !self.bindings.contains_key(binding) || !pod.networks.iter().all(|net| self.is_inside(*net)) {
+            return false;
+        }
+        self.drop_client(&pod.attachment);
+        for ip in &pod.addresses {
+            let client = Client { attachment: pod.attachment.clone(), binding: binding.to_owned() };
+            self.clients.insert(*ip, client);
+        }
+        true
+    }
+
+    /// Whether an attachment or an address of a pod is anywhere in it: a client's, a gateway's, here or elsewhere.
+    pub fn names(&self, name: &str) -> bool {
+        let ip: Option<IpAddr> = name.parse().ok();
+        let is_of = |all: &[IpAddr]| ip.is_some_and(|ip| all.contains(&ip));
+        self.concerns(name)
+            || ip.is_some_and(|ip| self.clients.contains_key(&ip))
+            || self.gateways.values().any(|gateway| gateway.attachment == name || is_of(&gateway.addresses))
+            || self.locals.values().any(|local| {
+                is_of(&local.addresses)
+                    || local.own.as_ref().is_some_and(|own| ip.is_some_and(|ip| own.addresses.contains(&ip)))
+            })
     }
 
     /// Whether anything here is of this attachment: a client, or a gateway of this node.
@@ -304,7 +325,7 @@ impl NodePlan {
         next
     }
 
-    fn drop_client(&mut self, attachment: &str) {
+    pub(crate) fn drop_client(&mut self, attachment: &str) {
         self.clients.retain(|_, client| client.attachment != attachment);
     }
 

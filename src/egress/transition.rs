@@ -215,6 +215,28 @@ pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str
     }
 }
 
+/// Addresses of gateways here whose pool nobody knows any more, or that are to be hidden behind an address that the node has no longer:
+/// they go on leaving as they did. Their clients are held, each by its own node when it hears of it, and until then what they
+/// send must not show another address.
+pub fn keep_hidden(before: &NodePlan, after: &mut NodePlan, unknown: impl Fn(&str, IpAddr) -> bool) {
+    for (attachment, gateway) in &mut after.locals {
+        let Some(old) = before.locals.get(attachment) else { continue };
+        for ip in gateway.addresses.clone() {
+            let lost = gateway.is_own(ip) && gateway.hidden.get(&ip) == Some(&None);
+            if !lost && !unknown(attachment, ip) {
+                continue;
+            }
+            match old.hidden.get(&ip) {
+                Some(seen) => {
+                    gateway.hidden.insert(ip, *seen);
+                    gateway.announced.retain(|(_, announced)| *announced != ip);
+                }
+                None => drop(gateway.hidden.remove(&ip)),
+            }
+        }
+    }
+}
+
 /// Attachment of clients that the kernel holds and nobody remembers.
 pub const UNKNOWN: &str = "unknown";
 

@@ -10,7 +10,7 @@ use super::block::Block;
 use super::summary::Summary;
 use crate::addr::Cidr;
 use crate::egress::model::Pool;
-use crate::store::{DirError, LockError, RecordError, Swap, Version};
+use crate::store::{DirError, LockError, RecordError, Swap, Version, advice};
 
 /// Why a store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum StoreError {
     #[error(transparent)]
     Remote(Box<dyn std::error::Error + Send + Sync>),
     /// Something else failed.
-    #[error("cannot {verb} {what}: {source}")]
+    #[error("cannot {verb} {what}: {source}{}", advice(source))]
     Io {
         /// What was tried: `read`, `write`.
         verb: &'static str,

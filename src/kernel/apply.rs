@@ -10,10 +10,11 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::netlink::route::Echo;
 use super::netlink::{Refusal, Socket, address, link, neighbour, nexthop, route, rule};
+use super::nft::load::Loading;
 use super::observe::{KernelError, open};
 use super::state::{Link, LinkKind, Nexthop, Removal, Route, Scope};
 use super::step::Step;
-use super::{Place, Report, behind, effect, sysctl};
+use super::{Netns, Place, Report, behind, effect, sysctl};
 
 const MAKE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 const MAKE_OR_REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
@@ -26,9 +27,12 @@ pub fn apply(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Report,
     if steps.is_empty() {
         return Ok(report);
     }
-    let here = open(place.here)?;
+    // Tables are loaded another way: a client's ADD is one element of a map, and the socket would be opened for nothing.
+    let loads_alone = steps.iter().all(|step| matches!(step, Step::Nft(_)));
+    let here = if loads_alone { None } else { Some(open(place.here)?) };
     let mut hands = Hands { place, scope, here, home: None, indexes: HashMap::new() };
     for step in steps {
+        crate::fault::pause();
         match hands.carry_out(step) {
             Ok(()) => report.done.push(step.clone()),
             Err(why) => report.failed.push((step.clone(), why)),
@@ -37,10 +41,54 @@ pub fn apply(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Report,
     Ok(report)
 }
 
+/// Steps that were carried out, but for tables at their end, which `nft` is loading.
+#[must_use]
+#[derive(Default)]
+pub struct Begun {
+    pub(super) report: Report,
+    loading: Option<(Step, Result<Loading, String>)>,
+}
+
+impl From<Report> for Begun {
+    fn from(report: Report) -> Begun {
+        Begun { report, loading: None }
+    }
+}
+
+impl Begun {
+    /// Waits for the tables.
+    pub fn end(self) -> Report {
+        let Begun { mut report, loading } = self;
+        let Some((step, loading)) = loading else { return report };
+        match loading.and_then(|loading| loading.end().map_err(|error| error.to_string())) {
+            Ok(()) => report.done.push(step),
+            Err(why) => report.failed.push((step, why)),
+        }
+        report
+    }
+}
+
+/// Carries out the steps, and does not wait for tables at their end.
+///
+/// # Errors
+/// As [`apply`].
+pub fn begin(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Begun, KernelError> {
+    let (change, before) = match steps.split_last() {
+        Some((step @ Step::Nft(change), before)) if !step.is_elements_only() => (change, before),
+        _ => return apply(place, scope, steps).map(Begun::from),
+    };
+    let report = apply(place, scope, before)?;
+    let loading = match place.here.run(|| change.begin()) {
+        Ok(begun) => begun.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(Begun { report, loading: Some((Step::Nft(change.clone()), loading)) })
+}
+
 struct Hands<'a> {
     place: &'a Place<'a>,
     scope: &'a Scope,
-    here: Socket,
+    here: Option<Socket>,
     /// Opened when first needed: most steps are about one namespace.
     home: Option<Socket>,
     indexes: HashMap<String, u32>,
@@ -65,7 +113,7 @@ impl Hands<'_> {
             Step::AddLink { name, link } => self.add_link(name, link),
             Step::ChangeLink { name, from, to } => self.change_link(name, from, to),
             Step::RaiseLink { name, arp } => {
-                self.here.change(link::raise(name, *arp), 0).map_err(Failure::from)
+                self.here().and_then(|here| Ok(here.change(link::raise(name, *arp), 0)?))
             }
             Step::DelLink(name) => gone(self.delete_link(name)),
             Step::SetSysctl { path, value } | Step::RestoreSysctl { path, value } => {
@@ -95,26 +143,26 @@ impl Hands<'_> {
         match step {
             Step::AddAddress(a) => {
                 let index = self.index(&a.dev)?;
-                self.here.change(address::add(index, a.ip, a.link_scope), MAKE)?;
+                self.here()?.change(address::add(index, a.ip, a.link_scope), MAKE)?;
             }
             Step::SetNeighbour { dev, ip, mac } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::set(index, *ip, *mac), MAKE_OR_REPLACE)?;
+                self.here()?.change(neighbour::set(index, *ip, *mac), MAKE_OR_REPLACE)?;
             }
             Step::SetFdb { dev, mac, remote } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::set_fdb(index, *mac, remote), MAKE_OR_REPLACE)?;
+                self.here()?.change(neighbour::set_fdb(index, *mac, remote), MAKE_OR_REPLACE)?;
             }
             Step::AddProxy { dev, ip } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::set_proxy(index, *ip, protocol), MAKE_OR_REPLACE)?;
+                self.here()?.change(neighbour::set_proxy(index, *ip, protocol), MAKE_OR_REPLACE)?;
             }
             Step::AddNexthop { id, nexthop } => self.set_nexthop(*id, nexthop, MAKE)?,
             Step::ReplaceNexthop { id, nexthop } => self.set_nexthop(*id, nexthop, MAKE_OR_REPLACE)?,
             Step::AddRoute(r) => self.set_route(r, MAKE)?,
             Step::ReplaceRoute(r) => self.set_route(r, MAKE_OR_REPLACE)?,
             // Not exclusively: `steps` adds a rule a second time on purpose before it deletes one that looks alike.
-            Step::AddRule(r) => self.here.change(rule::add(r, protocol), NLM_F_CREATE)?,
+            Step::AddRule(r) => self.here()?.change(rule::add(r, protocol), NLM_F_CREATE)?,
             _ => {}
         }
         Ok(())
@@ -125,12 +173,14 @@ impl Hands<'_> {
             Nexthop::Via { dev, .. } => self.index(dev)?,
             Nexthop::Group { .. } | Nexthop::Blackhole { .. } => 0,
         };
-        Ok(self.here.change(nexthop::set(id, nexthop, index, self.scope.protocol), flags)?)
+        let protocol = self.scope.protocol;
+        Ok(self.here()?.change(nexthop::set(id, nexthop, index, protocol), flags)?)
     }
 
     fn set_route(&mut self, route: &Route, flags: u16) -> Result<(), Failure> {
         let index = self.index_of_route(route)?;
-        Ok(self.here.change(route::set(route, index, self.scope.protocol), flags)?)
+        let protocol = self.scope.protocol;
+        Ok(self.here()?.change(route::set(route, index, protocol), flags)?)
     }
 
     fn delete(&mut self, step: &Step) -> Result<(), Failure> {
@@ -138,26 +188,26 @@ impl Hands<'_> {
         match step {
             Step::DelAddress(a) => {
                 let index = self.index(&a.dev)?;
-                self.here.change(address::delete(index, a.ip, crate::addr::Family::of(a.ip).bits()), 0)?;
+                self.here()?.change(address::delete(index, a.ip, crate::addr::Family::of(a.ip).bits()), 0)?;
             }
             Step::DelNeighbour { dev, ip } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::delete(index, *ip), 0)?;
+                self.here()?.change(neighbour::delete(index, *ip), 0)?;
             }
             Step::DelFdb { dev, mac } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::delete_fdb(index, *mac), 0)?;
+                self.here()?.change(neighbour::delete_fdb(index, *mac), 0)?;
             }
             Step::DelProxy { dev, ip } => {
                 let index = self.index(dev)?;
-                self.here.change(neighbour::delete_proxy(index, *ip), 0)?;
+                self.here()?.change(neighbour::delete_proxy(index, *ip), 0)?;
             }
-            Step::DelNexthop(id) => self.here.change(nexthop::delete(*id), 0)?,
+            Step::DelNexthop(id) => self.here()?.change(nexthop::delete(*id), 0)?,
             Step::DelRoute(r) => {
                 let index = self.index_of_route(r)?;
-                self.here.change(route::delete(r, index, protocol), 0)?;
+                self.here()?.change(route::delete(r, index, protocol), 0)?;
             }
-            Step::DelRule(r) => self.here.change(rule::delete(r, protocol), 0)?,
+            Step::DelRule(r) => self.here()?.change(rule::delete(r, protocol), 0)?,
             _ => {}
         }
         Ok(())
@@ -168,14 +218,14 @@ impl Hands<'_> {
             Removal::Link(name) => self.delete_link(name)?,
             Removal::Address { dev, ip, prefix } => {
                 let index = self.index(dev)?;
-                self.here.change(address::delete(index, *ip, *prefix), 0)?;
+                self.here()?.change(address::delete(index, *ip, *prefix), 0)?;
             }
-            Removal::Nexthop(id) => self.here.change(nexthop::delete(*id), 0)?,
+            Removal::Nexthop(id) => self.here()?.change(nexthop::delete(*id), 0)?,
             Removal::Route(payload) => {
-                self.here.change(Echo { kind: RTM_DELROUTE, payload: payload.clone() }, 0)?;
+                self.here()?.change(Echo { kind: RTM_DELROUTE, payload: payload.clone() }, 0)?;
             }
             Removal::Rule(payload) => {
-                self.here.change(Echo { kind: RTM_DELRULE, payload: payload.clone() }, 0)?;
+                self.here()?.change(Echo { kind: RTM_DELRULE, payload: payload.clone() }, 0)?;
             }
         }
         Ok(())
@@ -196,31 +246,33 @@ impl Hands<'_> {
                 let peer_group = (self.place.here != self.place.home).then_some(group);
                 let home = self.place.home.as_fd();
                 let other = (peer.as_str(), *peer_mac, peer_group);
-                self.here.change(link::create_veth(name, link, group, other, home), MAKE)?;
+                self.here()?.change(link::create_veth(name, link, group, other, home), MAKE)?;
                 let home = self.home()?;
                 silence(home, peer)?;
                 home.change(link::raise(peer, link.arp), 0)?;
             }
             LinkKind::VethPeer => {
                 return match self.take_in(name, link) {
-                    Err(refusal) if refusal.is_absence() => Err(Failure::Said(format!(
+                    Err(Failure::Refused(refusal)) if refusal.is_absence() => Err(Failure::Said(format!(
                         "there is no device {name}: it is one end of a veth and is made with its gateway's namespace"
                     ))),
-                    result => Ok(result?),
+                    result => result,
                 };
             }
         }
-        silence(&mut self.here, name)?;
-        Ok(self.here.change(link::raise(name, link.arp), 0)?)
+        silence(self.here()?, name)?;
+        Ok(self.here()?.change(link::raise(name, link.arp), 0)?)
     }
 
-    fn take_in(&mut self, name: &str, link: &Link) -> Result<(), Refusal> {
-        silence(&mut self.here, name)?;
-        self.here.change(link::configure(name, link, self.scope.link_group), 0)
+    fn take_in(&mut self, name: &str, link: &Link) -> Result<(), Failure> {
+        let group = self.scope.link_group;
+        let here = self.here()?;
+        silence(here, name)?;
+        Ok(here.change(link::configure(name, link, group), 0)?)
     }
 
     fn change_link(&mut self, name: &str, from: &Link, to: &Link) -> Result<(), Failure> {
-        self.here.change(link::change(name, from, to), 0)?;
+        self.here()?.change(link::change(name, from, to), 0)?;
         if let Some((peer, mac)) = to.new_peer_mac(from) {
             self.home()?.change(link::set_mac(peer, mac), 0)?;
         }
@@ -230,31 +282,37 @@ impl Hands<'_> {
     fn delete_link(&mut self, name: &str) -> Result<(), Failure> {
         self.indexes.remove(name);
         let calls = open(self.place.here).map_err(|error| Failure::Said(error.to_string()))?;
-        Ok(behind::delete_link(&mut self.here, calls, name)?)
+        Ok(behind::delete_link(self.here()?, calls, name)?)
+    }
+
+    fn here(&mut self) -> Result<&mut Socket, Failure> {
+        opened(&mut self.here, self.place.here)
     }
 
     fn home(&mut self) -> Result<&mut Socket, Failure> {
-        let home = match self.home.take() {
-            Some(home) => home,
-            None => open(self.place.home).map_err(|error| Failure::Said(error.to_string()))?,
-        };
-        Ok(self.home.insert(home))
+        opened(&mut self.home, self.place.home)
     }
 
-    fn index_of_route(&mut self, route: &Route) -> Result<u32, Refusal> {
+    fn index_of_route(&mut self, route: &Route) -> Result<u32, Failure> {
         effect::device_of(route).map_or(Ok(0), |dev| self.index(dev))
     }
 
-    fn index(&mut self, name: &str) -> Result<u32, Refusal> {
+    fn index(&mut self, name: &str) -> Result<u32, Failure> {
         if let Some(index) = self.indexes.get(name) {
             return Ok(*index);
         }
-        let answer = self.here.ask(link::by_name(name))?;
+        let answer = self.here()?.ask(link::by_name(name))?;
         let index = answer.iter().find_map(|message| link::read(message.payload)).map(|device| device.index);
         let index = index.ok_or(Refusal { errno: libc::ENODEV, words: String::new() })?;
         self.indexes.insert(name.to_owned(), index);
         Ok(index)
     }
+}
+
+fn opened<'s>(socket: &'s mut Option<Socket>, netns: &Netns) -> Result<&'s mut Socket, Failure> {
+    let open = |netns| open(netns).map_err(|error| Failure::Said(error.to_string()));
+    let socket_there = socket.take().map_or_else(|| open(netns), Ok)?;
+    Ok(socket.insert(socket_there))
 }
 
 /// A kernel without IPv6 has nothing to silence.

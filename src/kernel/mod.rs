@@ -9,6 +9,7 @@ mod behind;
 pub mod brake;
 pub mod conflicts;
 pub mod conntrack;
+pub mod cut;
 pub mod detour;
 pub mod devices;
 mod effect;
@@ -29,7 +30,7 @@ pub mod sysctl;
 pub mod unannounced;
 pub mod watch;
 
-pub use apply::apply;
+pub use apply::{Begun, apply, begin};
 pub use conflicts::{conflicts, lacks};
 pub use netns::{Netns, NetnsError};
 pub use observe::{KernelError, observe};
@@ -99,18 +100,52 @@ pub fn reconcile_after<E: From<KernelError>>(
     dry_run: bool,
     before: &mut dyn FnMut(&Saved) -> Result<(), E>,
 ) -> Result<Report, E> {
+    let observed = look(place, scope, desired, saved)?;
+    reconcile_from(place, scope, (&observed, desired), saved, dry_run, before)
+}
+
+/// What must be known of a namespace before it is brought to a state.
+///
+/// # Errors
+/// It cannot be read.
+pub fn look(place: &Place<'_>, scope: &Scope, desired: &State, saved: &Saved) -> Result<State, KernelError> {
     let settings = desired.sysctls.keys().chain(saved.keys()).map(String::as_str);
-    let observed = observe(place, scope, settings)?;
-    let steps = steps(&observed, desired, saved);
-    let unchanged = steps::unchanged(&observed, desired);
+    observe(place, scope, settings)
+}
+
+/// [`reconcile`] where nothing was done yet, nothing is given back, and nobody waits for tables that come last.
+///
+/// # Errors
+/// As [`reconcile`].
+pub fn begin_reconcile(place: &Place<'_>, scope: &Scope, desired: &State) -> Result<Begun, KernelError> {
+    let observed = look(place, scope, desired, &Saved::default())?;
+    let mut begun = begin(place, scope, &steps(&observed, desired, &Saved::default()))?;
+    begun.report.unchanged = steps::unchanged(&observed, desired);
+    Ok(begun)
+}
+
+/// [`reconcile_after`] from what [`look`] saw.
+///
+/// # Errors
+/// As [`reconcile_after`].
+pub fn reconcile_from<E: From<KernelError>>(
+    place: &Place<'_>,
+    scope: &Scope,
+    (observed, desired): (&State, &State),
+    saved: &mut Saved,
+    dry_run: bool,
+    before: &mut dyn FnMut(&Saved) -> Result<(), E>,
+) -> Result<Report, E> {
+    let steps = steps(observed, desired, saved);
+    let unchanged = steps::unchanged(observed, desired);
     if dry_run {
         return Ok(Report { unchanged, pending: steps, ..Report::default() });
     }
     let mut changing = saved.clone();
-    keep_originals(&steps, &observed, desired, &mut changing);
+    keep_originals(&steps, observed, desired, &mut changing);
     before(&changing)?;
     let report = Report { unchanged, ..apply(place, scope, &steps)? };
-    keep_originals(&report.done, &observed, desired, saved);
+    keep_originals(&report.done, observed, desired, saved);
     for step in &report.done {
         if let Step::RestoreSysctl { path, .. } = step {
             saved.remove(path);

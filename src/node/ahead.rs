@@ -5,7 +5,7 @@
 
 use crate::cni::reply::{CniError, Code};
 use crate::egress::gateway::{self, GatewayWish};
-use crate::egress::model::{EgressAddress, Role, View};
+use crate::egress::model::{EgressAddress, View};
 use crate::fault;
 use crate::node::attachment::Attachment;
 use crate::node::books::Claiming;
@@ -42,20 +42,12 @@ impl Ahead {
 }
 
 impl Embedded {
-    /// Claims what a pod asks for, where leases are kept in a cluster. `None`: it asks for nothing, or leases are kept here.
+    /// Claims what a pod that becomes a gateway asks for, where leases are kept in a cluster. `None`: it asks for nothing, or leases are kept here.
     ///
     /// # Errors
     /// As [`Embedded::lease`]; 11 also while another ADD of this pod claims.
-    pub fn claim_ahead(
-        &self,
-        view: &View,
-        attachment: &Attachment,
-        role: Role,
-    ) -> Result<Option<Ahead>, CniError> {
+    pub fn claim_ahead(&self, view: &View, attachment: &Attachment) -> Result<Option<Ahead>, CniError> {
         let (Some(books), Some(pod)) = (&self.books, &attachment.pod) else { return Ok(None) };
-        if role != Role::Gateway {
-            return Ok(None);
-        }
         let wish = gateway::wanted(view, pod, &self.name)
             .map_err(|problem| CniError::new(Code::InvalidConfig, problem.to_string()))?;
         let Some(wish) = wish else { return Ok(None) };

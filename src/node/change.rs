@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use crate::egress::plan::NodePlan;
 use crate::egress::prefixes;
 use crate::egress::transition::{Transition, transition};
+use crate::kernel::state::State;
 use crate::node::update::Thoroughness;
 
 /// One plan replaces another.
@@ -24,6 +25,8 @@ pub struct Change<'a> {
     pub how: Thoroughness,
     /// Attachments whose pod sends nothing.
     pub asleep: &'a [String],
+    /// What the kernel was just seen to hold, where nothing else told.
+    pub seen: Option<&'a State>,
     /// Network namespaces by attachment.
     pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
 }
@@ -44,6 +47,17 @@ impl Change<'_> {
         let unfinished = self.unfinished.and_then(|plan| plan.clients.get(ip));
         let owners = [self.before.clients.get(ip), unfinished, self.next.clients.get(ip)];
         owners.into_iter().flatten().any(|client| !self.asleep.contains(&client.attachment))
+    }
+
+    /// Whether this is an address of pods that are all known to send nothing.
+    pub(super) fn sleeps(&self, ip: &IpAddr) -> bool {
+        let plans = || [Some(self.before), self.unfinished, Some(self.next)].into_iter().flatten();
+        let clients = plans().filter_map(|plan| plan.clients.get(ip)).map(|client| &client.attachment);
+        let gateways = plans().flat_map(|plan| &plan.locals).filter_map(|(attachment, gateway)| {
+            gateway.own.as_ref().filter(|own| own.addresses.contains(ip)).map(|_| attachment)
+        });
+        let mut owners = clients.chain(gateways).peekable();
+        owners.peek().is_some() && owners.all(|owner| self.asleep.contains(owner))
     }
 
     /// What must happen to running flows, from wherever they were left.

@@ -177,6 +177,12 @@ impl Embedded {
         })
     }
 
+    /// The same for who lives on.
+    #[must_use]
+    pub fn keeping(self, kept: &Arc<Kept>) -> Embedded {
+        Embedded { memory: self.memory.keeping(&kept.plans), kept: Some(Arc::clone(kept)), ..self }
+    }
+
     /// The lock under which this node's kernel is changed. Taken before the store's.
     ///
     /// # Errors

@@ -5,18 +5,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::addr::Family;
+use crate::egress::belts::Belts;
+use crate::egress::lower::node_state;
 use crate::egress::numbers;
 use crate::egress::overture::overture;
 use crate::egress::plan::NodePlan;
+use crate::kernel::nft::diff;
 use crate::kernel::nft::load::{self, Ahead};
-use crate::kernel::{self, Netns, Place, conntrack};
+use crate::kernel::state::State;
+use crate::kernel::{self, Begun, Netns, Place, conntrack};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
 
 impl Embedded {
+    /// Whether an ADD of a gateway would be the first wiring of this node.
+    pub(super) fn is_bare(&self) -> bool {
+        !self.memory.is_unfinished() && self.memory.applied().is_none_or(|applied| applied.plan.is_idle())
+    }
+
     /// Whether nobody else uses what is ours. Asked before the first wiring.
     pub(super) fn fit(&self, next: &NodePlan, node_ns: &Netns) -> Result<(), NodeError> {
         let place = Place { here: node_ns, home: node_ns };
@@ -60,7 +71,7 @@ pub(super) fn track_ahead(pods: &BTreeSet<IpAddr>, node_ns: &Netns) -> Result<()
     if !failed.is_empty() {
         return Err(NodeError::Steps(failed));
     }
-    std::thread::sleep(OVERTURE);
+    thread::sleep(OVERTURE);
     Ok(())
 }
 
@@ -68,6 +79,46 @@ pub(super) fn track_ahead(pods: &BTreeSet<IpAddr>, node_ns: &Netns) -> Result<()
 pub(super) fn able(node_ns: &Netns) -> Result<(), NodeError> {
     let lacks = kernel::lacks(node_ns);
     if lacks.is_empty() { Ok(()) } else { Err(NodeError::Unfit(lacks)) }
+}
+
+/// The programs of a first wiring, started by a thread while leases are taken: to start both takes a millisecond, the leases longer.
+pub(super) struct Early {
+    starting: Option<JoinHandle<()>>,
+    _ahead: Ahead,
+}
+
+impl Early {
+    /// One in a gateway's namespace and one here.
+    pub(super) fn start(gateway: &Path) -> Early {
+        let gateway = gateway.to_owned();
+        let start = move || {
+            if let Ok(netns) = Netns::open(gateway) {
+                let _ = netns.run(load::start_ahead);
+            }
+            load::start_ahead();
+        };
+        // What was not started here is started when it is needed.
+        Early { starting: thread::Builder::new().spawn(start).ok(), _ahead: Ahead }
+    }
+
+    /// They wait for their scripts now. Those that get none end with this value.
+    #[must_use]
+    pub(super) fn finish(mut self) -> Early {
+        self.join();
+        self
+    }
+
+    fn join(&mut self) {
+        if let Some(starting) = self.starting.take() {
+            let _ = starting.join();
+        }
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.join(); // before what it started is ended
+    }
 }
 
 /// A first wiring loads whole tables, here and in each gateway's namespace.
@@ -79,4 +130,28 @@ pub(super) fn start_ahead(change: &Change<'_>, node_ns: &Netns) -> Ahead {
     }
     let _ = node_ns.run(load::start_ahead);
     Ahead
+}
+
+/// Begins the node's part of a first wiring that any gateway would need, so that its tables are loaded while the gateways are wired.
+/// Only where it can do nothing to a packet: nobody here is a client, nothing of ours stood here before, and no setting of the host
+/// is touched. What is left to do then is elements and devices. If it fails, what follows looks and does all of it.
+pub(super) fn lay_ground(change: &Change<'_>, node_ns: &Netns) -> Option<Begun> {
+    let next = change.next;
+    let nothing = State::default();
+    if change.seen != Some(&nothing) || !next.clients.is_empty() || !next.exits.is_empty() {
+        return None;
+    }
+    let bare = next.locals.keys().fold(next.clone(), |plan, gateway| plan.without(gateway));
+    let state = |plan| node_state(plan, Belts::of_this_build());
+    let (ground, whole) = (state(&bare), state(next));
+    let host_settings =
+        ground.sysctls.keys().any(|path| kernel::steps::is_the_hosts(path, &nothing, &ground));
+    // Were rules left to load, a second program would be started for them.
+    let left = diff::change(&ground.tables, &whole.tables)?;
+    if host_settings || left.elements_only().is_none() {
+        return None;
+    }
+    let place = Place { here: node_ns, home: node_ns };
+    let steps = kernel::steps(&nothing, &ground, &kernel::Saved::default());
+    kernel::begin(&place, &numbers::node_scope(), &steps).ok()
 }

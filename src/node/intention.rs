@@ -7,13 +7,15 @@
 //! and the next pod with that address is sent to a gateway. So the next plan lies beside the last one while the kernel is
 //! changed, and as long as it lies there the kernel is read back.
 
+use std::collections::BTreeSet;
+
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
 use crate::fault;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
-use crate::node::attachment::Attachment;
+use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::{Outcome, Thoroughness, namespaces};
@@ -35,8 +37,8 @@ impl Embedded {
         }
         let unwritable = |e| self.unwritable(e);
         if change.is_nothing() {
-            let same = self.memory.inputs() == Some(inputs) || change.next.is_idle();
-            return if same { Ok(()) } else { self.memory.remember_inputs(inputs).map_err(unwritable) };
+            let idle = change.next.is_idle();
+            return if idle { Ok(()) } else { self.memory.remember_inputs(inputs).map_err(unwritable) };
         }
         self.memory.intend(inputs, change.next).map_err(unwritable)?;
         fault::point("update.after-intention");
@@ -64,23 +66,41 @@ impl Embedded {
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
             (None, None) => return Ok(()),
         };
-        let attachments = self.listing(None)?.attachments;
+        let attachments = match attachment {
+            None => self.listing(None)?.attachments,
+            // Of others only gateways have a part in it, by their namespaces.
+            Some(_) => self.gateways_of([Some(&before), unfinished.as_ref()].into_iter().flatten()),
+        };
         // A gateway that lost its namespace lost its devices with it: a plan that has it cannot be carried out any more.
         let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
         let next = asleep.iter().fold(before.clone(), |plan, name| plan.without(name));
+        let node_ns = self.netns()?;
+        let is_a_client = |plan: &NodePlan| plan.clients.values().any(|c| Some(&*c.attachment) == attachment);
+        if is_a_client(&before) || unfinished.as_ref().is_some_and(is_a_client) {
+            let known = attachments.iter().find(|known| Some(&*known.id().to_string()) == attachment);
+            known.into_iter().for_each(|attachment| silence(attachment, &node_ns));
+        }
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();
-        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
+        self.carry_out(&change, inputs, &node_ns, &mut outcome)?;
         self.announce_again(&mut outcome);
         outcome.check().map(drop)
+    }
+
+    /// Records of these plans' gateways, as far as they can be read. A gateway without one is left as it is wired.
+    pub(super) fn gateways_of<'a>(&self, plans: impl Iterator<Item = &'a NodePlan>) -> Vec<Attachment> {
+        let names: BTreeSet<&String> = plans.flat_map(|plan| plan.locals.keys()).collect();
+        let ids = names.into_iter().filter_map(|name| name.parse::<AttachmentId>().ok());
+        ids.filter_map(|id| self.records.read(&id).ok().flatten()).collect()
     }
 
     /// Undoes what a killed call left half done, if there is any.
@@ -118,5 +138,17 @@ impl Embedded {
         if let Err(error) = stripped() {
             tracing::warn!(%error, netns = %attachment.netns.display(), "the wiring of a failed ADD goes with its namespace");
         }
+    }
+}
+
+/// A client that ends says nothing more. Its processes have ended, but the kernel still sends what they left in their sockets, until the
+/// primary's DEL takes the interface away; unbound, and with its entries gone, that would leave with the node's address or its own.
+fn silence(attachment: &Attachment, node_ns: &Netns) {
+    if attachment.netns_is_gone() || attachment.netns_is_another() {
+        return;
+    }
+    let Ok(pod) = Netns::open(&attachment.netns) else { return };
+    if let Err(error) = kernel::cut::cut(node_ns, &pod, &attachment.ifname) {
+        tracing::warn!(%error, id = %attachment.id(), "what this pod's sockets still send leaves without egress until its interface is gone");
     }
 }

@@ -15,6 +15,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
 use crate::egress::resolve::Live;
+use crate::node::memory::LastPlans;
 use crate::node::sweeps::Sweeps;
 use crate::problem::Problem;
 use crate::store::nodes::{self, NodeRecord};
@@ -29,6 +30,8 @@ pub struct Kept {
     outline: Mutex<Option<Outline>>,
     records: Mutex<Option<Records>>,
     pub(super) sweeps: Sweeps,
+    /// Plans as they lie in the node's own directory.
+    pub(crate) plans: Arc<LastPlans>,
 }
 
 /// What every decision needs, of the objects with this fingerprint.
@@ -75,13 +78,34 @@ impl Kept {
     /// What every decision needs of these objects.
     pub fn outline(&self, objects: &Objects, config: &Config) -> View {
         let mut last = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
-        let fingerprint = objects.fingerprint();
-        if let Some(known) = last.as_ref().filter(|o| o.fingerprint == fingerprint && o.config == *config) {
-            return known.view.clone();
-        }
-        let view = objects.outline(config);
-        *last = Some(Outline { fingerprint, config: config.clone(), view: view.clone() });
-        view
+        Outline::current(&mut last, objects, config).clone()
+    }
+
+    /// The same with some pods, lent for a moment, because a copy of five hundred nodes takes longer than a decision about one pod. Who
+    /// has it may change pods, namespaces and interfaces, and nothing else.
+    pub fn lend<T>(
+        &self,
+        objects: &Objects,
+        config: &Config,
+        pods: &[PodName],
+        decide: impl FnOnce(&mut View) -> T,
+    ) -> T {
+        let mut last = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
+        let outline = std::mem::take(Outline::current(&mut last, objects, config));
+        let mut view = objects.with_pods(outline, pods, Vec::new());
+        // What a panic leaves half-changed is not found again.
+        let known = last.take();
+        let decided = decide(&mut view);
+        let none = View::default();
+        let view = View {
+            pods: none.pods,
+            namespaces: none.namespaces,
+            interfaces: none.interfaces,
+            endpoints: none.endpoints,
+            ..view
+        };
+        *last = known.map(|known| Outline { view, ..known });
+        decided
     }
 
     /// The numbers of nodes; read again when a file came, went or was replaced. A folder with anything that is no record is read
@@ -147,6 +171,18 @@ impl Kept {
             planned: planned.clone(),
         });
         planned
+    }
+}
+
+impl Outline {
+    fn current<'a>(last: &'a mut Option<Outline>, objects: &Objects, config: &Config) -> &'a mut View {
+        let fingerprint = objects.fingerprint();
+        let known = last.take().filter(|known| known.fingerprint == fingerprint && known.config == *config);
+        let known = known.unwrap_or_else(|| {
+            let view = objects.outline(config);
+            Outline { fingerprint, config: config.clone(), view }
+        });
+        &mut last.insert(known).view
     }
 }
 

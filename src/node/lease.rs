@@ -20,8 +20,7 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::facts::is_routable;
-use crate::store::Guard;
-use crate::store::{endpoints, nodes};
+use crate::store::{Guard, advice, endpoints, nodes};
 
 /// What a gateway got, to be written or given back.
 pub struct Leased {
@@ -60,6 +59,7 @@ impl Embedded {
         ahead: Option<&Ahead>,
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
+        guard.gather();
         let (known, _) = endpoints::list(&self.dir).map_err(NodeError::from)?;
         // What was claimed ahead is given back by whoever did that.
         let (addresses, undone) = match ahead {
@@ -70,7 +70,9 @@ impl Embedded {
                 (claims.addresses, claims.leases)
             }
         };
-        match self.endpoint(view, attachment, addresses, &known, &guard) {
+        let endpoint = self.endpoint(view, attachment, addresses, &known, &guard);
+        // Before anybody asks or is told of these addresses.
+        match endpoint.and_then(|endpoint| settled(&guard).map(|()| endpoint)) {
             Ok(endpoint) => {
                 let mut leased = Leased { endpoint, claims: undone, superseded: Vec::new() };
                 let superseded = known.into_iter().filter(|other| leased.supersedes(other));
@@ -195,29 +197,27 @@ impl Embedded {
         Ok(())
     }
 
-    /// The endpoint of an attachment goes, so that clients elsewhere stop choosing it. Says whether there was one.
+    /// The container of a gateway is gone: its endpoint goes first, so that clients elsewhere stop choosing it, and then what it leased.
+    /// Both are on disk when this returns.
     ///
     /// # Errors
     /// The store cannot be locked or written.
-    pub fn unpublish(&self, id: &AttachmentId) -> Result<bool, NodeError> {
+    pub(super) fn end_gateway(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("DEL {id}"))?;
-        Ok(endpoints::remove(&self.dir, &guard, &id.to_string())?)
+        guard.gather();
+        endpoints::remove(&self.dir, &guard, &id.to_string())?;
+        fault::point("del.after-endpoint");
+        match &self.books {
+            // Nobody waits for the API server, and it is tried until it is done.
+            Some(books) => books.release_later(Some(self.holder(id))),
+            None => self.release_under(&guard, id, after)?,
+        }
+        settled(&guard)
     }
 
-    /// The container is gone: its addresses are free of it, and cool or stay reserved as their owner has it.
-    ///
-    /// # Errors
-    /// The store cannot be locked or written.
-    pub fn release(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
-        if let Some(books) = &self.books {
-            // Nobody waits for the API server, and it is tried until it is done.
-            books.release_later(Some(self.holder(id)));
-            return Ok(());
-        }
-        let guard = self.lock_store(&format!("DEL {id}"))?;
-        ipam::release(self.store(&guard)?.as_ref(), &self.holder(id), after, now())
-            .map(drop)
-            .map_err(|error| NodeError::Ipam(error.to_string()))
+    fn release_under(&self, guard: &Guard, id: &AttachmentId, after: After) -> Result<(), NodeError> {
+        let released = ipam::release(self.store(guard)?.as_ref(), &self.holder(id), after, now());
+        released.map(drop).map_err(|error| NodeError::Ipam(error.to_string()))
     }
 
     /// The holder that an attachment is.
@@ -300,6 +300,13 @@ impl Embedded {
         let (records, _) = nodes::list(&self.dir)?;
         Ok(nodes::allocate_wire(id, &records, known))
     }
+}
+
+/// What was written under this guard is on disk.
+fn settled(guard: &Guard) -> Result<(), NodeError> {
+    guard
+        .settle()
+        .map_err(|e| NodeError::Ipam(format!("leases cannot be written to disk: {e}{}", advice(&e))))
 }
 
 /// Leases that nobody used, as before they were claimed. Says whether all are.

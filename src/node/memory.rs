@@ -4,11 +4,14 @@
 //! In: values. Out: the same values, or nothing when the file is missing or torn: then the kernel is read instead.
 //! Never: holds what cannot be found again.
 
+mod last;
+
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,11 +21,15 @@ use crate::egress::interfaces::Interfaces;
 use crate::egress::plan::{LocalGateway, NodePlan};
 use crate::fault;
 use crate::problem::Problem;
+pub use last::LastPlans;
+use last::Look;
 
 /// The node's own directory, `/run/egret/NODE`.
 #[derive(Debug, Clone)]
 pub struct Memory {
     dir: PathBuf,
+    /// Plans that this process need not decode again.
+    last: Option<Arc<LastPlans>>,
 }
 
 /// The plan last applied, and what it was made from.
@@ -41,11 +48,11 @@ struct Intended<'a> {
     plan: &'a NodePlan,
 }
 
-/// The plan last applied.
-pub const PLAN: &str = "plan.json";
-
 /// Here as long as the kernel may differ from the plan last applied.
 const INTENDED: &str = "intended.json";
+
+/// The plan last applied.
+pub const PLAN: &str = "plan.json";
 
 /// Originals of the host's settings.
 const SETTINGS: &str = "settings.json";
@@ -67,7 +74,13 @@ pub type SavedSettings = BTreeMap<String, String>;
 impl Memory {
     /// The memory of a node below the run directory; nothing is made yet.
     pub fn new(run_dir: &Path, node: &str) -> Memory {
-        Memory { dir: run_dir.join(node) }
+        Memory { dir: run_dir.join(node), last: None }
+    }
+
+    /// The same for who lives on, and keeps what was read or written last.
+    #[must_use]
+    pub fn keeping(self, last: &Arc<LastPlans>) -> Memory {
+        Memory { last: Some(Arc::clone(last)), ..self }
     }
 
     /// The directory itself.
@@ -77,7 +90,22 @@ impl Memory {
 
     /// The plan last applied; `None` when this node was never wired, or the file is torn.
     pub fn applied(&self) -> Option<Applied> {
-        self.read(PLAN)
+        self.applied_shared().map(Arc::unwrap_or_clone)
+    }
+
+    /// The same for who only looks at it: while the file is the one that was read or written last, nothing is read.
+    pub fn applied_shared(&self) -> Option<Arc<Applied>> {
+        let Some(last) = &self.last else { return self.read(PLAN).map(Arc::new) };
+        let path = self.dir.join(PLAN);
+        if let Some(known) = last.of(Look::of(&fs::metadata(&path).ok()?)) {
+            return Some(known);
+        }
+        let mut file = File::open(path).ok()?;
+        let (look, mut bytes) = (Look::of(&file.metadata().ok()?), Vec::new());
+        file.read_to_end(&mut bytes).ok()?;
+        let applied: Arc<Applied> = Arc::new(serde_json::from_slice(&bytes).ok()?);
+        last.keep(look, Arc::clone(&applied));
+        Some(applied)
     }
 
     /// The gateways of the plan last applied, by attachment, without making values of the rest: a cluster's nodes are in it, too.
@@ -120,7 +148,11 @@ impl Memory {
         if !self.was_wired() && !self.dir.join(SETTINGS).exists() {
             self.write(SETTINGS, &SavedSettings::new())?;
         }
-        self.write(INTENDED, &Intended { inputs, plan })
+        let look = self.replace(INTENDED, &serde_json::to_vec(&Intended { inputs, plan })?)?;
+        if let Some(last) = &self.last {
+            last.keep(look, Arc::new(Applied { inputs, plan: plan.clone() }));
+        }
+        Ok(())
     }
 
     fn was_wired(&self) -> bool {
@@ -142,7 +174,11 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn remember_inputs(&self, inputs: u64) -> io::Result<()> {
-        self.replace("inputs", format!("{inputs:016x}\n").as_bytes())
+        // To look costs less than to write, and most plans differ by a pod, not by what they were made from.
+        if self.inputs() == Some(inputs) {
+            return Ok(());
+        }
+        self.replace("inputs", format!("{inputs:016x}\n").as_bytes()).map(drop)
     }
 
     /// Nothing was done of what was intended, or all of it was undone.
@@ -156,6 +192,11 @@ impl Memory {
     /// Whether an address or an attachment may be in the plan last applied, without understanding all of it: a plan speaks of
     /// each in quotes. A plan that cannot be read may say anything; `None` where there is none.
     pub fn may_concern(&self, name: impl std::fmt::Display) -> Option<bool> {
+        if self.last.is_some()
+            && let Some(applied) = self.applied_shared()
+        {
+            return Some(applied.plan.names(&name.to_string()));
+        }
         let Ok(quoted) = serde_json::to_string(&name.to_string()) else { return Some(true) };
         match fs::read_to_string(self.dir.join(PLAN)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -269,18 +310,23 @@ impl Memory {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        self.replace(name, &serde_json::to_vec(value)?)
+        self.replace(name, &serde_json::to_vec(value)?).map(drop)
     }
 
-    /// Whole or not at all, as any reader sees it.
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Whole or not at all, as any reader sees it. How it looks.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<Look> {
         let temporary = self.dir.join(format!(".{name}.{}", nix::unistd::gettid()));
-        let written = fs::write(&temporary, bytes).or_else(|_| {
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.metadata()
+        };
+        let written = write().or_else(|_| {
             fs::create_dir_all(&self.dir)?;
-            fs::write(&temporary, bytes)
-        });
-        written?;
-        fs::rename(&temporary, self.dir.join(name))
+            write()
+        })?;
+        fs::rename(&temporary, self.dir.join(name))?;
+        Ok(Look::of(&written))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

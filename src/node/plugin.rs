@@ -10,13 +10,13 @@ use crate::cni::Node;
 use crate::cni::reply::CniError;
 use crate::cni::request::Request;
 use crate::config::{Config, Mode};
-use crate::node::attachment::Attachment;
+use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::books::Books;
 use crate::node::embedded::Embedded;
 use crate::node::kept::Kept;
 use crate::node::records::{self, attachment_id};
 use crate::node::thin::Thin;
-use crate::node::verbs::Prepared;
+use crate::node::verbs::{Leaving, Prepared};
 use crate::node::{removal, verbs};
 
 /// The node that the plugin's own configuration means, opened anew at each call; in `mode: cluster`, whoever asks its agent.
@@ -81,28 +81,38 @@ pub struct Here<'a> {
 
 impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
-        node.map(|node| Embedded {
-            books: self.books.clone(),
-            kept: self.kept.clone(),
-            swept: self.swept.clone(),
-            ..node
+        node.map(|node| {
+            let node = Embedded { books: self.books.clone(), swept: self.swept.clone(), ..node };
+            self.kept.iter().fold(node, Embedded::keeping)
         })
     }
 
-    /// For a DEL, before it has a lock: nothing is left of what its pod's addresses opened.
-    #[must_use]
-    pub fn sweeping(self, request: &Request) -> Self {
-        let Ok(mut node) = self.with(Embedded::at(self.config)) else { return self };
-        let ended = attachment_id(request).to_string();
-        // Most pods that end are in no plan, which is told without understanding it.
+    /// The node, whether its state directory is there or not.
+    pub(super) fn node(&self) -> Result<Embedded, CniError> {
+        self.with(Embedded::at(self.config))
+    }
+
+    /// What a DEL is about, before it has a lock: nothing is left of what its pod's addresses opened. `None`: no plan speaks of the pod,
+    /// so nothing of the node is changed.
+    pub fn leaving(&self, request: &Request) -> Option<Leaving> {
+        let (id, mut node) = (attachment_id(request), self.node().ok()?);
+        let ended = id.to_string();
         if !node.memory.may_concern(&ended).unwrap_or(false) {
-            return self;
+            return node.memory.is_unfinished().then(|| Leaving { id, swept: BTreeSet::new() });
         }
         node.sweep_ahead(|plan| {
             let own = plan.clients.iter().filter(|(_, client)| client.attachment == ended);
             own.map(|(ip, _)| *ip).collect()
         });
-        Here { swept: node.swept, ..self }
+        Some(Leaving { id, swept: node.swept })
+    }
+
+    /// Undoes an attachment.
+    ///
+    /// # Errors
+    /// As [`Node::del`].
+    pub(super) fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
+        self.with(Embedded::at_the_end(self.config))?.remove(id)
     }
 
     /// What an ADD is about; the claim, which may wait for others, and what waits for nobody follow.
@@ -123,7 +133,7 @@ impl Node for Here<'_> {
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {
-        self.with(Embedded::at_the_end(self.config))?.remove(&attachment_id(request))
+        self.remove(&attachment_id(request))
     }
 
     fn del_unread(&self, container_id: &str, ifname: &str) {

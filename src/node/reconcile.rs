@@ -3,14 +3,13 @@
 //! In: the directory and the node. Out: an [`Outcome`] that names every step. Never: touches what is not ours.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::cni::reply::CniError;
 use crate::egress::model::View;
 use crate::egress::numbers;
 use crate::fault;
 use crate::ipam::{self, After, Holder, Owner, StoreError};
-use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
 use crate::kernel::{self, Place};
 use crate::node::attachment::Attachment;
@@ -88,24 +87,6 @@ impl Embedded {
             planned.contains_key(&id) || known.iter().any(|e| e.attachment == id)
         });
         Ok(attachments)
-    }
-
-    /// Takes everything of ours out of a gateway's namespace, if that is still the one of its ADD.
-    pub(crate) fn clear_gateway(
-        &self,
-        attachment: &Attachment,
-        node_ns: &Netns,
-    ) -> Result<Option<kernel::Report>, NodeError> {
-        if attachment.netns_is_gone() {
-            return Ok(None);
-        }
-        let Ok(here) = Netns::open(&attachment.netns) else { return Ok(None) };
-        let place = Place { here: &here, home: node_ns };
-        let (scope, nothing) = (numbers::gateway_scope(), State::default());
-        // No originals: the settings of a pod's namespace are nobody else's, and die with it.
-        kernel::reconcile(&place, &scope, &nothing, &mut BTreeMap::new(), self.dry_run)
-            .map(Some)
-            .map_err(|e| NodeError::Observe(e.to_string()))
     }
 
     /// Attachments whose namespace is provably gone, as DEL would.

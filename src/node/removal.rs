@@ -25,11 +25,14 @@ impl Embedded {
             self.unwire(Some(&name))?;
             fault::point("del.after-unwiring");
         }
+        self.forget(id)
+    }
+
+    /// What is left of an attachment that is not wired any more: endpoint, leases, record.
+    pub(super) fn forget(&self, id: &AttachmentId) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
-            self.unpublish(id)?;
-            fault::point("del.after-endpoint");
-            self.release(id, After::Owner)?;
+            self.end_gateway(id, After::Owner)?;
             fault::point("del.after-release");
         }
         let gone = self.records.remove(id);

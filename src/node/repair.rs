@@ -6,6 +6,7 @@
 use crate::kernel::Step;
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
+use crate::node::gateways::end_gateways;
 use crate::node::update::{Outcome, Thoroughness, namespaces};
 
 impl Embedded {
@@ -29,6 +30,7 @@ impl Embedded {
             next: plan,
             how: Thoroughness::Whole,
             asleep: &[],
+            seen: None,
             namespaces: &namespaces(&attachments),
         };
         let node_ns = self.netns()?;
@@ -38,7 +40,7 @@ impl Embedded {
             return Ok(outcome);
         }
         let first = outcome.reports.len();
-        self.gateways(&change, &node_ns, &mut outcome);
+        let _ = end_gateways(self.begin_gateways(&change, &node_ns), &mut outcome);
         let wired = outcome.reports[first..].iter().any(|(_, report)| !report.done.is_empty());
         let failed = outcome.reports[..first].iter().any(|(_, report)| !report.failed.is_empty());
         if wired || failed {

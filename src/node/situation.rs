@@ -56,6 +56,14 @@ impl Situation {
         });
         self.attachments.iter().map(local_pod).chain(unread).collect()
     }
+
+    /// Whether nobody knows any more of which pool a gateway's address is.
+    pub fn has_no_pool(&self, attachment: &str, ip: IpAddr) -> bool {
+        let endpoint = self.view.endpoints.iter().find(|endpoint| endpoint.attachment == attachment);
+        let address =
+            endpoint.and_then(|endpoint| endpoint.addresses.iter().find(|address| address.ip == ip));
+        address.is_some_and(|address| !self.view.pools.contains_key(&address.pool))
+    }
 }
 
 /// An attachment in the planner's words.

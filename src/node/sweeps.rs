@@ -44,8 +44,7 @@ impl Sweeps {
     /// The kernel's refusal, as a sentence.
     pub(super) fn forget(&self, addresses: BTreeSet<IpAddr>, inside: Vec<Cidr>) -> Result<(), String> {
         self.by(addresses, inside, |all, inside| {
-            let walked = conntrack::forget_or_mark(all, inside, |_| None, None);
-            walked.map(drop).map_err(|error| error.to_string())
+            conntrack::clear(all, inside).map_err(|error| error.to_string())
         })
     }
 
@@ -99,7 +98,7 @@ impl Embedded {
     /// by the plan last applied. What cannot be done now is done under the lock.
     pub(super) fn sweep_ahead(&mut self, of: impl FnOnce(&NodePlan) -> BTreeSet<IpAddr>) {
         let Some(kept) = &self.kept else { return };
-        let Some(applied) = self.memory.applied() else { return };
+        let Some(applied) = self.memory.applied_shared() else { return };
         let addresses = of(&applied.plan);
         if addresses.is_empty() {
             return;

@@ -5,26 +5,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::egress::gateway_state::gateway_state;
 use crate::egress::lower::{Belts, node_state};
-use crate::egress::lower_clients::{alike_but_for_clients, client_states};
+use crate::egress::lower_clients::client_states;
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, Planned, plan};
 use crate::egress::transition::{
-    Transition, UNKNOWN, believed, bound, going_on, holding, keep_unread, let_go,
+    Transition, UNKNOWN, believed, bound, going_on, holding, keep_hidden, keep_unread, let_go,
 };
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
-use crate::kernel::{self, Place, Report};
+use crate::kernel::{self, Begun, Place, Report};
 use crate::node::attachment::Attachment;
 use crate::node::change::Change;
+use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, start_ahead, track_ahead};
+use crate::node::first::{able, lay_ground, start_ahead, track_ahead};
+use crate::node::gateways::end_gateways;
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
 use crate::problem::Problem;
@@ -142,11 +143,11 @@ impl Embedded {
             return Ok(outcome);
         }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
-        let before = match (before, observed) {
+        let before = match (before, &observed) {
             (Some(plan), _) => plan,
             // A first wiring was cut short: the records know everybody.
             (None, _) if unfinished.is_some() => NodePlan::empty(here.clone()),
-            (None, observed) => believed(&observed.unwrap_or_default(), &numbered, &next, &locals),
+            (None, observed) => believed(&observed.clone().unwrap_or_default(), &numbered, &next, &locals),
         };
         keep_unread(&before, &mut next, |attachment| {
             attachment == UNKNOWN || situation.unread.contains(attachment)
@@ -154,6 +155,7 @@ impl Embedded {
         let_go(&before, &mut next, |attachment| {
             situation.attachments.iter().any(|known| known.id().to_string() == attachment)
         });
+        keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,
@@ -161,6 +163,7 @@ impl Embedded {
             next: &next,
             how,
             asleep,
+            seen: observed.as_ref(),
             namespaces: &namespaces,
         };
         self.carry_out(&change, situation.inputs, &node_ns, &mut outcome)?;
@@ -192,22 +195,32 @@ impl Embedded {
             if first {
                 able(node_ns)?;
             }
-            self.gateways(change, node_ns, outcome);
+            let _ = end_gateways(self.begin_gateways(change, node_ns), outcome);
             self.node(change.before, change.next, change.how(), node_ns, outcome)?;
             return Ok(None);
         }
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
         flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
-        let unwired = self.gateways(change, node_ns, outcome);
+        let ground = if held.is_none() { lay_ground(change, node_ns) } else { None };
+        let wiring = self.begin_gateways(change, node_ns);
+        if let Some(ground) = ground.map(Begun::end).filter(|report| report.failed.is_empty()) {
+            outcome.reports.push(("node".to_owned(), ground));
+        }
+        // While the gateways' tables are loaded.
+        let seen = first.then(|| self.look_at_node(change.next, node_ns));
+        let unwired = end_gateways(wiring, outcome);
+        let seen = seen.transpose()?.filter(|_| unwired.is_empty());
         fault::point("update.after-gateways");
         let reduced = unwired.iter().fold(None, |plan: Option<NodePlan>, attachment| {
             Some(plan.as_ref().unwrap_or(change.next).without(attachment))
         });
         let change = Change { next: reduced.as_ref().unwrap_or(change.next), ..*change };
-        self.node(held.as_ref().unwrap_or(change.before), change.next, change.how(), node_ns, outcome)?;
+        let before = held.as_ref().unwrap_or(change.before);
+        self.node_as_seen(before, change.next, change.how(), (node_ns, seen), outcome)?;
         if first && outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
             able(node_ns)?;
         }
@@ -247,7 +260,7 @@ impl Embedded {
         let joins =
             |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
         let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(flows, &joining, &inside).map_err(NodeError::Observe)?;
+        flows::forget(flows, &joining, |ip| change.sleeps(ip), &inside).map_err(NodeError::Observe)?;
         flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
         let on = held.as_ref().and_then(|held| going_on(held, change.next));
         if let (Some(held), Some(on)) = (&held, &on) {
@@ -256,63 +269,31 @@ impl Embedded {
         Ok(on.or(held))
     }
 
-    /// Wires this node's gateways. Returns those that are not: clients must not choose them. One that served before and only
-    /// cannot be changed is not among them.
-    pub(super) fn gateways(
-        &self,
-        change: &Change<'_>,
-        node_ns: &Netns,
-        outcome: &mut Outcome,
-    ) -> Vec<String> {
-        let mut unwired = Vec::new();
-        if change.how() == Thoroughness::Quick && alike_but_for_clients(change.before, change.next) {
-            return unwired; // a gateway does not know who its node's clients are
-        }
-        for (attachment, gateway) in &change.next.locals {
-            let desired = gateway_state(change.next, gateway, Belts::of_this_build());
-            let old = change.before.locals.get(attachment);
-            let unchanged = |old| gateway_state(change.before, old, Belts::of_this_build()) == desired;
-            if change.how() == Thoroughness::Quick && old.is_some_and(unchanged) {
-                continue;
-            }
-            let Some(path) = change.namespaces.get(attachment) else { continue };
-            let done = Netns::open(path).map_err(|e| e.to_string()).and_then(|here| {
-                let place = Place { here: &here, home: node_ns };
-                // No originals: the settings of a pod's namespace are nobody else's, and die with it.
-                kernel::reconcile(
-                    &place,
-                    &numbers::gateway_scope(),
-                    &desired,
-                    &mut BTreeMap::new(),
-                    self.dry_run,
-                )
-                .map_err(|e| e.to_string())
-            });
-            let failed = match &done {
-                Ok(report) => !report.failed.is_empty(),
-                Err(_) => true,
-            };
-            if failed && (old.is_none() || !path.exists()) {
-                unwired.push(attachment.clone());
-            }
-            match done {
-                Ok(report) => outcome.reports.push((attachment.clone(), report)),
-                Err(why) => outcome.problems.push(Problem::new(
-                    format!("Attachment {attachment}"),
-                    GATEWAY_UNREACHABLE,
-                    format!("the gateway's namespace {} cannot be wired: {why}", path.display()),
-                )),
-            }
-        }
-        unwired
-    }
-
     pub(super) fn node(
         &self,
         before: &NodePlan,
         next: &NodePlan,
         how: Thoroughness,
         node_ns: &Netns,
+        outcome: &mut Outcome,
+    ) -> Result<(), NodeError> {
+        self.node_as_seen(before, next, how, (node_ns, None), outcome)
+    }
+
+    /// What must be known of this node's namespace before it is brought to a plan.
+    fn look_at_node(&self, next: &NodePlan, node_ns: &Netns) -> Result<State, NodeError> {
+        let place = Place { here: node_ns, home: node_ns };
+        let desired = node_state(next, Belts::of_this_build());
+        Ok(kernel::look(&place, &numbers::node_scope(), &desired, &self.memory.saved_settings())?)
+    }
+
+    /// The same from what was just seen, if anything was.
+    fn node_as_seen(
+        &self,
+        before: &NodePlan,
+        next: &NodePlan,
+        how: Thoroughness,
+        (node_ns, seen): (&Netns, Option<State>),
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
         let place = Place { here: node_ns, home: node_ns };
@@ -340,7 +321,12 @@ impl Embedded {
             Ok(())
         };
         let scope = numbers::node_scope();
-        let report = kernel::reconcile_after(&place, &scope, &desired, &mut saved, self.dry_run, &mut save)?;
+        let seen = match seen {
+            Some(seen) => seen,
+            None => kernel::look(&place, &scope, &desired, &saved)?,
+        };
+        let states = (&seen, &desired);
+        let report = kernel::reconcile_from(&place, &scope, states, &mut saved, self.dry_run, &mut save)?;
         if saved != kept && !self.dry_run {
             self.memory.save_settings(&saved).map_err(|e| self.unwritable(e))?;
         }
@@ -374,9 +360,6 @@ fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> V
         }
     }
 }
-
-/// Reason of the problem that a gateway's namespace cannot be wired.
-pub const GATEWAY_UNREACHABLE: &str = "GatewayUnreachable";
 
 /// What goes on after pods could not be held would leak: then everything stays as it is.
 fn not_held(outcome: &Outcome) -> Result<(), NodeError> {

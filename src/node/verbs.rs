@@ -3,6 +3,7 @@
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
 mod prepared;
+mod together;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,16 +24,19 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
+use crate::node::first::Early;
+use crate::node::gateways::GATEWAY_UNREACHABLE;
 use crate::node::lease::Leased;
 use crate::node::netns;
 use crate::node::passage::{bypass, without_other_end};
 use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
-use crate::node::update::{GATEWAY_UNREACHABLE, Outcome, Thoroughness};
+use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 
 pub use prepared::Prepared;
 pub(super) use prepared::prepare;
+pub use together::{Call, Ended, Leaving, together};
 
 /// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
 const IN_PASSING: Duration = Duration::from_millis(20);
@@ -40,9 +44,20 @@ const IN_PASSING: Duration = Duration::from_millis(20);
 /// What the pod is to us, from its own objects alone: gateways are looked up only for a client.
 struct Asking {
     objects: Objects,
-    view: View,
     attachment: Attachment,
     role: Role,
+    /// Of a client, the binding that its rules as written ask for.
+    chain: Option<String>,
+    /// Of a gateway, the cluster as its pod sees it.
+    view: Option<View>,
+}
+
+/// What is decided about a pod.
+struct Decided {
+    attachment: Attachment,
+    role: Role,
+    chain: Option<String>,
+    view: Option<View>,
 }
 
 fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
@@ -78,35 +93,48 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     let objects = node.objects()?;
+    let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
-    let mut view = node.view_for(&objects, &pods, Vec::new());
-    node.hear_interfaces(&mut view)?;
-    let object = request.pod.as_ref().and_then(|name| view.pods.get(name));
-    let seen = object.map_or(0, |pod| annotations_fingerprint(&pod.annotations));
-    let mut attachment = Attachment {
-        uid: request.pod_uid.clone().or_else(|| object.and_then(|pod| pod.uid.clone())),
-        seen,
-        ..attachment(request)?
-    };
-    let found = request.addresses();
-    overlay(&mut view, &attachment);
-    let role = role(&view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
+    let decide = |view: &mut View| decide(node, &objects, view, attachment);
+    let Decided { mut attachment, role, chain, view } = match &node.kept {
+        Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
+        None => decide(&mut node.view_for(&objects, &pods, Vec::new())),
+    }?;
+    if matches!(role, Role::Client | Role::Gateway) {
+        let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
+        let pod = Netns::open(&attachment.netns).map_err(unusable)?;
+        let here = Netns::current().map_err(unusable)?;
+        let read_addresses = request.addresses().read_netns;
+        read_namespace(request, (&here, &pod), read_addresses, &mut attachment)?;
+        if role == Role::Client {
+            must_pass((&here, &pod), &attachment)?;
+        }
+    }
+    Ok(Asking { objects, attachment, role, chain, view })
+}
+
+fn decide(
+    node: &Embedded,
+    objects: &Objects,
+    view: &mut View,
+    mut attachment: Attachment,
+) -> Result<Decided, CniError> {
+    node.hear_interfaces(view)?;
+    if let Some(object) = attachment.pod.as_ref().and_then(|name| view.pods.get(name)) {
+        attachment.uid = attachment.uid.or_else(|| object.uid.clone());
+        attachment.seen = annotations_fingerprint(&object.annotations);
+    }
+    overlay(view, &attachment);
+    let (role, chain) =
+        role(view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
     let role = match role {
         Role::Gateway if node.serves_otherwise(&attachment) => Role::Unselected,
         role => role,
     };
     attachment.gateway = role == Role::Gateway;
-    if matches!(role, Role::Client | Role::Gateway) {
-        let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
-        let pod = Netns::open(&attachment.netns).map_err(unusable)?;
-        let here = Netns::current().map_err(unusable)?;
-        read_namespace(request, (&here, &pod), found.read_netns, &mut attachment)?;
-        if role == Role::Client {
-            must_pass((&here, &pod), &attachment)?;
-        }
-    }
-    Ok(Asking { objects, view, attachment, role })
+    let view = attachment.gateway.then(|| view.clone());
+    Ok(Decided { attachment, role, chain, view })
 }
 
 /// The record of an attachment, as far as the request alone tells it.
@@ -138,14 +166,18 @@ pub fn attachment(request: &Request) -> Result<Attachment, CniError> {
     })
 }
 
-/// What a pod is, or why it may not be what it asks to be.
-fn role(view: &View, attachment: &Attachment, node: &str) -> Result<Role, Problem> {
-    let Some(name) = &attachment.pod else { return Ok(Role::Unselected) };
+/// What a pod is, and the chain of its binding if it is a client; or why it may not be what it asks to be. Without endpoints a decision
+/// has no gateways, but its binding is named by the rules as written.
+fn role(view: &View, attachment: &Attachment, node: &str) -> Result<(Role, Option<String>), Problem> {
+    let Some(name) = &attachment.pod else { return Ok((Role::Unselected, None)) };
     if gateway::wanted(view, name, node)?.is_some() {
-        return Ok(Role::Gateway);
+        return Ok((Role::Gateway, None));
     }
     let resolution = resolve(view, [name.clone()]);
-    Ok(resolution.decisions.get(name).map_or(Role::Unselected, |decision| decision.role))
+    let decision = resolution.decisions.get(name);
+    let chain = decision.filter(|decision| decision.role == Role::Client);
+    let chain = chain.map(|decision| binding_chain(&decision.binding));
+    Ok((decision.map_or(Role::Unselected, |decision| decision.role), chain))
 }
 
 fn refused(problem: &Problem) -> CniError {
@@ -231,14 +263,10 @@ impl Embedded {
         if self.memory.intended().is_some() {
             return Ok(None);
         }
-        let (Some(name), Some(applied)) = (&asking.attachment.pod, self.memory.applied()) else {
+        let (Some(chain), Some(applied)) = (&asking.chain, self.memory.applied_shared()) else {
             return Ok(None);
         };
-        // Without endpoints the decision has no gateways, but its binding is named by the rules as written.
-        let resolution = resolve(&asking.view, [name.clone()]);
-        let Some(decision) = resolution.decisions.get(name) else { return Ok(None) };
-        let chain = binding_chain(&decision.binding);
-        let Some(next) = applied.plan.with_client(&local_pod(&asking.attachment), &chain) else {
+        let Some(next) = applied.plan.with_client(&local_pod(&asking.attachment), chain) else {
             return Ok(None);
         };
         let mut outcome = Outcome::default();
@@ -249,6 +277,7 @@ impl Embedded {
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            seen: None,
             namespaces: &Default::default(),
         };
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
@@ -272,6 +301,7 @@ impl Embedded {
     /// Leases, wires the pod and the node, and only then lets the cluster know.
     fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
         let id = asking.attachment.id();
+        let early = self.is_bare().then(|| Early::start(&asking.attachment.netns));
         let mut situation = self.situation()?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
         let wish = gateway::wanted(&situation.view, &name, &self.name)
@@ -280,6 +310,7 @@ impl Embedded {
                 CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
             })?;
         let leased = self.lease(&situation.view, &asking.attachment, &wish, ahead)?;
+        let _waiting = early.map(Early::finish);
         let wired = self.wire_gateway(&mut situation, &leased, &id);
         if wired.is_err() {
             self.give_back(&leased, &id);
@@ -320,9 +351,8 @@ impl Embedded {
         Ok(())
     }
 
-    /// An ADD failed: everything as before it.
-    fn undo(&self, asking: &Asking, before: Option<&Attachment>) {
-        let id = &asking.attachment.id();
+    /// The record as before an ADD.
+    fn restore(&self, id: &AttachmentId, before: Option<&Attachment>) {
         let undone = match before {
             Some(attachment) => self.records.write(attachment),
             None => self.records.remove(id).map(drop),
@@ -330,6 +360,12 @@ impl Embedded {
         if let Err(error) = undone {
             tracing::warn!(%error, %id, "the record of a failed ADD is left to GC");
         }
+    }
+
+    /// An ADD failed: everything as before it.
+    fn undo(&self, asking: &Asking, before: Option<&Attachment>) {
+        let id = &asking.attachment.id();
+        self.restore(id, before);
         fault::point("undo.after-record");
         if asking.role == Role::Gateway && before.is_none() {
             self.strip(&asking.attachment);

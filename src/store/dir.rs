@@ -2,11 +2,18 @@
 //!
 //! In: a path. Out: paths of its parts, its lock. Never: what is in the files.
 
-use std::fs::{self, DirBuilder};
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 
 use super::lock::{Guard, LockError, lock};
 use super::record;
@@ -144,6 +151,53 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DirError> {
     made.map_err(|source| DirError::Make { path: path.to_owned(), source })
 }
 
+/// A number for how a folder's files look: by name, inode, size and time, so that any that came, went or was replaced changes it.
+/// Nothing is opened. A folder that cannot be listed looks like an empty one.
+pub fn looks(folder: &Path) -> u64 {
+    let mut hash = DefaultHasher::new();
+    let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(folder);
+    let look = |folder: &File| {
+        let look = |name: CString| {
+            let file = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            Some((name, file.st_ino, file.st_size, file.st_mtime, file.st_mtime_nsec))
+        };
+        names(folder).into_iter().filter_map(look).collect()
+    };
+    let mut files: Vec<_> = folder.as_ref().map_or_else(|_| Vec::new(), look);
+    files.sort_unstable();
+    files.hash(&mut hash);
+    hash.finish()
+}
+
+/// The names in an open folder. The library's own listing takes its buffer from the C library's memory, which a short call never
+/// touches otherwise: five system calls and as many fresh pages.
+fn names(folder: &File) -> Vec<CString> {
+    // struct linux_dirent64 of linux/dirent.h: inode, offset, the entry's length, type, name.
+    const LENGTH: Range<usize> = 16..18;
+    const NAME: usize = 19;
+    let (mut names, mut buffer) = (Vec::new(), [0u8; 4096]);
+    loop {
+        // SAFETY: the kernel writes into the buffer, and no more than it is told to hold.
+        let read = unsafe {
+            libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        };
+        let mut entries = usize::try_from(read).ok().and_then(|read| buffer.get(..read)).unwrap_or_default();
+        if entries.is_empty() {
+            return names;
+        }
+        while let Some(&[low, high]) = entries.get(LENGTH)
+            && let Some((entry, rest)) = entries.split_at_checked(u16::from_ne_bytes([low, high]).into())
+            && let Some(Ok(name)) = entry.get(NAME..).map(CStr::from_bytes_until_nul)
+        {
+            entries = rest;
+            if name != c"." && name != c".." {
+                names.push(name.to_owned());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -164,6 +218,28 @@ pub(crate) mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn a_folder_looks_otherwise_when_a_file_came_went_was_replaced_or_written_in_place() {
+        let (root, _clean) = scratch();
+        let file = |n: usize| {
+            root.join(format!("a-name-long-enough-that-one-read-does-not-list-all-of-them-{n:03}"))
+        };
+        (0..200).for_each(|n| fs::write(file(n), "1").unwrap());
+        assert_eq!(names(&File::open(&root).unwrap()).len(), 200);
+        let (before, looked) = (looks(&root), looks(&root));
+        assert_eq!(before, looked);
+        let mut seen = std::collections::BTreeSet::from([before, looks(&root.join("nowhere"))]);
+        fs::write(file(200), "1").unwrap();
+        assert!(seen.insert(looks(&root)), "came");
+        fs::remove_file(file(3)).unwrap();
+        assert!(seen.insert(looks(&root)), "went");
+        fs::write(root.join(".new"), "1").unwrap();
+        fs::rename(root.join(".new"), file(199)).unwrap();
+        assert!(seen.insert(looks(&root)), "was replaced");
+        fs::write(file(198), "12").unwrap();
+        assert!(seen.insert(looks(&root)), "was written in place");
     }
 
     #[test]

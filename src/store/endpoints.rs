@@ -108,8 +108,9 @@ pub fn hear(dir: &Dir, _guard: &Guard, endpoint: &Endpoint) -> Result<(), Record
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn remove(dir: &Dir, _guard: &Guard, attachment: &str) -> Result<bool, RecordError> {
-    let removed = record::remove(&path(dir, attachment), true)?;
+pub fn remove(dir: &Dir, guard: &Guard, attachment: &str) -> Result<bool, RecordError> {
+    let path = path(dir, attachment);
+    let removed = record::remove(&path, !guard.sees_to(&dir.endpoints()))?;
     fault::point("endpoint.after-remove");
     Ok(removed)
 }

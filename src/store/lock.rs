@@ -3,10 +3,12 @@
 //! In: path, who asks, how long to wait. Out: a [`Guard`], or an error that names the holder.
 //! Never: waits longer than asked; never leaves a lock behind (the kernel drops it when a process dies).
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -73,12 +75,39 @@ fn busy(path: &Path, waited: Duration, holder: Option<&HeldBy>) -> String {
 pub struct Guard {
     file: File,
     path: PathBuf,
+    /// Folders with records that were replaced or removed and are not on disk yet; `None`: nothing waits.
+    folders: Mutex<Option<BTreeSet<PathBuf>>>,
 }
 
 impl Guard {
     /// The lock's file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From here on, records that are written or removed under this guard are on disk when [`Guard::settle`] has returned: each folder
+    /// is waited for once, and a file system with one journal writes it once for all of them. The files themselves are on disk before they
+    /// are put into their places, as ever.
+    pub fn gather(&self) {
+        self.folders().get_or_insert_default();
+    }
+
+    /// Waits for what was gathered. Nothing of it may be told before.
+    ///
+    /// # Errors
+    /// A folder cannot be written to disk.
+    pub fn settle(&self) -> io::Result<()> {
+        let folders = self.folders().take().unwrap_or_default();
+        folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+    }
+
+    /// Whether [`Guard::settle`] will see to a folder.
+    pub(super) fn sees_to(&self, folder: &Path) -> bool {
+        self.folders().as_mut().map(|folders| folders.insert(folder.to_owned())).is_some()
+    }
+
+    fn folders(&self) -> MutexGuard<'_, Option<BTreeSet<PathBuf>>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Device and inode of the file that is locked, which may have been deleted since.
@@ -89,6 +118,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // Who failed on the way tells nobody of success; what it wrote is on disk all the same, as far as it can be.
+        let _ = self.settle();
         // Emptied first: the next one to wait in vain must not read our name. Closing the file then unlocks it. A file that
         // was opened for reading alone stays as it is, and nobody's name is in it.
         let _ = self.file.set_len(0);
@@ -147,7 +178,7 @@ fn wait(
             Ok(()) if is_still_at(&file, path) => {
                 // Who cannot say who it is still holds it: on a full disk a pod's end must not fail by this.
                 say(&mut file);
-                return Ok(Guard { file, path: path.to_owned() });
+                return Ok(Guard { file, path: path.to_owned(), folders: Mutex::default() });
             }
             Ok(()) => continue,
             Err(TryLockError::WouldBlock) => {}

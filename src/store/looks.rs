@@ -3,7 +3,6 @@
 //! In: paths. Out: values that differ when what they are of differs. Never: reads a file, or says what changed.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -77,22 +76,6 @@ impl<T: Clone> Since<T> {
         self.0 = stamp.filter(|stamp| stamp.is_settled()).map(|stamp| (stamp, value.clone()));
         Ok(value)
     }
-}
-
-/// A number for how a folder's files look: by name, inode, size and time, so that any that came, went or was replaced changes it.
-/// Nothing is opened. A folder that cannot be listed looks like an empty one.
-pub fn looks(folder: &Path) -> u64 {
-    let mut hash = DefaultHasher::new();
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| {
-            let meta = entry.metadata().ok()?;
-            Some((entry.file_name(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-        })
-        .collect();
-    files.sort_unstable();
-    files.hash(&mut hash);
-    hash.finish()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub mod record;
 
 pub use advice::advice;
 pub(crate) use dir::make_folder;
-pub use dir::{Dir, DirError};
+pub use dir::{Dir, DirError, looks};
 pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
-pub use looks::{Since, Stamp, looks};
+pub use looks::{Since, Stamp};
 pub use record::{RecordError, Swap, Version};

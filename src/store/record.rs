@@ -3,9 +3,8 @@
 //! In: values and the paths they belong at. Out: values with their versions, or errors that name file and reason.
 //! Never: drops a file that it cannot read; never writes over one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -13,8 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::advice;
 use super::lock::Guard;
-use crate::fault;
 use crate::problem::Problem;
+
+mod replace;
+
+use replace::{Waits, pretty, replace_as};
+pub(crate) use replace::{replace_file, replace_text};
 
 /// The version of a record: 1 when it is made, one more with every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,7 +239,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
 /// # Errors
 /// If the file that is there cannot be read (it is never written over), or the new one cannot be written.
 pub fn swap<T: Serialize>(
-    _guard: &Guard,
+    guard: &Guard,
     path: &Path,
     (kind, name): (&str, &str),
     seen: Option<Version>,
@@ -248,7 +251,9 @@ pub fn swap<T: Serialize>(
         return Ok(Swap::Raced(present));
     }
     let next = Version(seen.map_or(1, |v| v.0 + 1));
-    replace(path, (kind, name), next, spec, durable)?;
+    let gathered = durable && path.parent().is_some_and(|folder| guard.sees_to(folder));
+    let waits = if gathered { Waits::File } else { Waits::of(durable) };
+    replace_waiting(path, (kind, name), next, spec, waits)?;
     Ok(Swap::Stored(next))
 }
 
@@ -282,6 +287,16 @@ pub fn replace<T: Serialize>(
     spec: &T,
     durable: bool,
 ) -> Result<(), RecordError> {
+    replace_waiting(path, (kind, name), version, spec, Waits::of(durable))
+}
+
+fn replace_waiting<T: Serialize>(
+    path: &Path,
+    (kind, name): (&str, &str),
+    version: Version,
+    spec: &T,
+    waits: Waits,
+) -> Result<(), RecordError> {
     let envelope = Envelope {
         api_version: API_VERSION.to_owned(),
         kind: kind.to_owned(),
@@ -289,36 +304,8 @@ pub fn replace<T: Serialize>(
         version: version.0,
         spec,
     };
-    replace_file(path, &envelope, durable).map_err(|source| RecordError::Io {
-        verb: "write",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Writes JSON beside a file and puts it in its place.
-pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value)?;
-    text.push(b'\n');
-    replace_text(path, &text, durable)
-}
-
-/// Writes a text beside a file and puts it in its place.
-pub(crate) fn replace_text(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let stem = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    // One name per record, not one per process: writers hold a lock, so a leftover is overwritten by the next one.
-    let temporary = folder.join(format!(".{stem}.tmp"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
-    let written = file.write_all(text).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
-    fault::point("record.after-temp");
-    // On a full disk even an empty leftover takes a place that somebody else could use.
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    fault::point("record.after-rename");
-    if durable { File::open(folder)?.sync_all() } else { Ok(()) }
+    let written = pretty(&envelope).and_then(|text| replace_as(path, &text, waits));
+    written.map_err(|source| RecordError::Io { verb: "write", path: path.to_owned(), source })
 }
 
 /// Removes a record; says whether there was one.

@@ -83,7 +83,12 @@ impl Lab {
 
     /// Starts an agent and waits until it has looked at everything once.
     pub(crate) fn agent(&self, node: u8) -> Agent {
-        let agent = self.start(node);
+        self.agent_with(node, &[])
+    }
+
+    /// The same in another environment.
+    pub(crate) fn agent_with(&self, node: u8, environment: &[(&str, &str)]) -> Agent {
+        let agent = self.start_with(node, environment);
         eventually("the agent is well", || {
             agent.state().is_some_and(|s| s.pid == agent.pid() && s.health == Health::Well)
         });
@@ -92,10 +97,16 @@ impl Lab {
 
     /// Starts an agent.
     pub(crate) fn start(&self, node: u8) -> Agent {
+        self.start_with(node, &[])
+    }
+
+    fn start_with(&self, node: u8, environment: &[(&str, &str)]) -> Agent {
         static LOGS: AtomicU32 = AtomicU32::new(0);
         let number = LOGS.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("egret-agent-{}-{number}.log", std::process::id()));
-        let child = self.command(node).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let mut command = self.command(node);
+        let child =
+            command.envs(environment.iter().copied()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Agent { child, node, log }
     }
 

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod changes;
+mod crowds;
 mod directory;
 mod door;
 mod kernel;

@@ -1,105 +1,175 @@
-//! A request that the server takes and never answers: who needs that answer waits, within bounds, and nobody else does.
+//! A request that the server takes and never answers: who needs that answer waits, within bounds, and nobody else does. Told by whole
+//! calls: a runtime's, in pods' network namespaces, through the agent's socket.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use egret::agent::door::Gate;
+use egret::addr::Family;
+use egret::kube::Client;
 use egret::store::objects::Objects;
-use egret::store::{Dir, endpoints};
-use serde_json::json;
+use egret::testbed::{CnitoolError, Outside, Pod};
+use serde_json::{Value, json};
 
-use crate::leases::{claim, pod_of};
 use crate::proxy::{Fate, Proxy};
-use crate::trouble::{add, follow, namespace, node};
+use crate::server::kubectl;
+use crate::trouble::{namespace, node};
+use crate::wired::{Bridge, NODE, Wired};
 use crate::world::*;
 
 /// A request is given up after 10 s, so whoever waited behind one took longer than this.
 const OTHERS: Duration = Duration::from_secs(8);
 /// The plugin gives up after 30 s.
 const DEADLINE: Duration = Duration::from_secs(28);
+const NAMESPACES: [&str; 3] = ["hang", "well", "leases"];
+/// What makes a pod a gateway, and what a client of that gateway.
+const LEASE: (&str, &str) = ("cni.projectcalico.org/ipv4pools", "[\"leases\"]");
+const SELECTS: [(&str, &str); 2] = [
+    ("egress.projectcalico.org/selector", "app == 'gw'"),
+    ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'leases'"),
+];
+
+/// A pod of the node, as the API server has it; its UID.
+fn pod(client: &Client, name: &str, annotations: &[(&str, &str)]) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let annotations: serde_json::Map<String, Value> =
+        annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations, "labels": {"app": name}},
+        "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "x"}]}});
+    let made = client.create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).unwrap();
+    made["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+/// How long a whole ADD took and how it ended.
+fn timed(node: &Wired, pod: &str, uid: &str) -> (Duration, Result<Pod, CnitoolError>) {
+    let began = Instant::now();
+    let outcome = node.add(pod, uid);
+    (began.elapsed(), outcome)
+}
+
+/// The address that the outside sees.
+fn seen(pod: &Pod) -> Option<IpAddr> {
+    pod.tcp(Outside::Near.address(Family::V4)).ok()
+}
 
 #[test]
 fn one_request_that_is_never_answered_delays_no_other_pod_and_its_own_is_answered_in_time() {
     let _alone = alone();
     let client = client_of("admin");
     forget(&client);
-    node(&client, "hanging");
-    for name in ["hang", "well", "leases"] {
+    node(&client, NODE);
+    for name in NAMESPACES {
         namespace(&client, name);
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}});
         let _ = client.create(&format!("/api/v1/namespaces/{name}/serviceaccounts"), &account);
     }
     let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
+        "spec": {"cidr": "10.10.10.4/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}});
     client.create("/apis/egret.dev/v1alpha1/egresspools", &pool).unwrap();
-    let proxy = Proxy::start();
-    let agent = follow(&proxy, "hanging");
-    agent.synced();
-    // A question about a namespace, what the node has to say, and the books: three calls of three threads.
-    proxy.judge(|line| {
-        let silent = ["GET /api/v1/namespaces/hang", "POST /apis/egret.dev/v1alpha1/egressendpoints"]
-            .contains(&line)
-            || line.contains("/egressblocks");
-        if silent { Fate::Silence } else { Fate::Pass }
-    });
-    let endpoint = json!({"pod": "gw/own", "attachment": "net/own/eth0", "node": "hanging", "underlay": ["172.31.0.9"], "vni": 5001,
-        "mac": "02:67:0a:f4:00:09", "addresses": [{"ip": "10.244.0.9", "pool": "own", "source": "PodAddress"}], "state": "draining",
-        "generation": 1});
-    let dir = Dir::open(&agent.dir).unwrap();
-    let guard = dir.lock("a test", Duration::from_secs(10)).unwrap();
-    endpoints::put(&dir, &guard, &serde_json::from_value(endpoint).unwrap()).unwrap();
-    drop(guard);
-    let began = Instant::now();
-    while proxy.asked("POST /apis/egret.dev/v1alpha1/egressendpoints") == 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "the endpoint is not said");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-
-    let (stuck, gateway) =
-        (pod_of(&client, "hang", "stuck", "hanging"), pod_of(&client, "leases", "gw", "hanging"));
+    let first = pod(&client, "leases/gw", &[LEASE]);
+    // There is no kubelet that would say so.
+    let running = r#"{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
+    kubectl(
+        &["patch", "pod", "gw", "-n", "leases", "--subresource=status", "--type=merge", "-p", running],
+        "",
+    );
+    let (proxy, bridge) = (Proxy::start(), Bridge::find());
+    // A thread of its own: whoever enters a world leaves the server's network.
     std::thread::scope(|scope| {
-        let agent = &agent;
-        let slow = scope.spawn(move || {
-            let began = Instant::now();
-            let outcome = agent.cluster.fresh(&add("hang", "stuck", &stuck));
-            (began.elapsed(), outcome)
+        let story = scope.spawn(|| {
+            let node = Wired::raise(&bridge, &proxy);
+            story(&node, &Api { client: &client, bridge: &bridge, proxy: &proxy }, &first);
         });
-        let claims = scope.spawn(move || {
-            let began = Instant::now();
-            let outcome = claim(agent, "gw", &gateway).map(drop);
-            (began.elapsed(), outcome)
-        });
-        while proxy.asked("GET /api/v1/namespaces/hang") == 0 {
-            std::thread::sleep(Duration::from_millis(10));
+        if let Err(panic) = story.join() {
+            std::panic::resume_unwind(panic);
         }
-        for n in 0..10 {
-            let name = format!("p{n}");
-            let uid = pod_of(&client, "well", &name, "hanging");
-            let began = Instant::now();
-            agent.cluster.fresh(&add("well", &name, &uid)).unwrap();
-            assert!(began.elapsed() < OTHERS, "{name} waited {:?} for another pod's answer", began.elapsed());
-        }
-        // What is heard goes on reaching the disk, from where the kernel follows.
-        let path = "/api/v1/namespaces/well";
-        let mut object = client.get(path).unwrap();
-        object["metadata"]["annotations"]["egress.projectcalico.org/selector"] = "app == 'gw'".into();
-        client.replace(path, &object).unwrap();
-        let began = Instant::now();
-        while Objects::look(&agent.dir).unwrap().namespace("well").unwrap().annotations.is_empty() {
-            assert!(began.elapsed() < OTHERS, "an annotation waits for what is said");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let (took, outcome) = slow.join().unwrap();
-        println!("the pod whose question hangs: {took:?}, {outcome:?}");
-        assert!(took < DEADLINE && took > Duration::from_secs(5), "{took:?}");
-        let (took, outcome) = claims.join().unwrap();
-        println!("the gateway whose claim hangs: {took:?}, {outcome:?}");
-        let why = outcome.unwrap_err();
-        assert!(took < DEADLINE && why.contains("does not answer in time"), "{took:?}: {why}");
     });
-    drop(agent);
-    proxy.judge(|_| Fate::Pass);
-    for name in ["hang", "well", "leases"] {
-        crate::server::kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
+    for name in NAMESPACES {
+        kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
     }
     forget(&client);
+}
+
+/// The API server, as the test itself speaks to it from its world, and the proxy that stands before the agent's end.
+struct Api<'a> {
+    client: &'a Client,
+    bridge: &'a Bridge,
+    proxy: &'a Proxy,
+}
+
+impl Api<'_> {
+    fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> String {
+        self.bridge.run(|| pod(self.client, name, annotations))
+    }
+
+    /// From now on requests with one of these parts are taken and never answered.
+    fn is_silent(&self, to: &'static [&'static str]) {
+        self.proxy.judge(move |line| match to.iter().any(|part| line.contains(part)) {
+            true => Fate::Silence,
+            false => Fate::Pass,
+        });
+    }
+
+    fn annotate(&self, namespace: &str, (key, value): (&str, &str)) {
+        self.bridge.run(|| {
+            let path = format!("/api/v1/namespaces/{namespace}");
+            let mut object = self.client.get(&path).unwrap();
+            object["metadata"]["annotations"][key] = value.into();
+            self.client.replace(&path, &object).unwrap();
+        });
+    }
+}
+
+fn story(node: &Wired, api: &Api<'_>, first: &str) {
+    // What the node has to say, a question about a namespace, and the books: three calls of three threads.
+    api.is_silent(&["POST /apis/egret.dev/v1alpha1/egressendpoints"]);
+    let gateway = node.add("leases/gw", first).unwrap();
+    let lease = node.lease(&gateway);
+    node.eventually("the endpoint is being said", || {
+        api.proxy.asked("POST /apis/egret.dev/v1alpha1/egressendpoints") > 0
+    });
+    api.is_silent(&[
+        "POST /apis/egret.dev/v1alpha1/egressendpoints",
+        "GET /api/v1/namespaces/hang",
+        "/egressblocks",
+    ]);
+    let (stuck, late) = (api.pod("hang/stuck", &[]), api.pod("leases/late", &[LEASE]));
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| timed(node, "hang/stuck", &stuck));
+        let claims = scope.spawn(|| timed(node, "leases/late", &late));
+        node.eventually("both wait", || {
+            api.proxy.asked("GET /api/v1/namespaces/hang") > 0 && api.proxy.asked("/egressblocks") > 1
+        });
+        for n in 0..6 {
+            let (name, selects) = (format!("well/p{n}"), n % 2 == 0);
+            let uid = api.pod(&name, if selects { &SELECTS } else { &[] });
+            let (took, other) = timed(node, &name, &uid);
+            let other = other.unwrap();
+            assert!(took < OTHERS, "{name} waited {took:?} for another pod's answer");
+            // The gateway of this node serves, though the cluster has not heard of it.
+            assert_eq!(seen(&other) == Some(lease), selects, "{name}: {:?}", seen(&other));
+            let began = Instant::now();
+            node.world.stop_sandbox(&other).unwrap();
+            assert!(began.elapsed() < OTHERS, "the DEL of {name} waited {:?}", began.elapsed());
+        }
+        assert!(!slow.is_finished() && !claims.is_finished(), "they were to hang meanwhile");
+        // What is heard goes on reaching the disk, from where the kernel follows.
+        api.annotate("well", ("a", "b"));
+        let began = Instant::now();
+        node.eventually("an annotation is on disk", || {
+            !Objects::look(&node.state()).unwrap().namespace("well").unwrap().annotations.is_empty()
+        });
+        assert!(began.elapsed() < OTHERS, "an annotation waits for what is said: {:?}", began.elapsed());
+        let (asked, claimed) = (slow.join().unwrap(), claims.join().unwrap());
+        for (what, (took, outcome)) in [("question", &asked), ("claim", &claimed)] {
+            println!("the pod whose {what} hangs: {took:?}, {outcome:?}");
+            assert!(*took < DEADLINE && *took > Duration::from_secs(5), "{what}: {took:?}");
+        }
+        // By now the first is known for so long that it may start by what was heard of its namespace. A lease is nothing to guess.
+        let why = claimed.1.unwrap_err().said;
+        assert!(why.contains("does not answer in time"), "{why}");
+    });
+    api.is_silent(&[]);
+    let again = node.add("leases/late", &late).unwrap();
+    assert_ne!(node.lease(&again), lease);
 }

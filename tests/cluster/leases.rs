@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret::egress::model::{PodName, Role};
+use egret::egress::model::PodName;
 use egret::ipam::{Allocation, Store, Tenant};
 use egret::kube::{Client, ClusterStore};
 use egret::node::ahead::Ahead;
@@ -25,20 +25,15 @@ const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/leases.v4-10-88-0-0-3
 
 /// A pod of a node, as the API server has it; its UID.
 fn pod(client: &Client, name: &str, node: &str) -> String {
-    pod_of(client, "leases", name, node)
-}
-
-/// The same in another namespace.
-pub(crate) fn pod_of(client: &Client, namespace: &str, name: &str, node: &str) -> String {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace,
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "leases",
         "annotations": {"cni.projectcalico.org/ipv4pools": "[\"leases\"]"}},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "x"}]}});
-    let made = client.create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).unwrap();
+    let made = client.create("/api/v1/namespaces/leases/pods", &pod).unwrap();
     made["metadata"]["uid"].as_str().unwrap().to_owned()
 }
 
 /// What the first half of a gateway's ADD does on this node.
-pub(crate) fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
+fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
     let name = PodName::new("leases", pod);
     let began = Instant::now();
     let view = loop {
@@ -53,7 +48,7 @@ pub(crate) fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachmen
         "pod": name, "uid": uid, "addresses": ["10.244.0.8"], "gateway": true});
     let attachment: Attachment = serde_json::from_value(record).unwrap();
     let node = Embedded { books: Some(agent.cluster.clone()), ..Embedded::at(&agent.config).unwrap() };
-    let ahead = node.claim_ahead(&view, &attachment, Role::Gateway).map_err(|error| error.to_string())?;
+    let ahead = node.claim_ahead(&view, &attachment).map_err(|error| error.to_string())?;
     Ok((attachment, ahead.unwrap()))
 }
 

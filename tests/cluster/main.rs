@@ -24,4 +24,5 @@ mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
 mod trouble;
+mod wired;
 mod world;

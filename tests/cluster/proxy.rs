@@ -14,6 +14,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::server::kubectl;
 
+/// Where it listens: the server's own, which a node reaches, too.
+pub(crate) const ADDRESS: &str = "172.31.0.254";
+
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 /// What happens to a request.
@@ -55,12 +58,12 @@ impl Proxy {
         let folder = std::env::temp_dir().join(format!("egret-proxy-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         certify(&folder);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let kubeconfig = folder.join("config");
         let text = format!(
             "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}],\n\
-             clusters: [{{name: c, cluster: {{server: \"https://127.0.0.1:{port}\", certificate-authority: \"{0}/ca.pem\"}}}}],\n\
+             clusters: [{{name: c, cluster: {{server: \"https://{ADDRESS}:{port}\", certificate-authority: \"{0}/ca.pem\"}}}}],\n\
              users: [{{name: u, user: {{token: none}}}}]}}\n",
             folder.display()
         );
@@ -87,6 +90,11 @@ impl Proxy {
     /// The way to it.
     pub(crate) fn access(&self) -> Access {
         Access::from_file(&self.kubeconfig, None).unwrap()
+    }
+
+    /// The same for another process.
+    pub(crate) fn kubeconfig(&self) -> &std::path::Path {
+        &self.kubeconfig
     }
 
     /// From now on requests (`GET /path?query`) meet this fate.
@@ -221,13 +229,13 @@ fn upstream() -> u16 {
     })
 }
 
-/// `ca.pem`, and `cert.pem` and `key.pem` for 127.0.0.1.
+/// `ca.pem`, and `cert.pem` and `key.pem` for its address.
 fn certify(folder: &std::path::Path) {
     let curve = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
     let script = format!(
         "openssl req -x509 {curve} -keyout ca.key -out ca.pem -subj /CN=ca && \
          openssl req -x509 {curve} -keyout key.pem -out cert.pem -subj /CN=proxy -CA ca.pem -CAkey ca.key \
-         -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1"
+         -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:{ADDRESS}"
     );
     let output = Command::new("sh").args(["-ec", &script]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

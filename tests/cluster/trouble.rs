@@ -19,7 +19,7 @@ use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::following::until;
-use crate::proxy::{Fate, Proxy, refusal};
+use crate::proxy::{ADDRESS, Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::world::*;
 
@@ -147,7 +147,10 @@ fn a_server_that_answers_nothing_is_waited_for_ten_seconds_and_named() {
     let error = ClusterStore::new(&client).pools().unwrap_err().to_string();
     let took = started.elapsed();
     assert!(took > Duration::from_secs(8) && took < Duration::from_secs(25), "{took:?}");
-    assert!(error.contains("https://127.0.0.1:") && error.contains("It does not answer in time"), "{error}");
+    assert!(
+        error.contains(&format!("https://{ADDRESS}:")) && error.contains("It does not answer in time"),
+        "{error}"
+    );
 }
 
 /// What an agent's end of the API does, without its loop and the kernel.

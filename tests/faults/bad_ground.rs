@@ -99,15 +99,18 @@ fn mount(arguments: &[&str]) {
     assert!(status.success(), "mount {arguments:?}");
 }
 
+/// What takes the room of a file system, in its root.
+pub(crate) const FILLER: &str = "filler";
+
 /// Leaves no page free on a file system in memory.
-fn fill(path: &str) {
+pub(crate) fn fill(path: &str) {
     mount(&["-o", "remount,size=4m", path]);
-    let mut file = std::fs::File::create(Path::new(path).join("filler")).unwrap();
+    let mut file = std::fs::File::create(Path::new(path).join(FILLER)).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
 }
 
-fn empty(path: &str) {
-    std::fs::remove_file(Path::new(path).join("filler")).unwrap();
+pub(crate) fn empty(path: &str) {
+    std::fs::remove_file(Path::new(path).join(FILLER)).unwrap();
     mount(&["-o", "remount,size=50%", path]);
 }
 

@@ -9,7 +9,7 @@ use crate::books::{assert_in_order, without_cooldown};
 use crate::lab::{Lab, WANTS_LEASES, nodes};
 
 /// Everything in a node's kernel that a plugin could leave behind.
-fn kernel(lab: &Lab) -> String {
+pub(crate) fn kernel(lab: &Lab) -> String {
     let lists = "ip -o link | grep -v 'veth\\|cni0' | sed 's/^[0-9]*: //'; ip rule; ip -6 rule; ip nexthop; ip route show table all | grep -v 'dev cni0\\|veth'; \
                  ip neigh show proxy; nft list tables; sysctl net.ipv4.fib_multipath_hash_policy net.ipv4.neigh.eth0.proxy_delay \
                  net.ipv6.conf.eth0.proxy_ndp";
@@ -17,7 +17,7 @@ fn kernel(lab: &Lab) -> String {
 }
 
 /// A lab whose node has a bridge already, so that the primary changes nothing more.
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let mut topology = Topology { settle: false, ..nodes(1) };
     topology.egret_keys.insert("lockTimeout".into(), 300.into());
     let lab = Lab::raise(topology);

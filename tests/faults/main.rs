@@ -5,6 +5,7 @@ mod any_order;
 mod bad_ground;
 mod books;
 mod crowd;
+mod full_disk;
 mod halfway;
 mod killed_anywhere;
 mod killed_at_points;

@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("signals", &[]),
     // Files of a node's runtime; it knows nothing of what Egret does.
     ("install", &[]),
-    ("kernel", &["addr"]),
+    ("kernel", &["addr", "fault"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
     ("api", &["addr", "egress", "problem", "spelling"]),

@@ -21,6 +21,10 @@ mod selection;
 mod several;
 mod startup;
 mod status;
+#[path = "../belts/traffic.rs"]
+#[allow(dead_code, reason = "the stories here use a part of what belts are shown with")]
+mod traffic;
 mod uninstall;
 mod variants;
 mod way_back;
+mod windows;

@@ -1,8 +1,9 @@
 //! Pools with `source: PodAddress`: clients leave with the address that the gateway's pod has of its primary, which also routes the
 //! answers. The router of these worlds knows the way to pod networks, as it does wherever a primary announces them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::{Masquerade, Outside, Pod, Primary, Topology, node_address, pod_networks};
@@ -150,5 +151,36 @@ fn a_gateway_that_goes_holds_its_clients() {
         let saw: BTreeSet<IpAddr> = capture.sources_of(client).into_keys().collect();
         // A flow's last word may have left before the gateway went.
         assert!(saw.is_subset(&before), "{}: {saw:?}", client.name);
+    }
+}
+
+/// Between our DEL and the end of the pod's namespace stand the primary's DEL and the runtime. Clients of other nodes, which have not
+/// heard of it yet, still send to the gateway meanwhile, and no rule of its node keeps the primary's masquerade away any more.
+#[test]
+fn a_gateway_that_goes_is_closed_before_its_namespace_ends() {
+    let lab = raise(nodes(2));
+    let gateway = gateway(&lab, 1, "gw/g", &OWN);
+    let mut clients = [lab.client(1, "c1"), lab.client(2, "c2")];
+    clients.iter().for_each(|client| drop(lab.leaves_as_predicted(client)));
+    let capture = lab.capture().unwrap();
+
+    // The list's plugins go last to first: ours, and then libcni does not find the primary.
+    let egret = lab.topology().egret.clone().unwrap();
+    let mut command = lab.cnitool_command("del", &gateway).unwrap();
+    let output = command.env("CNI_PATH", egret.parent().unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("failed to find plugin"), "{said}");
+    // The namespace lives, and so does its primary's wiring.
+    for to in lab.destinations() {
+        gateway.udp(to).unwrap();
+    }
+
+    for client in &mut clients {
+        client.patience = Duration::from_millis(200);
+        for to in lab.destinations() {
+            client.udp(to).unwrap_err();
+            client.tcp(to).unwrap_err();
+        }
+        assert_eq!(capture.sources_of(client), BTreeMap::new(), "{}", client.name);
     }
 }

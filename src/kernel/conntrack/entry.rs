@@ -8,7 +8,7 @@ use super::{MARK, MARK_MASK, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
 use crate::kernel::nfnetlink::{Attributes, Request};
 
 const NEW: u16 = 0;
-const DELETE: u16 = 2;
+pub(super) const DELETE: u16 = 2;
 const TUPLE_REPLY: u16 = 2;
 const PROTOCOL_STATE: u16 = 4;
 const ID: u16 = 12;

@@ -191,10 +191,133 @@ fn flows_of_many_sources_are_picked_by_source_and_mark_in_one_listing() {
     assert_eq!(marks(&machine), [0x111, 0x7fff_ff11]);
 }
 
+const OF_TWO: [(&str, &str); 8] = [
+    ("10.0.0.1", "198.51.100.1:9"),
+    ("10.0.0.1", "10.0.0.2:9"),
+    ("10.0.0.1", "10.96.0.1:9"),
+    ("10.0.0.2", "198.51.100.1:9"),
+    ("198.51.100.1", "10.0.0.1:9"),
+    ("fd00::1", "[2001:db8::1]:9"),
+    ("fd00::2", "[2001:db8::1]:9"),
+    ("2001:db8::1", "[fd00::1]:9"),
+];
+
+#[test]
+fn of_addresses_that_sleep_all_goes_that_they_opened_and_nothing_that_others_did() {
+    let machine = machine();
+    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
+    let keep = ["10.0.0.0/8".parse().unwrap()];
+    machine.run(|| clear(&both, &keep)).unwrap();
+    let others =
+        ["10.0.0.2 198.51.100.1", "198.51.100.1 10.0.0.1", "2001:db8::1 fd00::1", "fd00::2 2001:db8::1"];
+    let left = flows(&machine);
+    let may_stay = ["10.0.0.1 10.0.0.2", "10.0.0.1 10.96.0.1"];
+    let (own, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|f| may_stay.contains(&f.as_str()));
+    assert_eq!(left, others);
+    let told = machine.run(|| clear::delete(&mut open().unwrap(), Ipv4Addr::new(10, 9, 9, 9))).unwrap();
+    assert_eq!(own.is_empty(), told, "all of it, where the kernel deletes by source (Linux 6.12)");
+}
+
+#[test]
+fn a_kernel_that_deletes_by_no_filter_is_asked_for_a_listing() {
+    let machine = machine();
+    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
+    let keep = ["10.0.0.0/8".parse().unwrap()];
+    machine.run(|| clear::clear_by(&both, &keep, |_, _| Ok(false))).unwrap();
+    assert_eq!(
+        flows(&machine),
+        [
+            "10.0.0.1 10.0.0.2",
+            "10.0.0.1 10.96.0.1",
+            "10.0.0.2 198.51.100.1",
+            "198.51.100.1 10.0.0.1",
+            "2001:db8::1 fd00::1",
+            "fd00::2 2001:db8::1"
+        ]
+    );
+}
+
+#[test]
+fn many_addresses_among_few_flows_are_deleted_one_by_one_and_among_many_flows_by_a_listing() {
+    assert!(clear::pays(1, Some(200_000)) && clear::pays(16, Some(100)));
+    assert!(!clear::pays(100, Some(1)) && !clear::pays(16, Some(10_000)) && !clear::pays(16, None));
+    let machine = machine();
+    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let many = (3..=255).map(|n| IpAddr::from([10, 0, 0, n])).chain([ip("10.0.0.1")]).collect();
+    machine.run(|| clear(&many, &[])).unwrap();
+    assert_eq!(flows(&machine).len(), 5);
+}
+
+#[test]
+fn what_carries_a_mark_is_deleted_whoever_opened_it() {
+    let machine = machine();
+    for (from, to) in [
+        ("10.0.0.1", "198.51.100.1:1001"),
+        ("10.0.0.2", "198.51.100.1:1002"),
+        ("10.0.0.1", "198.51.100.1:1003"),
+        ("10.0.0.1", "198.51.100.1:1004"),
+        ("fd00::1", "[2001:db8::1]:1001"),
+    ] {
+        flow(&machine, from, to);
+    }
+    let pinned = |gateway: u32| MarkFilter { value: gateway << 8 | 0xff, mask: 0xffff_ff00 };
+    machine.run(|| forget_marked(&[pinned(9)])).unwrap();
+    machine.run(|| forget_marked(&[])).unwrap();
+    assert_eq!(marks(&machine), [0, 0x111, 0x111, 0x2ff, 0x7fff_ff33]);
+    machine.run(|| forget_marked(&[pinned(1), pinned(0x7f_ffff)])).unwrap();
+    assert_eq!(marks(&machine), [0, 0x2ff]);
+    let many: Vec<MarkFilter> = (2..200).map(pinned).collect();
+    machine.run(|| forget_marked(&many)).unwrap();
+    assert_eq!(marks(&machine), [0]);
+}
+
+/// Prints what a listing and a deletion by source take, in turn.
+#[test]
+#[ignore = "a measurement: cargo test --lib a_listing_and_a_deletion -- --ignored --nocapture"]
+fn a_listing_and_a_deletion_side_by_side() {
+    let machine = machine();
+    let one = BTreeSet::from([ip("10.0.0.1")]);
+    for more in [0_u16, 200, 2_800] {
+        machine.run(|| {
+            let target: SocketAddr = "198.51.100.1:9".parse().unwrap();
+            for _ in 0..more {
+                let _ = UdpSocket::bind("10.0.0.2:0").unwrap().send_to(b"x", target);
+            }
+            UdpSocket::bind("10.0.0.2:0").unwrap().send_to(b"x", target).unwrap();
+            let timed = |work: &dyn Fn()| {
+                let start = std::time::Instant::now();
+                work();
+                start.elapsed().as_micros()
+            };
+            let (mut listings, mut deletions) = (Vec::new(), Vec::new());
+            for _ in 0..31 {
+                listings.push(timed(&|| {
+                    forget_or_mark(&one, &[], |_| None, None).unwrap();
+                }));
+                deletions.push(timed(&|| clear(&one, &[]).unwrap()));
+            }
+            listings.sort_unstable();
+            deletions.sort_unstable();
+            println!(
+                "{} entries: listed {} µs (least {}), deleted {} µs (least {})",
+                count(MarkFilter::ALL).unwrap(),
+                listings[15],
+                listings[0],
+                deletions[15],
+                deletions[0]
+            );
+        });
+    }
+}
+
 #[test]
 fn a_namespace_without_any_flow_has_nothing_to_do() {
     let empty = Namespace::new();
     empty.run(|| {
+        clear(&BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]), &[]).unwrap();
+        forget_marked(&[MarkFilter { value: 1, mask: 1 }]).unwrap();
         assert_eq!(count(MarkFilter::ALL).unwrap(), 0);
         assert_eq!(forget(ip("10.0.0.1"), &[]).unwrap(), 0);
         assert_eq!(remark(MarkFilter { value: 1, mask: 1 }, Some(ip("fd00::1")), (0, 1)).unwrap(), 0);

@@ -235,6 +235,14 @@ pub fn raise(name: &str, arp: bool) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
+/// Down.
+pub fn lower(name: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(message)
+}
+
 /// All that can be set on a device that exists already, and up.
 pub fn configure(name: &str, link: &Link, group: u32) -> RouteNetlinkMessage {
     let mut message = base(name, link.mac, link.mtu, Some(group));

@@ -2,12 +2,12 @@
 //!
 //! In: a script. Out: it is loaded as a whole, or the command nft complained about. Never: composes rules.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::diff::Change;
 use super::{Error, elements};
@@ -59,21 +59,40 @@ impl Change {
             None => load(&self.to_string()),
         }
     }
+
+    /// Begins to apply what goes through `nft`; the caller does other things until it asks for the end. It may be in force any time
+    /// between the two.
+    ///
+    /// # Errors
+    /// `nft` cannot be started or written to.
+    pub fn begin(&self) -> Result<Loading, Error> {
+        begin(self.to_string())
+    }
 }
 
-thread_local! {
-    /// Programs that wait for their script, by the namespace they were started in. Of the thread, as its namespace is.
-    static AHEAD: RefCell<BTreeMap<(u64, u64), Child>> = const { RefCell::new(BTreeMap::new()) };
-}
+/// Programs that wait for their script, by the namespace they were started in.
+static AHEAD: Mutex<BTreeMap<(u64, u64), Child>> = Mutex::new(BTreeMap::new());
 
 /// Starts `nft` in the calling thread's namespace for the next [`load`] there, because half of what it takes (2 of 5 ms) is over
 /// before it reads its script, and another processor can do that meanwhile. What goes wrong here, `load` will say.
 pub fn start_ahead() {
     if let (Ok(here), Ok(program)) = (Netns::current(), find())
+        && !AHEAD.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&here.id())
         && let Ok(child) = start(&program)
     {
-        AHEAD.with_borrow_mut(|ahead| ahead.insert(here.id(), child));
+        put(here.id(), child);
     }
+}
+
+fn put(netns: (u64, u64), child: Child) {
+    let before = AHEAD.lock().unwrap_or_else(PoisonError::into_inner).insert(netns, child);
+    before.into_iter().for_each(end);
+}
+
+/// The end of its input: it does nothing and ends.
+fn end(mut unused: Child) {
+    drop(unused.stdin.take());
+    let _ = unused.wait();
 }
 
 /// Ends those that nobody needed, when it goes.
@@ -82,19 +101,17 @@ pub struct Ahead;
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        for mut child in AHEAD.take().into_values() {
-            drop(child.stdin.take()); // the end of its input: it does nothing and ends
-            let _ = child.wait();
-        }
+        let unused = std::mem::take(&mut *AHEAD.lock().unwrap_or_else(PoisonError::into_inner));
+        unused.into_values().for_each(end);
     }
 }
 
 fn started() -> Option<Child> {
-    if AHEAD.with_borrow(BTreeMap::is_empty) {
+    let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if ahead.is_empty() {
         return None;
     }
-    let here = Netns::current().ok()?;
-    AHEAD.with_borrow_mut(|ahead| ahead.remove(&here.id()))
+    ahead.remove(&Netns::current().ok()?.id())
 }
 
 fn start(program: &Path) -> io::Result<Child> {
@@ -105,6 +122,18 @@ fn start(program: &Path) -> io::Result<Child> {
 
 /// Loads a script in one transaction, in the network namespace of the calling thread.
 pub fn load(script: &str) -> Result<(), Error> {
+    begin(script.to_owned())?.end()
+}
+
+/// A script on its way into the kernel.
+#[must_use]
+pub struct Loading {
+    child: Child,
+    program: PathBuf,
+    script: String,
+}
+
+fn begin(script: String) -> Result<Loading, Error> {
     let program = find()?;
     let run = |source| Error::NotRun { program: program.display().to_string(), source };
     let mut child = started().map_or_else(|| start(&program), Ok).map_err(run)?;
@@ -115,19 +144,30 @@ pub fn load(script: &str) -> Result<(), Error> {
             other => other.map_err(run)?,
         }
     }
-    let output = child.wait_with_output().map_err(run)?;
-    if output.status.success() {
-        return Ok(());
+    Ok(Loading { child, program, script })
+}
+
+impl Loading {
+    /// Waits until it is loaded, or refused.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn end(self) -> Result<(), Error> {
+        let run = |source| Error::NotRun { program: self.program.display().to_string(), source };
+        let output = self.child.wait_with_output().map_err(run)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.trim().is_empty() {
+            return Err(Error::Refused { line: None, message: format!("it ended with {}", output.status) });
+        }
+        // An old nft fails on a word it does not know; its age says more than its complaint.
+        if said.contains("syntax error") {
+            require()?;
+        }
+        Err(complaint(&said, &self.script))
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.trim().is_empty() {
-        return Err(Error::Refused { line: None, message: format!("it ended with {}", output.status) });
-    }
-    // An old nft fails on a word it does not know; its age says more than its complaint.
-    if said.contains("syntax error") {
-        require()?;
-    }
-    Err(complaint(&said, script))
 }
 
 /// The installed version, refused if it is older than [`REQUIRED`]. Starts `nft` once: for program start, not for a pod's.

@@ -14,8 +14,8 @@ use crate::node::embedded::Embedded;
 
 /// An ADD that is ready to be carried out.
 pub struct Prepared {
-    node: Embedded,
-    asking: Asking,
+    pub(super) node: Embedded,
+    pub(super) asking: Asking,
     ahead: Option<Ahead>,
 }
 
@@ -29,9 +29,9 @@ pub(in crate::node) fn prepare(node: Embedded, request: &Request) -> Result<Prep
 }
 
 impl Prepared {
-    /// Whether [`Prepared::claim`] asks a cluster, which may let one wait.
-    pub fn asks_a_cluster(&self) -> bool {
-        self.asking.role == Role::Gateway && self.node.books.is_some()
+    /// What the pod is.
+    pub fn role(&self) -> Role {
+        self.asking.role
     }
 
     /// The part that may wait for others, before any lock: in a cluster, a gateway's leases.
@@ -39,8 +39,10 @@ impl Prepared {
     /// # Errors
     /// As [`crate::cni::Node::add`].
     pub fn claim(&mut self) -> Result<(), CniError> {
-        let Asking { view, attachment, role, .. } = &self.asking;
-        self.ahead = self.node.claim_ahead(view, attachment, *role)?;
+        let Asking { view, attachment, .. } = &self.asking;
+        if let Some(view) = view {
+            self.ahead = self.node.claim_ahead(view, attachment)?;
+        }
         Ok(())
     }
 

@@ -146,6 +146,12 @@ impl Image {
         }
     }
 
+    /// What a look at a file needs of it, for all of them at each call: its path, which ends in a zero byte, and its stamp.
+    pub(super) fn stamped(&self, i: usize) -> (&[u8], Stamp) {
+        let at = HEADER + self.dirs * DIR + i * FILE;
+        (self.blob(at), self.stamp(at + 8))
+    }
+
     /// The number of the file with this path.
     pub(super) fn file_at(&self, path: &CStr) -> Option<usize> {
         let row = partition(self.files, |i| self.file(i).path < path);

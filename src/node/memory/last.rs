@@ -1,0 +1,49 @@
+//! Plans as this process last read or wrote them, so that who lives on does not decode its own file at every call.
+//!
+//! In: how a file looks, and what it holds. Out: the same for a file that looks so. Never: believed of another file: what somebody else
+//! wrote, edited or deleted looks otherwise and is read.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Applied;
+
+/// The plan applied, and one that is intended.
+const KEPT: usize = 2;
+
+/// What files held that looked so.
+#[derive(Debug, Default)]
+pub struct LastPlans(Mutex<Vec<(Look, Arc<Applied>)>>);
+
+/// A file that is never written twice, only replaced. Not the time of its inode: a new name changes that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    file: (u64, u64),
+    length: u64,
+    written: (i64, i64),
+}
+
+impl Look {
+    pub(super) fn of(meta: &Metadata) -> Look {
+        Look {
+            file: (meta.dev(), meta.ino()),
+            length: meta.size(),
+            written: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
+}
+
+impl LastPlans {
+    pub(super) fn of(&self, look: Look) -> Option<Arc<Applied>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(seen, _)| *seen == look).map(|(_, plan)| Arc::clone(plan))
+    }
+
+    pub(super) fn keep(&self, look: Look, plan: Arc<Applied>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(seen, _)| seen.file != look.file);
+        known.truncate(KEPT - 1);
+        known.insert(0, (look, plan));
+    }
+}
