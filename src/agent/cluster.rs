@@ -37,6 +37,7 @@ use crate::problem::Problem;
 use crate::store::Dir;
 use fresh::Fresh;
 use held::Ledger;
+use lives::Gateways;
 use owed::Owed;
 use say::Said;
 pub use told::NOT_SEEN;
@@ -158,14 +159,16 @@ impl Cluster {
     }
 
     fn run(self: &Arc<Cluster>, following: &Following) {
-        let mut looked = Instant::now();
+        let (mut gateways, mut looked) = (Gateways::default(), Instant::now());
         loop {
             self.turns.at(Loop::Cluster, "wait");
             let rung = following.changed(LOOK);
             self.turns.at(Loop::Cluster, "copy");
             let adopted = self.to_adopt();
             following.adopt(|kind| foreign::of(kind).is_some_and(|project| adopted.contains(&project)));
-            self.see_pods();
+            if rung {
+                self.see_pods();
+            }
             if let Err(error) = self.copy() {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
@@ -173,7 +176,7 @@ impl Cluster {
             self.settle();
             if rung || looked.elapsed() >= SELDOM {
                 self.turns.at(Loop::Cluster, "gateways");
-                if let Err(error) = self.see_gateways() {
+                if let Err(error) = self.see_gateways(&mut gateways) {
                     tracing::warn!(error, "states of gateways are not written; tried again");
                 }
                 looked = Instant::now();

@@ -13,6 +13,7 @@ use crate::agent::turns::Turns;
 use crate::agent::web::Doctor;
 use crate::egress::model::EndpointState;
 use crate::egress::plan::{NodePlan, Verdict};
+use crate::node::flows;
 
 /// What is known of the agent.
 pub(super) struct Known {
@@ -60,6 +61,8 @@ impl Doctor for Known {
         if let Some(cluster) = &self.cluster {
             cluster.count();
         }
+        #[allow(clippy::cast_precision_loss, reason = "nobody loses 2^53 flows")]
+        self.metrics.set("egret_datapath_lost_flows_total", &[], flows::lost() as f64);
         self.metrics.text()
     }
 }
@@ -130,5 +133,4 @@ fn count_state(metrics: &Metrics, state: &AgentState) {
     metrics.set("egret_datapath_brakes_total", &[], number(unguarded.times));
     metrics.set("egret_datapath_unruled_seconds_total", &[], number(flushes.total_micros) / 1e6);
     metrics.set("egret_datapath_unguarded_seconds_total", &[], number(unguarded.total_micros) / 1e6);
-    metrics.set("egret_datapath_lost_flows_total", &[], number(crate::node::flows::lost()));
 }

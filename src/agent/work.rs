@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::egress::standing::standing;
 use crate::kernel::devices::Device;
 use crate::kernel::state::State;
+use crate::kernel::unannounced::Unannounced;
 use crate::node::announce::{ANOTHER_OWNER, Asked};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
@@ -30,6 +31,7 @@ use crate::node::memory::Applied;
 use crate::node::standing::{EXEMPT, Standings};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
+use crate::store::Stamp;
 use crate::store::objects::Objects;
 
 /// Where configurations come from: flags, a file, or what the plugin was last called with.
@@ -51,6 +53,8 @@ pub(super) struct Agent<'a> {
     asked: Vec<Asked>,
     /// Who else answers for our addresses.
     owners: Vec<Problem>,
+    /// How the folder of endpoints looked when that was written to them.
+    endpoints_told: Option<Stamp>,
     /// Which directory the objects in force came from, and whether there were any.
     ground: Option<(Identity, bool)>,
     /// Why the directory is not read; what was last read stays in force.
@@ -64,6 +68,8 @@ pub(super) struct Agent<'a> {
     machine: Option<Vec<Device>>,
     /// What of the plan last applied the kernel gives no notice of.
     desired: Option<State>,
+    /// How that is looked at.
+    unannounced: Option<Unannounced>,
     /// The node's configuration, for who answers the plugin.
     config: Arc<Mutex<Config>>,
     /// What is told to who asks from outside.
@@ -100,6 +106,7 @@ impl<'a> Agent<'a> {
             announcing: Announcing::default(),
             asked: Vec::new(),
             owners: Vec::new(),
+            endpoints_told: None,
             ground: None,
             groundless: None,
             unheld: Vec::new(),
@@ -107,6 +114,7 @@ impl<'a> Agent<'a> {
             passing,
             machine: None,
             desired: None,
+            unannounced: None,
             config,
             known,
             cluster,
@@ -289,8 +297,9 @@ impl<'a> Agent<'a> {
     pub(super) fn recall(&mut self) -> Result<(), String> {
         let guard = self.node.lock("the agent's look at records").map_err(|e| e.to_string())?;
         let vanished = !self.node.records.folder().is_dir();
-        let listing = self.node.listing(None).map_err(|e| e.to_string())?;
+        let mut listing = self.node.listing(None).map_err(|e| e.to_string())?;
         let names = listing.names();
+        let mut written_again = false;
         let applied = self.node.memory.applied();
         let plan = applied.as_ref().or(self.applied.as_ref()).map(|applied| &applied.plan);
         for (name, attachment) in &self.attachments {
@@ -299,6 +308,7 @@ impl<'a> Agent<'a> {
             if !names.contains(name) && lost && here() {
                 tracing::warn!(attachment = %name, "the record of a running pod was deleted; written again");
                 self.node.records.write(attachment).map_err(|e| e.to_string())?;
+                written_again = true;
             }
         }
         if applied.is_none()
@@ -320,7 +330,9 @@ impl<'a> Agent<'a> {
             }
         }
         self.applied = applied;
-        let listing = self.node.listing(None).map_err(|e| e.to_string())?;
+        if written_again {
+            listing = self.node.listing(None).map_err(|e| e.to_string())?;
+        }
         drop(guard);
         self.attachments = listing.attachments.into_iter().map(|a| (a.id().to_string(), a)).collect();
         Ok(())
@@ -374,7 +386,9 @@ impl<'a> Agent<'a> {
             (true, false, _) => Health::Well,
         };
         self.state.is(health, now());
-        self.known.is(&self.state);
+        if self.told.as_ref() != Some(&self.state) {
+            self.known.is(&self.state);
+        }
         self.write();
     }
 

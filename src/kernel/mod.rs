@@ -27,6 +27,7 @@ pub mod state;
 pub mod step;
 pub mod steps;
 pub mod sysctl;
+pub mod unannounced;
 pub mod watch;
 
 pub use apply::{Begun, apply, begin};

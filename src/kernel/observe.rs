@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::netlink::{Refusal, Socket, address, link, neighbour, nexthop, route, rule};
@@ -80,7 +81,8 @@ pub fn observe<'a>(
     for device in &ours {
         neighbours(&mut socket, device, &mut state)?;
     }
-    proxies(&mut socket, scope, &names, &mut state)?;
+    let named = |(index, ip): (u32, IpAddr)| Some(((*names.get(&index)?).to_owned(), ip));
+    state.proxies = proxies(&mut socket, scope)?.into_iter().filter_map(named).collect();
     nexthops(&mut socket, scope, &names, &mut state)?;
     for family in Family::BOTH {
         routes(&mut socket, scope, family, &names, &mut state)?;
@@ -89,26 +91,6 @@ pub fn observe<'a>(
     state.sysctls = sysctl::read(place.here, settings).map_err(KernelError::Setting)?;
     let tables = place.here.run(|| nft::observe::observe(&scope.tables));
     state.tables = tables.map_err(|e| entering(place.here, e))?.map_err(KernelError::Nft)?;
-    Ok(state)
-}
-
-/// Reads what the kernel gives no notice of when it changes: proxy neighbours, and the settings named. A part of [`observe`], cheap
-/// enough to be read each second.
-///
-/// # Errors
-/// As [`observe`].
-pub fn unannounced<'a>(
-    netns: &super::Netns,
-    scope: &Scope,
-    settings: impl Iterator<Item = &'a str>,
-) -> Result<State, KernelError> {
-    let mut socket = open(netns)?;
-    let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-    let devices = dump.iter().filter_map(|m| link::read(m.payload));
-    let names = devices.map(|device| (device.index, device.name)).collect();
-    let mut state = State::default();
-    proxies(&mut socket, scope, &names, &mut state)?;
-    state.sysctls = sysctl::read(netns, settings).map_err(KernelError::Setting)?;
     Ok(state)
 }
 
@@ -237,21 +219,12 @@ fn neighbours(socket: &mut Socket, device: &link::Device<'_>, state: &mut State)
     Ok(())
 }
 
-fn proxies(
-    socket: &mut Socket,
-    scope: &Scope,
-    names: &HashMap<u32, &str>,
-    state: &mut State,
-) -> Result<(), KernelError> {
+/// Proxy neighbours of ours, by their devices' indexes.
+pub(super) fn proxies(socket: &mut Socket, scope: &Scope) -> Result<Vec<(u32, IpAddr)>, KernelError> {
     let dump = socket.dump(&neighbour::list_proxies()).map_err(reading("proxy neighbours"))?;
-    for entry in dump.iter().filter_map(|message| neighbour::read(message.payload)) {
-        if let (Some(dev), Some(ip)) = (names.get(&entry.index), entry.ip)
-            && entry.protocol == scope.protocol
-        {
-            state.proxies.insert(((*dev).to_owned(), ip));
-        }
-    }
-    Ok(())
+    let entries = dump.iter().filter_map(|message| neighbour::read(message.payload));
+    let ours = entries.filter(|entry| entry.protocol == scope.protocol);
+    Ok(ours.filter_map(|entry| Some((entry.index, entry.ip?))).collect())
 }
 
 fn nexthops(

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::egress::interfaces::Interfaces;
-use crate::egress::plan::NodePlan;
+use crate::egress::plan::{LocalGateway, NodePlan};
 use crate::fault;
 use crate::problem::Problem;
 pub use last::LastPlans;
@@ -52,7 +52,7 @@ struct Intended<'a> {
 const INTENDED: &str = "intended.json";
 
 /// The plan last applied.
-const PLAN: &str = "plan.json";
+pub const PLAN: &str = "plan.json";
 
 /// Originals of the host's settings.
 const SETTINGS: &str = "settings.json";
@@ -106,6 +106,19 @@ impl Memory {
         let applied: Arc<Applied> = Arc::new(serde_json::from_slice(&bytes).ok()?);
         last.keep(look, Arc::clone(&applied));
         Some(applied)
+    }
+
+    /// The gateways of the plan last applied, by attachment, without making values of the rest: a cluster's nodes are in it, too.
+    pub fn gateways(&self) -> Option<BTreeMap<String, LocalGateway>> {
+        #[derive(Deserialize)]
+        struct Gateways {
+            locals: BTreeMap<String, LocalGateway>,
+        }
+        #[derive(Deserialize)]
+        struct Part {
+            plan: Gateways,
+        }
+        self.read::<Part>(PLAN).map(|part| part.plan.locals)
     }
 
     /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways.

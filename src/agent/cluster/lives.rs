@@ -1,30 +1,46 @@
 //! This node's gateways follow their pods: what `egress::serving` says is written to their endpoints.
 //!
 //! In: the mirror's pods and pools, the plan last applied. Out: states of this node's endpoints on disk, from where the loop and everybody
-//! else take them. Never: changes an endpoint of another node.
+//! else take them. Never: changes an endpoint of another node; reads a file again that is as it was.
 
-use std::sync::PoisonError;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
 
 use super::{Cluster, PATIENCE};
 use crate::egress::model::Endpoint;
-use crate::egress::plan::NodePlan;
+use crate::egress::plan::LocalGateway;
 use crate::egress::serving::{Life, next};
 use crate::kube::Watched;
-use crate::node::memory::Memory;
-use crate::store::endpoints;
+use crate::node::memory::{self, Memory};
+use crate::store::{Since, endpoints};
+
+/// Gateways of the plan last applied, by attachment.
+type Wired = Arc<BTreeMap<String, LocalGateway>>;
+
+/// What was read of this node's gateways, for as long as their files are as they were: this is asked several times a second.
+#[derive(Debug, Default)]
+pub(super) struct Gateways {
+    endpoints: Since<Arc<Vec<Endpoint>>>,
+    wired: Since<Wired>,
+}
 
 impl Cluster {
     /// Brings the states of this node's endpoints to how their pods are.
-    pub(super) fn see_gateways(&self) -> Result<(), String> {
+    pub(super) fn see_gateways(&self, gateways: &mut Gateways) -> Result<(), String> {
         if self.mirror().generation(Watched::Pods) == 0 {
             return Ok(());
         }
-        let (known, _) = endpoints::list(&self.dir).map_err(|e| e.to_string())?;
-        for endpoint in known.into_iter().filter(|endpoint| endpoint.node == self.node) {
-            let life = self.life(&endpoint);
-            let state = next(endpoint.state, life, || self.is_wired(&endpoint));
+        let own = || -> Result<Arc<Vec<Endpoint>>, String> {
+            let (mut known, _) = endpoints::list(&self.dir).map_err(|e| e.to_string())?;
+            known.retain(|endpoint| endpoint.node == self.node);
+            Ok(Arc::new(known))
+        };
+        for endpoint in gateways.endpoints.get(&self.dir.endpoints(), own)?.iter() {
+            let life = self.life(endpoint);
+            let state = next(endpoint.state, life, || self.is_wired(endpoint, &mut gateways.wired));
             if state != endpoint.state {
-                self.say_state(&Endpoint { state, ..endpoint }, life)?;
+                self.say_state(&Endpoint { state, ..endpoint.clone() }, life)?;
             }
         }
         Ok(())
@@ -39,14 +55,16 @@ impl Cluster {
     }
 
     /// Whether the kernel serves it, and the outside finds its addresses.
-    fn is_wired(&self, endpoint: &Endpoint) -> bool {
+    fn is_wired(&self, endpoint: &Endpoint, wired: &mut Since<Wired>) -> bool {
         let run_dir = self.config.lock().unwrap_or_else(PoisonError::into_inner).run_dir.clone();
         let memory = Memory::new(&run_dir, &self.node);
+        let read = || -> Result<Wired, Infallible> { Ok(Arc::new(memory.gateways().unwrap_or_default())) };
+        let Ok(wired) = wired.get(&memory.dir().join(memory::PLAN), read);
         let mirror = self.mirror();
         let is_announced_by_us = |pool: &str| {
             mirror.object(Watched::Pools, pool).is_some_and(|pool| pool["spec"]["announce"] != "None")
         };
-        memory.applied().is_some_and(|applied| is_wired(&applied.plan, endpoint, is_announced_by_us))
+        is_wired(&wired, endpoint, is_announced_by_us)
     }
 
     fn say_state(&self, now: &Endpoint, life: Life) -> Result<(), String> {
@@ -63,8 +81,12 @@ impl Cluster {
     }
 }
 
-fn is_wired(plan: &NodePlan, endpoint: &Endpoint, is_announced_by_us: impl Fn(&str) -> bool) -> bool {
-    plan.locals.get(&endpoint.attachment).is_some_and(|local| {
+fn is_wired(
+    wired: &BTreeMap<String, LocalGateway>,
+    endpoint: &Endpoint,
+    is_announced_by_us: impl Fn(&str) -> bool,
+) -> bool {
+    wired.get(&endpoint.attachment).is_some_and(|local| {
         endpoint.addresses.iter().all(|address| {
             let announced = local.announced.iter().any(|(_, ip)| *ip == address.ip);
             local.addresses.contains(&address.ip)

@@ -3,6 +3,7 @@
 //! In: the node's own files, the mirror. Out: objects, made, replaced and deleted by what the files say. Never: touches another node's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::PoisonError;
 
@@ -14,7 +15,7 @@ use crate::hash;
 use crate::kube::{ApiError, NodeSpec, Watched};
 use crate::node::attachment::Attachments;
 use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
-use crate::store::{endpoints, interfaces, looks};
+use crate::store::{Since, endpoints, interfaces, looks};
 
 /// An endpoint, and the labels of its pod.
 type Gateway = (Endpoint, Pairs);
@@ -26,6 +27,9 @@ pub(super) struct Said {
     node: Option<NodeSpec>,
     /// How everything looked when nothing was left to say.
     settled: Option<u64>,
+    /// How the files of endpoints and interfaces look, asked one by one only when their folder has changed.
+    endpoints_look: Since<u64>,
+    interfaces_look: Since<u64>,
 }
 
 impl Cluster {
@@ -44,7 +48,7 @@ impl Cluster {
     /// The same, if anything looks otherwise than when nothing was left to say: this is asked several times a second, and to compare
     /// five hundred nodes and all gateways each time is most of what an agent does when nothing happens.
     pub(super) fn say_what_changed(&self, said: &mut Said) -> Result<(), ApiError> {
-        let looks = self.looks();
+        let looks = self.looks(said);
         if said.settled == Some(looks) {
             return Ok(());
         }
@@ -55,14 +59,21 @@ impl Cluster {
     }
 
     /// A number for all that is said from.
-    fn looks(&self) -> u64 {
+    fn looks(&self, said: &mut Said) -> u64 {
         let mut hash = DefaultHasher::new();
         let mirror = self.mirror();
         for kind in [Watched::Nodes, Watched::NodeRecords, Watched::Endpoints, Watched::Pods] {
             (mirror.generation(kind), mirror.outlived(kind).collect::<Vec<_>>()).hash(&mut hash);
         }
         drop(mirror);
-        (looks(&self.dir.endpoints()), looks(&self.dir.interfaces())).hash(&mut hash);
+        let folders = [
+            (&mut said.endpoints_look, self.dir.endpoints()),
+            (&mut said.interfaces_look, self.dir.interfaces()),
+        ];
+        for (look, folder) in folders {
+            let Ok(files) = look.get(&folder, || Ok::<u64, Infallible>(looks(&folder)));
+            files.hash(&mut hash);
+        }
         hash.finish()
     }
 

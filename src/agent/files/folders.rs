@@ -9,15 +9,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::is_draft;
-
-/// A folder that changed so shortly before it was listed may change again without its times showing it: some file systems
-/// count whole seconds.
-const GRAIN: Duration = Duration::from_secs(2);
+use crate::store::Stamp;
 
 /// What was listed, from one round of questions to the next.
 #[derive(Default)]
@@ -34,14 +29,6 @@ struct Listing {
     stamp: Stamp,
     /// Entries that are no plain files: folders, and links that may lead to one.
     inner: Vec<PathBuf>,
-}
-
-/// Device, inode, and the times of the last change of names and of anything, in nanoseconds since 1970.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    place: (u64, u64),
-    names: i128,
-    anything: i128,
 }
 
 impl Folders {
@@ -68,25 +55,6 @@ impl Folders {
     }
 }
 
-impl Stamp {
-    /// Taken before the listing, so that a change in between is seen next time.
-    fn of(path: &Path) -> io::Result<Stamp> {
-        let found = fs::metadata(path)?;
-        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Ok(Stamp {
-            place: (found.dev(), found.ino()),
-            names: nanos(found.mtime(), found.mtime_nsec()),
-            anything: nanos(found.ctime(), found.ctime_nsec()),
-        })
-    }
-
-    fn is_settled(self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let last = self.names.max(self.anything) + GRAIN.as_nanos().cast_signed();
-        last < now.as_nanos().cast_signed()
-    }
-}
-
 /// By what the listing says: ten thousand files are not asked one by one.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
@@ -104,6 +72,8 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::store::dir::tests::scratch;
+    use std::time::Duration;
+
     use nix::sys::stat::{UtimensatFlags, utimensat};
     use nix::sys::time::TimeSpec;
 

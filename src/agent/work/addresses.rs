@@ -11,7 +11,7 @@ use crate::kernel::announce as wire;
 use crate::node::announce::{ANOTHER_OWNER, ask};
 use crate::node::embedded::{NodeError, now};
 use crate::problem::Problem;
-use crate::store::endpoints;
+use crate::store::{Stamp, endpoints};
 
 impl Agent<'_> {
     /// The plan may announce other addresses now.
@@ -57,8 +57,16 @@ impl Agent<'_> {
         for problem in self.owners.iter().filter(|problem| !owners.contains(problem)) {
             tracing::info!(object = %problem.object, "no other owner answers any more");
         }
+        let known = owners == self.owners;
         self.owners = owners;
-        self.tell_endpoints().map_err(|e| e.to_string())
+        // Endpoints are what they were when this was told last: asked every few seconds, of every gateway's file.
+        let told = Stamp::of(&self.node.dir.endpoints()).ok().filter(|stamp| stamp.is_settled());
+        if !known || told.is_none() || told != self.endpoints_told {
+            self.endpoints_told = None;
+            self.tell_endpoints().map_err(|e| e.to_string())?;
+            self.endpoints_told = told;
+        }
+        Ok(())
     }
 
     fn tell_endpoints(&self) -> Result<(), NodeError> {

@@ -8,8 +8,8 @@ use super::{Agent, failures};
 use crate::egress::lower::{Belts, node_state};
 use crate::egress::numbers;
 use crate::kernel::nft::diff::Verb;
-use crate::kernel::observe::unannounced;
 use crate::kernel::state::State;
+use crate::kernel::unannounced::Unannounced;
 use crate::kernel::{Step, devices, sysctl};
 use crate::node::embedded::now;
 
@@ -68,8 +68,14 @@ impl Agent<'_> {
             State { proxies, sysctls, ..State::default() }
         });
         let settings = desired.sysctls.keys().map(String::as_str);
-        let here = self.node.netns().map_err(|e| e.to_string())?;
-        let found = unannounced(&here, &numbers::node_scope(), settings).map_err(|e| e.to_string())?;
+        let mut looks = match self.unannounced.take() {
+            Some(looks) => looks,
+            None => {
+                Unannounced::of(self.node.netns().map_err(|e| e.to_string())?).map_err(|e| e.to_string())?
+            }
+        };
+        let found = looks.look(&numbers::node_scope(), settings).map_err(|e| e.to_string())?;
+        self.unannounced = Some(looks);
         // What is not there at all belongs to a device that is gone, and of that there is a notice.
         let set = |(path, value): (&String, &String)| {
             desired.sysctls.get(path).is_none_or(|wanted| sysctl::plain(value) == sysctl::plain(wanted))
