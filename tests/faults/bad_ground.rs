@@ -106,7 +106,12 @@ pub(crate) const FILLER: &str = "filler";
 pub(crate) fn fill(path: &str) {
     mount(&["-o", "remount,size=4m", path]);
     let mut file = std::fs::File::create(Path::new(path).join(FILLER)).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
+    let end = loop {
+        if let Err(error) = file.write_all(&[0; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(end.kind(), std::io::ErrorKind::StorageFull, "{path}: {end}");
 }
 
 pub(crate) fn empty(path: &str) {

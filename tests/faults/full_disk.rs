@@ -44,7 +44,11 @@ fn fails_until_there_is_room(lab: &Lab, disk: &str, folder: &str, pod: &Pod, sta
     for free in 0..MOST {
         fill(disk);
         let filler = File::options().write(true).open(Path::new(disk).join(FILLER)).unwrap();
-        filler.set_len(filler.metadata().unwrap().len() - free * PAGE).unwrap();
+        let full = filler.metadata().unwrap().len();
+        let rest = full
+            .checked_sub(free * PAGE)
+            .unwrap_or_else(|| panic!("{disk} was full of something else: {full} bytes were free"));
+        filler.set_len(rest).unwrap();
         let refused = call(lab, "ADD", pod);
         let after = kernel(lab);
         // What a runtime does next, and nothing has become better.
