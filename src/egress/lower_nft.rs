@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::entrance::known_tunnels;
+use crate::egress::entrance::{TUNNELS, known_tunnels, no_other_tunnel};
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::lower_clients::{binding_map, clients_of};
@@ -344,7 +344,8 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
         table.chains.insert("guard".into(), chain(guard.to_vec()));
         let text = format!("udp dport {port} {{ip}} saddr != @nodes{{n}} counter drop");
         let mut input = both("guard: only nodes speak the tunnel", &text).to_vec();
-        input.push(known_tunnels(plan));
+        input.push(no_other_tunnel(plan));
+        table.maps.insert(TUNNELS.to_owned(), known_tunnels(plan));
         table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input));
     }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));

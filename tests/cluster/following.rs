@@ -214,7 +214,8 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     }
     // A watch that is open goes on; whoever begins one is refused.
     let again = Following::start(&client, "here").unwrap();
-    let parts = ["cannot list resource", "apiGroups [egret.dev], resources [egresspools] needs the verb list"];
+    let parts =
+        ["cannot list resource", "apiGroups [egret.dev], resources [egresspools] needs the verb list"];
     until(&again, |mirror| {
         let lost = mirror.lost();
         parts.iter().all(|part| lost.iter().any(|(_, why)| why.contains(part)))

@@ -103,6 +103,7 @@ fn key_bytes(key: &Key) -> Vec<u8> {
                 IpAddr::V6(ip) => bytes.extend_from_slice(&ip.octets()),
             },
             Atom::Mark(mark) => bytes.extend_from_slice(&mark.to_ne_bytes()),
+            Atom::Vni(vni) => bytes.extend_from_slice(&(vni << 8).to_be_bytes()),
             Atom::Mac(mac) => bytes.extend_from_slice(&mac.0),
             Atom::Dev(name) => {
                 let mut padded = [0; NAME];

@@ -288,6 +288,7 @@ fn key_types(mut packed: u32) -> Option<Vec<KeyType>> {
         parts.insert(
             0,
             match packed & 0x3f {
+                4 => KeyType::Vni,
                 7 => KeyType::Ipv4,
                 8 => KeyType::Ipv6,
                 9 => KeyType::Ether,
@@ -305,7 +306,7 @@ fn key(types: &[KeyType], mut bytes: &[u8]) -> Option<Key> {
     let mut key = Key::with_capacity(types.len());
     for kind in types {
         let length = match kind {
-            KeyType::Ipv4 | KeyType::Mark => 4,
+            KeyType::Ipv4 | KeyType::Mark | KeyType::Vni => 4,
             KeyType::Ipv6 => 16,
             KeyType::Ether => 6,
             KeyType::Ifname => NAME,
@@ -317,6 +318,7 @@ fn key(types: &[KeyType], mut bytes: &[u8]) -> Option<Key> {
             KeyType::Mark => Atom::Mark(u32::from_ne_bytes(part.try_into().ok()?)),
             KeyType::Ether => Atom::Mac(Mac(part.try_into().ok()?)),
             KeyType::Ifname => Atom::Dev(text(part)?.to_owned()),
+            KeyType::Vni => Atom::Vni(u32::from_be_bytes(part.try_into().ok()?) >> 8),
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }

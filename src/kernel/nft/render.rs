@@ -16,6 +16,7 @@ impl fmt::Display for KeyType {
             KeyType::Mark => "mark",
             KeyType::Ether => "ether_addr",
             KeyType::Ifname => "ifname",
+            KeyType::Vni => "@th,96,32",
         })
     }
 }
@@ -38,6 +39,7 @@ impl fmt::Display for Atom {
             Atom::Mark(mark) => write!(f, "{mark:#x}"),
             Atom::Mac(mac) => write!(f, "{mac}"),
             Atom::Dev(name) => write!(f, "\"{name}\""),
+            Atom::Vni(vni) => write!(f, "{:#x}", vni << 8),
         }
     }
 }
@@ -69,7 +71,9 @@ fn declaration(map: &Map) -> String {
     let key = join(&map.key, " . ");
     let value = map.value.map(|value| format!(" : {value}")).unwrap_or_default();
     let flags = if map.interval { " flags interval;" } else { "" };
-    format!("{{ type {key}{value};{flags} }}")
+    // What a rule looks at has no name among the types where it is no field that nft knows.
+    let word = if map.key == [KeyType::Vni] { "typeof" } else { "type" };
+    format!("{{ {word} {key}{value};{flags} }}")
 }
 
 /// `KEY` or `KEY : VALUE`.

@@ -141,6 +141,8 @@ pub enum KeyType {
     Ether,
     /// `ifname`
     Ifname,
+    /// `typeof @th,96,32`: the VNI of a VXLAN header behind UDP's, and the reserved byte behind it (RFC 7348 section 5). Stands alone.
+    Vni,
 }
 
 /// Types of map values, as nft names them.
@@ -167,6 +169,8 @@ pub enum Atom {
     Mac(Mac),
     /// A device name.
     Dev(String),
+    /// A VXLAN network identifier, 24 bits.
+    Vni(u32),
 }
 
 /// What a map gives.

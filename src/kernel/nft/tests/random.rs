@@ -69,10 +69,12 @@ fn some_map() -> impl Strategy<Value = Map> {
     let named =
         || vec![vec![Atom::Dev("a".into()), ip("10.0.0.1")], vec![Atom::Dev("b".into()), ip("10.0.0.1")]];
     let marks = || vec![vec![Atom::Mark(0x100)], vec![Atom::Mark(1)]];
+    let vnis = || vec![vec![Atom::Vni(5)], vec![Atom::Vni(0x12_3456)]];
     let some = |map: BTreeMap<Key, Value>| map.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let few = prop_oneof![
         (Just(vec![KeyType::Ipv4]), Just(false), keys(v4()).prop_map(some)),
         (Just(vec![KeyType::Mark]), Just(false), keys(marks()).prop_map(some)),
+        (Just(vec![KeyType::Vni]), Just(false), keys(vnis()).prop_map(some)),
         (Just(vec![KeyType::Ifname, KeyType::Ipv4]), Just(false), keys(named()).prop_map(some)),
         (
             Just(vec![KeyType::Ipv4]),
@@ -138,6 +140,7 @@ fn look(name: &str, map: &Map) -> String {
         [KeyType::Ipv4] => "ip saddr",
         [KeyType::Ipv6] => "ip6 saddr",
         [KeyType::Mark] => "meta mark",
+        [KeyType::Vni] => "udp dport 4789 @th,96,32",
         _ => "iifname . ip saddr",
     };
     format!("{key} {}@{name}", if map.value.is_some() { "vmap " } else { "" })
