@@ -180,7 +180,9 @@ impl Routes {
     /// As they are.
     pub(crate) fn of(pod: &Pod) -> Result<Routes, Trouble> {
         let list = |family| pod.place().run("ip", &[family, "route", "show", "dev", "eth0"]);
-        Ok(Routes([("-4", list("-4")?), ("-6", list("-6")?)]))
+        // A client's DEL takes the node's end of the interface down, which `ip` says in a word that it does not take back.
+        let said = |family| Ok::<_, Trouble>(list(family)?.replace(" linkdown", ""));
+        Ok(Routes([("-4", said("-4")?), ("-6", said("-6")?)]))
     }
 
     /// As they were.
