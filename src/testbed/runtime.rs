@@ -108,14 +108,15 @@ impl World {
             .map_err(|e| error("add", pod, e.to_string()))
     }
 
-    /// ADD, as a runtime does it. The reference `bridge` gives up where duplicate address detection takes it 5 s, as among fifty on
-    /// two busy cores it may; what a runtime does then is DEL and another try, and another.
+    /// ADD, as a runtime does it. Among fifty on two busy cores the reference `bridge` may give up, where duplicate address detection
+    /// takes it 5 s, and so may we (error 11), on the node's lock; what a runtime does then is DEL and another try, and another.
     pub fn add(&self, pod: &Pod) -> Result<String, CnitoolError> {
         const TRIES: usize = 10;
+        const LATER: [&str; 2] = ["still has tentative addresses", "Try again"];
         let mut result = self.cnitool("add", pod);
         for _ in 1..TRIES {
             match result {
-                Err(error) if error.said.contains("still has tentative addresses") => {
+                Err(error) if LATER.iter().any(|later| error.said.contains(later)) => {
                     self.cnitool("del", pod)?;
                     result = self.cnitool("add", pod);
                 }

@@ -115,7 +115,10 @@ pub(crate) fn fill(path: &str) {
 }
 
 pub(crate) fn empty(path: &str) {
-    std::fs::remove_file(Path::new(path).join(FILLER)).unwrap();
+    let filler = Path::new(path).join(FILLER);
+    // A child that another story is just starting still has the file open for a moment; its pages are free at once all the same.
+    std::fs::File::create(&filler).unwrap();
+    std::fs::remove_file(filler).unwrap();
     mount(&["-o", "remount,size=50%", path]);
 }
 

@@ -31,7 +31,7 @@ fn settle(lab: &Lab) {
 fn fifty_pods_at_once_on_a_node_of_which_eight_are_gateways() {
     let mut topology = Topology { settle: false, ..nodes(1) };
     // Fifty in a row may take longer than one pod's runtime would wait for it on two busy cores.
-    topology.egret_keys.insert("lockTimeout".into(), 400_000.into());
+    topology.egret_keys.insert("lockTimeout".into(), 120_000.into());
     let lab = Lab::raise(topology);
     without_cooldown(&lab);
     let pods: Vec<Pod> = (0..50)
