@@ -66,7 +66,12 @@ impl Netns {
 
     /// The namespace the calling thread is in.
     pub fn current() -> Result<Netns, NetnsError> {
-        Netns::of(current(), Path::new(CURRENT))
+        let path = PathBuf::from(CURRENT);
+        let found = current().and_then(|file| Ok((identity(&file)?, file)));
+        match found {
+            Ok((id, file)) => Ok(Netns { id, file, path }),
+            Err(error) => Err(NetnsError::Io { path, error }),
+        }
     }
 
     fn of(opened: io::Result<File>, path: &Path) -> Result<Netns, NetnsError> {
@@ -81,8 +86,8 @@ impl Netns {
         if !is_netns(&file) {
             return Err(NetnsError::NotANetns { path });
         }
-        match file.metadata() {
-            Ok(data) => Ok(Netns { id: (data.dev(), data.ino()), file, path }),
+        match identity(&file) {
+            Ok(id) => Ok(Netns { id, file, path }),
             Err(error) => Err(NetnsError::Io { path, error }),
         }
     }
@@ -100,7 +105,11 @@ impl Netns {
 
     /// Whether the calling thread is in it.
     pub fn is_current(&self) -> bool {
-        current().and_then(|file| file.metadata()).is_ok_and(|data| (data.dev(), data.ino()) == self.id)
+        current().is_ok_and(|here| self.is(&here))
+    }
+
+    fn is(&self, other: &File) -> bool {
+        identity(other).is_ok_and(|id| id == self.id)
     }
 
     /// Runs `work` on this thread with the thread inside the namespace, then comes back.
@@ -109,27 +118,50 @@ impl Netns {
     /// there already. Errors are those of entering (`EPERM` without `CAP_SYS_ADMIN`). A thread that cannot come back would
     /// do the host's work in a pod from then on, so that aborts the process.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        if self.is_current() {
+        let home = current()?;
+        if self.is(&home) {
             return Ok(work());
         }
-        let home = current()?;
         setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
         let _back = Back(home);
         Ok(work())
+    }
+
+    /// Makes a socket inside. The thread mostly still is where a namespace was its own when it was opened, and then the socket itself
+    /// says so: to ask another one first took as long as to make it.
+    ///
+    /// # Errors
+    /// As [`Netns::run`], and those of making it.
+    pub fn socket<S: AsRawFd>(&self, make: impl Fn() -> io::Result<S>) -> io::Result<S> {
+        if self.path == Path::new(CURRENT) {
+            let made = make()?;
+            if of_socket(&made).is_ok_and(|namespace| self.is(&namespace)) {
+                return Ok(made);
+            }
+        }
+        self.run(make)?
     }
 }
 
 /// A descriptor of the calling thread's namespace. Asked of a socket: a path through `/proc` makes a dozen objects of that file
 /// system for this process, which go again at its end (a fifth of the time); the path is for who may not ask.
 fn current() -> io::Result<File> {
-    let socket = UnixDatagram::unbound()?;
+    of_socket(&UnixDatagram::unbound()?).or_else(|_| File::open(CURRENT))
+}
+
+/// A descriptor of the namespace that a socket was made in.
+fn of_socket(socket: &impl AsRawFd) -> io::Result<File> {
     // SAFETY: the request takes no argument; what it returns is an open descriptor that nobody else has.
     unsafe {
         match libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) {
-            -1 => File::open(CURRENT),
+            -1 => Err(io::Error::last_os_error()),
             descriptor => Ok(File::from_raw_fd(descriptor)),
         }
     }
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|data| (data.dev(), data.ino()))
 }
 
 /// Brings the thread back when dropped, also while it unwinds.
@@ -191,6 +223,16 @@ mod tests {
         assert_ne!(here, other);
         let seen = other.run(|| (other.is_current(), Netns::current().unwrap().id())).unwrap();
         assert_eq!(seen, (true, other.id()));
+        assert!(here.is_current());
+    }
+
+    #[test]
+    fn a_socket_is_made_inside_wherever_the_thread_is() {
+        let (here, other) = (Netns::current().unwrap(), fresh());
+        let made_in =
+            |netns: &Netns| netns.is(&of_socket(&netns.socket(UnixDatagram::unbound).unwrap()).unwrap());
+        assert!(made_in(&here) && made_in(&other));
+        assert!(other.run(|| made_in(&here) && made_in(&other)).unwrap());
         assert!(here.is_current());
     }
 

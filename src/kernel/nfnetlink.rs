@@ -74,6 +74,7 @@ impl Error {
 pub(crate) struct Netfilter {
     socket: ManuallyDrop<Socket>,
     sequence: u32,
+    /// Room for one read. Nobody clears it: most of its sixteen pages are never touched.
     buffer: Vec<u8>,
 }
 
@@ -97,7 +98,11 @@ impl Netfilter {
         socket.set_cap_ack(true)?;
         // A batch of a thousand refusals must fit; failing that, the kernel's default does for all sane cases.
         let _ = socket.set_rx_buf_sz(1u32 << 20);
-        Ok(Netfilter { socket: ManuallyDrop::new(socket), sequence: 0, buffer: vec![0; READ_BYTES] })
+        Ok(Netfilter {
+            socket: ManuallyDrop::new(socket),
+            sequence: 0,
+            buffer: Vec::with_capacity(READ_BYTES),
+        })
     }
 
     /// Sends one request and hands every object of the answer to `each`. The request asks for a dump or an acknowledgement.
@@ -107,8 +112,9 @@ impl Netfilter {
         self.socket.send(request.finish(sequence), 0)?;
         let mut interrupted = false;
         loop {
-            let read = self.socket.recv(&mut &mut self.buffer[..], 0)?;
-            for message in Messages(&self.buffer[..read]).filter(|message| message.sequence == sequence) {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0)?;
+            for message in Messages(&self.buffer).filter(|message| message.sequence == sequence) {
                 interrupted |= message.interrupted();
                 match message.outcome() {
                     None => each(message.reply()),
@@ -149,7 +155,7 @@ impl Netfilter {
         // Only the last request is acknowledged: hundreds of answers would overflow the socket's buffer.
         last.acknowledged();
         let begin = self.sequence + 1;
-        let mut bytes = Vec::with_capacity(BATCH_BYTES);
+        let mut bytes = Vec::with_capacity(size(&batch) + 64);
         let border = |kind| Request::raw(kind, 0, 0, NFNL_SUBSYS_NFTABLES);
         let framed =
             [border(NFNL_MSG_BATCH_BEGIN)].into_iter().chain(batch).chain([border(NFNL_MSG_BATCH_END)]);
@@ -203,12 +209,13 @@ impl Netfilter {
         let mut refusals = Vec::new();
         let mut answered = false;
         loop {
-            let read = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_DONTWAIT) {
-                Ok(read) => read,
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(own(error)),
-            };
-            for message in Messages(&self.buffer[..read]) {
+            }
+            for message in Messages(&self.buffer) {
                 let Some((errno, words)) = message.outcome() else { continue };
                 answered |= message.sequence == last;
                 if errno != 0 {

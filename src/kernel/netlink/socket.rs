@@ -98,7 +98,7 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket that will speak to the given namespace for as long as it lives.
     pub fn open(netns: &Netns) -> io::Result<Socket> {
-        netns.run(Socket::here)?
+        netns.socket(Socket::here)
     }
 
     fn here() -> io::Result<Socket> {
