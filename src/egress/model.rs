@@ -14,7 +14,7 @@ pub use crate::egress::decision::{
     Action, Candidate, Decision, NodeGateway, Outcome, Resolution, Role, Source,
 };
 use crate::egress::interfaces::Interfaces;
-use crate::egress::policy::Policy;
+use crate::egress::policy::{Policy, To};
 use crate::problem::Problem;
 
 /// A pod by namespace and name; prints as `namespace/name`.
@@ -93,6 +93,15 @@ pub struct View {
     pub endpoints: Vec<Endpoint>,
     /// Objects that exist but cannot be understood, by `Kind name`: what depends on them is held, not guessed.
     pub broken: BTreeSet<String>,
+}
+
+impl View {
+    /// Whether any policy asks for node gateways.
+    pub fn asks_for_nodes(&self) -> bool {
+        let rules =
+            self.policies.values().chain(self.cilium_policies.values()).flat_map(|policy| &policy.rules);
+        rules.into_iter().any(|rule| matches!(rule.to, To::Nodes(_)))
+    }
 }
 
 /// A core `Namespace`.

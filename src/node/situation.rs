@@ -14,7 +14,6 @@ use crate::egress::inside;
 use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
 use crate::egress::plan::LocalPod;
-use crate::egress::policy::To;
 use crate::egress::resolve::{HOST_NETWORK_SELECTED, node_gateways, resolve};
 use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
@@ -111,7 +110,7 @@ impl Embedded {
         }
         problems.extend(self.number_nodes(&mut view)?);
         problems.extend(self.hear_interfaces(&mut view)?);
-        if asks_for_nodes(&view) {
+        if view.asks_for_nodes() {
             problems.extend(view.interfaces.get(&self.name).and_then(|own| self.say_interfaces(own)));
             self.keep_interfaces(&view)?;
         }
@@ -175,7 +174,7 @@ impl Embedded {
     /// # Errors
     /// The folder cannot be listed, or the node's own devices cannot be read.
     pub(super) fn hear_interfaces(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
-        if !asks_for_nodes(view) {
+        if !view.asks_for_nodes() {
             return Ok(Vec::new());
         }
         let mut said = interfaces::list(&self.dir)?;
@@ -219,7 +218,7 @@ impl Embedded {
     /// # Errors
     /// The objects cannot be listed.
     pub fn may_be_asked(&self) -> Result<bool, NodeError> {
-        Ok(asks_for_nodes(&self.view_for(&self.objects()?, &[], Vec::new())))
+        Ok(self.view_for(&self.objects()?, &[], Vec::new()).asks_for_nodes())
     }
 
     /// This node's interfaces as they are.
@@ -324,12 +323,6 @@ fn with_node_gateways(view: &View, mut resolution: Resolution) -> Resolution {
         }
     }
     resolution
-}
-
-/// Whether any policy asks for node gateways.
-pub(super) fn asks_for_nodes(view: &View) -> bool {
-    let rules = view.policies.values().chain(view.cilium_policies.values()).flat_map(|policy| &policy.rules);
-    rules.into_iter().any(|rule| matches!(rule.to, To::Nodes(_)))
 }
 
 fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {

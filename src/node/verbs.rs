@@ -98,7 +98,7 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     let decide = |view: &mut View| decide(node, &objects, view, attachment);
     let Decided { mut attachment, role, chain, view } = match &node.kept {
         Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
-        None => decide(&mut node.view_for(&objects, &pods, Vec::new())),
+        None => decide(&mut objects.view_of_one(&node.config, &pods, &node.name)),
     }?;
     if matches!(role, Role::Client | Role::Gateway) {
         let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());

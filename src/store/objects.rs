@@ -19,6 +19,7 @@ mod scan;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -36,8 +37,7 @@ use serde::de::DeserializeOwned;
 
 use crate::addr::Cidr;
 use crate::api::{Kind, Reading};
-use crate::config::Config;
-use crate::egress::model::{Endpoint, Namespace, Node, Pod, PodName, Pool, View};
+use crate::egress::model::{Namespace, Node, Pod, PodName, Pool};
 use crate::egress::policy::Policy;
 use crate::problem::Problem;
 use file::{read, unread};
@@ -239,52 +239,6 @@ impl Objects {
     pub fn file(&self, kind: Kind, name: &str) -> Option<String> {
         let number = self.image.find(slot(kind), name)?;
         Some(self.image.file_of(number)?.path.to_string_lossy().into_owned())
-    }
-
-    /// Everything, for planning.
-    pub fn view(&self, config: &Config, endpoints: Vec<Endpoint>) -> View {
-        let mut view = self.outline(config);
-        view.namespaces = self.namespaces().collect();
-        view.pods = self.pods().collect();
-        view.endpoints = endpoints;
-        view
-    }
-
-    /// What a decision about these pods needs: they, the endpoints' pods, the namespaces of both, all pools, nodes and
-    /// policies.
-    pub fn view_for(&self, config: &Config, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
-        self.with_pods(self.outline(config), pods, endpoints)
-    }
-
-    /// The same, from what does not depend on pods.
-    pub fn with_pods(&self, mut view: View, pods: &[PodName], endpoints: Vec<Endpoint>) -> View {
-        for name in pods.iter().chain(endpoints.iter().map(|e| &e.pod)) {
-            if let Some(pod) = self.pod(name) {
-                view.pods.insert(name.clone(), pod);
-            }
-            if !view.namespaces.contains_key(&name.namespace)
-                && let Some(namespace) = self.namespace(&name.namespace)
-            {
-                view.namespaces.insert(name.namespace.clone(), namespace);
-            }
-        }
-        view.endpoints = endpoints;
-        view
-    }
-
-    /// What every decision needs, whatever pod it is about: all pools, nodes and policies.
-    pub fn outline(&self, config: &Config) -> View {
-        View {
-            support: config.egress_ip_support,
-            cluster_cidrs: config.cluster_cidrs.iter().copied().chain(self.ranges()).collect(),
-            nodes: self.nodes().collect(),
-            pools: self.pools().collect(),
-            policies: self.policies().collect(),
-            cilium_policies: self.cilium_policies().collect(),
-            service_cidrs: self.service_cidrs(),
-            broken: self.broken(),
-            ..View::default()
-        }
     }
 
     fn decode<T: DeserializeOwned>(&self, kind: Kind, name: &str) -> Option<T> {
