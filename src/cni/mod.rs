@@ -12,7 +12,10 @@ pub mod request;
 pub mod version;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -46,6 +49,21 @@ pub trait Node: Sync {
 /// containerd calls STATUS without a timeout, under a lock, every few seconds.
 const STATUS_DEADLINE: Duration = Duration::from_secs(1);
 
+/// What a plugin needs of what the library does before `main`, for one that is called earlier: who went away must not end us before the
+/// call is carried out, and no file that we open may be taken for a standard stream that was closed.
+pub fn prepare() {
+    // SAFETY: to ignore a signal runs nothing of ours; the descriptors are looked at, and opened where they are closed.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+        libc::poll(streams.as_mut_ptr(), 3, 0);
+        for _ in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
+            // The lowest that is free.
+            libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        }
+    }
+}
+
 /// Answers the call this process was started for, prints the answer and returns the exit status.
 pub fn plugin(node: &'static dyn Node) -> u8 {
     reply::answer_panics();
@@ -54,7 +72,10 @@ pub fn plugin(node: &'static dyn Node) -> u8 {
 
 fn standard_input() -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8192); // one read for a usual request
-    io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    // The library's own reader would have as much room again, and nothing of it would be used.
+    // SAFETY: the descriptor is there for the whole life of the process, and not closed here.
+    let mut stdin = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) });
+    stdin.read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// Answers one call. `variable` looks up the environment; `stdin` is read only by verbs that need it (VERSION does not:
