@@ -16,7 +16,7 @@ use crate::config::Mode;
 use crate::egress::gateway::wanted;
 use crate::egress::model::{PodName, Role, View};
 use crate::egress::plan::binding_chain;
-use crate::egress::resolve::resolve;
+use crate::egress::resolve::Common;
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::{Netns, NetnsError};
@@ -84,10 +84,11 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
     let objects = node.objects()?;
     let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
-    let decide = |view: &mut View| decide(node, &objects, view, attachment);
+    let decide =
+        |view: &mut View, common: &mut Option<Common>| decide(node, &objects, (view, common), attachment);
     let mut asking = match &node.kept {
         Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
-        None => decide(&mut node.view_for(&objects, &pods, Vec::new())),
+        None => decide(&mut node.view_for(&objects, &pods, Vec::new()), &mut None),
     }?;
     if matches!(asking.role, Role::Client | Role::Gateway) {
         let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
@@ -105,17 +106,20 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
 fn decide(
     node: &Embedded,
     objects: &Objects,
-    view: &mut View,
+    (view, common): (&mut View, &mut Option<Common>),
     mut attachment: Attachment,
 ) -> Result<Asking, CniError> {
     node.hear_interfaces(view)?;
+    if !view.interfaces.is_empty() {
+        *common = None; // they may be others by now
+    }
     if let Some(object) = attachment.pod.as_ref().and_then(|name| view.pods.get(name)) {
         attachment.uid = attachment.uid.or_else(|| object.uid.clone());
         attachment.seen = annotations_fingerprint(&object.annotations);
     }
     overlay(view, &attachment);
     let (role, chain) =
-        role(view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
+        role((view, common), &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
     let role = match role {
         Role::Gateway if node.serves_otherwise(&attachment) => Role::Unselected,
@@ -157,16 +161,18 @@ pub fn attachment(request: &Request) -> Result<Attachment, CniError> {
 
 /// What a pod is, and the chain of its binding if it is a client; or why it may not be what it asks to be. Without endpoints a decision
 /// has no gateways, but its binding is named by the rules as written.
-fn role(view: &View, attachment: &Attachment, node: &str) -> Result<(Role, Option<String>), Problem> {
+fn role(
+    (view, common): (&View, &mut Option<Common>),
+    attachment: &Attachment,
+    node: &str,
+) -> Result<(Role, Option<String>), Problem> {
     let Some(name) = &attachment.pod else { return Ok((Role::Unselected, None)) };
     if wanted(view, name, node)?.is_some() {
         return Ok((Role::Gateway, None));
     }
-    let resolution = resolve(view, [name.clone()]);
-    let decision = resolution.decisions.get(name);
-    let chain = decision.filter(|decision| decision.role == Role::Client);
-    let chain = chain.map(|decision| binding_chain(&decision.binding));
-    Ok((decision.map_or(Role::Unselected, |decision| decision.role), chain))
+    let decision = common.get_or_insert_with(|| Common::of(view)).decide(view, name);
+    let chain = (decision.role == Role::Client).then(|| binding_chain(&decision.binding));
+    Ok((decision.role, chain))
 }
 
 fn refused(problem: &Problem) -> CniError {

@@ -23,6 +23,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -225,6 +226,18 @@ impl Objects {
     /// Changes if, and but for chance only if, an object in force or the list of the broken changes.
     pub fn fingerprint(&self) -> u64 {
         self.image.fingerprint()
+    }
+
+    /// The same of all objects but pods, and of the list of the broken, pods or not. Takes a look at each object.
+    pub fn fingerprint_without_pods(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        let slots = Kind::ALL.map(slot).into_iter().filter(|place| *place != slot(Kind::Pod));
+        for place in BTreeSet::from_iter(slots) {
+            place.hash(&mut hash);
+            self.image.of(place).for_each(|row| row.digest.hash(&mut hash));
+        }
+        self.image.broken().hash(&mut hash);
+        hash.finish()
     }
 
     /// The file that an object in force came from, relative to `objects/`.
