@@ -10,17 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::Cidr;
 use crate::config::Config;
-use crate::egress::model::{PodName, Resolution, View};
+use crate::egress::model::{Endpoint, PodName, Resolution, View};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
 use crate::egress::resolve::Live;
+use crate::kernel::conntrack;
+use crate::node::attachment::LastRecords;
 use crate::node::memory::LastPlans;
 use crate::node::sweeps::Sweeps;
+use crate::node::unborne::Unborne;
 use crate::problem::Problem;
 use crate::store::nodes::{self, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, RecordError, looks};
+use crate::store::{Dir, RecordError, endpoints, looks};
 
 /// Objects as they were last read; decisions and plan of the last update.
 #[derive(Default)]
@@ -29,12 +32,17 @@ pub struct Kept {
     objects: Mutex<Option<Objects>>,
     outline: Mutex<Option<Outline>>,
     records: Mutex<Option<Records>>,
+    /// Records of endpoints, of the folder that looked so.
+    endpoints: Mutex<Option<(u64, Vec<Endpoint>)>>,
+    /// Records of attachments.
+    pub(crate) attachments: Arc<LastRecords>,
     pub(super) sweeps: Sweeps,
+    pub(super) unborne: Unborne,
     /// Plans as they lie in the node's own directory.
     pub(crate) plans: Arc<LastPlans>,
 }
 
-/// What every decision needs, of the objects with this fingerprint.
+/// What every decision needs, of the objects that it is made of with this fingerprint.
 struct Outline {
     fingerprint: u64,
     config: Config,
@@ -134,6 +142,29 @@ impl Kept {
         Ok((records, problems))
     }
 
+    /// The endpoints, by the same rule.
+    ///
+    /// # Errors
+    /// As [`endpoints::list`].
+    pub fn endpoints(&self, dir: &Dir) -> Result<(Vec<Endpoint>, Vec<Problem>), RecordError> {
+        let looks = looks(&dir.endpoints());
+        let mut last = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = last.as_ref().filter(|(seen, _)| *seen == looks) {
+            return Ok((known.clone(), Vec::new()));
+        }
+        let (endpoints, problems) = endpoints::list(dir)?;
+        *last = problems.is_empty().then(|| (looks, endpoints.clone()));
+        Ok((endpoints, problems))
+    }
+
+    /// Looks for numbers of gateways that no flow carries, in the calling thread's namespace, where few are left.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn number_ahead(&self, plan: &NodePlan) -> Result<(), conntrack::Error> {
+        self.unborne.replenish(plan)
+    }
+
     /// Decisions about these pods, by this view.
     pub fn resolution(&self, view: &Arc<View>, pods: BTreeSet<PodName>) -> Resolution {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +216,7 @@ impl Kept {
 
 impl Outline {
     fn current<'a>(last: &'a mut Option<Outline>, objects: &Objects, config: &Config) -> &'a mut View {
-        let fingerprint = objects.fingerprint();
+        let fingerprint = objects.fingerprint_of_outline();
         let known = last.take().filter(|known| known.fingerprint == fingerprint && known.config == *config);
         let known = known.unwrap_or_else(|| {
             let view = objects.outline(config);

@@ -30,5 +30,6 @@ pub mod standing;
 pub mod status;
 mod sweeps;
 pub mod thin;
+mod unborne;
 pub mod update;
 pub mod verbs;

@@ -112,6 +112,9 @@ impl Embedded {
             (Some(plan), _) => Numbering::of(plan),
             (None, observed) => observed.as_ref().map(Numbering::read).unwrap_or_default(),
         };
+        if let Some(kept) = &self.kept {
+            kept.unborne.lend(&mut numbering);
+        }
         let numbered = numbering.clone();
         let locals = situation.locals();
         let inputs = Inputs {
@@ -124,6 +127,7 @@ impl Embedded {
         let (mut next, problems) = match &self.kept {
             Some(kept) => {
                 let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                kept.unborne.take_back(&numbering);
                 (plan, problems)
             }
             None => plan(&inputs, &mut numbering),
@@ -168,8 +172,11 @@ impl Embedded {
             seen: observed.as_ref(),
             namespaces: &namespaces,
         };
-        self.carry_out(&change, situation.inputs, &node_ns, &mut outcome)?;
-        Ok(outcome)
+        let carried_out = self.carry_out(&change, situation.inputs, &node_ns, &mut outcome);
+        if let Some(kept) = &self.kept {
+            kept.unborne.settle();
+        }
+        carried_out.map(|()| outcome)
     }
 
     /// Brings the kernel from one plan to the next. Returns the plan that it holds then where that is another: without the
@@ -204,6 +211,7 @@ impl Embedded {
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
         flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        flows.begun.retain(|number| !self.kept.as_ref().is_some_and(|kept| kept.unborne.has_just(*number)));
         outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
@@ -302,7 +310,10 @@ impl Embedded {
         let mut saved = self.memory.saved_settings();
         if how == Thoroughness::Quick && !before.is_idle() && !self.dry_run {
             let steps = assumed_steps(before, next, &saved);
-            if steps.iter().all(kernel::Step::is_elements_only) {
+            // Who lives on hears of its own change and compares all of the kernel a moment later, when nobody waits for it any more.
+            let believes =
+                |step: &kernel::Step| step.is_elements_only() || self.kept.is_some() && !step.needs_a_look();
+            if steps.iter().all(believes) {
                 let applied = kernel::apply(&place, &numbers::node_scope(), &steps);
                 if let Ok(report) = applied
                     && report.failed.is_empty()
@@ -358,7 +369,7 @@ fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> V
         Some((assumed, desired)) => kernel::steps(&assumed, &desired, &kernel::Saved::default()),
         None => {
             let state = |plan| node_state(plan, Belts::of_this_build());
-            kernel::steps(&state(before), &state(next), saved)
+            kernel::steps_believing(&state(before), &state(next), saved)
         }
     }
 }

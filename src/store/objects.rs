@@ -227,6 +227,15 @@ impl Objects {
         self.image.fingerprint()
     }
 
+    /// The same of what [`Objects::outline`] is made of: not of pods and namespaces, of which there are many and which change often.
+    pub fn fingerprint_of_outline(&self) -> u64 {
+        let many = [Kind::Namespace, Kind::Pod].map(slot);
+        let slots: BTreeSet<u8> =
+            Kind::ALL.map(slot).into_iter().filter(|slot| !many.contains(slot)).collect();
+        let objects = slots.into_iter().flat_map(|slot| self.image.of(slot));
+        compile::fingerprint(objects.map(|object| object.digest), self.image.broken())
+    }
+
     /// The file that an object in force came from, relative to `objects/`.
     pub fn file(&self, kind: Kind, name: &str) -> Option<String> {
         let number = self.image.find(slot(kind), name)?;
