@@ -21,6 +21,7 @@ pub mod netns;
 mod parting;
 pub mod passage;
 pub mod plugin;
+mod rebind;
 pub mod reconcile;
 pub mod records;
 pub mod removal;

@@ -11,9 +11,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, Planned, plan};
-use crate::egress::transition::{
-    Transition, UNKNOWN, believed, bound, going_on, holding, keep_hidden, keep_unread, let_go,
-};
+use crate::egress::transition::{UNKNOWN, believed, keep_hidden, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
@@ -24,7 +22,7 @@ use crate::node::change::Change;
 use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, lay_ground, start_ahead, track_ahead};
+use crate::node::first::{able, lay_ground, start_ahead};
 use crate::node::gateways::end_gateways;
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
@@ -239,46 +237,6 @@ impl Embedded {
         Ok(reduced)
     }
 
-    /// Pods that become clients or stop being ones: held, their entries deleted, then let on. A pod that sleeps needs no
-    /// holding, only that nothing of its address's past is left.
-    fn rebind(
-        &self,
-        change: &Change<'_>,
-        flows: &Transition,
-        node_ns: &Netns,
-        outcome: &mut Outcome,
-    ) -> Result<Option<NodePlan>, NodeError> {
-        let awake_ones: BTreeSet<_> =
-            flows.rebound.iter().copied().filter(|ip| change.is_awake(ip)).collect();
-        let released: BTreeMap<_, _> = flows
-            .released
-            .iter()
-            .filter(|(ip, _)| change.is_awake(ip))
-            .map(|(ip, c)| (*ip, c.clone()))
-            .collect();
-        let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
-        let held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
-        if let Some(held) = &held {
-            if change.before.is_idle() {
-                track_ahead(&awake_ones, node_ns)?;
-            }
-            self.node(change.before, held, change.how(), node_ns, outcome)?;
-            not_held(outcome)?;
-            fault::point("update.while-held");
-        }
-        let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
-        let joins =
-            |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
-        let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(flows, &joining, |ip| change.sleeps(ip), &inside).map_err(NodeError::Observe)?;
-        flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
-        let on = held.as_ref().and_then(|held| going_on(held, change.next));
-        if let (Some(held), Some(on)) = (&held, &on) {
-            self.node(held, on, Thoroughness::Quick, node_ns, outcome)?;
-        }
-        Ok(on.or(held))
-    }
-
     pub(super) fn node(
         &self,
         before: &NodePlan,
@@ -363,7 +321,7 @@ impl Embedded {
 }
 
 /// The steps from one plan to the next, if the kernel holds the first.
-fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> Vec<kernel::Step> {
+pub(super) fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> Vec<kernel::Step> {
     match client_states(before, next) {
         // These name no setting, so none is given back.
         Some((assumed, desired)) => kernel::steps(&assumed, &desired, &kernel::Saved::default()),
@@ -372,15 +330,6 @@ fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> V
             kernel::steps_believing(&state(before), &state(next), saved)
         }
     }
-}
-
-/// What goes on after pods could not be held would leak: then everything stays as it is.
-fn not_held(outcome: &Outcome) -> Result<(), NodeError> {
-    let failed = outcome.reports.iter().flat_map(|(_, report)| &report.failed);
-    let tables = failed.filter(|(step, _)| matches!(step, kernel::Step::Nft(_)));
-    let tables: Vec<String> =
-        tables.map(|(step, why)| format!("pods could not be held: {step}: {why}")).collect();
-    if tables.is_empty() { Ok(()) } else { Err(NodeError::Steps(tables)) }
 }
 
 /// Paths of namespaces by attachment. One that leads to another namespace by now is left out: it is somebody else's.
