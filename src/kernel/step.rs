@@ -199,16 +199,16 @@ impl Step {
 
     /// Whether the namespace must have been looked at before: devices and settings are others' as well, and go of themselves.
     pub fn needs_a_look(&self) -> bool {
-        match self {
-            Step::Nft(_) | Step::SetNeighbour { .. } | Step::DelNeighbour { .. } => false,
-            Step::SetFdb { .. } | Step::DelFdb { .. } | Step::AddProxy { .. } | Step::DelProxy { .. } => {
-                false
-            }
-            Step::AddNexthop { .. } | Step::ReplaceNexthop { .. } | Step::DelNexthop(_) => false,
-            Step::AddRoute(_) | Step::ReplaceRoute(_) | Step::DelRoute(_) => false,
-            Step::AddRule(_) | Step::DelRule(_) => false,
-            _ => true,
-        }
+        matches!(
+            self,
+            Step::RemoveOdd { .. }
+                | Step::AddLink { .. }
+                | Step::ChangeLink { .. }
+                | Step::RaiseLink { .. }
+                | Step::DelLink(_)
+                | Step::SetSysctl { .. }
+                | Step::RestoreSysctl { .. }
+        )
     }
 
     /// Whether it changes single elements of sets and maps and nothing else, which costs microseconds.
