@@ -23,7 +23,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -230,14 +229,19 @@ impl Objects {
 
     /// The same of all objects but pods, and of the list of the broken, pods or not. Takes a look at each object.
     pub fn fingerprint_without_pods(&self) -> u64 {
-        let mut hash = DefaultHasher::new();
-        let slots = Kind::ALL.map(slot).into_iter().filter(|place| *place != slot(Kind::Pod));
-        for place in BTreeSet::from_iter(slots) {
-            place.hash(&mut hash);
-            self.image.of(place).for_each(|row| row.digest.hash(&mut hash));
-        }
-        self.image.broken().hash(&mut hash);
-        hash.finish()
+        self.fingerprint_without(&[Kind::Pod])
+    }
+
+    /// The same of what [`Objects::outline`] is made of: not of pods and namespaces, of which there are many and which change often.
+    pub fn fingerprint_of_outline(&self) -> u64 {
+        self.fingerprint_without(&[Kind::Namespace, Kind::Pod])
+    }
+
+    fn fingerprint_without(&self, kinds: &[Kind]) -> u64 {
+        let kept = Kind::ALL.into_iter().filter(|kind| !kinds.contains(kind));
+        let slots: BTreeSet<u8> = kept.map(slot).collect();
+        let objects = slots.into_iter().flat_map(|slot| self.image.of(slot));
+        compile::fingerprint(objects.map(|object| object.digest), self.image.broken())
     }
 
     /// The file that an object in force came from, relative to `objects/`.
