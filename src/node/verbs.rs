@@ -81,7 +81,7 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let objects = node.objects()?;
+    let objects = node.first_objects()?;
     let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
     let decide =
