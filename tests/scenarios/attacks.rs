@@ -2,11 +2,14 @@
 //! fail half-way. The outside sees the addresses that `explain` says, or nothing.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use egret::addr::Family;
-use egret::testbed::{Capture, Pod};
+use egret::testbed::{Capture, Pod, STATE_DIR, pod_networks, within};
+use serde_json::{Value, json};
 
 use crate::lab::{Lab, SELECTS_RED, nodes};
 use crate::node_gateways::{WHOLE, pod, policy, seconds, topology};
@@ -14,9 +17,13 @@ use crate::traffic::Stream;
 
 /// How long clients send into each new world.
 const WINDOW: Duration = Duration::from_millis(150);
+/// How long a story waits for what takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Clients that send all the time, and what is seen of them outside.
-pub(crate) struct Attack<'a> {
+struct Attack<'a> {
     lab: &'a Lab,
     clients: &'a [Pod],
     capture: Capture,
@@ -26,7 +33,7 @@ pub(crate) struct Attack<'a> {
 impl<'a> Attack<'a> {
     /// On clients that leave as predicted.
     #[track_caller]
-    pub(crate) fn on(lab: &'a Lab, clients: &'a [Pod]) -> Attack<'a> {
+    fn on(lab: &'a Lab, clients: &'a [Pod]) -> Attack<'a> {
         clients.iter().for_each(|client| drop(lab.leaves_as_predicted(client)));
         let (capture, stream) = (lab.capture().unwrap(), Stream::start(clients));
         Attack { lab, clients, capture, _stream: stream }
@@ -34,7 +41,7 @@ impl<'a> Attack<'a> {
 
     /// Since it was last asked, and for a moment more, what left had one of these addresses. Which of them were seen.
     #[track_caller]
-    pub(crate) fn shows_at_most(&self, allowed: &BTreeSet<IpAddr>, when: &str) -> BTreeSet<IpAddr> {
+    fn shows_at_most(&self, allowed: &BTreeSet<IpAddr>, when: &str) -> BTreeSet<IpAddr> {
         std::thread::sleep(WINDOW);
         let own: BTreeSet<IpAddr> = self.clients.iter().flat_map(|client| client.addresses.clone()).collect();
         let theirs =
@@ -63,7 +70,7 @@ impl<'a> Attack<'a> {
     }
 }
 
-pub(crate) fn reconcile(lab: &Lab, node: u8) {
+fn reconcile(lab: &Lab, node: u8) {
     let list = lab.conflist_path(node).display().to_string();
     let output = lab.egret(node, &["reconcile", "--config", &list]).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -114,4 +121,97 @@ fn a_client_that_lost_its_namespaces_path_says_nothing_more() {
     attack.shows_at_most(&leases, "after another's ADD");
     attack.goes_round(&leases, "the paths are gone");
     assert_eq!(attack.shows_at_most(&leases, "nobody is there any more"), BTreeSet::new());
+}
+
+/// Clients leave with the gateway's own address, by its primary's interface: a gateway and a client that live are in no list of GC's, and a
+/// gateway's DEL dies half-way and is called again, and again.
+#[test]
+fn calls_that_take_a_living_gateway_away_hold_its_clients() {
+    let lab = Lab::raise(nodes(2));
+    let (pools, asks) = own();
+    pools.iter().for_each(|pool| drop(lab.object(pool).unwrap()));
+    let gateway = || {
+        lab.pod_object("gw/g", &[("egress-code", "red")], &asks, 1).unwrap();
+        lab.add_pod(1, "gw/g").unwrap()
+    };
+    let mut living = gateway();
+    let clients = [lab.client(1, "c1"), lab.client(2, "c2"), lab.client(1, "c3")];
+    let mut allowed: BTreeSet<IpAddr> = living.addresses.iter().copied().collect();
+    let attack = Attack::on(&lab, &clients);
+    gc(&lab, 1, &[&clients[0], &living]);
+    attack.shows_at_most(&allowed, "GC does not know a client");
+    for point in ["update.after-gateways", "del.after-unwiring"] {
+        let mut command = lab.cnitool_command("del", &living).unwrap();
+        assert!(!command.env("EGRET_FAULT", point).output().unwrap().status.success(), "{point}");
+        attack.shows_at_most(&allowed, &format!("DEL died at {point}"));
+        reconcile(&lab, 2);
+        attack.shows_at_most(&allowed, &format!("DEL died at {point}, node 2 plans"));
+        for _ in 0..2 {
+            lab.cnitool("del", &living).unwrap();
+            attack.shows_at_most(&allowed, &format!("DEL after one that died at {point}"));
+        }
+        lab.lose_pod(&living).unwrap();
+        living = gateway();
+        allowed.extend(&living.addresses);
+        clients[..2].iter().for_each(|client| drop(lab.leaves_as_predicted(client)));
+    }
+    attack.shows_at_most(&allowed, "a new gateway");
+    gc(&lab, 1, &[&clients[0]]);
+    attack.goes_round(&allowed, "GC does not know the gateway");
+    assert_eq!(attack.shows_at_most(&allowed, "no gateway"), BTreeSet::new());
+    // Its namespace lives, wired as it was; that is in nobody's way.
+    living = gateway();
+    clients[..2].iter().for_each(|client| {
+        assert_eq!(lab.leaves_as_predicted(client), living.addresses.iter().copied().collect());
+    });
+}
+
+/// Pools of the pods' own addresses, and what a gateway says to be one of theirs.
+fn own() -> ([String; 2], [(&'static str, &'static str); 2]) {
+    let pool = |name: &str, family| {
+        format!(
+            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
+             spec: {{cidr: '{}', source: PodAddress, gatewayNamespaces: all(), clientNamespaces: all()}}\n",
+            pod_networks(family)
+        )
+    };
+    let asks = [("egret.dev/ipv4pools", "[\"own\"]"), ("egret.dev/ipv6pools", "[\"own6\"]")];
+    ([pool("own", Family::V4), pool("own6", Family::V6)], asks)
+}
+
+/// GC as a runtime calls it, with these attachments valid.
+#[track_caller]
+fn gc(lab: &Lab, node: u8, valid: &[&Pod]) {
+    let list: Value = serde_json::from_slice(&fs::read(lab.conflist_path(node)).unwrap()).unwrap();
+    let plugins = list["plugins"].as_array().unwrap();
+    let mut config = plugins.iter().find(|plugin| plugin["type"] == "egret").unwrap().clone();
+    (config["name"], config["cniVersion"]) = (list["name"].clone(), "1.1.0".into());
+    let named = |pod: &&Pod| json!({"containerID": pod.container_id().unwrap(), "ifname": "eth0"});
+    config["cni.dev/valid-attachments"] = valid.iter().map(named).collect();
+    let said = Path::new("/run/gc.json");
+    fs::write(said, config.to_string()).unwrap();
+    let mut command = lab.node(node).command(env!("CARGO_BIN_EXE_egret")).unwrap();
+    let output = command.env("CNI_COMMAND", "GC").stdin(fs::File::open(said).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A gateway's DEL waits for the directory, which another node has: whoever makes this node's plan anew meanwhile must not find the
+/// gateway's record there and wire it again, to go on answering for an address that is somebody else's soon.
+#[test]
+fn a_plan_that_is_made_while_a_gateway_ends_does_not_wire_it_again() {
+    let lab = Lab::raise(nodes(1));
+    let gateway = lab.gateway(1, "g1");
+    let wired = || lab.node(1).sh("ip -o link show | grep -c ': eg[0-9]' || true").unwrap().trim() == "1";
+    assert!(wired());
+    let directory = egret::store::lock(&Path::new(STATE_DIR).join("lock"), "another node", WINDOW).unwrap();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| lab.cnitool("del", &gateway));
+        assert!(within(PATIENCE, LOOK, || !wired()).is_some(), "it is unwired");
+        let reconciling = scope.spawn(|| reconcile(&lab, 1));
+        let again = within(Duration::from_secs(1), LOOK, wired);
+        drop(directory);
+        ending.join().unwrap().unwrap();
+        reconciling.join().unwrap();
+        assert_eq!((again, wired()), (None, false), "it is not wired again");
+    });
 }
