@@ -147,7 +147,9 @@ impl Embedded {
             (Some(plan), _) => plan,
             // A first wiring was cut short: the records know everybody.
             (None, _) if unfinished.is_some() => NodePlan::empty(here.clone()),
-            (None, observed) => believed(&observed.clone().unwrap_or_default(), &numbered, &next, &locals),
+            (None, observed) => {
+                believed(observed.as_ref().unwrap_or(&State::default()), &numbered, &next, &locals)
+            }
         };
         keep_unread(&before, &mut next, |attachment| {
             attachment == UNKNOWN || situation.unread.contains(attachment)

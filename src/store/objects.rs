@@ -107,7 +107,7 @@ impl Objects {
         readings.sort_by(|(a, _), (b, _)| a.cmp(b));
         let record = |(name, reading): (String, Reading)| {
             let path = CString::new(name.replace('\0', "?")).unwrap_or_default();
-            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None)
+            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None).into()
         };
         let records: Vec<_> = readings.into_iter().map(record).collect();
         let image =
@@ -345,7 +345,7 @@ fn renew(
                     None => read(root.as_fd(), &file.path),
                 };
                 let before = before.map(|(image, _, row)| (image, row));
-                compile::read(file.path, stamp.settled(read_at), reading, before)
+                compile::read(file.path, stamp.settled(read_at), reading, before).into()
             }
         });
     }
