@@ -97,8 +97,7 @@ pub fn forget_or_mark(
     if sources.is_empty() {
         return Ok(0);
     }
-    let mut socket = open()?;
-    let entries = entries(&mut socket);
+    let Some((mut socket, entries)) = busy()? else { return Ok(0) };
     let sentence = |flow: &Flow| {
         let kept = flow.to.is_some_and(|to| keep.iter().any(|prefix| prefix.contains(to)));
         if kept || !sources.contains(&flow.source) {
@@ -195,8 +194,7 @@ pub fn judge(
     source: Option<IpAddr>,
     sentence: impl Fn(&Flow) -> Sentence,
 ) -> Result<usize, Error> {
-    let mut socket = open()?;
-    let entries = entries(&mut socket);
+    let Some((mut socket, entries)) = busy()? else { return Ok(0) };
     carry_out(&mut socket, entries, (filter, &[source]), sentence)
 }
 
@@ -210,9 +208,6 @@ fn carry_out(
     sentence: impl Fn(&Flow) -> Sentence,
 ) -> Result<usize, Error> {
     const PASSES: usize = 8;
-    if entries == Some(0) {
-        return Ok(0);
-    }
     let meant = |flow: &Flow| {
         let listed = listings.iter().any(|only| only.is_none_or(|source| flow.source == source));
         listed && filter.matches(flow.mark) && flow.suffers(sentence(flow))
@@ -276,8 +271,14 @@ pub fn is_on(family: Family) -> Result<bool, Error> {
     Ok(found)
 }
 
-/// How many entries this namespace has, by the kernel's own count; `None` where it does not tell. Where there is none, nothing is
-/// listed: a listing walks the table of the whole machine and takes the lock of each of its 262,144 buckets, 5 to 15 ms.
+/// A socket, and how many entries this namespace has, by the kernel's own count (`None` where it does not tell); nothing where there is
+/// no entry, because a listing walks the table of the whole machine and takes the lock of each of its 262,144 buckets, 5 to 15 ms.
+fn busy() -> Result<Option<(Netfilter, Option<u32>)>, Error> {
+    let mut socket = open()?;
+    let entries = entries(&mut socket);
+    Ok((entries != Some(0)).then_some((socket, entries)))
+}
+
 fn entries(socket: &mut Netfilter) -> Option<u32> {
     let mut entries = None;
     let asked = socket.ask(Request::new(SUBSYSTEM, GET_STATS, ACK, 0), |reply| {

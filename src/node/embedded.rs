@@ -22,7 +22,7 @@ use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::problem::Problem;
 use crate::store::RecordError;
-use crate::store::endpoints::EndpointError;
+use crate::store::endpoints::{self, EndpointError};
 use crate::store::nodes::{self, NodeError as NumberError, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
 use crate::store::{Dir, DirError, advice};
@@ -170,7 +170,8 @@ impl Embedded {
     /// The same for who lives on.
     #[must_use]
     pub fn keeping(self, kept: &Arc<Kept>) -> Embedded {
-        Embedded { memory: self.memory.keeping(&kept.plans), kept: Some(Arc::clone(kept)), ..self }
+        let (memory, records) = (self.memory.keeping(&kept.plans), self.records.keeping(&kept.attachments));
+        Embedded { memory, records, kept: Some(Arc::clone(kept)), ..self }
     }
 
     /// The lock under which this node's kernel is changed. Taken before the store's.
@@ -230,6 +231,14 @@ impl Embedded {
         match &self.kept {
             Some(kept) => kept.records(&self.dir),
             None => nodes::list(&self.dir).map(|(records, problems)| (Arc::new(records), problems)),
+        }
+    }
+
+    /// The gateways' endpoints, and what is wrong with them.
+    pub(super) fn endpoints(&self) -> Result<(Vec<Endpoint>, Vec<Problem>), RecordError> {
+        match &self.kept {
+            Some(kept) => kept.endpoints(&self.dir),
+            None => endpoints::list(&self.dir),
         }
     }
 

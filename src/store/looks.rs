@@ -79,7 +79,7 @@ impl<T: Clone> Since<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::convert::Infallible;
 
     use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -89,7 +89,7 @@ mod tests {
     use crate::store::dir::tests::scratch;
 
     /// As if nothing had happened to it for long. Its last change of all is this one, of now.
-    fn settle(path: &Path) {
+    pub(crate) fn settle(path: &Path) {
         let long_ago = TimeSpec::new(1_000_000_000, 0);
         utimensat(nix::fcntl::AT_FDCWD, path, &long_ago, &long_ago, UtimensatFlags::FollowSymlink).unwrap();
         let end = std::time::Instant::now() + Duration::from_secs(20);

@@ -17,7 +17,7 @@ pub(crate) mod dir;
 pub mod endpoints;
 pub mod interfaces;
 mod lock;
-mod looks;
+pub(crate) mod looks;
 pub mod nodes;
 pub mod objects;
 pub mod record;

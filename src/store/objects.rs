@@ -109,7 +109,7 @@ impl Objects {
         readings.sort_by(|(a, _), (b, _)| a.cmp(b));
         let record = |(name, reading): (String, Reading)| {
             let path = CString::new(name.replace('\0', "?")).unwrap_or_default();
-            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None)
+            compile::read(Cow::Owned(path), Stamp::NEVER, reading, None).into()
         };
         let records: Vec<_> = readings.into_iter().map(record).collect();
         let image =
@@ -235,6 +235,23 @@ impl Objects {
         self.image.fingerprint()
     }
 
+    /// The same of all objects but pods, and of the list of the broken, pods or not. Takes a look at each object.
+    pub fn fingerprint_without_pods(&self) -> u64 {
+        self.fingerprint_without(&[Kind::Pod])
+    }
+
+    /// The same of what [`Objects::outline`] is made of: not of pods and namespaces, of which there are many and which change often.
+    pub fn fingerprint_of_outline(&self) -> u64 {
+        self.fingerprint_without(&[Kind::Namespace, Kind::Pod])
+    }
+
+    fn fingerprint_without(&self, kinds: &[Kind]) -> u64 {
+        let kept = Kind::ALL.into_iter().filter(|kind| !kinds.contains(kind));
+        let slots: BTreeSet<u8> = kept.map(slot).collect();
+        let objects = slots.into_iter().flat_map(|slot| self.image.of(slot));
+        compile::fingerprint(objects.map(|object| object.digest), self.image.broken())
+    }
+
     /// The file that an object in force came from, relative to `objects/`.
     pub fn file(&self, kind: Kind, name: &str) -> Option<String> {
         let number = self.image.find(slot(kind), name)?;
@@ -307,7 +324,7 @@ fn renew(
                     None => read(root.as_fd(), &file.path),
                 };
                 let before = before.map(|(image, _, row)| (image, row));
-                compile::read(file.path, stamp.settled(read_at), reading, before)
+                compile::read(file.path, stamp.settled(read_at), reading, before).into()
             }
         });
     }

@@ -72,10 +72,7 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::store::dir::tests::scratch;
-    use std::time::Duration;
-
-    use nix::sys::stat::{UtimensatFlags, utimensat};
-    use nix::sys::time::TimeSpec;
+    use crate::store::looks::tests::settle;
 
     /// What lies in a folder in a new round.
     fn asked(folders: &mut Folders, path: &Path) -> Vec<String> {
@@ -86,18 +83,6 @@ mod tests {
         names
     }
 
-    /// As if nothing had happened to it for long.
-    fn settle(folders: &mut Folders, path: &Path) {
-        let long_ago = TimeSpec::new(1_000_000_000, 0);
-        utimensat(nix::fcntl::AT_FDCWD, path, &long_ago, &long_ago, UtimensatFlags::FollowSymlink).unwrap();
-        let end = std::time::Instant::now() + Duration::from_secs(20);
-        while folders.now.is_empty() {
-            assert!(std::time::Instant::now() < end, "the folder never settles");
-            std::thread::sleep(Duration::from_millis(100));
-            asked(folders, path);
-        }
-    }
-
     #[test]
     fn a_folder_that_rests_is_not_listed_again_and_one_that_changes_is() {
         let (root, _clean) = scratch();
@@ -106,7 +91,8 @@ mod tests {
         fs::write(root.join("pod.yaml"), "").unwrap();
         std::os::unix::fs::symlink(root.join("nowhere"), root.join("link")).unwrap();
         assert_eq!(asked(&mut folders, &root), ["a"]);
-        settle(&mut folders, &root);
+        settle(&root);
+        asked(&mut folders, &root);
         folders.now.get_mut(&root).unwrap().inner.push(root.join("a/../a"));
         assert_eq!(asked(&mut folders, &root), ["a", "a"], "it was listed, though nothing changed");
         fs::create_dir(root.join("b")).unwrap();
@@ -122,7 +108,8 @@ mod tests {
         fs::create_dir(&objects).unwrap();
         std::os::unix::fs::symlink(&elsewhere, objects.join("link")).unwrap();
         let mut folders = Folders::default();
-        settle(&mut folders, &objects);
+        settle(&objects);
+        asked(&mut folders, &objects);
         assert!(asked(&mut folders, &objects).is_empty());
         fs::create_dir(&elsewhere).unwrap();
         assert_eq!(asked(&mut folders, &objects), ["link"]);

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::entry::DELETE;
 use super::{
-    Error, Flow, MARK, MARK_MASK, MarkFilter, SUBSYSTEM, Sentence, by_source, entries, forget_or_mark,
-    glance, judge, open, refused,
+    Error, Flow, MARK, MARK_MASK, MarkFilter, SUBSYSTEM, Sentence, busy, by_source, forget_or_mark, glance,
+    judge, refused,
 };
 use crate::addr::Cidr;
 use crate::kernel::nfnetlink::{ACK, Netfilter, Request};
@@ -34,11 +34,7 @@ pub(super) fn clear_by(
     if sources.is_empty() {
         return Ok(());
     }
-    let mut socket = open()?;
-    let there = entries(&mut socket);
-    if there == Some(0) {
-        return Ok(());
-    }
+    let Some((mut socket, there)) = busy()? else { return Ok(()) };
     let mut left = sources.clone();
     if pays(sources.len(), there) {
         for source in sources {
@@ -86,11 +82,7 @@ pub fn forget_marked(filters: &[MarkFilter]) -> Result<(), Error> {
     if filters.is_empty() {
         return Ok(());
     }
-    let mut socket = open()?;
-    let there = entries(&mut socket);
-    if there == Some(0) {
-        return Ok(());
-    }
+    let Some((mut socket, there)) = busy()? else { return Ok(()) };
     if !pays(filters.len(), there) {
         let meant = |mark| filters.iter().any(|filter| filter.matches(mark));
         let sentence = |flow: &Flow| if meant(flow.mark) { Sentence::Delete } else { Sentence::Keep };

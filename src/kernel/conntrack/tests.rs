@@ -34,7 +34,17 @@ fn flow(machine: &Namespace, from: &str, to: &str) {
     });
 }
 
-/// `source destination` of the first packet of each flow, as the conntrack tool lists them.
+fn flow_each(machine: &Namespace, flows: &[(&str, &str)]) {
+    flows.iter().for_each(|(from, to)| flow(machine, from, to));
+}
+
+/// The machine, with these flows.
+fn tracking(flows: &[(&str, &str)]) -> Namespace {
+    let machine = machine();
+    flow_each(&machine, flows);
+    machine
+}
+
 /// Everything that a few listings show: one alone may skip entries while other tests change theirs.
 fn listing(machine: &Namespace) -> String {
     let mut seen = std::collections::BTreeMap::new();
@@ -50,6 +60,7 @@ fn listing(machine: &Namespace) -> String {
     seen.into_values().collect::<Vec<_>>().join("\n")
 }
 
+/// `source destination` of the first packet of each flow, as the conntrack tool lists them.
 fn flows(machine: &Namespace) -> Vec<String> {
     let listed = listing(machine);
     let field = |line: &str, name: &str| {
@@ -77,8 +88,7 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn forgetting_a_source_takes_its_own_flows_to_the_outside_and_no_other() {
-    let machine = machine();
-    for (from, to) in [
+    let machine = tracking(&[
         ("10.0.0.1", "198.51.100.1:9"),
         ("10.0.0.1", "198.51.100.1:10"),
         ("10.0.0.1", "10.96.0.2:9"),
@@ -88,9 +98,7 @@ fn forgetting_a_source_takes_its_own_flows_to_the_outside_and_no_other() {
         ("198.51.100.1", "10.0.0.1:9"),
         ("fd00::1", "[2001:db8::1]:9"),
         ("fd00::1", "[fd00::2]:9"),
-    ] {
-        flow(&machine, from, to);
-    }
+    ]);
     assert_eq!(flows(&machine).len(), 9);
     let keep = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
     assert_eq!(machine.run(|| forget(ip("10.0.0.1"), &keep)).unwrap(), 3);
@@ -114,15 +122,12 @@ fn forgetting_a_source_takes_its_own_flows_to_the_outside_and_no_other() {
 
 #[test]
 fn others_are_marked_by_their_marks_in_the_same_listing() {
-    let machine = machine();
-    for (from, to) in [
+    let machine = tracking(&[
         ("10.0.0.1", "198.51.100.1:1001"),
         ("10.0.0.1", "10.0.0.9:1001"),
         ("10.0.0.2", "198.51.100.1:1001"),
         ("10.0.0.2", "198.51.100.1:1002"),
-    ] {
-        flow(&machine, from, to);
-    }
+    ]);
     let keep = ["10.0.0.0/8".parse().unwrap()];
     let stale = |mark: u32| (mark & 0xffff_ff00 == 0x100).then_some((0x7fff_ff00, 0xffff_ff00));
     let one = BTreeSet::from([ip("10.0.0.1")]);
@@ -137,14 +142,15 @@ fn what_is_answered_at_the_source_itself_is_marked_and_what_is_translated_goes()
     let machine = machine();
     machine.sh("nft add chain inet t post '{ type nat hook postrouting priority 100; }'
          nft add rule inet t post udp dport 1002 ip saddr 10.0.0.1 snat ip to 10.0.0.2");
-    for (from, to) in [
-        ("10.0.0.1", "198.51.100.1:1001"),
-        ("10.0.0.1", "198.51.100.1:1002"),
-        ("10.0.0.1", "10.0.0.9:1001"),
-        ("fd00::1", "[2001:db8::1]:1001"),
-    ] {
-        flow(&machine, from, to);
-    }
+    flow_each(
+        &machine,
+        &[
+            ("10.0.0.1", "198.51.100.1:1001"),
+            ("10.0.0.1", "198.51.100.1:1002"),
+            ("10.0.0.1", "10.0.0.9:1001"),
+            ("fd00::1", "[2001:db8::1]:1001"),
+        ],
+    );
     let (keep, dead) = (["10.0.0.0/8".parse().unwrap()], Some((0x7fff_ff00, 0xffff_ff00)));
     let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
     assert_eq!(machine.run(|| forget_or_mark(&both, &keep, |_| dead, None)).unwrap(), 3);
@@ -204,8 +210,7 @@ const OF_TWO: [(&str, &str); 8] = [
 
 #[test]
 fn of_addresses_that_sleep_all_goes_that_they_opened_and_nothing_that_others_did() {
-    let machine = machine();
-    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let machine = tracking(&OF_TWO);
     let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
     let keep = ["10.0.0.0/8".parse().unwrap()];
     machine.run(|| clear(&both, &keep)).unwrap();
@@ -221,8 +226,7 @@ fn of_addresses_that_sleep_all_goes_that_they_opened_and_nothing_that_others_did
 
 #[test]
 fn a_kernel_that_deletes_by_no_filter_is_asked_for_a_listing() {
-    let machine = machine();
-    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let machine = tracking(&OF_TWO);
     let both = BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]);
     let keep = ["10.0.0.0/8".parse().unwrap()];
     machine.run(|| clear::clear_by(&both, &keep, |_, _| Ok(false))).unwrap();
@@ -243,8 +247,7 @@ fn a_kernel_that_deletes_by_no_filter_is_asked_for_a_listing() {
 fn many_addresses_among_few_flows_are_deleted_one_by_one_and_among_many_flows_by_a_listing() {
     assert!(clear::pays(1, Some(200_000)) && clear::pays(16, Some(100)));
     assert!(!clear::pays(100, Some(1)) && !clear::pays(16, Some(10_000)) && !clear::pays(16, None));
-    let machine = machine();
-    OF_TWO.iter().for_each(|(from, to)| flow(&machine, from, to));
+    let machine = tracking(&OF_TWO);
     let many = (3..=255).map(|n| IpAddr::from([10, 0, 0, n])).chain([ip("10.0.0.1")]).collect();
     machine.run(|| clear(&many, &[])).unwrap();
     assert_eq!(flows(&machine).len(), 5);
@@ -252,16 +255,13 @@ fn many_addresses_among_few_flows_are_deleted_one_by_one_and_among_many_flows_by
 
 #[test]
 fn what_carries_a_mark_is_deleted_whoever_opened_it() {
-    let machine = machine();
-    for (from, to) in [
+    let machine = tracking(&[
         ("10.0.0.1", "198.51.100.1:1001"),
         ("10.0.0.2", "198.51.100.1:1002"),
         ("10.0.0.1", "198.51.100.1:1003"),
         ("10.0.0.1", "198.51.100.1:1004"),
         ("fd00::1", "[2001:db8::1]:1001"),
-    ] {
-        flow(&machine, from, to);
-    }
+    ]);
     let pinned = |gateway: u32| MarkFilter { value: gateway << 8 | 0xff, mask: 0xffff_ff00 };
     machine.run(|| forget_marked(&[pinned(9)])).unwrap();
     machine.run(|| forget_marked(&[])).unwrap();

@@ -19,18 +19,8 @@ use crate::api::{Kind, Object, Reading};
 use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
 
-/// The record of a file that was read now.
+/// A file that was read now. If part of it could not be read, what it last held stays in force.
 pub(super) fn read<'a>(
-    path: Cow<'a, CStr>,
-    stamp: Stamp,
-    reading: Reading,
-    before: Option<(&'a Image, FileRow<'a>)>,
-) -> FileRecord<'a> {
-    FileRecord::Read(Box::new(read_file(path, stamp, reading, before)))
-}
-
-/// What it holds. If part of it could not be read, what it last held stays in force.
-pub(super) fn read_file<'a>(
     path: Cow<'a, CStr>,
     stamp: Stamp,
     reading: Reading,

@@ -39,7 +39,7 @@ impl Objects {
             let (_, reading) = read(root.as_fd(), row.path);
             // The next look at everything looks at it again: what is told of may be newer than what was read.
             let before = Some((&**image, image.file(number)));
-            changed.push((number, compile::read_file(row.path.into(), Stamp::NEVER, reading, before)));
+            changed.push((number, compile::read(row.path.into(), Stamp::NEVER, reading, before)));
         }
         let dirs: Vec<Stamp> = image.dirs().map(|dir| dir.stamp).collect();
         let changed: Vec<_> = changed.iter().map(|(number, file)| (*number, file)).collect();

@@ -11,7 +11,7 @@ fn image() -> Image {
         shares: false,
         digest: 0,
     };
-    let file = |file| FileRecord::Read(Box::new(file));
+    let file = FileRecord::from;
     let files = [
         file(ReadFile {
             path: c"a.yaml".into(),

@@ -30,6 +30,12 @@ pub(in super::super) struct ReadFile<'a> {
     pub(in super::super) problems: Vec<u8>,
 }
 
+impl<'a> From<ReadFile<'a>> for FileRecord<'a> {
+    fn from(file: ReadFile<'a>) -> FileRecord<'a> {
+        FileRecord::Read(Box::new(file))
+    }
+}
+
 /// One object of a file.
 pub(in super::super) struct Compiled<'a> {
     pub(in super::super) kind: Kind,
