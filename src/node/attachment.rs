@@ -3,6 +3,8 @@
 //! In: written at ADD, also for pods without egress. Out: read by DEL, GC, CHECK and reconcile, which then need neither
 //! prevResult nor the namespace. Never fsynced: it lies on tmpfs and dies with the pods it speaks of.
 
+mod last;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
@@ -11,6 +13,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
@@ -21,6 +24,7 @@ use crate::egress::model::{Pairs, PodName};
 use crate::kernel::devices::End;
 use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
+pub use last::LastRecords;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,12 +191,20 @@ impl Listing {
 #[derive(Debug, Clone)]
 pub struct Attachments {
     folder: PathBuf,
+    /// Records that this process need not decode again.
+    last: Option<Arc<LastRecords>>,
 }
 
 impl Attachments {
     /// Those of a node. `node` must be one path component.
     pub fn of_node(run_dir: &Path, node: &str) -> Attachments {
-        Attachments { folder: run_dir.join(node).join("attachments") }
+        Attachments { folder: run_dir.join(node).join("attachments"), last: None }
+    }
+
+    /// The same for who lives on, and keeps what was read last.
+    #[must_use]
+    pub fn keeping(self, last: &Arc<LastRecords>) -> Attachments {
+        Attachments { last: Some(Arc::clone(last)), ..self }
     }
 
     /// The folder that holds one folder per network.
@@ -278,11 +290,12 @@ impl Attachments {
 
     /// Every record of one network, or of all.
     pub fn list(&self, network: Option<&str>) -> io::Result<Listing> {
+        let all = network.is_none();
         let networks = match network {
             Some(network) => vec![network.to_owned()],
             None => names(&self.folder)?,
         };
-        let mut listing = Listing::default();
+        let (mut listing, mut files) = (Listing::default(), BTreeSet::new());
         for network in networks {
             for name in names(&self.folder.join(&network))? {
                 let Some((container_id, ifname)) =
@@ -295,11 +308,18 @@ impl Attachments {
                     container_id: container_id.to_owned(),
                     ifname: ifname.to_owned(),
                 };
-                match self.read(&id) {
+                let read = match &self.last {
+                    Some(last) => last.of(self.file(&id), &mut files, || self.read(&id)),
+                    None => self.read(&id),
+                };
+                match read {
                     Ok(attachment) => listing.attachments.extend(attachment), // None: gone since the folder was read
                     Err(problem) => listing.torn.push((id, *problem)),
                 }
             }
+        }
+        if let Some(last) = self.last.as_ref().filter(|_| all) {
+            last.forget_others(&files);
         }
         Ok(listing)
     }

@@ -101,7 +101,7 @@ impl Embedded {
         if self.kept.is_some() {
             pods.extend(objects.on_the_network_of(&self.name));
         }
-        let (mut endpoints, mut problems) = endpoints::list(&self.dir)?;
+        let (mut endpoints, mut problems) = self.endpoints()?;
         let unread: BTreeSet<String> = torn.iter().map(|(id, _)| id.to_string()).collect();
         let mut here: BTreeSet<String> = attachments.iter().map(|a| a.id().to_string()).collect();
         here.extend(unread.iter().cloned());
