@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::crowds::at_once;
 use crate::kernel::Stop;
-use crate::lab::{Lab, PATIENCE, SELECTS_RED, eventually, leaves_by, memory, outside};
+use crate::lab::{Agent, Lab, PATIENCE, SELECTS_RED, eventually, leaves_by, memory, outside};
 
 /// How long clients send into each new world.
 const WINDOW: Duration = Duration::from_millis(300);
@@ -152,6 +152,58 @@ fn a_pod_whose_object_is_gone_stays_a_client_and_one_that_ends_says_nothing_more
             let seen = capture.sources_of(pod);
             assert!(seen.keys().all(|ip| leases.contains(ip)), "{}: {seen:?}", pod.name);
             is_silent(&capture, pod, "without its namespace's path");
+        }
+    });
+}
+
+/// A client moves to another gateway and back, a pod becomes a client and is let go, and each time the agent dies half-way. What left
+/// before the change was begun may leave as long as nobody is there to go on.
+#[test]
+fn an_agent_that_dies_in_a_change_leaves_clients_bound_or_held_until_the_next_one() {
+    let lab = lab(2);
+    let agents = lab.agents();
+    let (red, blue) = (lab.gateway(1, "red"), lab.gateway_of(2, "blue", "blue"));
+    let leases: Vec<IpAddr> = [&red, &blue]
+        .iter()
+        .flat_map(|gateway| Family::BOTH.map(|family| lab.lease(gateway, family)))
+        .collect();
+    let client = lab.client(2, "moves");
+    let joins = lab.plain(2, "joins");
+    eventually("the gateway is used", || leaves_by(&lab, &client, &red));
+    let [here, there] = <[Agent; 2]>::try_from(agents).ok().unwrap();
+    let _here = here;
+    drop(there);
+    let to = |code: &str| {
+        let selector = format!("egress-code == '{code}'");
+        let words = [(SELECTS_RED[0].0, selector.as_str()), SELECTS_RED[1]];
+        lab.pod_object(&client.name.to_string(), &[], &words, 2).unwrap();
+    };
+    let stop = AtomicBool::new(false);
+    let capture = lab.capture().unwrap();
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        [&client, &joins].iter().for_each(|pod| drop(scope.spawn(|| murmur(pod, &stop))));
+        for point in
+            ["update.after-intention", "update.while-held", "update.after-gateways", "update.after-kernel"]
+        {
+            capture.restart();
+            to("blue");
+            lab.select(&joins, true);
+            assert!(!lab.start_with(2, &[("EGRET_FAULT", point)]).end(), "{point}");
+            let agent = lab.agent(2);
+            eventually("the next one goes on", || {
+                leaves_by(&lab, &client, &blue) && leaves_by(&lab, &joins, &red)
+            });
+            let seen = capture.sources_of(&client);
+            assert!(seen.keys().all(|ip| leases.contains(ip)), "{point}: {seen:?}");
+            capture.restart();
+            shows_only(&capture, &joins, &leases, point);
+            to("red");
+            lab.select(&joins, false);
+            eventually("and back", || leaves_by(&lab, &client, &red) && !leaves_by(&lab, &joins, &red));
+            let seen = capture.sources_of(&client);
+            assert!(seen.keys().all(|ip| leases.contains(ip)), "{point}, back: {seen:?}");
+            drop(agent);
         }
     });
 }

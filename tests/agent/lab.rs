@@ -100,7 +100,8 @@ impl Lab {
         self.start_with(node, &[])
     }
 
-    fn start_with(&self, node: u8, environment: &[(&str, &str)]) -> Agent {
+    /// The same in another environment.
+    pub(crate) fn start_with(&self, node: u8, environment: &[(&str, &str)]) -> Agent {
         static LOGS: AtomicU32 = AtomicU32::new(0);
         let number = LOGS.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("egret-agent-{}-{number}.log", std::process::id()));

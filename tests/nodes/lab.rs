@@ -218,7 +218,7 @@ impl Lab {
 
     /// Packets of selected pods that arrived outside since it was last forgotten.
     pub(crate) fn packets(&self) -> usize {
-        self.wire.sources().values().sum()
+        self.wire.sources().values().map(|from| from.packets).sum()
     }
 
     /// Forgets what was seen.

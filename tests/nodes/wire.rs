@@ -2,7 +2,7 @@
 //!
 //! In: a packet socket (packet(7)) in the outside's namespace. Out: sources. Never: believes a window in which packets were dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,16 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, se
 
 /// What was seen since it was last forgotten.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wire(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+pub(crate) struct Wire(Arc<Mutex<BTreeMap<IpAddr, From>>>);
+
+/// What one source sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct From {
+    /// Packets.
+    pub(crate) packets: usize,
+    /// TCP flags of any of them: a bare reset (4) is a node's own word, anything else somebody's flow.
+    flags: BTreeSet<u8>,
+}
 
 impl Wire {
     /// Begins to look, in this thread's namespace, at TCP to this port.
@@ -25,16 +34,19 @@ impl Wire {
             loop {
                 let length =
                     recv(tap.as_raw_fd(), &mut bytes, nix::sys::socket::MsgFlags::MSG_TRUNC).unwrap();
-                if let Some(source) = source(&bytes[..length.min(128)], port) {
-                    *seen.lock().unwrap().entry(source).or_default() += 1;
+                if let Some((source, flags)) = source(&bytes[..length.min(128)], port) {
+                    let mut seen = seen.lock().unwrap();
+                    let from = seen.entry(source).or_default();
+                    from.packets += 1;
+                    from.flags.insert(flags);
                 }
                 assert_eq!(dropped(&tap), 0, "the capture lost packets");
             }
         });
     }
 
-    /// Sources, with how many packets of each.
-    pub(crate) fn sources(&self) -> BTreeMap<IpAddr, usize> {
+    /// Sources, with what each sent.
+    pub(crate) fn sources(&self) -> BTreeMap<IpAddr, From> {
         self.0.lock().unwrap().clone()
     }
 
@@ -43,13 +55,14 @@ impl Wire {
     }
 }
 
-/// The source of an IPv4 TCP packet to this port.
-fn source(packet: &[u8], port: u16) -> Option<IpAddr> {
+/// The source and the flags of an IPv4 TCP packet to this port.
+fn source(packet: &[u8], port: u16) -> Option<(IpAddr, u8)> {
     let first = *packet.first()?;
     let header = usize::from(first & 15) * 4;
     let to = u16::from_be_bytes(packet.get(header + 2..header + 4)?.try_into().ok()?);
     let octets: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-    (first >> 4 == 4 && packet[9] == 6 && to == port).then(|| Ipv4Addr::from(octets).into())
+    let flags = packet.get(header + 13).copied().unwrap_or_default();
+    (first >> 4 == 4 && packet[9] == 6 && to == port).then(|| (Ipv4Addr::from(octets).into(), flags))
 }
 
 /// Packets that the kernel had no room for (`PACKET_STATISTICS`), since it was last asked.
