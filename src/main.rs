@@ -4,15 +4,14 @@
 
 use std::process::ExitCode;
 
+use egret::heap::Heap;
 use egret::node::plugin::Plugin;
 use egret::{cli, cni, fault};
 
 static NODE: Plugin = Plugin;
 
-// musl gives every page back as soon as nothing is left in it and asks for it again a moment later; each such round costs a
-// mapping, a fault and a flush (27 µs measured in a virtual machine), and a short call makes dozens.
 #[global_allocator]
-static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static MEMORY: Heap = Heap::new();
 
 fn main() -> ExitCode {
     fault::arm();

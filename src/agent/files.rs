@@ -80,6 +80,8 @@ pub struct Files {
     /// Files of objects that were told of.
     pub told: Told,
     folders: Folders,
+    /// Whether all that was last heard of objects was renamed into its place: nobody is about to go on writing it.
+    pub whole: bool,
     /// Why not everything is watched.
     short: Option<String>,
 }
@@ -97,6 +99,7 @@ impl Files {
             places: HashMap::new(),
             told: Told::default(),
             folders: Folders::default(),
+            whole: false,
             short: None,
         })
     }
@@ -183,6 +186,7 @@ impl Files {
     /// Takes in everything that was said until now. Does not wait. A value for each job that something calls for.
     pub fn listen(&mut self) -> BTreeSet<Job> {
         let mut jobs = BTreeSet::new();
+        self.whole = true;
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
@@ -214,7 +218,7 @@ impl Files {
         }
     }
 
-    fn hear(&self, event: &InotifyEvent, jobs: &mut BTreeSet<Job>) {
+    fn hear(&mut self, event: &InotifyEvent, jobs: &mut BTreeSet<Job>) {
         let is = |flags| event.mask.intersects(flags);
         if is(AddWatchFlags::IN_Q_OVERFLOW) {
             // Anything may have happened.
@@ -227,9 +231,13 @@ impl Files {
         match kind {
             Kind::State if moved || folder => jobs.extend([Job::Folder, Job::Update]),
             Kind::State => {}
-            Kind::Input if moved || folder => jobs.extend([Job::Folder, Job::Update]),
+            Kind::Input if moved || folder => {
+                self.whole = false;
+                jobs.extend([Job::Folder, Job::Update]);
+            }
             Kind::Input => {
                 if !is_draft(event.name.as_deref()) {
+                    self.whole &= is(AddWatchFlags::IN_MOVED_TO);
                     jobs.insert(Job::Update);
                 }
             }
@@ -308,7 +316,10 @@ mod tests {
         io::Write::write_all(&mut writer, b"kind: Pod").unwrap();
         assert_eq!(files.listen(), BTreeSet::new());
         drop(writer);
-        assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
+        assert_eq!((files.listen(), files.whole), (BTreeSet::from([Job::Update]), false));
+        fs::write(dir.objects().join(".new"), "").unwrap();
+        fs::rename(dir.objects().join(".new"), &path).unwrap();
+        assert_eq!((files.listen(), files.whole), (BTreeSet::from([Job::Update]), true));
         fs::rename(&path, dir.objects().join("other.yaml")).unwrap();
         assert_eq!(files.listen(), BTreeSet::from([Job::Update]));
         fs::remove_file(dir.objects().join("other.yaml")).unwrap();

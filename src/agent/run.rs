@@ -287,7 +287,10 @@ impl Run<'_> {
     fn listen(&mut self) {
         let now = self.now();
         for job in self.files.listen() {
-            self.schedule.want(job, now);
+            match job {
+                Job::Update if self.files.whole => self.schedule.want_soon(job, now),
+                _ => self.schedule.want(job, now),
+            }
         }
         let heard = self.watch.listen();
         if heard.tables_gone {

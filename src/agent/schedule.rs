@@ -80,6 +80,8 @@ impl Job {
     }
 }
 
+/// How long nothing must have been heard where each that was heard is whole.
+const SOON: Duration = millis(1);
 /// The longest rest.
 const REST: Duration = millis(20);
 /// Pause after the first failure; each further one doubles it.
@@ -107,6 +109,13 @@ impl Schedule {
     pub fn want(&mut self, job: Job, now: Duration) {
         let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
         let at = (now + job.quiet()).min(first + job.most());
+        self.wanted.insert(job, Wanted { first: Some(first), at });
+    }
+
+    /// The same, where who did it is done: only what it did besides, this very moment, is waited for.
+    pub fn want_soon(&mut self, job: Job, now: Duration) {
+        let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
+        let at = (now + SOON).min(first + job.most());
         self.wanted.insert(job, Wanted { first: Some(first), at });
     }
 
@@ -179,6 +188,19 @@ mod tests {
         assert_eq!(take(&mut schedule, millis(13)), None);
         assert_eq!(take(&mut schedule, millis(14)), Some(Job::Update));
         assert_eq!((take(&mut schedule, millis(99)), schedule.pause(millis(99))), (None, None));
+    }
+
+    #[test]
+    fn what_was_put_in_place_whole_is_waited_for_no_longer_than_what_comes_with_it() {
+        let mut schedule = Schedule::default();
+        schedule.want_soon(Job::Update, millis(0));
+        schedule.want_soon(Job::Update, Duration::from_micros(900));
+        assert_eq!(take(&mut schedule, millis(1)), None);
+        assert_eq!(take(&mut schedule, millis(2)), Some(Job::Update));
+        schedule.want_soon(Job::Update, millis(10));
+        schedule.want(Job::Update, millis(10)); // somebody else writes in place
+        assert_eq!(take(&mut schedule, millis(11)), None);
+        assert_eq!(take(&mut schedule, millis(14)), Some(Job::Update));
     }
 
     #[test]

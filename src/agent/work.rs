@@ -22,6 +22,7 @@ use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, F
 use crate::config::Config;
 use crate::egress::standing::standing;
 use crate::kernel::devices::Device;
+use crate::kernel::nft::load;
 use crate::kernel::state::State;
 use crate::kernel::unannounced::Unannounced;
 use crate::node::announce::{ANOTHER_OWNER, Asked};
@@ -77,6 +78,8 @@ pub(super) struct Agent<'a> {
     cluster: Option<Arc<Cluster>>,
     /// Steps of the job that runs.
     steps: usize,
+    /// The objects last read, by their fingerprint.
+    objects_told: Option<u64>,
     /// Of pools, as they were last read.
     block_sizes: BTreeMap<String, u8>,
 }
@@ -119,6 +122,7 @@ impl<'a> Agent<'a> {
             known,
             cluster,
             steps: 0,
+            objects_told: None,
             block_sizes: BTreeMap::new(),
         }
     }
@@ -209,6 +213,13 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// Whether the kernel may need another table: only then is it worth the start of a program that loads it.
+    fn starts_ahead(&mut self, objects: &Objects) -> bool {
+        let fingerprint = Some(objects.fingerprint());
+        let known = std::mem::replace(&mut self.objects_told, fingerprint);
+        known.is_some() && known != fingerprint
+    }
+
     fn bring(&mut self, told: &mut Told) -> Result<Outcome, NodeError> {
         let guard = self.node.lock("the agent's update")?;
         let state_dir = self.node.dir.path();
@@ -219,6 +230,10 @@ impl<'a> Agent<'a> {
             Some(followed) => followed,
             None => (self.node.objects().inspect_err(|_| told.of_anything())?, false),
         };
+        let _ahead = self.starts_ahead(&objects).then(|| {
+            load::start_ahead();
+            load::Ahead
+        });
         let situation = self.node.situation_of(objects)?;
         let outcome = self.node.update_from(&situation, Thoroughness::Quick, &[]);
         drop(guard);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Range;
 
 use crate::addr::Mac;
 use crate::egress::exits::exit_chain_index;
@@ -33,6 +34,8 @@ pub struct Numbering {
     pub resting: BTreeSet<u32>,
     /// Indexes that rest, for the same reason.
     pub resting_exits: BTreeSet<u16>,
+    /// Numbers that no flow carries and nobody was ever given: they are given first. Where none is left, the lowest free one is.
+    pub unborne: Range<u32>,
 }
 
 impl Numbering {
@@ -148,12 +151,12 @@ impl Numbering {
             .find(|s| !self.slots.values().chain(self.doors.values()).any(|used| used == s))
     }
 
-    /// The number of the gateway with these next hops: the one it had, else the lowest free one.
+    /// The number of the gateway with these next hops: the one it had, else one that nobody was given, else the lowest free one.
     pub fn gateway(&mut self, next_hops: &[IpAddr]) -> Option<u32> {
         let known = next_hops.iter().find_map(|ip| self.gateways.get(ip).copied());
         let number = known.or_else(|| {
             let used: BTreeSet<u32> = self.gateways.values().chain(&self.resting).copied().collect();
-            (1..=LAST_GATEWAY).find(|n| !used.contains(n))
+            self.unborne.by_ref().chain(1..=LAST_GATEWAY).find(|n| !used.contains(n))
         })?;
         for ip in next_hops {
             self.gateways.insert(*ip, number);

@@ -35,7 +35,7 @@ pub use conflicts::{conflicts, lacks};
 pub use netns::{Netns, NetnsError};
 pub use observe::{KernelError, observe};
 pub use step::Step;
-pub use steps::steps;
+pub use steps::{steps, steps_believing};
 pub use sysctl::Saved;
 
 use serde::Serialize;

@@ -197,6 +197,20 @@ impl Step {
         }
     }
 
+    /// Whether the namespace must have been looked at before: devices and settings are others' as well, and go of themselves.
+    pub fn needs_a_look(&self) -> bool {
+        matches!(
+            self,
+            Step::RemoveOdd { .. }
+                | Step::AddLink { .. }
+                | Step::ChangeLink { .. }
+                | Step::RaiseLink { .. }
+                | Step::DelLink(_)
+                | Step::SetSysctl { .. }
+                | Step::RestoreSysctl { .. }
+        )
+    }
+
     /// Whether it changes single elements of sets and maps and nothing else, which costs microseconds.
     pub fn is_elements_only(&self) -> bool {
         matches!(self, Step::Nft(change) if change.elements_only().is_some())

@@ -78,6 +78,11 @@ pub fn is_the_hosts(path: &str, observed: &State, desired: &State) -> bool {
         .is_none_or(|device| !observed.links.contains_key(device) && !desired.links.contains_key(device))
 }
 
+/// The steps from a state that was brought about to another, for who believes that it stands as it was meant.
+pub fn steps_believing(brought_about: &State, desired: &State, saved: &Saved) -> Vec<Step> {
+    steps(&in_the_kernels_words(brought_about), desired, saved)
+}
+
 /// Says what is desired as the kernel will say it back, where it has two words for one thing.
 fn in_the_kernels_words(desired: &State) -> Cow<'_, State> {
     let scope = |a: &Address| match a.ip {

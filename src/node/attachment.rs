@@ -3,6 +3,8 @@
 //! In: written at ADD, also for pods without egress. Out: read by DEL, GC, CHECK and reconcile, which then need neither
 //! prevResult nor the namespace. Never fsynced: it lies on tmpfs and dies with the pods it speaks of.
 
+mod last;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
@@ -11,13 +13,18 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Cidr;
 use crate::egress::model::{Pairs, PodName};
+use crate::kernel::devices::End;
+use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
+pub use last::LastRecords;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +103,17 @@ pub struct Attachment {
     /// The node's end of the pod's interface, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_interface: Option<String>,
+    /// Its index, which no later device of that name has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub host_index: u32,
+    /// What the pod's object last said: it may go before the pod does.
+    #[serde(default, skip_serializing_if = "LastSeen::is_empty")]
+    pub last: LastSeen,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(index: &u32) -> bool {
+    *index == 0
 }
 
 impl Attachment {
@@ -106,6 +124,17 @@ impl Attachment {
             container_id: self.container_id.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+
+    /// The node's end of its interface, where it is known well enough to be touched.
+    pub fn host_end(&self) -> Option<End> {
+        let known = self.host_interface.as_ref().filter(|_| self.host_index > 0);
+        known.map(|name| End { name: name.clone(), index: self.host_index })
+    }
+
+    /// Takes note of the node's end of its interface.
+    pub fn is_wired_by(&mut self, end: End) {
+        (self.host_interface, self.host_index) = (Some(end.name), end.index);
     }
 
     /// Whether two are interfaces of one container, in one namespace.
@@ -162,12 +191,20 @@ impl Listing {
 #[derive(Debug, Clone)]
 pub struct Attachments {
     folder: PathBuf,
+    /// Records that this process need not decode again.
+    last: Option<Arc<LastRecords>>,
 }
 
 impl Attachments {
     /// Those of a node. `node` must be one path component.
     pub fn of_node(run_dir: &Path, node: &str) -> Attachments {
-        Attachments { folder: run_dir.join(node).join("attachments") }
+        Attachments { folder: run_dir.join(node).join("attachments"), last: None }
+    }
+
+    /// The same for who lives on, and keeps what was read last.
+    #[must_use]
+    pub fn keeping(self, last: &Arc<LastRecords>) -> Attachments {
+        Attachments { last: Some(Arc::clone(last)), ..self }
     }
 
     /// The folder that holds one folder per network.
@@ -184,6 +221,10 @@ impl Attachments {
     /// The draft has a fixed name, so that a draft whose writer was killed is found by the next `write` or `remove`.
     fn draft(&self, id: &AttachmentId) -> PathBuf {
         self.folder.join(&id.network).join(format!(".{}:{}", id.container_id, id.ifname))
+    }
+
+    fn revision(&self, id: &AttachmentId) -> PathBuf {
+        self.folder.join(&id.network).join(format!(".{}:{}+", id.container_id, id.ifname))
     }
 
     /// Writes or replaces a record: readers see the old or the new one, never half.
@@ -226,16 +267,35 @@ impl Attachments {
     /// Removes a record and its draft; whether there was one.
     pub fn remove(&self, id: &AttachmentId) -> io::Result<bool> {
         unlink(&self.draft(id))?;
+        unlink(&self.revision(id))?;
         unlink(&self.file(id))
+    }
+
+    /// Changes a record that is there; whether it is. One that goes meanwhile is not made again: its pod has ended. The caller holds
+    /// the node's lock, so nobody else uses this draft.
+    pub fn revise(&self, id: &AttachmentId, change: impl FnOnce(&mut Attachment)) -> io::Result<bool> {
+        let Ok(Some(mut attachment)) = self.read(id) else { return Ok(false) };
+        change(&mut attachment);
+        let (file, draft) = (self.file(id), self.revision(id));
+        fs::write(&draft, serde_json::to_vec(&attachment)?)?;
+        // Exchanged and not renamed, which would put it where it was just removed.
+        let exchanged = renameat2(AT_FDCWD, &draft, AT_FDCWD, &file, RenameFlags::RENAME_EXCHANGE);
+        unlink(&draft)?;
+        match exchanged {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Every record of one network, or of all.
     pub fn list(&self, network: Option<&str>) -> io::Result<Listing> {
+        let all = network.is_none();
         let networks = match network {
             Some(network) => vec![network.to_owned()],
             None => names(&self.folder)?,
         };
-        let mut listing = Listing::default();
+        let (mut listing, mut files) = (Listing::default(), BTreeSet::new());
         for network in networks {
             for name in names(&self.folder.join(&network))? {
                 let Some((container_id, ifname)) =
@@ -248,11 +308,18 @@ impl Attachments {
                     container_id: container_id.to_owned(),
                     ifname: ifname.to_owned(),
                 };
-                match self.read(&id) {
+                let read = match &self.last {
+                    Some(last) => last.of(self.file(&id), &mut files, || self.read(&id)),
+                    None => self.read(&id),
+                };
+                match read {
                     Ok(attachment) => listing.attachments.extend(attachment), // None: gone since the folder was read
                     Err(problem) => listing.torn.push((id, *problem)),
                 }
             }
+        }
+        if let Some(last) = self.last.as_ref().filter(|_| all) {
+            last.forget_others(&files);
         }
         Ok(listing)
     }

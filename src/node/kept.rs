@@ -10,17 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::Cidr;
 use crate::config::Config;
-use crate::egress::model::{PodName, Resolution, View};
+use crate::egress::model::{Endpoint, PodName, Resolution, View};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
 use crate::egress::resolve::{Common, Live};
+use crate::kernel::conntrack;
+use crate::node::attachment::LastRecords;
 use crate::node::memory::LastPlans;
 use crate::node::sweeps::Sweeps;
+use crate::node::unborne::Unborne;
 use crate::problem::Problem;
 use crate::store::nodes::{self, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, RecordError, looks};
+use crate::store::{Dir, RecordError, endpoints, looks};
 
 /// Objects as they were last read; decisions and plan of the last update.
 #[derive(Default)]
@@ -29,18 +32,25 @@ pub struct Kept {
     objects: Mutex<Option<Objects>>,
     outline: Mutex<Option<Outline>>,
     records: Mutex<Option<Records>>,
+    /// Records of endpoints, of the folder that looked so.
+    endpoints: Mutex<Option<(u64, Vec<Endpoint>)>>,
+    /// Records of attachments.
+    pub(crate) attachments: Arc<LastRecords>,
     pub(super) sweeps: Sweeps,
+    pub(super) unborne: Unborne,
     /// Plans as they lie in the node's own directory.
     pub(crate) plans: Arc<LastPlans>,
 }
 
-/// What every decision needs, of the objects with this fingerprint. A cluster's pods come and go; what is not a pod stays.
+/// What every decision needs, of objects with these fingerprints. A cluster's pods come and go; what is not a pod stays.
 struct Outline {
     fingerprint: u64,
     without_pods: u64,
+    /// Of what the view is made of.
+    own: u64,
     config: Config,
     view: View,
-    /// What decisions by this view have in common, once one was made.
+    /// What decisions by this view have in common, once one was made; they depend on namespaces, too.
     common: Option<Common>,
 }
 
@@ -138,6 +148,29 @@ impl Kept {
         Ok((records, problems))
     }
 
+    /// The endpoints, by the same rule.
+    ///
+    /// # Errors
+    /// As [`endpoints::list`].
+    pub fn endpoints(&self, dir: &Dir) -> Result<(Vec<Endpoint>, Vec<Problem>), RecordError> {
+        let looks = looks(&dir.endpoints());
+        let mut last = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = last.as_ref().filter(|(seen, _)| *seen == looks) {
+            return Ok((known.clone(), Vec::new()));
+        }
+        let (endpoints, problems) = endpoints::list(dir)?;
+        *last = problems.is_empty().then(|| (looks, endpoints.clone()));
+        Ok((endpoints, problems))
+    }
+
+    /// Looks for numbers of gateways that no flow carries, in the calling thread's namespace, where few are left.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn number_ahead(&self, plan: &NodePlan) -> Result<(), conntrack::Error> {
+        self.unborne.replenish(plan)
+    }
+
     /// Decisions about these pods, by this view.
     pub fn resolution(&self, view: &Arc<View>, pods: BTreeSet<PodName>) -> Resolution {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,18 +228,30 @@ impl Outline {
         let known = last.take().filter(|known| known.config == *config);
         let known = known.and_then(|known| known.still_of(objects)).unwrap_or_else(|| {
             let view = objects.outline(config);
-            let (without_pods, config) = (objects.fingerprint_without_pods(), config.clone());
-            Outline { fingerprint: objects.fingerprint(), without_pods, config, view, common: None }
+            Outline {
+                fingerprint: objects.fingerprint(),
+                without_pods: objects.fingerprint_without_pods(),
+                own: objects.fingerprint_of_outline(),
+                config: config.clone(),
+                view,
+                common: None,
+            }
         });
         &mut last.insert(known).view
     }
 
-    /// The same of these objects, if nothing but pods differs.
+    /// The same of these objects, if nothing differs that it is made of.
     fn still_of(self, objects: &Objects) -> Option<Outline> {
         let fingerprint = objects.fingerprint();
-        let is_same =
-            fingerprint == self.fingerprint || objects.fingerprint_without_pods() == self.without_pods;
-        is_same.then_some(Outline { fingerprint, ..self })
+        if fingerprint == self.fingerprint {
+            return Some(self);
+        }
+        let without_pods = objects.fingerprint_without_pods();
+        if without_pods == self.without_pods {
+            return Some(Outline { fingerprint, ..self });
+        }
+        let is_same = objects.fingerprint_of_outline() == self.own;
+        is_same.then_some(Outline { fingerprint, without_pods, common: None, ..self })
     }
 }
 

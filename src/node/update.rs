@@ -11,9 +11,7 @@ use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, Planned, plan};
-use crate::egress::transition::{
-    Transition, UNKNOWN, believed, bound, going_on, holding, keep_hidden, keep_unread, let_go,
-};
+use crate::egress::transition::{UNKNOWN, believed, keep_hidden, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::Netns;
@@ -24,7 +22,7 @@ use crate::node::change::Change;
 use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, lay_ground, start_ahead, track_ahead};
+use crate::node::first::{able, lay_ground, start_ahead};
 use crate::node::gateways::end_gateways;
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
@@ -112,6 +110,9 @@ impl Embedded {
             (Some(plan), _) => Numbering::of(plan),
             (None, observed) => observed.as_ref().map(Numbering::read).unwrap_or_default(),
         };
+        if let Some(kept) = &self.kept {
+            kept.unborne.lend(&mut numbering);
+        }
         let numbered = numbering.clone();
         let locals = situation.locals();
         let inputs = Inputs {
@@ -124,6 +125,7 @@ impl Embedded {
         let (mut next, problems) = match &self.kept {
             Some(kept) => {
                 let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                kept.unborne.take_back(&numbering);
                 (plan, problems)
             }
             None => plan(&inputs, &mut numbering),
@@ -158,6 +160,10 @@ impl Embedded {
             situation.attachments.iter().any(|known| known.id().to_string() == attachment)
         });
         keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
+        if !self.dry_run {
+            self.cut_off_going(&before, &next);
+            self.know_ends(&situation.attachments, &before, &next);
+        }
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,
@@ -168,8 +174,11 @@ impl Embedded {
             seen: observed.as_ref(),
             namespaces: &namespaces,
         };
-        self.carry_out(&change, situation.inputs, &node_ns, &mut outcome)?;
-        Ok(outcome)
+        let carried_out = self.carry_out(&change, situation.inputs, &node_ns, &mut outcome);
+        if let Some(kept) = &self.kept {
+            kept.unborne.settle();
+        }
+        carried_out.map(|()| outcome)
     }
 
     /// Brings the kernel from one plan to the next. Returns the plan that it holds then where that is another: without the
@@ -204,6 +213,7 @@ impl Embedded {
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
         flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        flows.begun.retain(|number| !self.kept.as_ref().is_some_and(|kept| kept.unborne.has_just(*number)));
         outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;
         let held = self.rebind(change, &flows, node_ns, outcome)?;
@@ -229,46 +239,6 @@ impl Embedded {
         flows::end(&flows, change.next).map_err(NodeError::Observe)?;
         self.announce(&change, questions, outcome);
         Ok(reduced)
-    }
-
-    /// Pods that become clients or stop being ones: held, their entries deleted, then let on. A pod that sleeps needs no
-    /// holding, only that nothing of its address's past is left.
-    fn rebind(
-        &self,
-        change: &Change<'_>,
-        flows: &Transition,
-        node_ns: &Netns,
-        outcome: &mut Outcome,
-    ) -> Result<Option<NodePlan>, NodeError> {
-        let awake_ones: BTreeSet<_> =
-            flows.rebound.iter().copied().filter(|ip| change.is_awake(ip)).collect();
-        let released: BTreeMap<_, _> = flows
-            .released
-            .iter()
-            .filter(|(ip, _)| change.is_awake(ip))
-            .map(|(ip, c)| (*ip, c.clone()))
-            .collect();
-        let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
-        let held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
-        if let Some(held) = &held {
-            if change.before.is_idle() {
-                track_ahead(&awake_ones, node_ns)?;
-            }
-            self.node(change.before, held, change.how(), node_ns, outcome)?;
-            not_held(outcome)?;
-            fault::point("update.while-held");
-        }
-        let inside: Vec<_> = change.next.inside.iter().chain(&change.before.inside).copied().collect();
-        let joins =
-            |ip: &std::net::IpAddr| bound(change.next, *ip).is_some() && bound(change.before, *ip).is_none();
-        let joining = awake_ones.into_iter().filter(joins).collect();
-        flows::forget(flows, &joining, |ip| change.sleeps(ip), &inside).map_err(NodeError::Observe)?;
-        flows::release(&flows.released, &inside).map_err(NodeError::Observe)?;
-        let on = held.as_ref().and_then(|held| going_on(held, change.next));
-        if let (Some(held), Some(on)) = (&held, &on) {
-            self.node(held, on, Thoroughness::Quick, node_ns, outcome)?;
-        }
-        Ok(on.or(held))
     }
 
     pub(super) fn node(
@@ -302,7 +272,10 @@ impl Embedded {
         let mut saved = self.memory.saved_settings();
         if how == Thoroughness::Quick && !before.is_idle() && !self.dry_run {
             let steps = assumed_steps(before, next, &saved);
-            if steps.iter().all(kernel::Step::is_elements_only) {
+            // Who lives on hears of its own change and compares all of the kernel a moment later, when nobody waits for it any more.
+            let believes =
+                |step: &kernel::Step| step.is_elements_only() || self.kept.is_some() && !step.needs_a_look();
+            if steps.iter().all(believes) {
                 let applied = kernel::apply(&place, &numbers::node_scope(), &steps);
                 if let Ok(report) = applied
                     && report.failed.is_empty()
@@ -352,24 +325,15 @@ impl Embedded {
 }
 
 /// The steps from one plan to the next, if the kernel holds the first.
-fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> Vec<kernel::Step> {
+pub(super) fn assumed_steps(before: &NodePlan, next: &NodePlan, saved: &kernel::Saved) -> Vec<kernel::Step> {
     match client_states(before, next) {
         // These name no setting, so none is given back.
         Some((assumed, desired)) => kernel::steps(&assumed, &desired, &kernel::Saved::default()),
         None => {
             let state = |plan| node_state(plan, Belts::of_this_build());
-            kernel::steps(&state(before), &state(next), saved)
+            kernel::steps_believing(&state(before), &state(next), saved)
         }
     }
-}
-
-/// What goes on after pods could not be held would leak: then everything stays as it is.
-fn not_held(outcome: &Outcome) -> Result<(), NodeError> {
-    let failed = outcome.reports.iter().flat_map(|(_, report)| &report.failed);
-    let tables = failed.filter(|(step, _)| matches!(step, kernel::Step::Nft(_)));
-    let tables: Vec<String> =
-        tables.map(|(step, why)| format!("pods could not be held: {step}: {why}")).collect();
-    if tables.is_empty() { Ok(()) } else { Err(NodeError::Steps(tables)) }
 }
 
 /// Paths of namespaces by attachment. One that leads to another namespace by now is left out: it is somebody else's.

@@ -24,9 +24,10 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
+use crate::node::last_seen::{LastSeen, overlay};
 use crate::node::netns;
 use crate::node::passage::{bypass, without_other_end};
-use crate::node::situation::{annotations_fingerprint, local_pod, overlay};
+use crate::node::situation::{annotations_fingerprint, local_pod};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -81,7 +82,7 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let objects = node.objects()?;
+    let objects = node.first_objects()?;
     let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
     let decide =
@@ -117,7 +118,7 @@ fn decide(
         attachment.uid = attachment.uid.or_else(|| object.uid.clone());
         attachment.seen = annotations_fingerprint(&object.annotations);
     }
-    overlay(view, &attachment);
+    attachment.last = overlay(view, &attachment).unwrap_or_default();
     let (role, chain) =
         role((view, common), &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
@@ -156,6 +157,8 @@ pub fn attachment(request: &Request) -> Result<Attachment, CniError> {
         since: now_nanos(),
         gateway: false,
         host_interface: None,
+        host_index: 0,
+        last: LastSeen::default(),
     })
 }
 
@@ -211,7 +214,7 @@ fn read_namespace(
         let msg = without_other_end(&request.ifname);
         return Err(CniError::new(Code::TrafficBypassesNode, msg));
     };
-    attachment.host_interface = Some(peer);
+    attachment.is_wired_by(peer);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ impl Run<'_> {
         }
         let everything = self.files.told.is_anything();
         self.agent.update(heard, &mut self.files.told)?;
+        self.agent.number_ahead();
         if everything {
             self.looked = began;
         }

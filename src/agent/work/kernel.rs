@@ -46,6 +46,16 @@ impl Agent<'_> {
         failures(&outcome)
     }
 
+    /// Has numbers for gateways at hand that no flow carries, so that no change waits until they were looked for.
+    pub(in crate::agent) fn number_ahead(&self) {
+        let (Some(kept), Some(applied)) = (&self.node.kept, self.node.memory.applied_shared()) else {
+            return;
+        };
+        if let Err(error) = kept.number_ahead(&applied.plan) {
+            tracing::debug!(%error, "each number of a gateway is looked for when it begins");
+        }
+    }
+
     /// Whether devices or addresses of this machine changed, so that the plan may.
     pub(in crate::agent) fn look(&mut self) -> Result<bool, String> {
         let found = self.node.netns().map_err(|e| e.to_string())?;

@@ -1,6 +1,7 @@
 //! Records are written, found, and lost as the module says.
 
 use super::*;
+use crate::store::looks::tests::settle;
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -40,7 +41,27 @@ fn attachment(container_id: &str, ifname: &str) -> Attachment {
         since: 0,
         gateway: false,
         host_interface: None,
+        host_index: 0,
+        last: LastSeen::default(),
     }
+}
+
+#[test]
+fn a_record_is_revised_where_it_is_and_never_made_again() {
+    let folder = Folder::new("revised");
+    let records = folder.records();
+    let one = attachment("c1", "eth0");
+    let wire = |record: &mut Attachment| record.is_wired_by(End { name: "cali1".to_owned(), index: 7 });
+    assert!(!records.revise(&one.id(), wire).unwrap());
+    records.write(&one).unwrap();
+    assert!(records.revise(&one.id(), wire).unwrap());
+    let found = records.read(&one.id()).unwrap().unwrap();
+    assert_eq!(found.host_end(), Some(End { name: "cali1".to_owned(), index: 7 }));
+    // Gone between the look and the exchange.
+    let goes = |_: &mut Attachment| assert!(records.remove(&one.id()).unwrap());
+    assert!(!records.revise(&one.id(), goes).unwrap());
+    assert_eq!(records.list(None).unwrap(), Listing::default());
+    assert_eq!(fs::read_dir(folder.0.join("n1/attachments/net")).unwrap().count(), 0, "no draft is left");
 }
 
 #[test]
@@ -139,4 +160,28 @@ fn a_namespace_is_gone_only_when_that_is_proven() {
     assert!(!one.netns_is_gone(), "the folder is not there: another mount namespace?");
     one.netns = "/proc/1048577/ns/net".into();
     assert!(one.netns_is_gone(), "the process is gone");
+}
+
+#[test]
+fn who_lives_on_reads_a_record_again_when_it_was_replaced_or_went_and_not_otherwise() {
+    let folder = Folder::new("attachment-last");
+    let last = Arc::new(LastRecords::default());
+    let records = folder.records().keeping(&last);
+    let (first, second) = (attachment("a", "eth0"), attachment("b", "eth0"));
+    records.write(&first).unwrap();
+    records.write(&second).unwrap();
+    assert_eq!(records.list(None).unwrap().attachments.len(), 2);
+    assert_eq!(last.len(), 0, "they have only just changed, and may again without their times showing it");
+    settle(&records.file(&first.id()));
+    settle(&records.file(&second.id()));
+    assert_eq!(records.list(None).unwrap(), records.list(None).unwrap());
+    assert_eq!(last.len(), 2);
+    let moved = Attachment { addresses: vec!["10.0.0.9".parse().unwrap()], ..first.clone() };
+    records.write(&moved).unwrap();
+    let mut listed = records.list(None).unwrap().attachments;
+    listed.sort_by_key(|a| a.id().to_string());
+    assert_eq!(listed, [moved, second.clone()]);
+    records.remove(&first.id()).unwrap();
+    assert_eq!(records.list(None).unwrap().attachments, [second]);
+    assert_eq!(last.len(), 1, "what went is forgotten");
 }

@@ -217,6 +217,16 @@ fn the_fingerprint_follows_the_objects_in_force_and_nothing_else() {
     world.write("0.yaml", &pod("a", "2"));
     let second = world.open().fingerprint();
     assert_ne!(second, first);
+    let outline = world.open().fingerprint_of_outline();
+    world.write("0.yaml", &pod("a", "3"));
+    assert_eq!(world.open().fingerprint_of_outline(), outline, "it has nothing of pods");
+    world.write(
+        "pool.yaml",
+        "{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: p}, spec: {cidr: 10.9.0.0/24}}",
+    );
+    assert_ne!(world.open().fingerprint_of_outline(), outline);
+    world.delete("pool.yaml");
+    world.write("0.yaml", &pod("a", "2"));
     world.write("d.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: z, labels: 1}}");
     assert_ne!(world.open().fingerprint(), second, "the list of the broken decides too");
     world.delete("d.yaml");
