@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::agent::calls::Calls;
 use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::agent::passing::Passing;
@@ -82,6 +83,8 @@ pub struct Cluster {
     owed: Mutex<Owed>,
     /// Who knows of clients whose traffic passes by.
     passing: Arc<OnceLock<Passing>>,
+    /// Whom talking makes way for.
+    calls: Calls,
 }
 
 impl fmt::Debug for Cluster {
@@ -100,7 +103,7 @@ impl Cluster {
         dir: Dir,
         config: Arc<Mutex<Config>>,
         node: &str,
-        metrics: Arc<Metrics>,
+        (metrics, calls): (Arc<Metrics>, Calls),
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
@@ -133,6 +136,7 @@ impl Cluster {
             unheld: Mutex::default(),
             owed: Mutex::new(Owed::unknown()),
             passing,
+            calls,
         });
         let (own, asking, saying) = (cluster.clone(), cluster.clone(), cluster.clone());
         let named = |name: &str| thread::Builder::new().name(name.to_owned());

@@ -1,11 +1,12 @@
 //! Where the thin plugin asks: a socket that root alone may use, one question and one answer to a connection.
 //!
-//! In: connections. Out: what `node`'s verbs say, the very ones that the embedded plugin carries out. Never: decides anything. A thread
-//! listens and each question has one of its own; those that change something take turns, STATUS waits for nobody.
+//! In: connections. Out: what `node`'s verbs say, the very ones that the embedded plugin carries out. Never: decides anything. Each
+//! question has a thread of its own; those that change something take turns, STATUS waits for nobody.
+
+mod hands;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::agent::calls::{Calls, Places};
@@ -30,11 +30,14 @@ use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::node::plugin::Here;
 use crate::node::verbs::{Call as Change, Ended, together};
+use hands::Hands;
 
 /// How long a plugin may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is made sure that the socket is still where plugins look for it.
-const LOOK: u16 = 250;
+const LOOK: Duration = Duration::from_millis(250);
+/// Bytes of a usual question: one read takes it.
+const USUAL: usize = 8192;
 
 /// What must be so before a call is answered.
 pub trait Gate: Send + Sync {
@@ -99,9 +102,8 @@ impl Door {
         books: Option<Arc<dyn Books>>,
         kept: Option<Arc<Kept>>,
         gate: Arc<dyn Gate>,
-        metrics: Arc<Metrics>,
+        (metrics, calls): (Arc<Metrics>, Calls),
     ) -> Door {
-        let calls = Calls::default();
         let (places, turn, crowd) = (Places::default(), Mutex::default(), Crowd::default());
         Door { config, books, kept, gate, metrics, calls, places, turn, crowd }
     }
@@ -109,39 +111,13 @@ impl Door {
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
     ///
     /// # Errors
-    /// The socket or the thread cannot be made.
+    /// The socket or the threads cannot be made.
     pub fn open(self: Arc<Door>, path: PathBuf) -> io::Result<()> {
         let listener = listen(&path)?;
-        thread::Builder::new().name("door".to_owned()).spawn(move || self.keep(&path, listener)).map(drop)
-    }
-
-    fn keep(self: Arc<Door>, path: &Path, mut listener: UnixListener) {
-        let mut here = inode(path);
-        loop {
-            let mut ends = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ends, LOOK).is_ok_and(|ready| ready > 0)
-                && let Ok((stream, _)) = listener.accept()
-            {
-                let door = self.clone();
-                // Without a thread the connection is closed, and the plugin comes again.
-                let spawned =
-                    thread::Builder::new().name("call".to_owned()).spawn(move || door.serve(stream));
-                if let Err(error) = spawned {
-                    tracing::warn!(%error, "a call of the plugin is left to its next try");
-                }
-                continue;
-            }
-            if inode(path) != here || here.is_none() {
-                match listen(path) {
-                    Ok(again) => {
-                        tracing::warn!(path = %path.display(), "the socket was deleted under the agent; made again");
-                        listener = again;
-                        here = inode(path);
-                    }
-                    Err(error) => tracing::debug!(%error, "the socket cannot be made again yet"),
-                }
-            }
-        }
+        let here = inode(&path);
+        let hands = Hands::of(listener, move |stream| self.serve(stream));
+        hands.some_wait()?;
+        thread::Builder::new().name("door".to_owned()).spawn(move || keep(&hands, &path, here)).map(drop)
     }
 
     fn serve(&self, mut stream: UnixStream) {
@@ -161,7 +137,7 @@ impl Door {
         }
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL);
         Read::by_ref(stream).take(LONGEST).read_to_end(&mut bytes)?;
         let said = Question::read(&bytes).map_err(|why| CniError::new(Code::Decode, why));
         let request = said.and_then(|question| question.request());
@@ -284,6 +260,27 @@ impl Door {
     fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         work()
+    }
+}
+
+/// Makes sure that the socket is where plugins look for it, and that somebody waits there.
+fn keep(hands: &Arc<Hands>, path: &Path, mut here: Option<(u64, u64)>) -> ! {
+    loop {
+        thread::sleep(LOOK);
+        if let Err(error) = hands.some_wait() {
+            tracing::warn!(%error, "calls of the plugin are left to their next try");
+        }
+        if inode(path) == here && here.is_some() {
+            continue;
+        }
+        match listen(path) {
+            Ok(again) => {
+                tracing::warn!(path = %path.display(), "the socket was deleted under the agent; made again");
+                here = inode(path);
+                hands.turn_to(again);
+            }
+            Err(error) => tracing::debug!(%error, "the socket cannot be made again yet"),
+        }
     }
 }
 

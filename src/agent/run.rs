@@ -97,11 +97,12 @@ pub fn run(
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let config = Arc::new(Mutex::new(node.config.clone()));
     let metrics = Arc::new(Metrics::default());
+    let calls = Calls::default();
     let cluster = match access {
         None => None,
         Some(access) => {
             let (dir, config) = (node.dir.clone(), config.clone());
-            let cluster = Cluster::follow(access, dir, config, &node.name, metrics.clone());
+            let cluster = Cluster::follow(access, dir, config, &node.name, (metrics.clone(), calls.clone()));
             let cluster = cluster.map_err(|e| e.to_string())?;
             node.books = Some(cluster.clone());
             Some(cluster)
@@ -114,8 +115,8 @@ pub fn run(
     }
     let gate: Arc<dyn Gate> = cluster.clone().map_or_else(|| Arc::new(Open) as _, |cluster| cluster as _);
     let path = door(&node.config.run_dir, &node.name);
-    let door = Door::new(config.clone(), node.books.clone(), node.kept.clone(), gate, metrics);
-    let calls = door.calls.clone();
+    let door =
+        Door::new(config.clone(), node.books.clone(), node.kept.clone(), gate, (metrics, calls.clone()));
     Arc::new(door).open(path).map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     if let Some(cluster) = &cluster
         && !first_heard(cluster, &signals)

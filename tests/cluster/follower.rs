@@ -49,7 +49,7 @@ pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project])
     };
     let state = Dir::open(&config.state_dir).unwrap();
     let shared = Arc::new(Mutex::new(config.clone()));
-    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, Arc::default()).unwrap();
+    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, Default::default()).unwrap();
     Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
 }
 

@@ -25,6 +25,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const WAITING: Duration = Duration::from_secs(1);
 /// The longest pause after something could not be said.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long talking makes way for the plugin's calls at most, and how often it looks whether they are over: fifty annotations are work for
+/// this node's processors and the server's, while a hundred pods wait to start.
+const LONGEST_WAY: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Begins to tell, for as long as the process lives.
 ///
@@ -46,6 +50,7 @@ fn run(cluster: &Cluster) -> ! {
         if !cluster.is_synced() || (copied == seen && !waits) {
             continue;
         }
+        cluster.make_way();
         seen = copied;
         let subjects = match cluster.subjects() {
             Ok(subjects) => subjects,
@@ -56,6 +61,7 @@ fn run(cluster: &Cluster) -> ! {
         };
         let mut trouble = false;
         for word in telling.due(began.elapsed(), &subjects) {
+            cluster.make_way();
             let Err(error) = cluster.utter(&word) else { continue };
             // What we may not, we may not a second later either; what is gone needs no telling.
             let again = error.status().is_none_or(|status| status >= 500 || status == 429);
@@ -78,6 +84,14 @@ fn run(cluster: &Cluster) -> ! {
 }
 
 impl Cluster {
+    /// Waits until the plugin's calls are over, but not for long.
+    fn make_way(&self) {
+        let began = Instant::now();
+        while self.calls.are_coming() && began.elapsed() < LONGEST_WAY {
+            thread::sleep(AGAIN);
+        }
+    }
+
     /// This node's pods, with what they do and what they are annotated with.
     fn subjects(&self) -> Result<Vec<Subject>, String> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
