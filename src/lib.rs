@@ -13,6 +13,7 @@ pub mod controller;
 pub mod egress;
 pub mod fault;
 pub mod hash;
+pub mod heap;
 pub mod install;
 pub mod ipam;
 pub mod kernel;

@@ -26,12 +26,13 @@ mod world;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use egret::heap::Heap;
 use egret::testbed::Trouble;
 use rows::Rows;
 
 // What the product computes with; musl's own is slower, and gives back less.
 #[global_allocator]
-static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static MEMORY: Heap = Heap::new();
 
 /// What the caller asked for.
 struct Arguments {

@@ -35,6 +35,8 @@ impl Neighbours {
             seen: 0,
             since: 0,
             host_interface: None,
+            host_index: 0,
+            last: Default::default(),
             gateway: Default::default(),
         };
         Ok(Neighbours {

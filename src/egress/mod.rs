@@ -25,6 +25,7 @@ pub mod numbering;
 pub mod numbers;
 pub mod overture;
 pub mod own_address;
+pub mod peers;
 pub mod plan;
 pub mod planning;
 pub mod policy;

@@ -12,6 +12,7 @@ use crate::addr::{Cidr, Family, Mac};
 use crate::egress::model::PodName;
 use crate::egress::numbers;
 use crate::egress::own_address::OwnAddresses;
+use crate::egress::peers::Peers;
 
 /// What this node is, found at the door: configuration and the machine, not objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub struct NodePlan {
     /// What the node is.
     pub here: Here,
     /// Every node that may send or receive tunnel traffic, this one too.
-    pub nodes: BTreeMap<String, Peer>,
+    pub nodes: Peers,
     /// Client addresses. The only state per pod.
     pub clients: BTreeMap<IpAddr, Client>,
     /// Bindings by chain name.
@@ -230,7 +231,7 @@ impl NodePlan {
     pub fn empty(here: Here) -> NodePlan {
         NodePlan {
             here,
-            nodes: BTreeMap::new(),
+            nodes: Peers::default(),
             clients: BTreeMap::new(),
             bindings: BTreeMap::new(),
             gateways: BTreeMap::new(),

@@ -74,7 +74,17 @@ pub struct Interface {
     /// Its addresses with the prefix lengths of their subnets.
     pub addresses: Vec<(IpAddr, u8)>,
     /// The node's end of it, as [`peer_of`] finds it.
-    pub peer: Option<String>,
+    pub peer: Option<End>,
+}
+
+/// The node's end of a pod's interface. Names come again with the next pod, and indexes with the next namespace; both together name
+/// this one as long as the machine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
 }
 
 /// One interface of a pod; `None` if there is none of this name.
@@ -97,7 +107,7 @@ pub fn interface_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<In
 ///
 /// # Errors
 /// A namespace cannot be entered or read.
-pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<String>, KernelError> {
+pub fn peer_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<End>, KernelError> {
     let mut inside = open(pod)?;
     match index_of(&mut inside, ifname)? {
         Some(found) => other_end(node, pod, &mut inside, found),
@@ -110,7 +120,7 @@ fn other_end(
     pod: &Netns,
     inside: &mut Socket,
     (index, peer, in_netns): Found,
-) -> Result<Option<String>, KernelError> {
+) -> Result<Option<End>, KernelError> {
     let Some(peer) = peer else { return Ok(None) };
     let mut outside = open(node)?;
     let answer = match outside.ask(link::by_index(peer)) {
@@ -125,7 +135,7 @@ fn other_end(
     let found = answer.iter().filter_map(|message| link::read(message.payload)).find(points_back);
     let ours =
         found.filter(|device| in_netns.is_some() && in_netns == node_id && device.peer_netns == pod_id);
-    Ok(ours.map(|device| device.name.to_owned()))
+    Ok(ours.map(|device| End { name: device.name.to_owned(), index: device.index }))
 }
 
 fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError> {

@@ -15,11 +15,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Cidr;
 use crate::egress::model::{Pairs, PodName};
+use crate::kernel::devices::End;
+use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
 pub use last::LastRecords;
 
@@ -100,6 +103,17 @@ pub struct Attachment {
     /// The node's end of the pod's interface, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_interface: Option<String>,
+    /// Its index, which no later device of that name has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub host_index: u32,
+    /// What the pod's object last said: it may go before the pod does.
+    #[serde(default, skip_serializing_if = "LastSeen::is_empty")]
+    pub last: LastSeen,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(index: &u32) -> bool {
+    *index == 0
 }
 
 impl Attachment {
@@ -110,6 +124,17 @@ impl Attachment {
             container_id: self.container_id.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+
+    /// The node's end of its interface, where it is known well enough to be touched.
+    pub fn host_end(&self) -> Option<End> {
+        let known = self.host_interface.as_ref().filter(|_| self.host_index > 0);
+        known.map(|name| End { name: name.clone(), index: self.host_index })
+    }
+
+    /// Takes note of the node's end of its interface.
+    pub fn is_wired_by(&mut self, end: End) {
+        (self.host_interface, self.host_index) = (Some(end.name), end.index);
     }
 
     /// Whether two are interfaces of one container, in one namespace.
@@ -198,6 +223,10 @@ impl Attachments {
         self.folder.join(&id.network).join(format!(".{}:{}", id.container_id, id.ifname))
     }
 
+    fn revision(&self, id: &AttachmentId) -> PathBuf {
+        self.folder.join(&id.network).join(format!(".{}:{}+", id.container_id, id.ifname))
+    }
+
     /// Writes or replaces a record: readers see the old or the new one, never half.
     pub fn write(&self, attachment: &Attachment) -> io::Result<()> {
         let id = attachment.id();
@@ -238,7 +267,25 @@ impl Attachments {
     /// Removes a record and its draft; whether there was one.
     pub fn remove(&self, id: &AttachmentId) -> io::Result<bool> {
         unlink(&self.draft(id))?;
+        unlink(&self.revision(id))?;
         unlink(&self.file(id))
+    }
+
+    /// Changes a record that is there; whether it is. One that goes meanwhile is not made again: its pod has ended. The caller holds
+    /// the node's lock, so nobody else uses this draft.
+    pub fn revise(&self, id: &AttachmentId, change: impl FnOnce(&mut Attachment)) -> io::Result<bool> {
+        let Ok(Some(mut attachment)) = self.read(id) else { return Ok(false) };
+        change(&mut attachment);
+        let (file, draft) = (self.file(id), self.revision(id));
+        fs::write(&draft, serde_json::to_vec(&attachment)?)?;
+        // Exchanged and not renamed, which would put it where it was just removed.
+        let exchanged = renameat2(AT_FDCWD, &draft, AT_FDCWD, &file, RenameFlags::RENAME_EXCHANGE);
+        unlink(&draft)?;
+        match exchanged {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Every record of one network, or of all.

@@ -129,8 +129,8 @@ impl Embedded {
         Embedded::on(|memory| made(config, memory), config, false)
     }
 
-    /// The same where the state directory may be missing for now: nothing is made, and what is missing is an error of whoever
-    /// needs it.
+    /// The same where the state directory may be missing for now: nothing is looked at, and what is missing is made by whoever writes
+    /// ([`Embedded::lock_store`]), or an error of whoever reads. A pod's end needs nothing of it to be unbound in this kernel.
     ///
     /// # Errors
     /// The name is no name.
@@ -144,16 +144,6 @@ impl Embedded {
     /// The name is no name, or there is no state directory.
     pub fn look(config: &Config) -> Result<Embedded, CniError> {
         Embedded::on(|_| Ok(Dir::at(&config.state_dir)?), config, true)
-    }
-
-    /// The same for a pod's end: a directory that cannot be used keeps no address bound in this kernel.
-    ///
-    /// # Errors
-    /// The name is no name.
-    pub fn at_the_end(config: &Config) -> Result<Embedded, CniError> {
-        let dir =
-            |memory: &Memory| Ok(made(config, memory).unwrap_or_else(|_| Dir::unseen(&config.state_dir)));
-        Embedded::on(dir, config, false)
     }
 
     fn on(
@@ -247,11 +237,27 @@ impl Embedded {
         }
     }
 
-    /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel.
+    /// The user's objects, in a directory that may have to be made first.
     ///
     /// # Errors
-    /// It cannot be had in time; the error names the holder.
+    /// They cannot be listed, or it cannot be made, or it is missing under running pods.
+    pub(super) fn first_objects(&self) -> Result<Objects, NodeError> {
+        match self.objects() {
+            Err(NodeError::Objects(ObjectsError::Missing(_))) => {
+                made(&self.config, &self.memory)?;
+                self.objects()
+            }
+            found => found,
+        }
+    }
+
+    /// The lock of the directory, which other nodes share. Held for one read and write, never across work on the kernel. What is missing
+    /// of the directory is made, because who asks for this lock writes.
+    ///
+    /// # Errors
+    /// It cannot be had in time; the error names the holder. Or the directory is missing under running pods.
     pub fn lock_store(&self, who: &str) -> Result<Guard, NodeError> {
+        made(&self.config, &self.memory)?;
         Ok(self.dir.lock(&format!("{who} on node {}", self.name), self.patience)?)
     }
 

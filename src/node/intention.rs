@@ -72,7 +72,9 @@ impl Embedded {
             Some(_) => self.gateways_of([Some(&before), unfinished.as_ref()].into_iter().flatten()),
         };
         // A gateway that lost its namespace lost its devices with it: a plan that has it cannot be carried out any more.
-        let lost = attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string());
+        let lost: Vec<&Attachment> = attachments.iter().filter(|a| a.netns_is_gone()).collect();
+        lost.iter().for_each(|attachment| self.cut_off_lost(attachment));
+        let lost = lost.into_iter().map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
         let next = asleep.iter().fold(before.clone(), |plan, name| plan.without(name));
         let change = Change {

@@ -14,7 +14,7 @@ use crate::egress::model::{Endpoint, PodName, Resolution, View};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
-use crate::egress::resolve::Live;
+use crate::egress::resolve::{Common, Live};
 use crate::kernel::conntrack;
 use crate::node::attachment::LastRecords;
 use crate::node::memory::LastPlans;
@@ -42,11 +42,16 @@ pub struct Kept {
     pub(crate) plans: Arc<LastPlans>,
 }
 
-/// What every decision needs, of the objects that it is made of with this fingerprint.
+/// What every decision needs, of objects with these fingerprints. A cluster's pods come and go; what is not a pod stays.
 struct Outline {
     fingerprint: u64,
+    without_pods: u64,
+    /// Of what the view is made of.
+    own: u64,
     config: Config,
     view: View,
+    /// What decisions by this view have in common, once one was made; they depend on namespaces, too.
+    common: Option<Common>,
 }
 
 /// Records of nodes, of the folder that looked so.
@@ -98,21 +103,22 @@ impl Kept {
         Outline::current(&mut last, objects, config).clone()
     }
 
-    /// The same with some pods, lent for a moment, because a copy of five hundred nodes takes longer than a decision about one pod. Who
-    /// has it may change pods, namespaces and interfaces, and nothing else.
+    /// The same with some pods, lent for a moment, because a copy of five hundred nodes takes longer than a decision about one pod; and
+    /// what earlier decisions found out about policies. Who has it may change pods, namespaces and interfaces, and nothing else.
     pub fn lend<T>(
         &self,
         objects: &Objects,
         config: &Config,
         pods: &[PodName],
-        decide: impl FnOnce(&mut View) -> T,
+        decide: impl FnOnce(&mut View, &mut Option<Common>) -> T,
     ) -> T {
         let mut last = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
         let outline = std::mem::take(Outline::current(&mut last, objects, config));
         let mut view = objects.with_pods(outline, pods, Vec::new());
         // What a panic leaves half-changed is not found again.
-        let known = last.take();
-        let decided = decide(&mut view);
+        let mut known = last.take();
+        let mut common = known.as_mut().and_then(|known| known.common.take());
+        let decided = decide(&mut view, &mut common);
         let none = View::default();
         let view = View {
             pods: none.pods,
@@ -121,7 +127,7 @@ impl Kept {
             endpoints: none.endpoints,
             ..view
         };
-        *last = known.map(|known| Outline { view, ..known });
+        *last = known.map(|known| Outline { view, common, ..known });
         decided
     }
 
@@ -190,20 +196,23 @@ impl Kept {
         let made = last.made.take().filter(|made| before == Some(&made.planned.plan) && made.serves(inputs));
         // Who changed the view after the decisions were made has another copy of it.
         let ours = last.live.as_ref().is_some_and(|live| std::ptr::eq(live.view(), inputs.view));
-        let planned = match made.filter(|made| ours && changed.len() < 2 && made.planned.problems.is_empty())
-        {
-            Some(Made { mut planned, .. }) => {
-                let anew = cfg!(debug_assertions).then(|| Planned::of(inputs, &mut numbering.clone()));
-                changed.iter().for_each(|pod| planned.follow(inputs, pod, numbering));
-                debug_assert_eq!(
-                    Some(&planned),
-                    anew.as_ref(),
-                    "a plan that followed is not that from nothing"
-                );
-                planned
-            }
-            None => Planned::of(inputs, numbering),
-        };
+        let mut planned =
+            match made.filter(|made| ours && changed.len() < 2 && made.planned.problems.is_empty()) {
+                Some(Made { mut planned, .. }) => {
+                    let anew = cfg!(debug_assertions).then(|| Planned::of(inputs, &mut numbering.clone()));
+                    changed.iter().for_each(|pod| planned.follow(inputs, pod, numbering));
+                    debug_assert_eq!(
+                        Some(&planned),
+                        anew.as_ref(),
+                        "a plan that followed is not that from nothing"
+                    );
+                    planned
+                }
+                None => Planned::of(inputs, numbering),
+            };
+        if let Some(before) = before {
+            planned.plan.nodes.share(&before.nodes);
+        }
         last.made = ours.then(|| Made {
             here: inputs.here.clone(),
             locals: inputs.locals.to_vec(),
@@ -216,13 +225,33 @@ impl Kept {
 
 impl Outline {
     fn current<'a>(last: &'a mut Option<Outline>, objects: &Objects, config: &Config) -> &'a mut View {
-        let fingerprint = objects.fingerprint_of_outline();
-        let known = last.take().filter(|known| known.fingerprint == fingerprint && known.config == *config);
-        let known = known.unwrap_or_else(|| {
+        let known = last.take().filter(|known| known.config == *config);
+        let known = known.and_then(|known| known.still_of(objects)).unwrap_or_else(|| {
             let view = objects.outline(config);
-            Outline { fingerprint, config: config.clone(), view }
+            Outline {
+                fingerprint: objects.fingerprint(),
+                without_pods: objects.fingerprint_without_pods(),
+                own: objects.fingerprint_of_outline(),
+                config: config.clone(),
+                view,
+                common: None,
+            }
         });
         &mut last.insert(known).view
+    }
+
+    /// The same of these objects, if nothing differs that it is made of.
+    fn still_of(self, objects: &Objects) -> Option<Outline> {
+        let fingerprint = objects.fingerprint();
+        if fingerprint == self.fingerprint {
+            return Some(self);
+        }
+        let without_pods = objects.fingerprint_without_pods();
+        if without_pods == self.without_pods {
+            return Some(Outline { fingerprint, ..self });
+        }
+        let is_same = objects.fingerprint_of_outline() == self.own;
+        is_same.then_some(Outline { fingerprint, without_pods, common: None, ..self })
     }
 }
 

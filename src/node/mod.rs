@@ -15,6 +15,7 @@ mod gateways;
 pub mod holding;
 pub mod intention;
 pub mod kept;
+pub mod last_seen;
 pub mod lease;
 pub mod memory;
 pub mod netns;

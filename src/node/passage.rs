@@ -34,7 +34,7 @@ pub(crate) fn bypass(
     let device = match known {
         Some(device) => device.to_owned(),
         None => match peer_of(node, pod, ifname)? {
-            Some(device) => device,
+            Some(end) => end.name,
             None => return Ok(Some(without_other_end(ifname))),
         },
     };

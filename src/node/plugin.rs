@@ -113,7 +113,7 @@ impl Here<'_> {
     /// # Errors
     /// As [`Node::del`].
     pub(super) fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
-        self.with(Embedded::at_the_end(self.config))?.remove(id)
+        self.node()?.remove(id)
     }
 
     /// What an ADD is about; the claim, which may wait for others, and what waits for nobody follow.
@@ -121,7 +121,7 @@ impl Here<'_> {
     /// # Errors
     /// As [`Node::add`].
     pub fn prepare(&self, request: &Request) -> Result<Prepared, CniError> {
-        verbs::prepare(self.with(Embedded::open(self.config))?, request)
+        verbs::prepare(self.node()?, request)
     }
 }
 

@@ -95,6 +95,11 @@ impl Embedded {
         let lost: BTreeSet<String> =
             listing.attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string()).collect();
         let known = listing.names();
+        listing
+            .attachments
+            .iter()
+            .filter(|a| lost.contains(&a.id().to_string()))
+            .for_each(|a| self.cut_off_lost(a));
         // Also endpoints of this node that no record speaks of: after a reboot the records are gone, and so are the pods.
         self.withdraw(|attachment| lost.contains(attachment) || !known.contains(attachment))?;
         fault::point("reconcile.after-withdrawal");

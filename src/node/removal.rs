@@ -19,13 +19,15 @@ impl Embedded {
     /// What could not be undone; GC and reconcile try again, because the record stays.
     pub fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
         let name = id.to_string();
-        if self.memory.may_concern(&name).unwrap_or(false) || self.memory.is_unfinished() {
-            self.cut_off(id);
-            let _guard = self.lock(&format!("DEL {id}"))?;
-            // The plan may have changed while we waited.
-            self.unwire(Some(&name))?;
-            fault::point("del.after-unwiring");
+        if !self.memory.may_concern(&name).unwrap_or(false) && !self.memory.is_unfinished() {
+            return self.forget(id);
         }
+        self.cut_off(id);
+        let _guard = self.lock(&format!("DEL {id}"))?;
+        // The plan may have changed while we waited.
+        self.unwire(Some(&name))?;
+        fault::point("del.after-unwiring");
+        // Under the same lock: a plan that is made anew while the record is still there wires it again.
         self.forget(id)
     }
 

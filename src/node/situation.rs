@@ -20,6 +20,7 @@ use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts;
+use crate::node::last_seen::overlay;
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 use crate::store::{endpoints, interfaces, looks, nodes};
@@ -107,7 +108,8 @@ impl Embedded {
         endpoints.retain(|e| e.node != self.name || here.contains(&e.attachment));
         let mut view = self.view_for(&objects, &pods, endpoints);
         for attachment in &attachments {
-            overlay(&mut view, attachment);
+            let last = overlay(&mut view, attachment);
+            self.remember_object(attachment, last);
         }
         problems.extend(self.number_nodes(&mut view)?);
         problems.extend(self.hear_interfaces(&mut view)?);
@@ -337,20 +339,6 @@ fn first_ipv4(node: &Node) -> Option<std::net::Ipv4Addr> {
         IpAddr::V4(ip) => Some(*ip),
         IpAddr::V6(_) => None,
     })
-}
-
-/// Lays the annotations that the runtime passed at ADD over the pod's, unless its object was annotated anew since.
-pub fn overlay(view: &mut View, attachment: &Attachment) {
-    let (Some(name), Some(passed)) = (&attachment.pod, &attachment.annotations) else { return };
-    let known = view.pods.contains_key(name);
-    let pod = view.pods.entry(name.clone()).or_default();
-    if known && annotations_fingerprint(&pod.annotations) != attachment.seen {
-        return;
-    }
-    pod.annotations.extend(passed.iter().map(|(key, value)| (key.clone(), value.clone())));
-    if pod.uid.is_none() {
-        pod.uid.clone_from(&attachment.uid);
-    }
 }
 
 /// Tells whether a pod's object was annotated anew since ADD.

@@ -160,6 +160,10 @@ impl Embedded {
             situation.attachments.iter().any(|known| known.id().to_string() == attachment)
         });
         keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
+        if !self.dry_run {
+            self.cut_off_going(&before, &next);
+            self.know_ends(&situation.attachments, &before, &next);
+        }
         let namespaces = namespaces(&situation.attachments);
         let change = Change {
             before: &before,

@@ -2,21 +2,21 @@
 //!
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
+mod gateway;
 mod prepared;
 mod together;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Cidr;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::Mode;
-use crate::egress::gateway;
-use crate::egress::model::{Endpoint, PodName, Role, View};
+use crate::egress::gateway::wanted;
+use crate::egress::model::{PodName, Role, View};
 use crate::egress::plan::binding_chain;
-use crate::egress::resolve::resolve;
+use crate::egress::resolve::Common;
 use crate::fault;
 use crate::kernel::devices;
 use crate::kernel::netns::{Netns, NetnsError};
@@ -24,12 +24,10 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
-use crate::node::first::Early;
-use crate::node::gateways::GATEWAY_UNREACHABLE;
-use crate::node::lease::Leased;
+use crate::node::last_seen::{LastSeen, overlay};
 use crate::node::netns;
 use crate::node::passage::{bypass, without_other_end};
-use crate::node::situation::{annotations_fingerprint, local_pod, overlay, resolved};
+use crate::node::situation::{annotations_fingerprint, local_pod};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -49,14 +47,6 @@ struct Asking {
     /// Of a client, the binding that its rules as written ask for.
     chain: Option<String>,
     /// Of a gateway, the cluster as its pod sees it.
-    view: Option<View>,
-}
-
-/// What is decided about a pod.
-struct Decided {
-    attachment: Attachment,
-    role: Role,
-    chain: Option<String>,
     view: Option<View>,
 }
 
@@ -92,41 +82,45 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
 }
 
 fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
-    let objects = node.objects()?;
+    let objects = node.first_objects()?;
     let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
-    let decide = |view: &mut View| decide(node, &objects, view, attachment);
-    let Decided { mut attachment, role, chain, view } = match &node.kept {
+    let decide =
+        |view: &mut View, common: &mut Option<Common>| decide(node, &objects, (view, common), attachment);
+    let mut asking = match &node.kept {
         Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
-        None => decide(&mut node.view_for(&objects, &pods, Vec::new())),
+        None => decide(&mut node.view_for(&objects, &pods, Vec::new()), &mut None),
     }?;
-    if matches!(role, Role::Client | Role::Gateway) {
+    if matches!(asking.role, Role::Client | Role::Gateway) {
         let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
-        let pod = Netns::open(&attachment.netns).map_err(unusable)?;
+        let pod = Netns::open(&asking.attachment.netns).map_err(unusable)?;
         let here = Netns::current().map_err(unusable)?;
         let read_addresses = request.addresses().read_netns;
-        read_namespace(request, (&here, &pod), read_addresses, &mut attachment)?;
-        if role == Role::Client {
-            must_pass((&here, &pod), &attachment)?;
+        read_namespace(request, (&here, &pod), read_addresses, &mut asking.attachment)?;
+        if asking.role == Role::Client {
+            must_pass((&here, &pod), &asking.attachment)?;
         }
     }
-    Ok(Asking { objects, attachment, role, chain, view })
+    Ok(asking)
 }
 
 fn decide(
     node: &Embedded,
     objects: &Objects,
-    view: &mut View,
+    (view, common): (&mut View, &mut Option<Common>),
     mut attachment: Attachment,
-) -> Result<Decided, CniError> {
+) -> Result<Asking, CniError> {
     node.hear_interfaces(view)?;
+    if !view.interfaces.is_empty() {
+        *common = None; // they may be others by now
+    }
     if let Some(object) = attachment.pod.as_ref().and_then(|name| view.pods.get(name)) {
         attachment.uid = attachment.uid.or_else(|| object.uid.clone());
         attachment.seen = annotations_fingerprint(&object.annotations);
     }
-    overlay(view, &attachment);
+    attachment.last = overlay(view, &attachment).unwrap_or_default();
     let (role, chain) =
-        role(view, &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
+        role((view, common), &attachment, &node.name).map_err(|problem| refused(&objects.placed(problem)))?;
     // One gateway per pod: a further interface of it is one without egress, as everything of a gateway pod is.
     let role = match role {
         Role::Gateway if node.serves_otherwise(&attachment) => Role::Unselected,
@@ -134,7 +128,7 @@ fn decide(
     };
     attachment.gateway = role == Role::Gateway;
     let view = attachment.gateway.then(|| view.clone());
-    Ok(Decided { attachment, role, chain, view })
+    Ok(Asking { objects: objects.clone(), attachment, role, chain, view })
 }
 
 /// The record of an attachment, as far as the request alone tells it.
@@ -163,21 +157,25 @@ pub fn attachment(request: &Request) -> Result<Attachment, CniError> {
         since: now_nanos(),
         gateway: false,
         host_interface: None,
+        host_index: 0,
+        last: LastSeen::default(),
     })
 }
 
 /// What a pod is, and the chain of its binding if it is a client; or why it may not be what it asks to be. Without endpoints a decision
 /// has no gateways, but its binding is named by the rules as written.
-fn role(view: &View, attachment: &Attachment, node: &str) -> Result<(Role, Option<String>), Problem> {
+fn role(
+    (view, common): (&View, &mut Option<Common>),
+    attachment: &Attachment,
+    node: &str,
+) -> Result<(Role, Option<String>), Problem> {
     let Some(name) = &attachment.pod else { return Ok((Role::Unselected, None)) };
-    if gateway::wanted(view, name, node)?.is_some() {
+    if wanted(view, name, node)?.is_some() {
         return Ok((Role::Gateway, None));
     }
-    let resolution = resolve(view, [name.clone()]);
-    let decision = resolution.decisions.get(name);
-    let chain = decision.filter(|decision| decision.role == Role::Client);
-    let chain = chain.map(|decision| binding_chain(&decision.binding));
-    Ok((decision.map_or(Role::Unselected, |decision| decision.role), chain))
+    let decision = common.get_or_insert_with(|| Common::of(view)).decide(view, name);
+    let chain = (decision.role == Role::Client).then(|| binding_chain(&decision.binding));
+    Ok((decision.role, chain))
 }
 
 fn refused(problem: &Problem) -> CniError {
@@ -216,7 +214,7 @@ fn read_namespace(
         let msg = without_other_end(&request.ifname);
         return Err(CniError::new(Code::TrafficBypassesNode, msg));
     };
-    attachment.host_interface = Some(peer);
+    attachment.is_wired_by(peer);
     Ok(())
 }
 
@@ -296,51 +294,6 @@ impl Embedded {
     /// Whether an agent's loop follows the objects of this node, so that a call need not.
     fn is_followed(&self) -> bool {
         self.kept.is_some() && self.config.mode == Mode::Cluster
-    }
-
-    /// Leases, wires the pod and the node, and only then lets the cluster know.
-    fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
-        let id = asking.attachment.id();
-        let early = self.is_bare().then(|| Early::start(&asking.attachment.netns));
-        let mut situation = self.situation()?;
-        let name = asking.attachment.pod.clone().unwrap_or_default();
-        let wish = gateway::wanted(&situation.view, &name, &self.name)
-            .map_err(|problem| refused(&asking.objects.placed(problem)))?
-            .ok_or_else(|| {
-                CniError::new(Code::TryAgainLater, format!("pod {name} stopped asking to be a gateway"))
-            })?;
-        let leased = self.lease(&situation.view, &asking.attachment, &wish, ahead)?;
-        let _waiting = early.map(Early::finish);
-        let wired = self.wire_gateway(&mut situation, &leased, &id);
-        if wired.is_err() {
-            self.give_back(&leased, &id);
-        }
-        wired
-    }
-
-    fn wire_gateway(
-        &self,
-        situation: &mut crate::node::situation::Situation,
-        leased: &Leased,
-        id: &AttachmentId,
-    ) -> Result<(), CniError> {
-        let stays = |e: &Endpoint| e.attachment != leased.endpoint.attachment && !leased.supersedes(e);
-        let view = Arc::make_mut(&mut situation.view);
-        view.endpoints.retain(stays);
-        view.endpoints.push(leased.endpoint.clone());
-        let pods: Vec<PodName> = situation.attachments.iter().filter_map(|a| a.pod.clone()).collect();
-        situation.resolution = resolved(&situation.view, pods);
-        let outcome = self.update_from(situation, Thoroughness::Quick, &[id.to_string()])?.check()?;
-        let object = format!("Attachment {id}");
-        if let Some(problem) =
-            outcome.problems.iter().find(|p| p.reason == GATEWAY_UNREACHABLE && p.object == object)
-        {
-            return Err(CniError::new(Code::WiringFailed, problem.to_string()));
-        }
-        fault::point("add.after-wiring");
-        self.publish(leased)?;
-        fault::point("add.after-endpoint");
-        self.finish(outcome)
     }
 
     fn finish(&self, outcome: Outcome) -> Result<(), CniError> {

@@ -66,11 +66,6 @@ impl Dir {
         Ok(dir)
     }
 
-    /// The directory, whatever it is now: for a pod's end, whose kernel part needs nothing of it.
-    pub fn unseen(root: impl Into<PathBuf>) -> Dir {
-        Dir { root: root.into() }
-    }
-
     /// A state directory that is only read: nothing is made.
     ///
     /// # Errors
@@ -160,7 +155,8 @@ pub fn looks(folder: &Path) -> u64 {
     let look = |folder: &File| {
         let look = |name: CString| {
             let file = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-            Some((name, file.st_ino, file.st_size, file.st_mtime, file.st_mtime_nsec))
+            // By inode, because that is a number; names of endpoints begin alike.
+            Some((file.st_ino, name, file.st_size, file.st_mtime, file.st_mtime_nsec))
         };
         names(folder).into_iter().filter_map(look).collect()
     };

@@ -7,6 +7,7 @@
 //! cannot be read, or not to its end, keeps what it last held in force: a slip of the pen in one file must not send pods
 //! out with their own addresses. A directory that cannot be listed is an error, never an empty one.
 
+mod bytes;
 mod cache;
 mod compile;
 mod file;
@@ -75,12 +76,13 @@ pub enum ObjectsError {
 }
 
 impl Objects {
-    /// Opens the objects below `state_dir`, reading only the files that changed since the cache was written.
+    /// Opens the objects below `state_dir`, reading only the files that changed since the cache was written. For a moment: who keeps
+    /// them begins with [`Objects::open_again`].
     ///
     /// # Errors
     /// If `objects/` or a directory in it cannot be listed. Everything else is a problem, see [`Objects::problems`].
     pub fn open(state_dir: &Path) -> Result<Objects, ObjectsError> {
-        Objects::read(state_dir, true, None)
+        Objects::read(state_dir, true, None, cache::glance)
     }
 
     /// The same, for who has opened them before: while nothing changed, nothing is read but what files look like.
@@ -88,7 +90,7 @@ impl Objects {
     /// # Errors
     /// As [`Objects::open`].
     pub fn open_again(state_dir: &Path, last: Option<&Objects>) -> Result<Objects, ObjectsError> {
-        Objects::read(state_dir, true, last)
+        Objects::read(state_dir, true, last, cache::load)
     }
 
     /// The same, and the cache stays as it is.
@@ -96,7 +98,7 @@ impl Objects {
     /// # Errors
     /// As [`Objects::open`].
     pub fn look(state_dir: &Path) -> Result<Objects, ObjectsError> {
-        Objects::read(state_dir, false, None)
+        Objects::read(state_dir, false, None, cache::glance)
     }
 
     /// Objects that lie in no state directory, as if each reading were a file of one: manifests before they are applied.
@@ -115,7 +117,13 @@ impl Objects {
         image.map(Objects::from).ok_or_else(|| ObjectsError::TooLarge(PathBuf::from("-")))
     }
 
-    fn read(state_dir: &Path, renews_cache: bool, last: Option<&Objects>) -> Result<Objects, ObjectsError> {
+    /// `cached`: how the cache is read where there is nothing of last time.
+    fn read(
+        state_dir: &Path,
+        renews_cache: bool,
+        last: Option<&Objects>,
+        cached: fn(&Path) -> Option<Image>,
+    ) -> Result<Objects, ObjectsError> {
         let path = state_dir.join("objects");
         let root = open_root(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ObjectsError::Missing(path.clone()),
@@ -124,7 +132,7 @@ impl Objects {
         // Taken before anything is read: its clock bounds the time of reading from below.
         let pen = || renews_cache.then(|| cache::Pen::take(state_dir)).and_then(Result::ok);
         let last = last.map(|objects| Arc::clone(&objects.image));
-        let Some(image) = last.or_else(|| cache::load(state_dir).map(Arc::new)) else {
+        let Some(image) = last.or_else(|| cached(state_dir).map(Arc::new)) else {
             return renew(pen(), &path, &root, None);
         };
         let survey = scan::survey(root.as_fd(), &image);
@@ -227,11 +235,19 @@ impl Objects {
         self.image.fingerprint()
     }
 
+    /// The same of all objects but pods, and of the list of the broken, pods or not. Takes a look at each object.
+    pub fn fingerprint_without_pods(&self) -> u64 {
+        self.fingerprint_without(&[Kind::Pod])
+    }
+
     /// The same of what [`Objects::outline`] is made of: not of pods and namespaces, of which there are many and which change often.
     pub fn fingerprint_of_outline(&self) -> u64 {
-        let many = [Kind::Namespace, Kind::Pod].map(slot);
-        let slots: BTreeSet<u8> =
-            Kind::ALL.map(slot).into_iter().filter(|slot| !many.contains(slot)).collect();
+        self.fingerprint_without(&[Kind::Namespace, Kind::Pod])
+    }
+
+    fn fingerprint_without(&self, kinds: &[Kind]) -> u64 {
+        let kept = Kind::ALL.into_iter().filter(|kind| !kinds.contains(kind));
+        let slots: BTreeSet<u8> = kept.map(slot).collect();
         let objects = slots.into_iter().flat_map(|slot| self.image.of(slot));
         compile::fingerprint(objects.map(|object| object.digest), self.image.broken())
     }

@@ -16,7 +16,7 @@ fn lab() -> Lab {
 }
 
 /// Calls that begin while the node's lock is held, so that they wait for one turn.
-fn at_once<P: Send, T: Send>(agent: &Agent, pods: Vec<P>, call: impl Fn(P) -> T + Sync) -> Vec<T> {
+pub(crate) fn at_once<P: Send, T: Send>(agent: &Agent, pods: Vec<P>, call: impl Fn(P) -> T + Sync) -> Vec<T> {
     let lock = memory(1).dir().join("lock");
     let guard = egret::store::lock(&lock, "the story", PATIENCE).unwrap();
     let count = pods.len();

@@ -17,7 +17,7 @@ fn the_nodes_end_of_a_pods_device_is_found_and_must_point_back() {
         ip("link add eth1 link eth0 type macvlan mode bridge || true");
     })
     .unwrap();
-    assert_eq!(peer_of(&home, &pod, "eth0").unwrap().as_deref(), Some("caliX"));
+    assert_eq!(peer_of(&home, &pod, "eth0").unwrap().map(|end| end.name).as_deref(), Some("caliX"));
     assert_eq!(peer_of(&home, &pod, "inner").unwrap(), None, "both ends inside");
     assert_eq!(peer_of(&home, &pod, "lo").unwrap(), None);
     assert_eq!(peer_of(&stranger, &pod, "eth0").unwrap(), None, "the other end is in another namespace");

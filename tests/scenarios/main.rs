@@ -1,6 +1,7 @@
 //! The whole system in network namespaces: pods wired by the real libcni, seen from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a test's report")]
 
+mod attacks;
 mod basic;
 mod destinations;
 mod dry_run;

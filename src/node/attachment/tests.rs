@@ -41,7 +41,27 @@ fn attachment(container_id: &str, ifname: &str) -> Attachment {
         since: 0,
         gateway: false,
         host_interface: None,
+        host_index: 0,
+        last: LastSeen::default(),
     }
+}
+
+#[test]
+fn a_record_is_revised_where_it_is_and_never_made_again() {
+    let folder = Folder::new("revised");
+    let records = folder.records();
+    let one = attachment("c1", "eth0");
+    let wire = |record: &mut Attachment| record.is_wired_by(End { name: "cali1".to_owned(), index: 7 });
+    assert!(!records.revise(&one.id(), wire).unwrap());
+    records.write(&one).unwrap();
+    assert!(records.revise(&one.id(), wire).unwrap());
+    let found = records.read(&one.id()).unwrap().unwrap();
+    assert_eq!(found.host_end(), Some(End { name: "cali1".to_owned(), index: 7 }));
+    // Gone between the look and the exchange.
+    let goes = |_: &mut Attachment| assert!(records.remove(&one.id()).unwrap());
+    assert!(!records.revise(&one.id(), goes).unwrap());
+    assert_eq!(records.list(None).unwrap(), Listing::default());
+    assert_eq!(fs::read_dir(folder.0.join("n1/attachments/net")).unwrap().count(), 0, "no draft is left");
 }
 
 #[test]

@@ -12,30 +12,29 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
+use super::bytes::{Bytes, Mapped};
 use super::image::Image;
 
-/// Reads the cache, if there is a good one.
+/// Reads the cache, if there is a good one, for who keeps it.
 pub(super) fn load(state_dir: &Path) -> Option<Image> {
-    let mut file = File::open(state_dir.join("cache/objects")).ok()?;
+    let mut file = open(state_dir)?;
     let length = usize::try_from(file.metadata().ok()?.len()).ok()?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(length).ok()?;
-    touch(&mut bytes);
     file.read_to_end(&mut bytes).ok()?;
     Image::parse(bytes)
 }
 
-/// Has the kernel bring all pages of fresh memory at once: one fault each is a quarter of what it takes to read into it.
-fn touch(bytes: &mut Vec<u8>) {
-    const PAGE: usize = 4096;
-    let room = bytes.spare_capacity_mut().as_mut_ptr_range();
-    let (start, end) = (room.start.cast::<u8>(), room.end.cast::<u8>());
-    let start = start.wrapping_add(start.align_offset(PAGE));
-    let length = end.addr().saturating_sub(start.addr()) / PAGE * PAGE;
-    // SAFETY: whole pages inside memory that is ours; what they hold stays. Kernels before 5.14 refuse, and nothing is lost.
-    unsafe {
-        libc::madvise(start.cast(), length, libc::MADV_POPULATE_WRITE);
+/// The same for a moment. It is never written in place, nor truncated ([`Pen::write`]).
+pub(super) fn glance(state_dir: &Path) -> Option<Image> {
+    match Mapped::of(&open(state_dir)?) {
+        Some(mapped) => Image::parse(Bytes::Mapped(mapped)),
+        None => load(state_dir),
     }
+}
+
+fn open(state_dir: &Path) -> Option<File> {
+    File::open(state_dir.join("cache/objects")).ok()
 }
 
 /// The right to write the cache next. One at a time: of fifty calls that see a change, one writes, the others go on
@@ -70,7 +69,10 @@ impl Pen {
     /// checksum gives already.
     pub(super) fn write(self, image: &Image) -> io::Result<()> {
         let (new, cache) = (self.dir.join("objects.new"), self.dir.join("objects"));
-        writing().truncate(true).open(&new)?.write_all(image.bytes())?;
+        // What a killed writer left may be the cache of before, which somebody has mapped: it is deleted, never made shorter.
+        let fresh = || writing().create_new(true).open(&new);
+        let mut file = fresh().or_else(|_| std::fs::remove_file(&new).and_then(|()| fresh()))?;
+        file.write_all(image.bytes())?;
         if exchange(&new, &cache).is_ok() {
             return std::fs::remove_file(&new);
         }

@@ -13,6 +13,7 @@ mod write;
 use std::ffi::CStr;
 use std::ops::Range;
 
+use super::bytes::Bytes;
 use super::stamp::Stamp;
 use crate::api::Kind;
 pub(super) use write::{Compiled, FileRecord, ReadFile, encode};
@@ -62,7 +63,7 @@ pub(super) fn slot(kind: Kind) -> u8 {
 /// Bytes that were checked to be an image.
 #[derive(Clone)]
 pub(super) struct Image {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     dirs: usize,
     files: usize,
     objects: usize,
@@ -98,7 +99,8 @@ pub(super) struct ObjectRow<'i> {
 
 impl Image {
     /// Takes bytes that are a whole image of this release; `None`: torn, foreign, or of another release.
-    pub(super) fn parse(bytes: Vec<u8>) -> Option<Image> {
+    pub(super) fn parse(bytes: impl Into<Bytes>) -> Option<Image> {
+        let bytes = bytes.into();
         let word = |at| long(&bytes, at);
         let right = bytes.len() >= HEADER
             && bytes.starts_with(&MAGIC)
@@ -217,14 +219,10 @@ impl Image {
     }
 
     fn stamp(&self, at: usize) -> Stamp {
-        #[allow(clippy::cast_possible_wrap, reason = "times were written as their bits")]
-        let time = |at| long(&self.bytes, at) as i64;
-        Stamp {
-            inode: long(&self.bytes, at),
-            size: long(&self.bytes, at + 8),
-            modified: time(at + 16),
-            changed: time(at + 24),
-        }
+        let words = self.bytes.get(at..at + 32).map(<[u8]>::as_chunks::<8>);
+        let Some((&[inode, size, modified, changed], [])) = words else { return Stamp::NEVER };
+        let (inode, size) = (u64::from_le_bytes(inode), u64::from_le_bytes(size));
+        Stamp { inode, size, modified: i64::from_le_bytes(modified), changed: i64::from_le_bytes(changed) }
     }
 }
 

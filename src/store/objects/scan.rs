@@ -7,8 +7,9 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -38,7 +39,7 @@ struct Seen {
 
 /// Looks at all that the image knows.
 pub(super) fn survey(root: BorrowedFd<'_>, image: &Image) -> Survey {
-    let same_names = image.dirs().all(|dir| seen(root, dir.path).stamp == dir.stamp);
+    let same_names = image.dirs().all(|dir| seen(root, dir.path.to_bytes_with_nul()).stamp == dir.stamp);
     let count = image.files().len();
     let changed = if count < MANY { look_at(root, image, 0..count) } else { two_look_at(root, image, count) };
     Survey { same_names, changed }
@@ -78,43 +79,46 @@ struct Folder<'a> {
 }
 
 impl<'a> Folder<'a> {
-    /// `path` ends in a zero byte.
+    /// `path` ends in a zero byte, as the names below do.
     fn look(&mut self, root: BorrowedFd<'_>, path: &'a [u8]) -> Seen {
-        if let (Some(folder), Some(name)) = (&self.open, self.holds(path)) {
-            return seen(folder.as_fd(), name);
-        }
-        let whole = || seen(root, CStr::from_bytes_with_nul(path).unwrap_or_default());
-        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return whole() };
-        let (above, name) = (&path[..slash], CStr::from_bytes_with_nul(&path[slash + 1..]));
+        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return seen(root, path) };
+        let (above, name) = (&path[..slash], &path[slash + 1..]);
         if self.path != above {
             let open = |above| {
                 openat(root, above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             };
             *self = Folder { path: above, open: open(above).ok() };
         }
-        match (&self.open, name) {
-            (Some(folder), Ok(name)) => seen(folder.as_fd(), name),
-            _ => whole(),
+        match &self.open {
+            Some(folder) => seen(folder.as_fd(), name),
+            None => seen(root, path),
         }
-    }
-
-    /// The name of a file that stands in this directory.
-    fn holds<'p>(&self, path: &'p [u8]) -> Option<&'p CStr> {
-        let name = path.strip_prefix(self.path)?.strip_prefix(b"/")?;
-        if name.contains(&b'/') { None } else { CStr::from_bytes_with_nul(name).ok() }
     }
 }
 
-fn seen(root: BorrowedFd<'_>, path: &CStr) -> Seen {
-    match fstatat(root, path, AtFlags::empty()) {
-        Ok(stat) => Seen { stamp: Stamp::of(&stat), regular: type_of(&stat) == SFlag::S_IFREG },
+/// How a file looks, whose path is not walked over once more to be sure that it ends: this is asked for every file at each call.
+fn seen(root: BorrowedFd<'_>, path: &[u8]) -> Seen {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    let errno = match path.last() {
+        // SAFETY: the path is read as far as a zero byte, which it ends with at the latest; the answer has room.
+        Some(0) => Errno::result(unsafe {
+            libc::fstatat(root.as_raw_fd(), path.as_ptr().cast(), stat.as_mut_ptr(), 0)
+        }),
+        _ => Err(Errno::EINVAL),
+    };
+    match errno {
+        Ok(_) => {
+            // SAFETY: the kernel has answered.
+            let stat = unsafe { stat.assume_init_ref() };
+            Seen { stamp: Stamp::of(stat), regular: type_of(stat) == SFlag::S_IFREG }
+        }
         Err(errno) => Seen { stamp: Stamp::refused(errno), regular: false },
     }
 }
 
 /// Whether a plain file that may hold objects stands there.
 pub(super) fn is_plain(root: BorrowedFd<'_>, path: &CStr) -> bool {
-    seen(root, path).regular && named_as_objects(path)
+    seen(root, path.to_bytes_with_nul()).regular && named_as_objects(path)
 }
 
 impl Survey {

@@ -6,7 +6,7 @@ use crate::egress::policy::{NodeGatewayWish, PodGateways, PodSelection, Policy, 
 
 const POLICY: &str = "egress.projectcalico.org/egressGatewayPolicy";
 
-fn to_red() -> To {
+pub(super) fn to_red() -> To {
     To::Pods(PodGateways {
         pods: "role == 'egress'".into(),
         namespaces: Some("team == 'net'".into()),
@@ -42,7 +42,7 @@ fn policy(kind: PolicyKind, name: &str, rules: &[(&str, To)]) -> Policy {
     }
 }
 
-fn ours(name: &str, rules: &[(&str, To)]) -> Policy {
+pub(super) fn ours(name: &str, rules: &[(&str, To)]) -> Policy {
     policy(PolicyKind::Ours, name, rules)
 }
 
@@ -51,12 +51,12 @@ fn cilium(name: &str, rules: &[(&str, To)]) -> Policy {
     selecting("app == 'web'", policy(PolicyKind::Cilium, name, rules))
 }
 
-fn selecting(pods: &str, policy: Policy) -> Policy {
+pub(super) fn selecting(pods: &str, policy: Policy) -> Policy {
     let entry = PodSelection { pods: Some(pods.into()), ..PodSelection::default() };
     Policy { selectors: vec![entry], ..policy }
 }
 
-fn with(mut view: View, policies: impl IntoIterator<Item = Policy>) -> View {
+pub(super) fn with(mut view: View, policies: impl IntoIterator<Item = Policy>) -> View {
     for policy in policies {
         let map = match policy.kind {
             PolicyKind::Cilium => &mut view.cilium_policies,

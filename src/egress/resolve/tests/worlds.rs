@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::policies::{ours, selecting, to_red, with};
 use super::*;
 
 /// One line of a random world.
@@ -91,6 +92,22 @@ fn effect(decision: &Decision) -> Vec<(Cidr, Option<Arc<BTreeSet<String>>>)> {
 }
 
 proptest! {
+    /// As an agent asks: each pod by a view that has it alone, and its namespace, and no endpoints.
+    #[test]
+    fn what_earlier_decisions_found_out_changes_no_later_one(lines in prop::collection::vec(line(), 0..20)) {
+        let by_labels = selecting("x == '1'", ours("q", &[("192.0.2.0/24", to_red())]));
+        let whole = with(build(&lines), [ours("p", &[("198.51.100.0/24", to_red())]), by_labels]);
+        let mut common = None;
+        for name in all_pods(&whole).into_iter().chain(all_pods(&whole)) {
+            let mut view = View { endpoints: Vec::new(), ..whole.clone() };
+            view.pods.retain(|other, _| *other == name);
+            view.namespaces.retain(|other, _| *other == name.namespace);
+            let alone = resolve(&view, [name.clone()]);
+            let decision = common.get_or_insert_with(|| Common::of(&view)).decide(&view, &name);
+            prop_assert_eq!(&decision, &alone.decisions[&name]);
+        }
+    }
+
     #[test]
     fn an_unrelated_object_changes_nobodys_decision(lines in prop::collection::vec(line(), 0..20), wish in wishes()) {
         let view = build(&lines);

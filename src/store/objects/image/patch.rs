@@ -21,7 +21,7 @@ impl Image {
         u32::try_from(self.bytes.len() + room).ok()?;
         let mut bytes = Vec::with_capacity(self.bytes.len() + room);
         bytes.extend_from_slice(&self.bytes);
-        let mut new = Image { bytes, ..*self };
+        let mut new = Image { bytes: bytes.into(), ..*self };
         for (i, stamp) in dirs.iter().enumerate() {
             new.stamp_at(HEADER + i * DIR + 8, *stamp);
         }
@@ -38,7 +38,7 @@ impl Image {
         let objects = (0..new.index).map(|row| new.object(new.indexed(row)).digest);
         let fingerprint = fingerprint(objects, new.broken());
         new.long_at(40, fingerprint);
-        seal(&mut new.bytes);
+        seal(new.bytes.to_mut());
         Some(new)
     }
 
@@ -79,17 +79,18 @@ impl Image {
     }
 
     fn short_at(&mut self, at: usize, value: usize) {
-        self.bytes[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
+        self.bytes.to_mut()[at..at + 4]
+            .copy_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
     }
 
     fn long_at(&mut self, at: usize, value: u64) {
-        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        self.bytes.to_mut()[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 
     fn point_at(&mut self, at: usize, to: &[u8]) {
         self.short_at(at, self.bytes.len());
         self.short_at(at + 4, to.len());
-        self.bytes.extend_from_slice(to);
+        self.bytes.to_mut().extend_from_slice(to);
     }
 
     fn stamp_at(&mut self, at: usize, stamp: Stamp) {
