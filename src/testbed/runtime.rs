@@ -112,7 +112,7 @@ impl World {
     /// takes it 5 s, and so may we (error 11), on the node's lock; what a runtime does then is DEL and another try, and another.
     pub fn add(&self, pod: &Pod) -> Result<String, CnitoolError> {
         const TRIES: usize = 10;
-        const LATER: [&str; 2] = ["still has tentative addresses", "Try again"];
+        const LATER: [&str; 2] = ["still has tentative addresses", "gave up after"];
         let mut result = self.cnitool("add", pod);
         for _ in 1..TRIES {
             match result {

@@ -3,9 +3,10 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("addr", &[]),
     ("fault", &[]),
+    ("heap", &[]),
     ("hash", &[]),
     ("spelling", &[]),
     ("problem", &[]),
