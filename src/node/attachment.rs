@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Cidr;
@@ -24,6 +23,7 @@ use crate::egress::model::{Pairs, PodName};
 use crate::kernel::devices::End;
 use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
+use crate::store::exchange;
 pub use last::LastRecords;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
@@ -279,12 +279,12 @@ impl Attachments {
         let (file, draft) = (self.file(id), self.revision(id));
         fs::write(&draft, serde_json::to_vec(&attachment)?)?;
         // Exchanged and not renamed, which would put it where it was just removed.
-        let exchanged = renameat2(AT_FDCWD, &draft, AT_FDCWD, &file, RenameFlags::RENAME_EXCHANGE);
+        let exchanged = exchange(&draft, &file);
         unlink(&draft)?;
         match exchanged {
             Ok(()) => Ok(true),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -15,6 +15,7 @@
 mod advice;
 pub(crate) mod dir;
 pub mod endpoints;
+mod exchange;
 pub mod interfaces;
 mod lock;
 pub(crate) mod looks;
@@ -25,6 +26,7 @@ pub mod record;
 pub use advice::advice;
 pub(crate) use dir::make_folder;
 pub use dir::{Dir, DirError, looks};
+pub(crate) use exchange::exchange;
 pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
 pub use looks::{Since, Stamp};
 pub use record::{RecordError, Swap, Version};

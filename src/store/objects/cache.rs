@@ -2,10 +2,8 @@
 //!
 //! It is replaced whole, by name, and not fsynced: what a power cut leaves of it does not pass its checksum.
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +12,7 @@ use nix::sys::time::TimeSpec;
 
 use super::bytes::{Bytes, Mapped};
 use super::image::Image;
+use crate::store::exchange;
 
 /// Reads the cache, if there is a good one, for who keeps it.
 pub(super) fn load(state_dir: &Path) -> Option<Image> {
@@ -85,15 +84,4 @@ fn writing() -> OpenOptions {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     open
-}
-
-/// `renameat2` with `RENAME_EXCHANGE` (Linux 3.15), which musl has no function for.
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    let (a, b) = (CString::new(a.as_os_str().as_bytes())?, CString::new(b.as_os_str().as_bytes())?);
-    let here = libc::AT_FDCWD;
-    // SAFETY: both paths end in a zero byte and outlive the call, which only reads them.
-    let done = unsafe {
-        libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), libc::RENAME_EXCHANGE)
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
