@@ -31,14 +31,12 @@ use crate::config::Config;
 use crate::egress::numbers;
 use crate::kernel::watch::Watch;
 use crate::kube::Access;
-use crate::node::embedded::{Embedded, now};
-use crate::node::kept::Kept;
+use crate::node::embedded::now;
 use crate::node::memory::Memory;
-use crate::node::records::node_name;
 use crate::node::thin::door;
 use crate::signals;
 use crate::store::{Guard, LockError, lock};
-use start::first_heard;
+use start::{first_heard, open, take_turn};
 
 /// How long a job waits for the node's lock before it lets the others go first.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -159,27 +157,6 @@ pub fn running(memory: &Memory) -> Option<LockError> {
         return None;
     }
     lock(&path, "a look", Duration::ZERO).err()
-}
-
-/// The node. Its directory is made only where nothing is wired: a directory that is missing under running pods is not mounted.
-fn open(config: &Config) -> Result<Embedded, String> {
-    let name = node_name(config).map_err(|e| e.to_string())?;
-    let memory = Memory::new(&config.run_dir, &name);
-    let wired = memory.serves_pods();
-    let mut node =
-        if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
-    node.patience = PATIENCE;
-    Ok(node.keeping(&Arc::new(Kept::default())))
-}
-
-fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {
-    std::fs::create_dir_all(memory.dir())
-        .map_err(|e| AgentError::Unable(format!("cannot make {}: {e}", memory.dir().display())))?;
-    match lock(&memory.dir().join(LOCK), "egret agent", Duration::ZERO) {
-        Ok(guard) => Ok(guard),
-        Err(busy @ LockError::Busy { .. }) => Err(AgentError::Another(busy)),
-        Err(error) => Err(AgentError::Unable(error.to_string())),
-    }
 }
 
 struct Run<'a> {

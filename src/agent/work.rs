@@ -5,6 +5,7 @@
 
 mod addresses;
 mod counts;
+mod ground;
 mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +16,10 @@ use std::time::Instant;
 use crate::agent::announcing::Announcing;
 use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
-use crate::agent::files::{self, Identity, Told};
+use crate::agent::files::{Identity, Told};
 use crate::agent::health::Known;
 use crate::agent::passing::Passing;
-use crate::agent::state::{AgentState, DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, FILE, Health};
+use crate::agent::state::{AgentState, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
 use crate::egress::standing::standing;
 use crate::kernel::devices::Device;
@@ -243,45 +244,6 @@ impl<'a> Agent<'a> {
         }
         self.say_standings(&situation.objects);
         outcome
-    }
-
-    /// Where the objects are to be read from: that directory, or why what was last read stays in force.
-    fn stand(&self) -> Result<(Identity, bool), Problem> {
-        let dir = &self.node.dir;
-        let unreadable = |path: PathBuf, why: String| {
-            let message = format!(
-                "{} {why}; what was last read stays in force. Mount or restore it; nothing else needs to be done",
-                path.display()
-            );
-            Problem::new("", DIRECTORY_UNREADABLE, message)
-        };
-        for part in [dir.objects(), dir.endpoints(), dir.nodes()] {
-            if let Err(error) = std::fs::read_dir(&part) {
-                return Err(unreadable(part, format!("cannot be listed: {error}")));
-            }
-        }
-        let objects = dir.objects();
-        let found = files::identity(&objects).map_err(|e| unreadable(objects.clone(), e.to_string()))?;
-        let holds = files::holds_objects(&objects);
-        let emptied = match self.ground {
-            Some((known, held)) => known != found && held && !holds,
-            // The agent was started anew: the plan says that there was something.
-            None => !holds && self.applied.as_ref().is_some_and(|applied| !applied.plan.is_idle()),
-        };
-        if emptied {
-            let message = format!(
-                "{} is another directory than before and holds no object, as if something were not mounted; what was last read stays \
-                 in force. If it shall be empty, run `egret reconcile`",
-                objects.display()
-            );
-            return Err(Problem::new("", DIRECTORY_EMPTIED, message));
-        }
-        Ok((found, holds))
-    }
-
-    /// Whether the directory is not as it was, while the objects last read stay in force.
-    pub(super) fn is_groundless(&self) -> bool {
-        self.groundless.is_some()
     }
 
     /// The plugin's configuration is the agent's: two programs with two configurations would undo each other's work.

@@ -1,12 +1,21 @@
-//! Before the loop: a cluster that was heard of once.
+//! Before the loop: the node, the right to be its agent, a cluster that was heard of once.
 //!
-//! In: a cluster. Out: whether to begin. Never: does a job.
+//! In: a configuration, a cluster. Out: what the loop begins with, or why it does not. Never: does a job.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
 
+use super::{AgentError, PATIENCE};
 use crate::agent::cluster::Cluster;
+use crate::agent::state::LOCK;
+use crate::config::Config;
+use crate::node::embedded::Embedded;
+use crate::node::kept::Kept;
+use crate::node::memory::Memory;
+use crate::node::records::node_name;
+use crate::store::{Guard, LockError, lock};
 
 /// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
 /// was, before we were told to end.
@@ -18,4 +27,26 @@ pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     true
+}
+
+/// The node. Its directory is made only where nothing is wired: a directory that is missing under running pods is not mounted.
+pub(super) fn open(config: &Config) -> Result<Embedded, String> {
+    let name = node_name(config).map_err(|e| e.to_string())?;
+    let memory = Memory::new(&config.run_dir, &name);
+    let wired = memory.serves_pods();
+    let mut node =
+        if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
+    node.patience = PATIENCE;
+    Ok(node.keeping(&Arc::new(Kept::default())))
+}
+
+/// The right to be this node's agent, for as long as it is kept.
+pub(super) fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {
+    std::fs::create_dir_all(memory.dir())
+        .map_err(|e| AgentError::Unable(format!("cannot make {}: {e}", memory.dir().display())))?;
+    match lock(&memory.dir().join(LOCK), "egret agent", Duration::ZERO) {
+        Ok(guard) => Ok(guard),
+        Err(busy @ LockError::Busy { .. }) => Err(AgentError::Another(busy)),
+        Err(error) => Err(AgentError::Unable(error.to_string())),
+    }
 }
