@@ -248,7 +248,8 @@ impl Embedded {
     /// They cannot be listed, or it cannot be made, or it is missing under running pods.
     pub(super) fn first_objects(&self) -> Result<Objects, NodeError> {
         match self.objects() {
-            Err(NodeError::Objects(ObjectsError::Missing(_))) => {
+            // Whoever makes the directory says best what is in its place.
+            Err(NodeError::Objects(_)) => {
                 made(&self.config, &self.memory)?;
                 self.objects()
             }
