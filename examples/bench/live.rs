@@ -17,7 +17,7 @@ use crate::agent::{Agent, PATIENCE};
 use crate::neighbours::Neighbours;
 use crate::paths::selects;
 use crate::rows::{Rows, Series, Target};
-use crate::watching::{By, Change, Watching};
+use crate::watching::{By, Kind, Watching};
 use crate::world::{LEASES, pools};
 
 const PODS: usize = 10_000;
@@ -51,19 +51,28 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
 
 fn changes(world: &World, watching: &Watching, rounds: usize, rows: &mut Rows) -> Result<(), Trouble> {
     let write = |words: &[(&str, &str)]| world.pod_object("shop/watched", &[], words, 1);
+    let labelled = |labels: &[(&str, &str)]| world.pod_object("shop/watched", labels, &[], 1);
+    let gateway = |place: &str| world.pod_object("gate/near", &[("place", place)], &LEASES, 1);
     let rule = |place: &str| world.object(&policy(place)).map(drop);
     let policy = [("egress.projectcalico.org/egressGatewayPolicy", "way")];
     rule("near")?;
+    world.object(SELECTING)?;
     write(&[])?;
     watching.until(By::Nobody)?;
-    let writes: [Change<'_>; 5] = [
-        &|| write(&selects("place == 'near'")),
-        &|| write(&selects("place == 'far'")),
-        &|| write(&policy),
-        &|| rule("far"),
-        &|| write(&[]),
+    let kinds: [Kind<'_>; 10] = [
+        ("a pod is annotated", By::Near, &|| write(&selects("place == 'near'"))),
+        ("its annotation names another gateway", By::Far, &|| write(&selects("place == 'far'"))),
+        ("its annotation names a policy", By::Near, &|| write(&policy)),
+        ("the policy's rule changes", By::Far, &|| rule("far")),
+        ("a range of the cluster comes", By::Nobody, &|| world.object(INSIDE).map(drop)),
+        ("a range of the cluster goes", By::Far, &|| world.remove_object("IPPool", None, "inside")),
+        ("a gateway's label changes", By::Near, &|| gateway("far")),
+        ("the annotation is taken off", By::Nobody, &|| write(&[])),
+        ("a pod's label changes", By::Near, &|| labelled(&[("lane", "own")])),
+        ("its label is taken off", By::Nobody, &|| labelled(&[])),
     ];
-    let changes = watching.changes(writes, &|| rule("near"), rounds)?;
+    let back = || gateway("near").and_then(|()| rule("near"));
+    let changes = watching.changes(&kinds, &back, rounds)?;
     for (what, series) in &changes.kinds {
         rows.figure(&format!("file written → seen outside, {what}"), series, "ms", Target::None);
     }
@@ -72,6 +81,14 @@ fn changes(world: &World, watching: &Watching, rounds: usize, rows: &mut Rows) -
     rows.share("… 99 of 100 within", &all, 0.99, "ms", Target::AtMost(100.0));
     Ok(())
 }
+
+/// A range of the cluster that contains the far end, so that everything to it is direct.
+const INSIDE: &str = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: inside}\nspec: {cidr: 198.51.100.0/24}\n";
+
+/// A policy that selects pods by a label.
+const SELECTING: &str = "apiVersion: egret.dev/v1alpha1\nkind: EgressGatewayPolicy\nmetadata: {name: lane}\nspec:\n  selectors:\n  \
+     - {namespaceSelector: \"projectcalico.org/name == 'shop'\", selector: \"lane == 'own'\"}\n  rules:\n  - gateway: {selector: \
+     \"has(place) && place != 'none'\", namespaceSelector: \"projectcalico.org/name == 'gate'\"}\n";
 
 fn lease(gateway: &str) -> Result<IpAddr, Trouble> {
     let dir = egret::store::Dir::at(Path::new(STATE_DIR)).map_err(|e| Trouble::new(e.to_string()))?;

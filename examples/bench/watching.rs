@@ -12,17 +12,11 @@ use crate::rows::Series;
 /// Between two datagrams that ask whether a change is there.
 const PROBING: Duration = Duration::from_millis(1);
 
-/// What is changed in a round, one after the other, and where the pod's datagrams come from then.
-const KINDS: [(&str, By); 5] = [
-    ("a pod is annotated", By::Near),
-    ("its annotation names another gateway", By::Far),
-    ("its annotation names a policy", By::Near),
-    ("the policy's rule changes", By::Far),
-    ("the annotation is taken off", By::Nobody),
-];
-
 /// Writes a change.
 pub(crate) type Change<'a> = &'a dyn Fn() -> Result<(), Trouble>;
+
+/// A kind of change, where the pod's datagrams come from once it is true, and how it is written.
+pub(crate) type Kind<'a> = (&'static str, By, Change<'a>);
 
 /// How long changes took until they were seen outside, in milliseconds.
 pub(crate) struct Changes {
@@ -77,21 +71,21 @@ impl Watching {
         Err(Trouble::new(format!("the pod never left by {by:?}")))
     }
 
-    /// Rounds of changes, in the order of [`KINDS`]; `back` is the way to the next round's beginning.
+    /// Rounds of changes, one after the other; `back` is the way to the next round's beginning.
     pub(crate) fn changes(
         &self,
-        writes: [Change<'_>; 5],
+        writes: &[Kind<'_>],
         back: Change<'_>,
         rounds: usize,
     ) -> Result<Changes, Trouble> {
-        let kinds = KINDS.map(|(what, _)| (what, Series::default())).into();
+        let kinds = writes.iter().map(|(what, ..)| (*what, Series::default())).collect();
         let mut changes = Changes { kinds, writing: Series::default() };
         for _ in 0..rounds {
-            for ((write, (_, by)), (_, series)) in writes.iter().zip(KINDS).zip(&mut changes.kinds) {
+            for ((_, by, write), (_, series)) in writes.iter().zip(&mut changes.kinds) {
                 let began = Instant::now();
                 write()?;
                 changes.writing.0.push(began.elapsed().as_secs_f64() * 1e3);
-                self.until(by)?;
+                self.until(*by)?;
                 series.0.push(began.elapsed().as_secs_f64() * 1e3);
                 // What the change set in motion (records heard, own notices) is over, as between two changes by people.
                 std::thread::sleep(Duration::from_millis(60));

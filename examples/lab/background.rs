@@ -38,19 +38,28 @@ impl Lab {
     }
 
     pub(super) fn enter(&self) -> Result<World, Trouble> {
-        let up = if self.name == "lab" { String::new() } else { format!(" --name {}", self.name) };
         let pid = self.process();
         World::join(
-            pid.ok_or_else(|| Trouble::new(format!("no such lab is up; `scripts/lab up{up}` raises it")))?,
+            pid.ok_or_else(|| Trouble::new(format!("no such lab is up; `{} up` raises it", self.script())))?,
         )
+    }
+
+    /// How the script is called for this lab.
+    pub(super) fn script(&self) -> String {
+        if self.name == "lab" {
+            "scripts/lab".to_owned()
+        } else {
+            format!("scripts/lab --name {}", self.name)
+        }
     }
 
     /// Starts the background process and waits until its world stands.
     pub(super) fn up(&self, up: &Up) -> Result<(), Trouble> {
         if self.process().is_some() {
-            return Err(Trouble::new(
-                "it is up already; `scripts/lab status` shows it, `scripts/lab down` ends it",
-            ));
+            let lab = self.script();
+            return Err(Trouble::new(format!(
+                "it is up already; `{lab} status` shows it, `{lab} down` ends it"
+            )));
         }
         let start = Instant::now();
         fs::create_dir_all(LABS).map_err(|e| Trouble::new(format!("cannot make {LABS}: {e}")))?;
@@ -79,7 +88,7 @@ impl Lab {
         fs::write(self.record(), record)
             .map_err(|e| Trouble::new(format!("cannot write its record: {e}")))?;
         println!("{} nodes up in {:.1} s", up.nodes, start.elapsed().as_secs_f32());
-        self.enter().map(|world| show::status(&world))
+        self.enter().map(|world| show::status(&world, &self.script()))
     }
 
     /// Removes what is written down of it.

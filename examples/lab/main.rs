@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     let done = match line.verb {
         Verb::Up(up) => lab.up(&up),
         Verb::Serve(up) => furnish::serve(&up),
-        Verb::Status => lab.enter().map(|world| show::status(&world)),
+        Verb::Status => lab.enter().map(|world| show::status(&world, &lab.script())),
         Verb::Exec { place, command } => lab.enter().and_then(|world| exec(&world, &place, &command)),
         Verb::Apply { file } => apply(&lab, &file),
         Verb::Add { node, pod, label, annotation } => {
@@ -184,6 +184,15 @@ fn add(
         return Err(Trouble::new(format!(
             "there is no node {node}; this lab has {}",
             world.topology().nodes
+        )));
+    }
+    // A name is all that other verbs have, so it stands for one pod.
+    let is_it =
+        |there: &&Pod| there.name.to_string() == pod || there.name.to_string() == format!("default/{pod}");
+    if let Some(there) = world.pods().iter().find(is_it) {
+        return Err(Trouble::new(format!(
+            "{} is there already, on node{}; `del` takes it away",
+            there.name, there.node
         )));
     }
     let (labels, annotations) = (words(labels), words(annotations));

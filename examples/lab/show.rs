@@ -6,8 +6,8 @@ use std::io::Write as _;
 use egret::addr::Family;
 use egret::testbed::{Outside, Pod, World, node_address, node_lease_address, pod_network};
 
-/// Asks the outside about every pod and prints it all.
-pub(super) fn status(world: &World) {
+/// Asks the outside about every pod and prints it all. `lab`: how the script is called for this one.
+pub(super) fn status(world: &World, lab: &str) {
     let mut out = String::new();
     let topology = world.topology();
     let chained = if topology.egret.is_some() { ", then egret" } else { "" };
@@ -32,17 +32,15 @@ pub(super) fn status(world: &World) {
     }
     print_table(&mut out, &table);
     let [v4, v6] = Family::BOTH.map(|f| Outside::Near.address(f));
-    let _ =
-        writeln!(out, "\nTry:  scripts/lab exec demo/plain curl -s http://{v4}/        (or http://[{v6}]/)");
+    let mut tries = vec![format!("{lab} exec demo/plain curl -s http://{v4}/        (or http://[{v6}]/)")];
     if topology.egret.is_some() {
-        let _ = writeln!(out, "      scripts/lab exec node1 egret explain demo/client1");
-        let _ = writeln!(out, "      scripts/lab del demo/gateway; scripts/lab status");
-        let _ = writeln!(
-            out,
-            "      scripts/lab add 1 demo/more -a \"egress.projectcalico.org/selector=app == 'gateway'\""
-        );
+        tries.push(format!("{lab} exec node1 egret explain demo/client1"));
+        tries.push(format!("{lab} del demo/gateway; {lab} status"));
+        tries
+            .push(format!("{lab} add 1 demo/more -a \"egress.projectcalico.org/selector=app == 'gateway'\""));
     }
-    let _ = writeln!(out, "      scripts/lab exec router tcpdump -ni eth0");
+    tries.push(format!("{lab} exec router tcpdump -ni eth0"));
+    let _ = writeln!(out, "\nTry:  {}", tries.join("\n      "));
     // A reader that went away (`| head`) is no failure.
     let _ = std::io::stdout().write_all(out.as_bytes());
 }

@@ -3,15 +3,21 @@
 //!
 //! In: when calls begin and end. Out: yes or no. Never: lets anything wait for long; how long is the loop's affair.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::agent::ear::Ear;
 
 /// After a call another one is about to come: a runtime starts pods together, and a process for each takes its time.
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Calls that are being answered, or were a moment ago.
 #[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<Now>>);
+pub struct Calls {
+    now: Arc<Mutex<Now>>,
+    /// Of who need not hear of what they write before they are over.
+    ear: Option<Arc<Ear>>,
+}
 
 #[derive(Debug, Default)]
 struct Now {
@@ -24,22 +30,37 @@ struct Now {
 pub struct Call(Calls);
 
 impl Calls {
+    /// None yet. `ear`: the loop's.
+    pub fn heard_by(ear: &Arc<Ear>) -> Calls {
+        Calls { ear: Some(ear.clone()), ..Calls::default() }
+    }
+
     /// One begins.
     pub fn begin(&self) -> Call {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).running += 1;
+        self.now().running += 1;
+        self.ear.iter().for_each(|ear| ear.stop());
         Call(self.clone())
+    }
+
+    /// Whether one is being answered.
+    pub fn are_running(&self) -> bool {
+        self.now().running > 0
     }
 
     /// Whether one is being answered, or was a moment ago.
     pub fn are_coming(&self) -> bool {
-        let now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
         now.running > 0 || now.ended.is_some_and(|ended| ended.elapsed() < MOMENT)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let mut now = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.0.now();
         now.running -= 1;
         now.ended = Some(Instant::now());
     }

@@ -5,7 +5,6 @@
 
 mod hands;
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -163,7 +162,7 @@ impl Door {
     }
 
     fn here<'a>(&self, config: &'a Config) -> Here<'a> {
-        Here { config, books: self.books.clone(), kept: self.kept.clone(), swept: BTreeSet::new() }
+        Here { config, books: self.books.clone(), kept: self.kept.clone(), swept: Vec::new() }
     }
 
     fn config(&self) -> Config {
@@ -223,10 +222,7 @@ impl Door {
         drop(place);
         prepared.claim()?;
         match prepared.role() {
-            Role::Client => {
-                prepared.sweep();
-                self.change(node, Change::Add(Box::new(prepared)))
-            }
+            Role::Client => self.change(node, Change::Add(Box::new(prepared))),
             Role::Gateway => {
                 let outcome = self.in_turn(|| prepared.carry_out());
                 self.gate.changed();

@@ -12,13 +12,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
+use crate::agent::ear::Ear;
 use crate::agent::schedule::Job;
 use crate::store::Dir;
 use folders::Folders;
@@ -73,7 +74,8 @@ const GONE: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
 
 /// The watches.
 pub struct Files {
-    inotify: Inotify,
+    inotify: Arc<Inotify>,
+    ear: Arc<Ear>,
     kinds: HashMap<WatchDescriptor, Kind>,
     /// Folders of objects by their path below `objects/`; `None` where several lead to one.
     places: HashMap<WatchDescriptor, Option<PathBuf>>,
@@ -92,8 +94,9 @@ impl Files {
     /// # Errors
     /// The kernel has no inotify instance left (`fs.inotify.max_user_instances`).
     pub fn open() -> io::Result<Files> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let inotify = Arc::new(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
         Ok(Files {
+            ear: Ear::of(inotify.clone())?,
             inotify,
             kinds: HashMap::new(),
             places: HashMap::new(),
@@ -104,9 +107,9 @@ impl Files {
         })
     }
 
-    /// What to poll for reading.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    /// What to wait at for news.
+    pub fn ear(&self) -> &Arc<Ear> {
+        &self.ear
     }
 
     /// Why not everything is watched, as a sentence; then somebody must look now and then.

@@ -14,6 +14,7 @@ pub mod calls;
 pub mod cluster;
 pub mod crowd;
 pub mod door;
+pub mod ear;
 pub mod files;
 mod health;
 pub mod metrics;

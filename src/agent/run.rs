@@ -95,7 +95,7 @@ pub fn run(
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let config = Arc::new(Mutex::new(node.config.clone()));
     let metrics = Arc::new(Metrics::default());
-    let calls = Calls::default();
+    let calls = Calls::heard_by(files.ear());
     let cluster = match access {
         None => None,
         Some(access) => {
@@ -252,8 +252,8 @@ impl Run<'_> {
     fn wait(&self) -> Result<(), AgentError> {
         let pause = self.schedule.pause(self.now()).unwrap_or(REGULARLY);
         let millis = u16::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
-        let [a, b, c] = self.watch.descriptors();
-        let all = [self.files.descriptor(), self.signals.as_fd(), a, b, c];
+        let ([notices, clock], [a, b, c]) = (self.files.ear().descriptors(), self.watch.descriptors());
+        let all = [notices, clock, self.signals.as_fd(), a, b, c];
         let mut all = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut all, PollTimeout::from(millis)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
@@ -263,6 +263,7 @@ impl Run<'_> {
 
     fn listen(&mut self) {
         let now = self.now();
+        self.files.ear().open(self.calls.are_running());
         for job in self.files.listen() {
             match job {
                 Job::Update if self.files.whole => self.schedule.want_soon(job, now),

@@ -107,15 +107,17 @@ struct Wanted {
 impl Schedule {
     /// Something happened that calls for a job.
     pub fn want(&mut self, job: Job, now: Duration) {
-        let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
-        let at = (now + job.quiet()).min(first + job.most());
-        self.wanted.insert(job, Wanted { first: Some(first), at });
+        self.want_after(job.quiet(), job, now);
     }
 
     /// The same, where who did it is done: only what it did besides, this very moment, is waited for.
     pub fn want_soon(&mut self, job: Job, now: Duration) {
+        self.want_after(SOON, job, now);
+    }
+
+    fn want_after(&mut self, quiet: Duration, job: Job, now: Duration) {
         let first = self.wanted.get(&job).and_then(|wanted| wanted.first).unwrap_or(now);
-        let at = (now + SOON).min(first + job.most());
+        let at = (now + quiet).min(first + job.most());
         self.wanted.insert(job, Wanted { first: Some(first), at });
     }
 

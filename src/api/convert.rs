@@ -125,16 +125,12 @@ impl Known {
                 }
             }
             let templates = template(kind).and_then(|pointer| value.pointer(pointer));
-            for pairs in [
-                value.pointer("/metadata/annotations"),
-                templates.and_then(|t| t.pointer("/metadata/annotations")),
-            ]
-            .into_iter()
-            .flatten()
-            {
-                known.pools.extend(annotations::pools(pairs));
-                known.policies.extend(annotations::policies(pairs));
-            }
+            let own = value.pointer("/metadata/annotations");
+            let of_template = templates.and_then(|t| t.pointer("/metadata/annotations"));
+            // On a namespace they choose addresses of its pods, none of which is a gateway by that.
+            let of_pods = own.filter(|_| kind == "Pod").into_iter().chain(of_template);
+            known.pools.extend(of_pods.flat_map(annotations::pools));
+            known.policies.extend(own.into_iter().chain(of_template).flat_map(annotations::policies));
             known.pools.extend(elsewhere::pools(value));
         }
         known
@@ -221,6 +217,15 @@ fn one(source: &Source, known: &Known, conversion: &mut Conversion) {
                 conversion.problems.extend(written.unfit.iter().cloned());
                 return put(source, value.clone(), conversion);
             }
+            if kind == Kind::CiliumEgressGatewayPolicy {
+                // Ours is written anew, so what was never read would go without a word.
+                for problem in
+                    reading.problems.iter().filter(|problem| UNREAD.contains(&problem.reason.as_str()))
+                {
+                    let message = "it has had no effect, and is left out";
+                    notes.add(&problem.field, &problem.value, "NoEqual", message);
+                }
+            }
             Some(policy::convert(value, kind, written, known, &mut notes))
         }
         (Kind::Pod | Kind::Namespace, _) => annotations::convert(value, kind, &mut notes),
@@ -239,6 +244,9 @@ fn put(source: &Source, manifest: Value, conversion: &mut Conversion) {
     };
     conversion.documents.push(converted);
 }
+
+/// Reasons of problems with fields that change nothing.
+const UNREAD: [&str; 2] = ["UnknownField", "IgnoredField"];
 
 /// Annotations that others keep for themselves; a rewritten object must not carry its old self along.
 const OF_TOOLS: [&str; 2] =

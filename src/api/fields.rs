@@ -101,11 +101,13 @@ pub(crate) struct Section<'v> {
     map: Option<&'v Map<String, Value>>,
     /// What may be read of it; `None`: whatever the reader says.
     fields: Option<&'static [Field]>,
+    /// The same of the map around it: a field may stand one level too deep.
+    above: Option<&'static [Field]>,
 }
 
 impl<'v> Section<'v> {
     pub(crate) fn of(path: impl Into<String>, map: &'v Map<String, Value>) -> Section<'v> {
-        Section { path: path.into(), map: Some(map), fields: None }
+        Section { path: path.into(), map: Some(map), fields: None, above: None }
     }
 
     /// One that has these fields; reading another is a mistake of the reader.
@@ -114,7 +116,7 @@ impl<'v> Section<'v> {
         map: &'v Map<String, Value>,
         fields: &'static [Field],
     ) -> Section<'v> {
-        Section { path: path.into(), map: Some(map), fields: Some(fields) }
+        Section { path: path.into(), map: Some(map), fields: Some(fields), above: None }
     }
 
     /// What the table says of a field.
@@ -174,7 +176,7 @@ impl<'v> Section<'v> {
                 None
             }
         };
-        Section { path, map, fields }
+        Section { path, map, fields, above: self.fields }
     }
 
     pub(crate) fn text(&self, key: &str, findings: &mut Findings<'_>) -> Option<&'v str> {
@@ -239,7 +241,9 @@ impl<'v> Section<'v> {
         for (i, value) in self.list(key, findings).iter().enumerate() {
             let path = format!("{}[{i}]", self.path(key));
             match value {
-                Value::Object(map) => sections.push(Section { path, map: Some(map), fields }),
+                Value::Object(map) => {
+                    sections.push(Section { path, map: Some(map), fields, above: self.fields });
+                }
                 other => findings.wrong_type(&path, other, "a map"),
             }
         }
@@ -321,13 +325,22 @@ impl<'v> Section<'v> {
         spec
     }
 
+    /// The map around this one, if it has such a field.
+    fn around(&self, key: &str) -> Option<&str> {
+        self.above?.iter().find(|field| field.name == key)?;
+        self.path.rsplit_once('.').map(|(around, _)| around)
+    }
+
     /// Notes fields that are not among the known ones; they are ignored.
     pub(crate) fn only(&self, known: &[&str], findings: &mut Findings<'_>) {
         for (key, value) in self.map.into_iter().flatten() {
             if !known.contains(&key.as_str()) {
                 let path = self.path(key);
-                let hint = spelling::hint(key, known);
-                let hint = if hint.is_empty() { "; remove it".to_owned() } else { hint };
+                let hint = match (spelling::hint(key, known), self.around(key)) {
+                    (hint, _) if !hint.is_empty() => hint,
+                    (_, Some(around)) => format!("; it belongs into {around}"),
+                    (_, None) => "; remove it".to_owned(),
+                };
                 let message = format!("the field {path} is unknown and has no effect{hint}");
                 findings.doubt(&path, shown(value), "UnknownField", message);
             }

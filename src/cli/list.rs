@@ -13,8 +13,8 @@ use super::table::Table;
 use super::{API_VERSION, Common, Output, Refused, json};
 use crate::addr::Family;
 use crate::egress::explain::{GatewayRow, Shown, Verdict};
-use crate::egress::list::{Row, list};
-use crate::egress::model::{Pod, PodName};
+use crate::egress::list::{Row, everyone, list};
+use crate::egress::model::PodName;
 use crate::egress::selector::Selector;
 use crate::problem::Problem;
 use crate::spelling;
@@ -84,21 +84,24 @@ fn asked(known: &Known, common: &Common, args: &ListArgs) -> Result<Vec<PodName>
     let selector = selector.map_err(|error| Refused::misused(format!("--selector: {}", error.sentence())))?;
     let view = &known.view;
     let (node, namespace) = (common.node.as_deref(), common.cluster.namespace.as_ref());
+    // A pod that exists and cannot be read is held, and nobody knows its labels or its node.
+    let everyone = everyone(view);
     for named in &args.pods {
-        if !view.pods.keys().any(|pod| names(named, pod)) {
-            let all: Vec<String> = view.pods.keys().map(|pod| shortened(named, pod)).collect();
+        if !everyone.iter().any(|pod| names(named, pod)) {
+            let all: Vec<String> = everyone.iter().map(|pod| shortened(named, pod)).collect();
             let hint = spelling::nearest(named, &all.iter().map(String::as_str).collect::<Vec<_>>());
             let hint = hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             return Err(Refused::failed(format!("there is no pod {named}{hint}")));
         }
     }
-    let meant = |(pod, object): &(&PodName, &Pod)| {
+    let meant = |pod: &PodName| {
+        let object = view.pods.get(pod);
         (args.pods.is_empty() || args.pods.iter().any(|named| names(named, pod)))
             && namespace.is_none_or(|namespace| *namespace == pod.namespace)
-            && selector.as_ref().is_none_or(|selector| selector.matches(&object.labels))
-            && node.is_none_or(|node| object.node.as_deref() == Some(node))
+            && selector.as_ref().is_none_or(|selector| object.is_some_and(|o| selector.matches(&o.labels)))
+            && node.is_none_or(|node| object.is_some_and(|o| o.node.as_deref() == Some(node)))
     };
-    Ok(view.pods.iter().filter(meant).map(|(pod, _)| pod.clone()).collect())
+    Ok(everyone.into_iter().filter(meant).collect())
 }
 
 /// Whether a person's word for a pod means this one.
@@ -132,7 +135,7 @@ const WIDE: [&str; 11] = [
 impl ListReport {
     fn text(&self, known: &Known, wide: bool, paint: Paint) -> String {
         if self.items.is_empty() {
-            let none = match known.view.pods.len() {
+            let none = match everyone(&known.view).len() {
                 0 => "no pod\n".to_owned(),
                 all => format!("no pod: of {all} that are known, none is what was asked for\n"),
             };

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::Refused;
 use super::workload;
+use crate::api::document::{self, Format};
 use crate::api::{self, Reading};
 use crate::problem::Problem;
 use crate::store::objects::folder::{Found, files};
@@ -64,8 +65,9 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
         let mut bytes = Vec::new();
         let read = std::io::stdin().lock().read_to_end(&mut bytes);
         read.map_err(|e| Refused::misused(format!("cannot read standard input: {e}")))?;
-        // Its name says the format, as everywhere.
-        let json = bytes.trim_ascii_start().starts_with(b"{");
+        // Its name says the format, as everywhere. A map of YAML may begin as one of JSON does.
+        let fits = |format| document::read(&bytes, format).errors.is_empty();
+        let json = bytes.trim_ascii_start().starts_with(b"{") && (fits(Format::Json) || !fits(Format::Yaml));
         let name = if json { "stdin.json" } else { "stdin" };
         return Ok(vec![Text { name: name.to_owned(), bytes, unread: None }]);
     }

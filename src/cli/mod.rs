@@ -43,11 +43,11 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_long_help = "A container runtime starts Egret as a CNI plugin, with CNI_COMMAND set.\n\n\
-                       `list`, `explain`, `status`, `lint` and `ipam` ask a cluster where --kubeconfig or --context is said, where\n\
-                       KUBECONFIG is set, and where no directory of ours is on this machine; with --state or --config they never do.\n\
-                       Linked as `kubectl-egret` into PATH, this program is `kubectl egret`; linked as `kubectl_complete-egret`,\n\
+                       `list`, `explain`, `status`, `lint` and `ipam` ask a cluster where --kubeconfig or --context is said, where \
+                       KUBECONFIG is set, and where no directory of ours is on this machine; with --state or --config they never do. \
+                       Linked as `kubectl-egret` into PATH, this program is `kubectl egret`; linked as `kubectl_complete-egret`, \
                        it completes that.\n\n\
-                       Exit status: 0 done or answered, 1 not, or something is wrong, 2 the arguments are wrong: also a directory or file\n\
+                       Exit status: 0 done or answered, 1 not, or something is wrong, 2 the arguments are wrong: also a directory or file \
                        that is not there.\n\n\
                        For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`.")]
 struct Line {
@@ -61,16 +61,16 @@ struct Line {
 enum Command {
     /// Keep this node's kernel true: follow the directory, repair
     #[command(long_about = "Keep this node's kernel true, until SIGTERM.\n\n\
-                      Changed objects reach running pods within 100 ms; rules, routes, next hops and devices that somebody else\n\
+                      Changed objects reach running pods within 100 ms; rules, routes, next hops and devices that somebody else \
                       deletes are put back; leased addresses are announced again after a takeover, and other owners noticed.\n\n\
-                      The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next\n\
+                      The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next \
                       start it touches only what differs. What it does is in agent.json in the node's own directory.")]
     Agent(agent::AgentArgs),
     /// Keep a cluster's status, leases and taints true
     #[command(
         hide = true,
         long_about = "Keep a cluster's status, leases and taints true, until SIGTERM.\n\n\
-                      Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are\n\
+                      Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are \
                       gone, a taint on nodes whose agent is away. Of several, one works; another takes over within 15 s.\n\n\
                       While none runs, nothing that runs notices."
     )]
@@ -80,8 +80,8 @@ enum Command {
     /// Put this program among the CNI plugins and into the primary's list
     #[command(
         long_about = "Put this program among the CNI plugins, and an entry that calls it into the primary's network list.\n\n\
-                      Files are replaced in one piece, and only if they differ. The entry has the keys of --config, and\n\
-                      nodeName if --node is said. With --follow it stays, and puts back what the primary writes over; with\n\
+                      Files are replaced in one piece, and only if they differ. The entry has the keys of --config, and \
+                      nodeName if --node is said. With --follow it stays, and puts back what the primary writes over; with \
                       `mode: cluster` it then waits until this node's agent has heard of everything once."
     )]
     Install(install::InstallArgs),
@@ -106,7 +106,7 @@ enum Command {
         long_about = "Say how this node is: its tunnel, the gateways here and how replies find them, clients and bindings, gateway \
                       sets, what differs from the plan, what was dropped and by which rule, the agent.\n\n\
                       Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root).\n\n\
-                      Of a cluster (--kubeconfig): its nodes and their agents, gateways, pools; 1 if a pod is held, or a node that\n\
+                      Of a cluster (--kubeconfig): its nodes and their agents, gateways, pools; 1 if a pod is held, or a node that \
                       has clients or gateways has no agent that is ready."
     )]
     Status(status::StatusArgs),
@@ -116,7 +116,7 @@ enum Command {
     /// Say what is wrong with manifests before they are applied
     #[command(
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
-                      that a node uses. Needs no root, no state directory and no cluster. With --kubeconfig or --context\n\
+                      that a node uses. Needs no root, no state directory and no cluster. With --kubeconfig or --context \
                       they are judged beside what that cluster has; without -f, what it has is.\n\n\
                       Exit status: 0 no error, 1 an error (with --strict: or a warning), 2 nothing to read."
     )]

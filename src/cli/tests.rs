@@ -44,6 +44,18 @@ fn the_help_of_every_command_fits_a_screen_of_80_by_24() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Broken by hand, they would be broken a second time where the screen is narrower.
+#[test]
+fn paragraphs_of_the_long_help_are_left_for_the_screen_to_break() {
+    for (words, command) in commands() {
+        for text in [command.get_long_about(), command.get_after_long_help()].into_iter().flatten() {
+            let text = text.to_string();
+            let broken = text.split("\n\n").find(|paragraph| paragraph.contains('\n'));
+            assert!(broken.is_none(), "{words} --help: {broken:?}");
+        }
+    }
+}
+
 #[test]
 fn help_is_a_word_too() {
     let (said, _) = help(&["ipam".to_owned(), "show".to_owned()]).unwrap();

@@ -243,15 +243,22 @@ impl Asking<'_> {
         if self.decision.rules.is_empty() {
             return Family::BOTH.map(|family| self.unruled(family.everything().to_string(), family)).into();
         }
-        let item = |(rule, outcome): (&Cidr, &Outcome)| self.ruled(rule.to_string(), *rule, outcome);
+        let sources = inside::sources(self.view);
+        let item = |(rule, outcome): (&Cidr, &Outcome)| match inside::holding(&sources, *rule) {
+            Some(inside) => self.within(rule.to_string(), inside.clone()),
+            None => self.ruled(rule.to_string(), *rule, outcome),
+        };
         self.decision.rules.iter().map(item).collect()
+    }
+
+    /// A destination that goes direct whatever the rules say.
+    fn within(&self, destination: String, inside: Inside) -> Item {
+        Item { inside: Some(inside.clone()), ..self.item(destination, Verdict::Direct, inside.sentence()) }
     }
 
     fn address(&self, ip: IpAddr) -> Item {
         if let (Role::Client, Some(inside)) = (self.decision.role, inside::because(self.view, ip)) {
-            let reason =
-                format!("{} is inside ({}), and inside destinations go direct", inside.cidr, inside.source);
-            return Item { inside: Some(inside), ..self.item(ip.to_string(), Verdict::Direct, reason) };
+            return self.within(ip.to_string(), inside);
         }
         let rules = self.decision.rules.iter().filter(|(rule, _)| rule.contains(ip));
         match rules.max_by_key(|(rule, _)| rule.prefix()) {

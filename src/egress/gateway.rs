@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::Family;
-use crate::egress::annotations::{self, Found, GatewayRequest, PoolRef};
-use crate::egress::model::{Pod, PodName, Pool, PoolKind, PoolSource, View};
+use crate::egress::annotations::{self, Annotation, ClientAnnotations, Found, GatewayRequest, PoolRef};
+use crate::egress::model::{EgressSupport, Pairs, Pod, PodName, Pool, PoolKind, PoolSource, View};
 use crate::egress::selector::{NamespaceLabels, Selector};
 use crate::problem::Problem;
 use crate::spelling;
@@ -36,11 +36,33 @@ pub fn wanted(view: &View, pod: &PodName, node: &str) -> Result<Option<GatewayWi
         problem.object = format!("Pod {pod}");
         problem
     };
+    if is_a_client_by_its_own_word(view, object) {
+        return Ok(None);
+    }
     let Some(request) = GatewayRequest::on(&object.annotations).map_err(named)? else { return Ok(None) };
     if chooses_its_own_address(view, &request) {
         return Ok(None);
     }
     grant(&Asking { view, pod, object, node }, &request).map(Some).map_err(named)
+}
+
+/// A pod that names pools of Calico's for its own address, and is redirected by its own annotations, where those are read.
+pub(super) fn is_a_client_by_its_own_word(view: &View, object: &Pod) -> bool {
+    view.support == EgressSupport::EnabledPerNamespaceOrPerPod && pools_are_its_own(&object.annotations)
+}
+
+/// Whether the pools that a pod names say where its *own* address comes from: Calico's words, on a pod whose own annotations make it a
+/// client. In Calico they mean nothing else on any pod, and a pod that is to be redirected must not leave by being taken for a gateway.
+/// Who means a gateway takes the client's annotations off, or says so by `egret.dev/…`.
+pub fn pools_are_its_own(annotations: &Pairs) -> bool {
+    let calicos = |pools: &Annotation| {
+        pools.on(annotations).is_none_or(|found| found.name.starts_with("cni.projectcalico.org/"))
+    };
+    let pools = [annotations::IPV4_POOLS, annotations::IPV6_POOLS];
+    ClientAnnotations::on(annotations).is_some()
+        && [annotations::GATEWAY, annotations::ADDRESS].iter().all(|said| said.on(annotations).is_none())
+        && pools.iter().any(|pools| pools.on(annotations).is_some())
+        && pools.iter().all(calicos)
 }
 
 /// Where Calico is the primary, `cni.projectcalico.org/ipv4pools` says which of its pools a pod's own address comes from. That asks for

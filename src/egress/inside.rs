@@ -75,6 +75,19 @@ pub fn because(view: &View, ip: IpAddr) -> Option<Inside> {
     holding.reduce(|best, next| if next.cidr.prefix() > best.cidr.prefix() { next } else { best })
 }
 
+/// Who says of a whole prefix that it is inside; `None`: some of it is outside, or no single source holds it all. `sources` are those
+/// of the view.
+pub(super) fn holding(sources: &[Inside], cidr: Cidr) -> Option<&Inside> {
+    sources.iter().find(|inside| inside.cidr.covers(cidr))
+}
+
+impl Inside {
+    /// Why what is inside goes direct.
+    pub(super) fn sentence(&self) -> String {
+        format!("{} is inside ({}), and inside destinations go direct", self.cidr, self.source)
+    }
+}
+
 /// Longest-prefix rules as ranges `(first, last, value)`: sorted, IPv4 first, without overlap; neighbours of equal value
 /// are one. What no rule covers is in no range.
 pub fn flatten<T: Clone + PartialEq>(rules: &BTreeMap<Cidr, T>) -> Vec<(IpAddr, IpAddr, T)> {

@@ -15,7 +15,7 @@ use crate::addr::{Cidr, Family, Mac};
 use crate::egress::annotations::{self, ClientAnnotations};
 use crate::egress::gateway::{self, GatewayWish};
 use crate::egress::model::{
-    Action, Decision, EgressAddress, Endpoint, EndpointState, PodName, PoolKind, Role, View,
+    Action, Decision, EgressAddress, Endpoint, EndpointState, Pod, PodName, PoolKind, Role, View,
 };
 use crate::egress::own_address::OwnAddress;
 use crate::egress::policy::{Policy, PolicyKind, To};
@@ -80,7 +80,13 @@ pub fn lint(view: &View) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> = problems.into_iter().map(graded).collect();
     if !view.endpoints.is_empty() {
-        let lost = resolution.decisions.values().filter_map(|decision| without_gateway(decision, &findings));
+        let policies = view.policies.values().filter(|policy| !policy.unfit.is_empty());
+        let unfit: BTreeSet<String> = policies.map(Policy::object).collect();
+        let fit = |decision: &&Decision| {
+            decision.decided_by.as_ref().is_none_or(|source| !unfit.contains(&source.object))
+        };
+        let lost = resolution.decisions.values().filter(fit);
+        let lost = lost.filter_map(|decision| without_gateway(decision, &findings));
         findings.extend(lost.collect::<BTreeMap<_, _>>().into_values().map(Finding::warning));
     }
     findings.extend(view.pools.values().filter_map(|pool| {
@@ -88,6 +94,10 @@ pub fn lint(view: &View) -> Vec<Finding> {
         let open = open(&pool.gateway_namespaces) && open(&pool.client_namespaces);
         (pool.kind == PoolKind::IPPool && open).then(|| Finding::warning(open_pool(&pool.name)))
     }));
+    let both = |(name, pod): (&PodName, &Pod)| {
+        gateway::is_a_client_by_its_own_word(&view, pod).then(|| Finding::warning(client_with_pools(name)))
+    };
+    findings.extend(view.pods.iter().filter_map(both));
     let policies = view.policies.values().chain(view.cilium_policies.values());
     findings.extend(policies.filter_map(one_family).map(Finding::warning));
     findings
@@ -179,6 +189,12 @@ fn open_pool(name: &str) -> Problem {
     let message = "any pod that names this pool may be a gateway of it, and any pod may use that gateway, as in Calico; to narrow \
                    that, annotate it with egret.dev/gateway-namespaces and egret.dev/client-namespaces";
     Problem::new(format!("IPPool {name}"), "OpenPool", message).at("metadata.annotations")
+}
+
+fn client_with_pools(pod: &PodName) -> Problem {
+    let message = "its own annotations make it a client, so the pools that it names by cni.projectcalico.org/… are for its own address, as \
+                   in Calico, and it is no gateway; to make it one, take the client's annotations off";
+    Problem::new(format!("Pod {pod}"), "OwnAddress", message).at("metadata.annotations")
 }
 
 /// A policy that sends the whole internet of one family to gateways and says nothing of the other's.

@@ -4,7 +4,8 @@
 //! `resolve` said, so a row is a prediction of the source address that the outside sees.
 //!
 //! The longest prefix of a pod's rows decides, and one row per address always stands for its family's whole internet, so that every
-//! destination outside the cluster is in the table. Inside destinations (`inside`) go direct whatever the rows say.
+//! destination outside the cluster is in the table. Inside destinations (`inside`) go direct whatever the rows say; a row for a prefix
+//! that is inside as a whole says so itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Cidr, Family};
 use crate::egress::explain::{self, AS_PRIMARY, Verdict};
 use crate::egress::gateway_row::{GatewayRow, GatewayRows};
+use crate::egress::inside::{self, Inside};
 use crate::egress::model::{Candidate, Decision, Outcome, PodName, Role, Source, View};
 use crate::egress::resolve::Resolver;
 use crate::problem::Problem;
@@ -64,7 +66,9 @@ pub struct Row {
 /// without one, for both families.
 pub fn list(view: &View, pods: impl IntoIterator<Item = PodName>) -> Listing {
     let mut resolver = Resolver::of(view);
-    let mut rows = Rows { view, gateways: GatewayRows::of(view), known: HashMap::new() };
+    let gateways = GatewayRows::of(view);
+    let mut rows =
+        Rows { view, gateways, known: HashMap::new(), inside: inside::sources(view), within: HashMap::new() };
     let mut items = Vec::new();
     for pod in pods {
         rows.of(&resolver.decide(&pod), &mut items);
@@ -85,6 +89,9 @@ struct Rows<'a> {
     gateways: GatewayRows<'a>,
     /// By the candidates' place in memory, which is kept alive beside.
     known: HashMap<(*const Vec<Candidate>, Family, bool), Shown>,
+    inside: Vec<Inside>,
+    /// Why a rule's prefix is inside as a whole, if it is.
+    within: HashMap<Cidr, Option<String>>,
 }
 
 /// Candidates, and rows of those that are shown.
@@ -123,12 +130,21 @@ impl Rows<'_> {
                 items.push(row(family.everything(), said, Vec::new(), by));
             }
             for (cidr, outcome) in rules {
+                if let Some(why) = self.within(cidr) {
+                    items.push(row(cidr, (Verdict::Direct, why), Vec::new(), None));
+                    continue;
+                }
                 let said = explain::verdict(cidr, outcome);
                 let gateways = self.gateways(outcome, family, said.0);
                 let by = outcome.decided_by.as_deref().or(decision.decided_by.as_ref()).cloned();
                 items.push(row(cidr, said, gateways, by));
             }
         }
+    }
+
+    fn within(&mut self, cidr: Cidr) -> Option<String> {
+        let why = || inside::holding(&self.inside, cidr).map(Inside::sentence);
+        self.within.entry(cidr).or_insert_with(why).clone()
     }
 
     fn gateways(&mut self, outcome: &Outcome, family: Family, action: Verdict) -> Vec<GatewayRow> {

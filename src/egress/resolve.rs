@@ -86,6 +86,7 @@ pub struct Resolver<V> {
 pub struct Common {
     known: Known,
     decided: usize,
+    asks_for_nodes: bool,
 }
 
 impl Common {
@@ -94,7 +95,12 @@ impl Common {
 
     /// Reads a view's policies.
     pub fn of(view: &View) -> Common {
-        Common { known: Known::of(view), decided: 0 }
+        Common { known: Known::of(view), decided: 0, asks_for_nodes: view.asks_for_nodes() }
+    }
+
+    /// As [`View::asks_for_nodes`].
+    pub fn asks_for_nodes(&self) -> bool {
+        self.asks_for_nodes
     }
 
     /// What one pod does, by a view that differs from the first one in pods without endpoints alone, and in which namespaces it has of those
@@ -191,6 +197,7 @@ impl Known {
         let annotated = object.filter(|object| annotations::concern_us(&object.annotations));
         let wish = self.wish(view, pod, annotated);
         let selecting = self.policies.selecting(view, pod, object);
+        self.say_what_a_gateway_lacks(view, pod, annotated);
         if object.is_some_and(|object| object.host_network) {
             let policy = selecting.first().and_then(|first| self.policies.get(view, first));
             let selected_by = wish.map(|wish| wish.source).or(policy.map(selected_by));
@@ -198,7 +205,6 @@ impl Known {
         }
         // Only who holds an endpoint is exempt. Asking alone would let a running client annotate its way past its namespace's
         // rules; a pod that may become a gateway gets its endpoint within its own ADD.
-        self.say_what_a_gateway_lacks(view, pod, annotated);
         if self.gateways.holds(pod) {
             return outside_of_rules(pod, Role::Gateway, None);
         }

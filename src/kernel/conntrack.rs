@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 mod clear;
 mod entry;
 mod glance;
+mod known;
 
 pub use clear::{clear, forget_marked};
 use entry::Entry;
+pub use known::remember;
 
 use crate::addr::{Cidr, Family};
 use crate::kernel::nfnetlink::{self, ACK, DUMP, Netfilter, Refusal, Reply, Request};
@@ -47,7 +49,7 @@ pub enum Error {
     /// Some entries could not be changed. The others were.
     #[error("could not {verb} {refused} of {matching} conntrack entries: {reason}; the others were done")]
     NotChanged {
-        /// `delete` or `mark`.
+        /// `delete`, `make` or `mark`.
         verb: &'static str,
         /// How many the kernel refused.
         refused: usize,
@@ -266,8 +268,9 @@ pub fn is_on(family: Family) -> Result<bool, Error> {
     });
     // The socket stays open, or an ICMP error would make the entry end.
     let Ok((_socket, port)) = sent else { return Ok(false) };
+    let Some((mut socket, _)) = busy()? else { return Ok(false) };
     let mut found = false;
-    list(&mut open()?, MarkFilter::ALL, Some(me), |entry| found |= entry.source_port() == Some(port))?;
+    list(&mut socket, MarkFilter::ALL, Some(me), |entry| found |= entry.source_port() == Some(port))?;
     Ok(found)
 }
 
@@ -352,12 +355,24 @@ fn by_source(request: &mut Request, source: Ipv4Addr) {
 
 fn change(socket: &mut Netfilter, verb: &'static str, requests: Vec<Request>) -> Result<usize, Error> {
     let matching = requests.len();
-    let Err(refusals) = socket.each(requests) else { return Ok(matching) };
     // Flows end by themselves all the time.
-    let (gone, refused): (Vec<Refusal>, Vec<Refusal>) =
-        refusals.into_iter().partition(|refusal| refusal.errno == libc::ENOENT && refusal.request.is_some());
+    let gone = each(socket, (verb, matching), requests, &[libc::ENOENT])?;
+    Ok(matching - gone)
+}
+
+/// Makes these requests, for so many entries, and tells how many of them were refused for a reason that was to be expected.
+fn each(
+    socket: &mut Netfilter,
+    (verb, matching): (&'static str, usize),
+    requests: Vec<Request>,
+    expected: &[i32],
+) -> Result<usize, Error> {
+    let Err(refusals) = socket.each(requests) else { return Ok(0) };
+    let (expected, refused): (Vec<Refusal>, Vec<Refusal>) = refusals
+        .into_iter()
+        .partition(|refusal| refusal.request.is_some() && expected.contains(&refusal.errno));
     match refused.first() {
-        None => Ok(matching - gone.len()),
+        None => Ok(expected.len()),
         Some(first) => {
             Err(Error::NotChanged { verb, refused: refused.len(), matching, reason: first.to_string() })
         }

@@ -13,6 +13,7 @@ pub mod cut;
 pub mod detour;
 pub mod devices;
 mod effect;
+pub mod home;
 pub mod netlink;
 pub mod netns;
 pub(crate) mod nfnetlink;
@@ -22,7 +23,8 @@ mod part;
 pub mod passage;
 pub mod probe;
 #[cfg(test)]
-mod sandbox;
+pub(crate) mod sandbox;
+pub mod sockets;
 pub mod state;
 pub mod step;
 pub mod steps;

@@ -9,10 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, fstatfs};
+
+use super::home;
 
 /// The calling thread's namespace. `/proc/self/ns/net` would be the *main* thread's.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -52,7 +55,7 @@ pub enum NetnsError {
 
 /// A network namespace held open: it lives at least as long as this value.
 pub struct Netns {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     id: (u64, u64),
 }
@@ -67,11 +70,18 @@ impl Netns {
     /// The namespace the calling thread is in.
     pub fn current() -> Result<Netns, NetnsError> {
         let path = PathBuf::from(CURRENT);
+        if let Some((file, id)) = home::here() {
+            return Ok(Netns { file, path, id });
+        }
         let found = current().and_then(|file| Ok((identity(&file)?, file)));
         match found {
-            Ok((id, file)) => Ok(Netns { id, file, path }),
+            Ok((id, file)) => Ok(Netns { id, file: Arc::new(file), path }),
             Err(error) => Err(NetnsError::Io { path, error }),
         }
+    }
+
+    pub(super) fn into_parts(self) -> (Arc<File>, (u64, u64)) {
+        (self.file, self.id)
     }
 
     fn of(opened: io::Result<File>, path: &Path) -> Result<Netns, NetnsError> {
@@ -87,7 +97,7 @@ impl Netns {
             return Err(NetnsError::NotANetns { path });
         }
         match identity(&file) {
-            Ok(id) => Ok(Netns { id, file, path }),
+            Ok(id) => Ok(Netns { id, file: Arc::new(file), path }),
             Err(error) => Err(NetnsError::Io { path, error }),
         }
     }
@@ -118,12 +128,19 @@ impl Netns {
     /// there already. Errors are those of entering (`EPERM` without `CAP_SYS_ADMIN`). A thread that cannot come back would
     /// do the host's work in a pod from then on, so that aborts the process.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        let home = current()?;
-        if self.is(&home) {
+        let (home, is_known) = match home::here() {
+            Some((_, id)) if id == self.id => return Ok(work()),
+            Some((home, _)) => (home, true),
+            None => (Arc::new(current()?), false),
+        };
+        if !is_known && self.is(&home) {
             return Ok(work());
         }
         setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        let _back = Back(home);
+        if is_known {
+            home::away(true);
+        }
+        let _back = Back { home, is_known };
         Ok(work())
     }
 
@@ -165,12 +182,19 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
 }
 
 /// Brings the thread back when dropped, also while it unwinds.
-struct Back(File);
+struct Back {
+    home: Arc<File>,
+    /// Where it stays, by its own word.
+    is_known: bool,
+}
 
 impl Drop for Back {
     fn drop(&mut self) {
-        if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
+        if setns(&*self.home, CloneFlags::CLONE_NEWNET).is_err() {
             std::process::abort();
+        }
+        if self.is_known {
+            home::away(false);
         }
     }
 }

@@ -6,13 +6,12 @@
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 mod message;
 
-pub(crate) use message::{ACK, Attributes, CREATE, DUMP, Reply, Request};
+pub(crate) use message::{ACK, Attributes, CREATE, DUMP, EXCLUSIVE, Reply, Request};
 
-use super::behind;
+use super::home::{self, Kind, Spare};
 use message::Messages;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -76,39 +75,53 @@ pub(crate) struct Netfilter {
     sequence: u32,
     /// Room for one read. Nobody clears it: most of its sixteen pages are never touched.
     buffer: Vec<u8>,
+    /// Where the thread that opened it stays, if it was there.
+    home: Option<(u64, u64)>,
+    /// Nothing that was asked is still to be answered.
+    settled: bool,
 }
 
 impl Drop for Netfilter {
-    /// The kernel holds the close of any netfilter socket until what was deleted in this namespace is freed.
     fn drop(&mut self) {
-        // SAFETY: nothing touches the field after this, and the descriptor is its only owner's.
-        let socket = unsafe { OwnedFd::from_raw_fd(ManuallyDrop::take(&mut self.socket).into_raw_fd()) };
-        behind::close(socket);
+        // SAFETY: nothing touches the field after this.
+        let socket = unsafe { ManuallyDrop::take(&mut self.socket) };
+        let Some(id) = self.home.filter(|_| self.settled) else { return home::close(socket) };
+        let spare = Spare { socket, sequence: self.sequence, buffer: std::mem::take(&mut self.buffer) };
+        if let Err(spare) = home::keep(Kind::Netfilter, id, spare) {
+            home::close(spare.socket);
+        }
     }
+}
+
+fn connected() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // A refusal then carries the kernel's words, and not our whole request.
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    // A batch of a thousand refusals must fit; failing that, the kernel's default does for all sane cases.
+    let _ = socket.set_rx_buf_sz(1u32 << 20);
+    Ok(socket)
 }
 
 impl Netfilter {
     /// Opens one.
     pub(crate) fn open() -> Result<Netfilter, Error> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // A refusal then carries the kernel's words, and not our whole request.
-        socket.set_ext_ack(true)?;
-        socket.set_cap_ack(true)?;
-        // A batch of a thousand refusals must fit; failing that, the kernel's default does for all sane cases.
-        let _ = socket.set_rx_buf_sz(1u32 << 20);
-        Ok(Netfilter {
-            socket: ManuallyDrop::new(socket),
-            sequence: 0,
-            buffer: Vec::with_capacity(READ_BYTES),
-        })
+        let home = home::here().map(|(_, id)| id);
+        let spare = match home.and_then(|id| home::take(Kind::Netfilter, id)) {
+            Some(spare) => spare,
+            None => Spare { socket: connected()?, sequence: 0, buffer: Vec::with_capacity(READ_BYTES) },
+        };
+        let Spare { socket, sequence, buffer } = spare;
+        Ok(Netfilter { socket: ManuallyDrop::new(socket), sequence, buffer, home, settled: true })
     }
 
     /// Sends one request and hands every object of the answer to `each`. The request asks for a dump or an acknowledgement.
     pub(crate) fn ask(&mut self, mut request: Request, mut each: impl FnMut(Reply<'_>)) -> Result<(), Error> {
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
+        self.settled = false;
         self.socket.send(request.finish(sequence), 0)?;
         let mut interrupted = false;
         loop {
@@ -116,6 +129,7 @@ impl Netfilter {
             self.socket.recv(&mut self.buffer, 0)?;
             for message in Messages(&self.buffer).filter(|message| message.sequence == sequence) {
                 interrupted |= message.interrupted();
+                self.settled |= message.outcome().is_some();
                 match message.outcome() {
                     None => each(message.reply()),
                     Some((0, _)) if interrupted => return Err(Error::Interrupted),
@@ -205,6 +219,7 @@ impl Netfilter {
         let own = |error: io::Error| {
             vec![Refusal { request: None, errno: error.raw_os_error().unwrap_or(libc::EIO), words: None }]
         };
+        self.settled = false;
         self.socket.send(bytes, 0).map_err(own)?;
         let mut refusals = Vec::new();
         let mut answered = false;
@@ -223,6 +238,7 @@ impl Netfilter {
                 }
             }
         }
+        self.settled = answered;
         if refusals.is_empty() && !answered {
             return Err(own(io::Error::from_raw_os_error(libc::EIO)));
         }

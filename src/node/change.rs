@@ -3,7 +3,7 @@
 //! In: the plan that the kernel holds, the one that it shall hold. Out: whether anything is to do, and what happens to running flows.
 //! Never: does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::egress::plan::NodePlan;
@@ -25,6 +25,8 @@ pub struct Change<'a> {
     pub how: Thoroughness,
     /// Attachments whose pod sends nothing.
     pub asleep: &'a [String],
+    /// Addresses of all pods that run here, clients or not. Asked for only where the plan before is an idle one.
+    pub running: &'a BTreeSet<IpAddr>,
     /// What the kernel was just seen to hold, where nothing else told.
     pub seen: Option<&'a State>,
     /// Network namespaces by attachment.

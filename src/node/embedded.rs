@@ -2,13 +2,12 @@
 //!
 //! In: the configuration. Out: an [`Embedded`] that the verbs work with. Never: decides or programs anything by itself.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock;
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
 use crate::egress::model::{Endpoint, PodName, View};
@@ -20,6 +19,7 @@ use crate::node::facts::FactsError;
 use crate::node::kept::Kept;
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
+use crate::node::sweeps::Sweep;
 use crate::problem::Problem;
 use crate::store::RecordError;
 use crate::store::endpoints::{self, EndpointError};
@@ -48,8 +48,8 @@ pub struct Embedded {
     pub books: Option<Arc<dyn Books>>,
     /// What is kept between updates, by who makes many.
     pub kept: Option<Arc<Kept>>,
-    /// Addresses of a pod that sends nothing, of whose past nothing is left: seen to before this call had a lock.
-    pub swept: BTreeSet<IpAddr>,
+    /// What becomes of the past of addresses whose pod sends nothing: begun before this call had a lock.
+    pub swept: Vec<Arc<Sweep>>,
 }
 
 /// Why a node could not be brought to its plan.
@@ -163,7 +163,7 @@ impl Embedded {
             patience: Duration::from_millis(config.lock_timeout),
             books: None,
             kept: None,
-            swept: BTreeSet::new(),
+            swept: Vec::new(),
         })
     }
 
@@ -305,11 +305,6 @@ pub fn now() -> u64 {
 /// releases wrote nanoseconds since 1970, which are below 2^61 until 2043: those ADDs come first.
 pub fn now_nanos() -> u64 {
     const AFTER_WALL_CLOCKS: u64 = 1 << 61;
-    let mut since = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // The kernel itself is asked. The library would find its way through the pages that the kernel lends for that, which is quicker from
-    // the second time on; the first takes three faults and six thousand instructions.
-    // SAFETY: the kernel writes one time, and there is room for it.
-    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_BOOTTIME, &raw mut since) };
-    let nanos = i128::from(since.tv_sec) * 1_000_000_000 + i128::from(since.tv_nsec);
-    AFTER_WALL_CLOCKS.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX))
+    let since = clock::now(libc::CLOCK_BOOTTIME).as_nanos();
+    AFTER_WALL_CLOCKS.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
 }

@@ -4,7 +4,6 @@
 //! Never: decides what a packet does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,14 +12,16 @@ use crate::addr::Family;
 use crate::egress::belts::Belts;
 use crate::egress::lower::node_state;
 use crate::egress::numbers;
-use crate::egress::overture::overture;
+use crate::egress::overture::{overture, stands, unheard};
 use crate::egress::plan::NodePlan;
 use crate::kernel::nft::diff;
 use crate::kernel::nft::load::{self, Ahead};
 use crate::kernel::state::State;
 use crate::kernel::{self, Begun, Netns, Place, conntrack};
 use crate::node::change::Change;
+use crate::node::connections;
 use crate::node::embedded::{Embedded, NodeError};
+use crate::problem::Problem;
 
 impl Embedded {
     /// Whether an ADD of a gateway would be the first wiring of this node.
@@ -38,41 +39,42 @@ impl Embedded {
     }
 }
 
-/// How long packets of running pods are tracked before any of them becomes a client, where nobody tracked them so far. An answer that
-/// takes longer than this, to a question before it, still opens its flow the wrong way round. Once in a node's life, and the pods
-/// notice nothing of it.
+/// How long packets of running pods are tracked before a node's first plan, where nobody tracked them so far. An answer that takes
+/// longer than this, to a question before it, still opens its flow the wrong way round, if the flow has no connected socket. Once in
+/// a node's life, and the pods notice nothing of it.
 const OVERTURE: Duration = Duration::from_secs(1);
 
 /// Where no other program tracks packets, the far end's next answer would be the first packet of its flow that anybody remembers:
 /// the flow would look like one that the far end opened, the pod's packets would pass as replies, with the pod's address, for as long
-/// as it lives (measured). So tracking begins before these pods are held, and for a while with their own packets only.
-pub(super) fn track_ahead(pods: &BTreeSet<IpAddr>, node_ns: &Netns) -> Result<(), NodeError> {
+/// as it lives (measured). So tracking begins before anything else, and for a while with the pods' own packets only. Then what their
+/// sockets are connected to is remembered, too, whoever was silent meanwhile. All that for every pod that runs: who is no client yet
+/// may become one while its flows live. What could not be found out comes back as problems.
+pub(super) fn track_ahead(change: &Change<'_>, node_ns: &Netns) -> Result<Vec<Problem>, NodeError> {
     let mut untracked = BTreeSet::new();
     for family in Family::BOTH {
-        let of_family = || pods.iter().filter(|ip| Family::of(**ip) == family);
+        let of_family = || change.running.iter().filter(|ip| Family::of(**ip) == family);
         let on = |family| conntrack::is_on(family).map_err(|e| NodeError::Observe(e.to_string()));
-        if of_family().next().is_some() && !on(family)? {
+        let cut_short = change.seen.is_some_and(|seen| stands(seen, family));
+        if of_family().next().is_some() && (cut_short || !on(family)?) {
             untracked.extend(of_family().copied());
         }
     }
     if untracked.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let place = Place { here: node_ns, home: node_ns };
-    let report = kernel::reconcile(
-        &place,
-        &numbers::node_scope(),
-        &overture(&untracked),
-        &mut BTreeMap::new(),
-        false,
-    )?;
-    let failed: Vec<String> =
-        report.failed.iter().map(|(step, why)| format!("tracking could not begin: {step}: {why}")).collect();
-    if !failed.is_empty() {
-        return Err(NodeError::Steps(failed));
+    for state in [unheard(&untracked), overture(&untracked)] {
+        let report = kernel::reconcile(&place, &numbers::node_scope(), &state, &mut BTreeMap::new(), false)?;
+        let failed =
+            report.failed.iter().map(|(step, why)| format!("tracking could not begin: {step}: {why}"));
+        let failed: Vec<String> = failed.collect();
+        if !failed.is_empty() {
+            return Err(NodeError::Steps(failed));
+        }
     }
     thread::sleep(OVERTURE);
-    Ok(())
+    // Only now: what was opened within that second has an entry that knows half of its handshake, or the outside's is the wrong way round.
+    Ok(connections::remember(change, &untracked))
 }
 
 /// A first wiring that failed on a machine that cannot do it: then that is the sentence, not what the first step said.

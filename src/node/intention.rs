@@ -83,6 +83,7 @@ impl Embedded {
             next: &next,
             how: Thoroughness::Quick,
             asleep: &asleep,
+            running: &BTreeSet::new(),
             seen: None,
             namespaces: &namespaces(&attachments),
         };

@@ -31,12 +31,11 @@ pub struct Kept {
     last: Mutex<Last>,
     objects: Mutex<Option<Objects>>,
     outline: Mutex<Option<Outline>>,
-    records: Mutex<Option<Records>>,
-    /// Records of endpoints, of the folder that looked so.
-    endpoints: Mutex<Option<(u64, Vec<Endpoint>)>>,
+    records: Records<NodeRecord>,
+    endpoints: Records<Endpoint>,
     /// Records of attachments.
     pub(crate) attachments: Arc<LastRecords>,
-    pub(super) sweeps: Sweeps,
+    pub(super) sweeps: Arc<Sweeps>,
     pub(super) unborne: Unborne,
     /// Plans as they lie in the node's own directory.
     pub(crate) plans: Arc<LastPlans>,
@@ -54,10 +53,24 @@ struct Outline {
     common: Option<Common>,
 }
 
-/// Records of nodes, of the folder that looked so.
-struct Records {
-    looks: u64,
-    records: Arc<Vec<NodeRecord>>,
+/// What was made of a folder's records, for as long as the folder looks so.
+type Records<T> = Mutex<Option<(u64, Arc<Vec<T>>)>>;
+
+/// Made again when a file came, went or was replaced. A folder with anything that is no record is read each time.
+fn unless_changed<T>(
+    last: &Records<T>,
+    folder: &Path,
+    list: impl FnOnce() -> Result<(Vec<T>, Vec<Problem>), RecordError>,
+) -> Result<(Arc<Vec<T>>, Vec<Problem>), RecordError> {
+    let looks = looks(folder);
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, known)) = last.as_ref().filter(|(seen, _)| *seen == looks) {
+        return Ok((Arc::clone(known), Vec::new()));
+    }
+    let (records, problems) = list()?;
+    let records = Arc::new(records);
+    *last = problems.is_empty().then(|| (looks, Arc::clone(&records)));
+    Ok((records, problems))
 }
 
 #[derive(Default)]
@@ -131,21 +144,12 @@ impl Kept {
         decided
     }
 
-    /// The numbers of nodes; read again when a file came, went or was replaced. A folder with anything that is no record is read
-    /// each time.
+    /// The numbers of nodes; read again when a file came, went or was replaced.
     ///
     /// # Errors
     /// As [`nodes::list`].
     pub fn records(&self, dir: &Dir) -> Result<(Arc<Vec<NodeRecord>>, Vec<Problem>), RecordError> {
-        let looks = looks(&dir.nodes());
-        let mut last = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = last.as_ref().filter(|known| known.looks == looks) {
-            return Ok((Arc::clone(&known.records), Vec::new()));
-        }
-        let (records, problems) = nodes::list(dir)?;
-        let records = Arc::new(records);
-        *last = problems.is_empty().then(|| Records { looks, records: Arc::clone(&records) });
-        Ok((records, problems))
+        unless_changed(&self.records, &dir.nodes(), || nodes::list(dir))
     }
 
     /// The endpoints, by the same rule.
@@ -153,14 +157,9 @@ impl Kept {
     /// # Errors
     /// As [`endpoints::list`].
     pub fn endpoints(&self, dir: &Dir) -> Result<(Vec<Endpoint>, Vec<Problem>), RecordError> {
-        let looks = looks(&dir.endpoints());
-        let mut last = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = last.as_ref().filter(|(seen, _)| *seen == looks) {
-            return Ok((known.clone(), Vec::new()));
-        }
-        let (endpoints, problems) = endpoints::list(dir)?;
-        *last = problems.is_empty().then(|| (looks, endpoints.clone()));
-        Ok((endpoints, problems))
+        let (endpoints, problems) =
+            unless_changed(&self.endpoints, &dir.endpoints(), || endpoints::list(dir))?;
+        Ok((Arc::unwrap_or_clone(endpoints), problems))
     }
 
     /// Looks for numbers of gateways that no flow carries, in the calling thread's namespace, where few are left.

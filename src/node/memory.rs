@@ -54,6 +54,9 @@ const INTENDED: &str = "intended.json";
 /// The plan last applied.
 pub const PLAN: &str = "plan.json";
 
+/// What the plugin was last called with.
+const CONFIG: &str = "config.json";
+
 /// Originals of the host's settings.
 const SETTINGS: &str = "settings.json";
 
@@ -148,7 +151,11 @@ impl Memory {
         if !self.was_wired() && !self.dir.join(SETTINGS).exists() {
             self.write(SETTINGS, &SavedSettings::new())?;
         }
-        let look = self.replace(INTENDED, &serde_json::to_vec(&Intended { inputs, plan })?)?;
+        // Most plans are as long as the one before, and a cluster's nodes are copied once.
+        let room = self.last.as_ref().map_or(0, |last| last.length());
+        let mut text = Vec::with_capacity(room + room / 8);
+        serde_json::to_writer(&mut text, &Intended { inputs, plan })?;
+        let look = self.replace(INTENDED, &text)?;
         if let Some(last) = &self.last {
             last.keep(look, Arc::new(Applied { inputs, plan: plan.clone() }));
         }
@@ -211,7 +218,7 @@ impl Memory {
 
     /// The configuration that the plugin was last called with here, so that a person need not repeat it.
     pub fn config(&self) -> Option<Config> {
-        self.read("config.json")
+        self.read(CONFIG)
     }
 
     /// Remembers the configuration, if it is another one.
@@ -219,7 +226,22 @@ impl Memory {
     /// # Errors
     /// The directory cannot be written.
     pub fn remember_config(&self, config: &Config) -> io::Result<()> {
-        if self.config().as_ref() == Some(config) { Ok(()) } else { self.write("config.json", config) }
+        // Who lives on need not read what it wrote itself.
+        let known = self.last.as_ref().map(|last| &last.config);
+        let look = known.and_then(|_| fs::metadata(self.dir.join(CONFIG)).ok()).map(|found| Look::of(&found));
+        if let (Some(known), Some(look)) = (known, look)
+            && known.is(look, config)
+        {
+            return Ok(());
+        }
+        let look = match self.config() {
+            Some(written) if written == *config => look,
+            _ => Some(self.replace(CONFIG, &serde_json::to_vec(config)?)?),
+        };
+        if let (Some(known), Some(look)) = (known, look) {
+            known.keep(look, config);
+        }
+        Ok(())
     }
 
     /// Settings to give back at uninstall. Values of our own are never among them, whatever was lost: an original is kept when

@@ -7,6 +7,7 @@ pub mod books;
 pub mod change;
 pub mod check;
 mod closing;
+mod connections;
 pub mod embedded;
 pub mod facts;
 mod first;

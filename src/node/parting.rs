@@ -36,6 +36,7 @@ impl Embedded {
             tracing::warn!(%error, %id, "what this pod's sockets still send leaves without egress until its interface is gone");
         }
     }
+
     /// The same for one whose namespace's path is gone, by the node's end of its interface.
     pub(super) fn cut_off_lost(&self, attachment: &Attachment) {
         let Some(end) = attachment.host_end().filter(|_| !attachment.gateway && !self.dry_run) else {

@@ -2,8 +2,6 @@
 //!
 //! In: a [`Request`] and a configuration. Out: what the verbs say. Never: a verb's own work.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cni::Node;
@@ -15,6 +13,7 @@ use crate::node::books::Books;
 use crate::node::embedded::Embedded;
 use crate::node::kept::Kept;
 use crate::node::records::{self, attachment_id};
+use crate::node::sweeps::Sweep;
 use crate::node::thin::Thin;
 use crate::node::verbs::{Leaving, Prepared};
 use crate::node::{removal, verbs};
@@ -27,7 +26,7 @@ impl Plugin {
     fn of(request: &Request) -> Box<dyn Node + '_> {
         match request.config.mode {
             Mode::Embedded => {
-                Box::new(Here { config: &request.config, books: None, kept: None, swept: BTreeSet::new() })
+                Box::new(Here { config: &request.config, books: None, kept: None, swept: Vec::new() })
             }
             Mode::Cluster => Box::new(Thin),
         }
@@ -48,7 +47,7 @@ impl Node for Plugin {
         let Ok(node) = Embedded::look(&Config::default()) else { return };
         let config = node.memory.config().unwrap_or_default();
         if config.mode == Mode::Embedded {
-            Here { config: &config, books: None, kept: None, swept: BTreeSet::new() }
+            Here { config: &config, books: None, kept: None, swept: Vec::new() }
                 .del_unread(container_id, ifname);
         }
     }
@@ -75,8 +74,8 @@ pub struct Here<'a> {
     pub books: Option<Arc<dyn Books>>,
     /// What is kept from call to call, by who answers many.
     pub kept: Option<Arc<Kept>>,
-    /// Addresses of the pod of this call, of whose past nothing is left.
-    pub swept: BTreeSet<IpAddr>,
+    /// What becomes of the past of this call's addresses.
+    pub swept: Vec<Arc<Sweep>>,
 }
 
 impl Here<'_> {
@@ -98,7 +97,7 @@ impl Here<'_> {
         let (id, mut node) = (attachment_id(request), self.node().ok()?);
         let ended = id.to_string();
         if !node.memory.may_concern(&ended).unwrap_or(false) {
-            return node.memory.is_unfinished().then(|| Leaving { id, swept: BTreeSet::new() });
+            return node.memory.is_unfinished().then(|| Leaving { id, swept: Vec::new() });
         }
         node.cut_off(&id);
         node.sweep_ahead(|plan| {

@@ -15,7 +15,6 @@ use crate::kernel::netns::Netns;
 use crate::kernel::{self, Begun, Place};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::first::track_ahead;
 use crate::node::flows;
 use crate::node::update::{Outcome, Thoroughness, assumed_steps};
 
@@ -40,9 +39,6 @@ impl Embedded {
         let hold = !(awake_ones.is_empty() && released.is_empty()) && Belts::of_this_build().hold;
         let mut held = hold.then(|| holding(change.before, change.next, &awake_ones, &released));
         if let Some(held) = &held {
-            if change.before.is_idle() {
-                track_ahead(&awake_ones, node_ns)?;
-            }
             self.node(change.before, held, change.how(), node_ns, outcome)?;
             not_held(outcome)?;
             fault::point("update.while-held");

@@ -92,18 +92,14 @@ impl Embedded {
     /// Attachments whose namespace is provably gone, as DEL would.
     fn forget_lost(&self) -> Result<(), NodeError> {
         let listing = self.listing(None)?;
-        let lost: BTreeSet<String> =
-            listing.attachments.iter().filter(|a| a.netns_is_gone()).map(|a| a.id().to_string()).collect();
+        let gone: Vec<&Attachment> = listing.attachments.iter().filter(|a| a.netns_is_gone()).collect();
+        gone.iter().for_each(|attachment| self.cut_off_lost(attachment));
+        let lost: BTreeSet<String> = gone.iter().map(|a| a.id().to_string()).collect();
         let known = listing.names();
-        listing
-            .attachments
-            .iter()
-            .filter(|a| lost.contains(&a.id().to_string()))
-            .for_each(|a| self.cut_off_lost(a));
         // Also endpoints of this node that no record speaks of: after a reboot the records are gone, and so are the pods.
         self.withdraw(|attachment| lost.contains(attachment) || !known.contains(attachment))?;
         fault::point("reconcile.after-withdrawal");
-        for attachment in listing.attachments.iter().filter(|a| lost.contains(&a.id().to_string())) {
+        for attachment in gone {
             let removed = self.records.remove(&attachment.id());
             removed.map_err(|e| NodeError::Memory(self.records.folder().display().to_string(), e))?;
         }

@@ -3,6 +3,8 @@
 //! In: the node's memory. Out: an [`Outcome`] whose steps are what was missing. Never: reads objects, so that a directory which
 //! is unreadable stops no repair; decides anything.
 
+use std::collections::BTreeSet;
+
 use crate::kernel::Step;
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
@@ -30,6 +32,7 @@ impl Embedded {
             next: plan,
             how: Thoroughness::Whole,
             asleep: &[],
+            running: &BTreeSet::new(),
             seen: None,
             namespaces: &namespaces(&attachments),
         };

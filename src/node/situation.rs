@@ -22,7 +22,7 @@ use crate::node::facts;
 use crate::node::last_seen::overlay;
 use crate::problem::Problem;
 use crate::store::objects::Objects;
-use crate::store::{endpoints, interfaces, looks, nodes};
+use crate::store::{endpoints, interfaces, looks_whole, nodes};
 
 /// Everything that a plan is made from.
 pub struct Situation {
@@ -55,6 +55,12 @@ impl Situation {
             networks: Vec::new(),
         });
         self.attachments.iter().map(local_pod).chain(unread).collect()
+    }
+
+    /// Addresses of the pods that run here, but for these.
+    pub fn running(&self, asleep: &[String]) -> BTreeSet<IpAddr> {
+        let awake = self.attachments.iter().filter(|a| !asleep.contains(&a.id().to_string()));
+        awake.flat_map(|attachment| attachment.addresses.iter().copied()).collect()
     }
 
     /// Whether nobody knows any more of which pool a gateway's address is.
@@ -164,7 +170,7 @@ impl Embedded {
         let mut hash = DefaultHasher::new();
         objects.fingerprint().hash(&mut hash);
         for folder in [self.dir.endpoints(), self.dir.nodes(), self.dir.interfaces()] {
-            looks(&folder).hash(&mut hash);
+            looks_whole(&folder).hash(&mut hash);
         }
         serde_json::to_string(&self.config).unwrap_or_default().hash(&mut hash);
         hash.finish()

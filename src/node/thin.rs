@@ -12,7 +12,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
@@ -21,6 +21,7 @@ use super::memory::Memory;
 use super::records::{self, node_name};
 use super::standing::Standings;
 use super::verbs;
+use crate::clock;
 use crate::cni::Node;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
@@ -149,7 +150,7 @@ fn ask(request: &Request) -> Asked {
     };
     let path = door(&request.config.run_dir, &node);
     let patience = if request.verb == Verb::Status { STATUS_PATIENCE } else { PATIENCE };
-    let end = Instant::now() + patience;
+    let end = now() + patience;
     let stream = match open(&path, patience) {
         Ok(stream) => stream,
         Err(error) => {
@@ -188,14 +189,61 @@ fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-fn converse(mut stream: UnixStream, question: &Question, end: Instant) -> io::Result<Vec<u8>> {
-    let left = || Some(end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+fn now() -> Duration {
+    clock::now(libc::CLOCK_BOOTTIME)
+}
+
+fn converse(mut stream: UnixStream, question: &Question, end: Duration) -> io::Result<Vec<u8>> {
+    let left = || Some(end.saturating_sub(now()).max(Duration::from_millis(1)));
     stream.set_write_timeout(left())?;
     stream.write_all(&serde_json::to_vec(question)?)?;
     stream.shutdown(Shutdown::Write)?;
-    let mut answer = Vec::new();
     // An answer comes in one piece but for its length, so each read may take what is left.
     stream.set_read_timeout(left())?;
-    stream.take(LONGEST).read_to_end(&mut answer)?;
-    Ok(answer)
+    whole(&mut stream.take(LONGEST))
+}
+
+/// An answer to its end, or all there is. Nobody waits until the agent closes its side, too: it has other things to do.
+fn whole(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut answer, mut piece) = (Vec::new(), [0; 512]);
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(answer),
+            Ok(length) => answer.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if answer.ends_with(b"}") && Answer::read(&answer).is_ok() {
+            return Ok(answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one piece at each read, and then is silent for ever.
+    struct Pieces(Vec<&'static [u8]>);
+
+    impl Read for Pieces {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let piece = self.0.remove(0);
+            into[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    #[test]
+    fn an_answer_is_whole_before_the_other_side_is_closed_and_half_of_one_is_none() {
+        let read = |pieces: &[&'static [u8]]| whole(&mut Pieces(pieces.to_vec())).ok();
+        let refusal: &[&[u8]] = &[b"{\"protocol\":1,\"error\":{\"code\":11,\"msg\":\"}\"}", b"}"];
+        assert_eq!(read(&[b"{\"protocol\":1}"]), Some(b"{\"protocol\":1}".to_vec()));
+        assert_eq!(read(refusal), Some(refusal.concat()));
+        assert_eq!(read(&refusal[..1]), None, "waited for");
+        assert_eq!(read(&[b"{\"proto", b""]), Some(b"{\"proto".to_vec()), "closed in the middle");
+    }
 }

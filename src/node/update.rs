@@ -22,7 +22,7 @@ use crate::node::change::Change;
 use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, lay_ground, start_ahead};
+use crate::node::first::{able, lay_ground, start_ahead, track_ahead};
 use crate::node::gateways::end_gateways;
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
@@ -165,12 +165,14 @@ impl Embedded {
             self.know_ends(&situation.attachments, &before, &next);
         }
         let namespaces = namespaces(&situation.attachments);
+        let running = if before.is_idle() { situation.running(asleep) } else { BTreeSet::new() };
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),
             next: &next,
             how,
             asleep,
+            running: &running,
             seen: observed.as_ref(),
             namespaces: &namespaces,
         };
@@ -210,9 +212,12 @@ impl Embedded {
             self.node(change.before, change.next, change.how(), node_ns, outcome)?;
             return Ok(None);
         }
+        if first && Belts::of_this_build().hold {
+            outcome.problems.extend(track_ahead(change, node_ns)?);
+        }
         let _ahead = first.then(|| start_ahead(change, node_ns));
         let mut flows = change.flows();
-        flows.rebound.retain(|ip| !self.swept.contains(ip) || change.is_awake(ip));
+        flows.rebound.retain(|ip| change.is_awake(ip) || !self.has_swept(ip));
         flows.begun.retain(|number| !self.kept.as_ref().is_some_and(|kept| kept.unborne.has_just(*number)));
         outcome.reports.extend(close_going(change, node_ns)?);
         flows::begin(&flows).map_err(NodeError::Observe)?;

@@ -2,11 +2,13 @@
 //!
 //! In: a [`Request`]. Out: a pod wired, unwired or compared. Never: writes standard output; that is `cni::reply`'s.
 
+mod client;
 mod gateway;
 mod prepared;
 mod together;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::addr::Cidr;
@@ -22,12 +24,11 @@ use crate::kernel::devices;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
-use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
 use crate::node::last_seen::{LastSeen, overlay};
 use crate::node::netns;
 use crate::node::passage::{bypass, without_other_end};
-use crate::node::situation::{annotations_fingerprint, local_pod};
+use crate::node::situation::annotations_fingerprint;
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -81,7 +82,7 @@ fn add(node: &mut Embedded, asking: &Asking, ahead: Option<&Ahead>) -> Result<()
     }
 }
 
-fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
+fn ask(node: &mut Embedded, request: &Request) -> Result<Asking, CniError> {
     let objects = node.first_objects()?;
     let attachment = attachment(request)?;
     let pods: Vec<PodName> = request.pod.iter().cloned().collect();
@@ -91,13 +92,19 @@ fn ask(node: &Embedded, request: &Request) -> Result<Asking, CniError> {
         Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
         None => decide(&mut objects.view_of_one(&node.config, &pods, &node.name), &mut None),
     }?;
+    let read_addresses = request.addresses().read_netns;
+    if asking.role == Role::Client && !read_addresses {
+        node.sweep_new(&asking.attachment.addresses);
+    }
     if matches!(asking.role, Role::Client | Role::Gateway) {
         let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
         let pod = Netns::open(&asking.attachment.netns).map_err(unusable)?;
         let here = Netns::current().map_err(unusable)?;
-        let read_addresses = request.addresses().read_netns;
         read_namespace(request, (&here, &pod), read_addresses, &mut asking.attachment)?;
         if asking.role == Role::Client {
+            if read_addresses {
+                node.sweep_new(&asking.attachment.addresses);
+            }
             must_pass((&here, &pod), &asking.attachment)?;
         }
     }
@@ -110,7 +117,9 @@ fn decide(
     (view, common): (&mut View, &mut Option<Common>),
     mut attachment: Attachment,
 ) -> Result<Asking, CniError> {
-    node.hear_interfaces(view)?;
+    if common.as_ref().is_none_or(Common::asks_for_nodes) {
+        node.hear_interfaces(view)?;
+    }
     if !view.interfaces.is_empty() {
         *common = None; // they may be others by now
     }
@@ -228,7 +237,7 @@ fn must_pass((here, pod): (&Netns, &Netns), attachment: &Attachment) -> Result<(
 }
 
 /// The subnets of addresses; a host prefix says nothing about its neighbours.
-fn networks(addresses: &[(std::net::IpAddr, u8)]) -> Vec<Cidr> {
+fn networks(addresses: &[(IpAddr, u8)]) -> Vec<Cidr> {
     let subnets = addresses.iter().map(|(ip, prefix)| Cidr::covering(*ip, *prefix));
     let subnets: BTreeSet<Cidr> = subnets.filter(|net| net.size() > 1).collect();
     subnets.into_iter().collect()
@@ -246,51 +255,20 @@ fn write(node: &Embedded, attachment: &Attachment) -> Result<(), CniError> {
     })
 }
 
+impl Asking {
+    /// The objects as they are: those that were read, if the record was begun no longer ago than a file takes to be written. A look at
+    /// a thousand files takes longer. Whoever waited for a lock looks again.
+    fn objects_now(&self, node: &Embedded) -> Result<Objects, NodeError> {
+        const JUST_NOW: Duration = Duration::from_millis(2);
+        let since = Duration::from_nanos(now_nanos().saturating_sub(self.attachment.since));
+        if node.kept.is_none() && since < JUST_NOW {
+            return Ok(self.objects.clone());
+        }
+        node.objects()
+    }
+}
+
 impl Embedded {
-    /// A client whose binding this node has already: one map element. Else the whole plan.
-    fn add_client(&self, asking: &Asking) -> Result<(), CniError> {
-        let id = asking.attachment.id().to_string();
-        if let Some(outcome) = self.add_client_quickly(asking, &id)? {
-            return self.finish(outcome);
-        }
-        self.finish(self.update(Thoroughness::Quick, &[id])?)
-    }
-
-    fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
-        let Some(inputs) = self.inputs_of_plan(&asking.objects) else { return Ok(None) };
-        if self.memory.intended().is_some() {
-            return Ok(None);
-        }
-        let (Some(chain), Some(applied)) = (&asking.chain, self.memory.applied_shared()) else {
-            return Ok(None);
-        };
-        let Some(next) = applied.plan.with_client(&local_pod(&asking.attachment), chain) else {
-            return Ok(None);
-        };
-        let mut outcome = Outcome::default();
-        let asleep = [id.to_owned()];
-        let change = Change {
-            before: &applied.plan,
-            unfinished: None,
-            next: &next,
-            how: Thoroughness::Quick,
-            asleep: &asleep,
-            seen: None,
-            namespaces: &Default::default(),
-        };
-        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
-        self.announce_again(&mut outcome);
-        Ok(Some(outcome))
-    }
-
-    /// What the plan last applied was made from, if a client may be added to it as it is. In a cluster the agent's loop follows what
-    /// changed, and hears of every pod that comes: were its plan to be followed here first, each of a hundred ADDs would make it anew. A
-    /// binding that the plan has is named by the rules that are in force for this pod now.
-    fn inputs_of_plan(&self, objects: &Objects) -> Option<u64> {
-        let known = self.memory.inputs()?;
-        (self.is_followed() || known == self.inputs(objects)).then_some(known)
-    }
-
     /// Whether an agent's loop follows the objects of this node, so that a call need not.
     fn is_followed(&self) -> bool {
         self.kept.is_some() && self.config.mode == Mode::Cluster

@@ -16,6 +16,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
 use super::lock::{Guard, LockError, lock};
+use super::looks::Stamp;
 use super::record;
 
 /// A state directory.
@@ -166,6 +167,16 @@ pub fn looks(folder: &Path) -> u64 {
     hash.finish()
 }
 
+/// The same of a folder whose files are replaced whole and never written in place: then its own times tell of all of them, and none is
+/// asked, once they are old enough to tell. Until then it is [`looks`], which is another value: who compares finds one change too many,
+/// never one too few.
+pub fn looks_whole(folder: &Path) -> u64 {
+    let Some(stamp) = Stamp::of(folder).ok().filter(|stamp| stamp.is_settled()) else { return looks(folder) };
+    let mut hash = DefaultHasher::new();
+    stamp.hash(&mut hash);
+    hash.finish()
+}
+
 /// The names in an open folder. The library's own listing takes its buffer from the C library's memory, which a short call never
 /// touches otherwise: five system calls and as many fresh pages.
 fn names(folder: &File) -> Vec<CString> {
@@ -213,6 +224,36 @@ pub(crate) mod tests {
     impl Drop for Clean {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_old_enough_is_known_by_its_own_times_and_a_young_one_by_its_files() {
+        let (root, _clean) = scratch();
+        let put = |name: &str| {
+            fs::write(root.join(".new"), name).unwrap();
+            fs::rename(root.join(".new"), root.join(name)).unwrap();
+        };
+        put("one");
+        assert_eq!(looks_whole(&root), looks(&root), "young");
+        let old = || within(Duration::from_secs(20), || looks_whole(&root) != looks(&root));
+        old();
+        let settled = looks_whole(&root);
+        assert_eq!(looks_whole(&root), settled);
+        put("two");
+        assert_ne!(looks_whole(&root), settled, "came");
+        old();
+        let settled = looks_whole(&root);
+        put("one");
+        assert_ne!(looks_whole(&root), settled, "was replaced");
+        assert_eq!(looks_whole(&root.join("nowhere")), looks(&root.join("nowhere")));
+    }
+
+    fn within(patience: Duration, so: impl Fn() -> bool) {
+        let end = std::time::Instant::now() + patience;
+        while !so() {
+            assert!(std::time::Instant::now() < end, "never");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -6,7 +6,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use crate::clock;
 
 /// What changed so shortly before it was looked at may change again without its times showing it: some file systems count whole
 /// seconds.
@@ -14,7 +16,7 @@ const GRAIN: Duration = Duration::from_secs(2);
 
 /// Which file or folder stands at a path, and when it changed last. A folder changes when a name comes, goes or is replaced, and not
 /// when one of its files is written in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Device and inode.
     place: (u64, u64),
@@ -43,9 +45,8 @@ impl Stamp {
 
     /// Whether a later change cannot have the same times.
     pub fn is_settled(self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let last = self.content.max(self.anything) + GRAIN.as_nanos().cast_signed();
-        last < now.as_nanos().cast_signed()
+        let now = clock::now(libc::CLOCK_REALTIME).as_nanos().cast_signed();
+        self.content.max(self.anything) + GRAIN.as_nanos().cast_signed() < now
     }
 }
 

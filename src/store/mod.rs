@@ -25,7 +25,7 @@ pub mod record;
 
 pub use advice::advice;
 pub(crate) use dir::make_folder;
-pub use dir::{Dir, DirError, looks};
+pub use dir::{Dir, DirError, looks, looks_whole};
 pub(crate) use exchange::exchange;
 pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
 pub use looks::{Since, Stamp};

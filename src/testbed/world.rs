@@ -187,6 +187,18 @@ impl World {
         objects::write(yaml)
     }
 
+    /// Pools `own` and `own6`: pods of any namespace may be gateways with addresses of their own, for any namespace.
+    pub fn own_address_pools(&self) -> Result<(), Trouble> {
+        for (name, family) in [("own", Family::V4), ("own6", Family::V6)] {
+            self.object(&format!(
+                "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {{cidr: '{}', source: PodAddress, gatewayNamespaces: all(), clientNamespaces: all()}}\n",
+                pod_networks(family)
+            ))?;
+        }
+        Ok(())
+    }
+
     /// Writes a file below `objects/` as it is.
     pub fn object_file(&self, name: &str, text: &str) -> Result<PathBuf, Trouble> {
         objects::write_file(name, text)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egret::addr::Family;
-use egret::testbed::{Capture, Outside, Pod, Topology, pod_networks};
+use egret::testbed::{Capture, Outside, Pod, Topology};
 use serde_json::json;
 
 use crate::crowds::at_once;
@@ -64,14 +64,7 @@ fn shows_only(capture: &Capture, pod: &Pod, gateway: &[IpAddr], when: &str) {
 #[test]
 fn a_gateway_with_its_pods_own_address_is_stopped_while_its_nodes_rules_are_gone() {
     let lab = lab(2);
-    for (name, family) in [("own", Family::V4), ("own6", Family::V6)] {
-        lab.object(&format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: '{}', source: PodAddress, gatewayNamespaces: all(), clientNamespaces: all()}}\n",
-            pod_networks(family)
-        ))
-        .unwrap();
-    }
+    lab.own_address_pools().unwrap();
     let _agents = lab.agents();
     let asks = [("egret.dev/ipv4pools", "[\"own\"]"), ("egret.dev/ipv6pools", "[\"own6\"]")];
     lab.pod_object("gw/own", &[("egress-code", "red")], &asks, 1).unwrap();

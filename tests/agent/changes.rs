@@ -169,7 +169,7 @@ fn ranges_of_the_cluster_are_taken_up_live_and_given_up_again_without_a_leak() {
         std::thread::sleep(Duration::from_millis(400));
     });
     // What was pinned to nothing while it was inside stays as it began; new flows have the lease.
-    assert!(leaves_by(&lab, &client, &red));
+    eventually("the gateway is used again", || leaves_by(&lab, &client, &red));
     let lease = outside().map(|to| lab.lease(&red, Family::of(to)));
     assert!(lease.iter().all(|ip| capture.sources_of(&client).contains_key(ip)));
 }

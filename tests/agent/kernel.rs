@@ -31,13 +31,26 @@ const HARM_TO_GATEWAYS: [(&str, &str); 2] = [
     ("ip neigh flush proxy", "proxy neighbour"),
 ];
 
+/// What the kernel says nothing of, so that the agent finds it at its look of each second.
+const UNSAID: &str = "proxy neighbour";
+
+/// Mended every time, and within 100 ms at least once in a few: a busy machine may keep an agent waiting, but not each time.
 fn harm(lab: &Lab, agent: &crate::lab::Agent, node: u8, what: &str, kind: &str) {
+    const TRIES: usize = 6;
     let count = || agent.state().unwrap().repairs.get(kind).map_or(0, |r| r.times);
-    let before = count();
-    lab.node(node).sh(what).unwrap();
-    let took = eventually(&format!("`{what}` on node {node} is mended"), || count() > before);
-    println!("node {node}: `{what}`: mended within {took:?}");
-    eventually("nothing differs", || lab.differs(node).is_empty());
+    let mut all = Vec::new();
+    for _ in 0..TRIES {
+        let before = count();
+        lab.node(node).sh(what).unwrap();
+        let took = eventually(&format!("`{what}` on node {node} is mended"), || count() > before);
+        println!("node {node}: `{what}`: mended within {took:?}");
+        eventually("nothing differs", || lab.differs(node).is_empty());
+        if took <= Duration::from_millis(100) || kind == UNSAID {
+            return;
+        }
+        all.push(took);
+    }
+    panic!("`{what}` on node {node} is mended, but never within 100 ms: {all:?}");
 }
 
 #[test]

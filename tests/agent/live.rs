@@ -1,11 +1,12 @@
 //! What is written reaches running pods, and only what changed is touched.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::Topology;
 
-use crate::lab::{Lab, eventually, leaves_by, outside, within};
+use crate::lab::{Lab, SELECTS_RED, eventually, leaves_by, outside, within};
 
 #[test]
 fn a_running_pod_is_annotated_and_let_go_again_and_nothing_leaks_on_the_way() {
@@ -44,7 +45,7 @@ fn a_gateway_on_another_node_is_used_without_any_call_here_and_its_end_is_notice
     eventually("the first gateway is used", || leaves_by(&lab, &client, &first));
     let second = lab.gateway(2, "two");
     let leases = [&first, &second].map(|gateway| lab.lease(gateway, Family::V4));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     eventually("both gateways are used", || {
         seen.extend(client.udp(outside()[0]).ok());
         leases.iter().all(|lease| seen.contains(lease))
@@ -53,6 +54,28 @@ fn a_gateway_on_another_node_is_used_without_any_call_here_and_its_end_is_notice
     eventually("only the second is left", || leaves_by(&lab, &client, &second));
     lab.del_pod(&second).unwrap();
     eventually("held again", || client.udp(outside()[0]).is_err());
+}
+
+#[test]
+fn a_pod_that_may_use_more_gateways_or_fewer_does_so_at_once() {
+    let lab = Lab::raise(2);
+    let _agents = lab.agents();
+    let gateways = [lab.gateway(1, "one"), lab.gateway(2, "two")];
+    let pod = lab.plain(2, "cart");
+    let may_use = |many: &str| {
+        let words = [SELECTS_RED[0], SELECTS_RED[1], ("egress.projectcalico.org/maxNextHops", many)];
+        lab.pod_object(&pod.name.to_string(), &[], &words, 2).unwrap();
+    };
+    let to = outside()[0];
+    let leases: BTreeSet<_> = gateways.iter().map(|gateway| lab.lease(gateway, Family::V4)).collect();
+    // Each datagram is a flow of its own.
+    let seen = || -> BTreeSet<_> { (0..30).filter_map(|_| pod.udp(to).ok()).collect() };
+    may_use("1");
+    eventually("it leaves by one of them", || seen().is_subset(&leases) && seen().len() == 1);
+    may_use("2");
+    eventually("it leaves by both", || seen() == leases);
+    may_use("1");
+    eventually("it leaves by one again", || seen().is_subset(&leases) && seen().len() == 1);
 }
 
 #[test]
@@ -99,7 +122,7 @@ fn a_label_that_changes_no_decision_changes_nothing() {
     assert!(leaves_by(&lab, &client, &gateway));
     std::thread::sleep(Duration::from_millis(200));
     let before = agents[0].state().unwrap();
-    lab.pod_object("shop/cart", &[("app", "cart")], &crate::lab::SELECTS_RED, 1).unwrap();
+    lab.pod_object("shop/cart", &[("app", "cart")], &SELECTS_RED, 1).unwrap();
     eventually("the file was read", || agents[0].state().unwrap().updates.times > before.updates.times);
     assert!(!within(Duration::from_millis(300), || agents[0].state().unwrap().updates.changed
         > before.updates.changed));

@@ -1,14 +1,16 @@
 //! The matrix: each fault with all belts, with each covering belt alone, and with none of them; and each belt's read-back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use egret::egress::belts::Belts;
 use egret::testbed::Capture;
 
 use crate::faults::{EXIT_FAULTS, FAULTS, Fault, HARMLESS};
 use crate::lab::Lab;
 use crate::traffic::Sender;
 
-/// Every belt's name in a weakened build; `hold` is an order and not a state, so the kernel cannot tell that it is missing.
+/// Belts of a lab whose gateway is a pod, by their names in a weakened build; `hold` is an order and not a state, so the kernel cannot tell that it is missing.
 const READABLE: [&str; 13] = [
     "unreachable-routes",
     "last-rule",
@@ -24,6 +26,48 @@ const READABLE: [&str; 13] = [
     "gateway-input",
     "gateway-replies",
 ];
+
+/// Names of all belts, as the program's own type has them.
+fn all_belts() -> BTreeSet<String> {
+    let fields = format!("{:?}", Belts::ALL);
+    fields
+        .split([' ', '{', ','])
+        .filter_map(|word| word.strip_suffix(':'))
+        .map(|f| f.replace('_', "-"))
+        .collect()
+}
+
+/// Belts in the last column but one, or the last, of each row of this heading's tables.
+fn belts_of_rows(page: &str, heading: &str, column: usize) -> Vec<Vec<String>> {
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"));
+    let belts = |row: &str| {
+        let cell = row.split('|').nth(column).unwrap_or_default();
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    rows.map(belts).collect()
+}
+
+#[test]
+fn every_belt_has_its_fault_its_read_back_and_its_line_on_the_page() {
+    let all = all_belts();
+    assert!(all.len() > 10 && all.contains("unreachable-routes"), "{all:?}");
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let covering: Vec<&str> = FAULTS.iter().chain(EXIT_FAULTS).flat_map(|f| f.covered_by).copied().collect();
+    assert_eq!(names(&covering), all, "each covers a fault");
+    assert_eq!(names(&[&READABLE[..], &["exit-source", "hold"]].concat()), all, "each is read back");
+
+    let page = include_str!("../../docs/belts.md");
+    let (list, _) = page.split_once("\n## ").unwrap();
+    let first = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let listed: BTreeSet<String> = list.lines().filter_map(first).collect();
+    assert_eq!(listed, all, "docs/belts.md lists the belts");
+    let line = |fault: &Fault| -> Vec<String> { fault.covered_by.iter().map(|b| (*b).to_owned()).collect() };
+    let tried: Vec<_> = FAULTS.iter().chain(EXIT_FAULTS).map(line).collect();
+    assert_eq!(belts_of_rows(page, "Fault × belts", 3), tried, "docs/belts.md: fault × belts");
+    let harmless: Vec<_> = HARMLESS.iter().map(line).collect();
+    assert_eq!(belts_of_rows(page, "Faults that leak nothing", 2), harmless, "docs/belts.md: without belts");
+}
 
 /// Leaves out these belts, lets the fault strike, and counts what leaked. Everything is whole again afterwards.
 fn leaks(lab: &Lab, capture: &Capture, fault: &Fault, without: &[&str]) -> usize {

@@ -192,6 +192,45 @@ fn what_is_converted_passes_lint_and_what_has_no_equal_is_noted() {
     assert_eq!((again.out, again.status), (said.out, 0), "converting twice changes nothing more");
 }
 
+#[test]
+fn what_a_policy_of_ciliums_loses_or_changes_by_being_converted_is_noted() {
+    let text = "apiVersion: cilium.io/v2
+kind: CiliumEgressGatewayPolicy
+metadata: {name: web}
+spec:
+  priority: 5
+  selectors:
+  - {podSelector: {matchLabels: {a: b}}, nodeSelector: {matchLabels: {zone: z1}}}
+  - {namespaceSelector: {}, ports: [443]}
+  destinationCIDRs: [10.1.2.3/8]
+  egressGateways: [{nodeSelector: {}, maxGatewayNodes: 1}]
+  egressGateway: {nodeSelector: {}, interface: eth9}
+---
+apiVersion: egret.dev/v1alpha1
+kind: EgressGatewayPolicy
+metadata: {name: web}
+spec: {rules: [{destination: {cidr: 192.0.2.0/24}}]}
+";
+    let folder = Folder::with(&[("all.yaml", text)]);
+    let said = folder.egret("convert -f .");
+    assert_eq!(said.status, 0, "{}", said.err);
+    let place = "all.yaml: CiliumEgressGatewayPolicy web: ";
+    for (note, field) in [
+        ("NoEqual", "spec.priority"),
+        ("NoEqual", "spec.selectors[1].ports"),
+        ("NoEqual", "spec.egressGateways[0].maxGatewayNodes"),
+        ("NoEqual", "spec.egressGateway"),
+        ("Masked", "spec.destinationCIDRs[0]"),
+        ("PooledNodeSelectors", "spec.selectors"),
+        ("Renamed", "metadata.name"),
+    ] {
+        let line = format!("note[{note}]: {place}{field}: ");
+        assert!(said.err.contains(&line), "{line} in {}", said.err);
+    }
+    assert_eq!(said.err.matches("note[").count(), 7, "{}", said.err);
+    assert!(said.out.contains("name: web-cilium\n"), "{}", said.out);
+}
+
 const EGRESS_GATEWAY: &str = "
 apiVersion: operator.tigera.io/v1
 kind: EgressGateway

@@ -188,6 +188,21 @@ fn bad_input_is_a_sentence_and_its_own_status() {
 fn standard_input_may_be_yaml_or_json_and_a_thousand_objects_take_no_time() {
     let folder = Folder::with(&[]);
     assert_eq!(folder.egret_with("lint -f -", SHOP).out, "1 object in 1 file: nothing wrong\n");
+    for (braces, said) in [
+        ("\n{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n", "1 object in 1 file: nothing wrong\n"),
+        (
+            "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"a\"}}\n---\n\
+             {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n",
+            "2 objects in 1 file: nothing wrong\n",
+        ),
+    ] {
+        assert_eq!(
+            folder.egret_with("lint -f -", braces).out,
+            said,
+            "YAML may be written in braces: {braces}"
+        );
+    }
+    assert!(folder.egret_with("lint -f -", "{\"apiVersion\": \"v1\",").out.contains("not JSON"));
     let pod = |i: usize| {
         serde_json::json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -204,6 +219,35 @@ fn standard_input_may_be_yaml_or_json_and_a_thousand_objects_take_no_time() {
         said.err
     );
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_said_once_of_it_and_once_of_who_names_it() {
+    let policy = |name: &str, more: &str| {
+        format!(
+            "apiVersion: egret.dev/v1alpha1\nkind: EgressGatewayPolicy\nmetadata: {{name: {name}}}\nspec: {{{more}, rules: [{{gateway: {{nodes: []}}}}]}}\n---\n"
+        )
+    };
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{app: {name}}}, annotations: {{{annotations}}}}}}}\n---\n"
+        )
+    };
+    let text = policy("selecting", "selectors: [{selector: app == 'cart'}]")
+        + &policy("named", "description: x")
+        + &pod("cart", "")
+        + &pod("pay", "egret.dev/egressGatewayPolicy: named")
+        + &pod("gw", "egret.dev/ipv4pools: red")
+        + "{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: red}, spec: {cidr: 192.0.2.0/31, gatewayNamespaces: all()}}\n";
+    let said = Folder::with(&[("all.yaml", &text)]).egret("lint -f .");
+    let count = |what: &str| said.out.matches(what).count();
+    assert_eq!(
+        count("has 0 entries; write from 1 to 64"),
+        3,
+        "two policies and the pod that names one: {}",
+        said.out
+    );
+    assert_eq!((count("error[PolicyUnfit]"), count("[NoGateway]")), (1, 0), "{}", said.out);
 }
 
 #[test]

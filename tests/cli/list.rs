@@ -266,6 +266,69 @@ fn one_file_of_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_pod_that_exists_and_cannot_be_read_is_listed_as_held() {
+    let number = "egress.projectcalico.org/maxNextHops: 2";
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, annotations: {{{annotations}}}}}}}\n---\n"
+        )
+    };
+    let folder = Folder::with(&[("pods.yaml", &(pod("good", "") + &pod("bad", number)))]);
+    for arguments in ["list --state .", "list --state . bad", "list --state . -n shop"] {
+        let said = folder.egret(&format!("{arguments} -o json"));
+        let report = said.json();
+        assert_eq!(said.status, 0, "{arguments}: {}", said.err);
+        assert_eq!(row(&report, "shop/bad", "0.0.0.0/0")["action"], "held", "{arguments}: {report:#}");
+        assert_eq!(row(&report, "shop/bad", "::/0")["action"], "held", "{arguments}: {report:#}");
+    }
+    for arguments in ["list --state . good", "list --state . -l all()"] {
+        let said = folder.egret(arguments);
+        assert!(
+            said.out.contains("shop/good") && !said.out.contains("shop/bad  "),
+            "{arguments}: {}",
+            said.out
+        );
+    }
+}
+
+/// In Calico such a pod is redirected like any other; taken for a gateway it would leave with its own address.
+#[test]
+fn a_client_that_chooses_its_own_address_is_no_gateway_before_and_after_converting() {
+    let text = r#"
+{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: red}, spec: {cidr: 192.0.2.0/31, blockSize: 32, nodeSelector: "!all()"}}
+---
+{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: special}, spec: {cidr: 10.245.0.0/16, blockSize: 26}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: cool, annotations: {cni.projectcalico.org/ipv4pools: '["special"]'}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: gw, namespace: shop, labels: {app: red}, annotations: {cni.projectcalico.org/ipv4pools: '["red"]'}}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: cart
+  namespace: shop
+  annotations: {cni.projectcalico.org/ipv4pools: '["special"]', egress.projectcalico.org/selector: app == 'red'}
+status: {podIP: 10.245.0.7}
+"#;
+    let folder = Folder::with(&[("all.yaml", text)]);
+    let found = row(&folder.egret("list --state . -o json").json(), "shop/cart", "0.0.0.0/0").clone();
+    assert_eq!(
+        (&found["action"], &found["role"], &found["gateways"][0]["pod"]),
+        (&"gateway".into(), &"client".into(), &"shop/gw".into()),
+        "{found:#}"
+    );
+    let said = folder.egret("lint -f .");
+    assert!(said.out.contains("warning[OwnAddress]: all.yaml: Pod shop/cart: "), "{}", said.out);
+    let converted = folder.egret("convert -f .").out;
+    assert!(converted.contains("cni.projectcalico.org/ipv4pools: '[\"special\"]'"), "{converted}");
+    assert!(converted.contains("kind: IPPool"), "a pool of pods' own addresses stays inside: {converted}");
+    let after = Folder::with(&[("all.yaml", &converted)]).egret("list --state . -o json").json();
+    let after = row(&after, "shop/cart", "0.0.0.0/0");
+    assert_eq!((&after["action"], &after["gateways"]), (&found["action"], &found["gateways"]), "{converted}");
+}
+
+#[test]
 fn ipam_of_a_folder_that_is_no_state_directory_is_no_empty_answer() {
     let folder = Folder::with(&[("notes.txt", "of something else")]);
     for verb in ["show", "check"] {

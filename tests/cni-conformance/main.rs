@@ -1,6 +1,6 @@
 //! Conformance with the CNI specification, as a black box: the built program, called as runtimes call it.
 //!
-//! Each case is named by its row in [`rows::ROWS`]: `row_4_18_…` is row 4.18. A row without a case must have a reason.
+//! Each case is named by its row in `rows::SECTIONS`: `row_4_18_…` is row 4.18. A row without a case fails.
 //! Sections 1–8 call the program directly; section 9 goes through the real libcni (`cnitool`) behind real primaries.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]

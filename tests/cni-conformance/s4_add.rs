@@ -213,6 +213,38 @@ fn memory(text: &str) -> std::os::fd::OwnedFd {
 }
 
 #[test]
+fn row_4_25_without_its_agent_only_who_is_provably_not_selected_starts_and_the_rest_is_told_soon() {
+    for_every_pod(|world| {
+        let before = world.dump();
+        let start = std::time::Instant::now();
+        let add = || world.call("ADD").with("mode", "cluster");
+        add().run().fails(11, &["/run/egret/n1/agent.sock", "no agent was ever here", "tried again"]);
+        world.dump().is_as(&before);
+        // What an agent that went away leaves: what it knew, and a socket at which nobody listens.
+        fs::create_dir_all("/run/egret/n1").unwrap();
+        drop(std::os::unix::net::UnixListener::bind("/run/egret/n1/agent.sock").unwrap());
+        let knew = json!({"egressIPSupport": "EnabledPerNamespaceOrPerPod", "exempt": ["kube-system"],
+            "namespaces": {"ns1": "never", "ns2": "always"}});
+        fs::write("/var/lib/egret/namespaces.n1.json", knew.to_string()).unwrap();
+        let annotations = world.annotations().unwrap_or(json!({}));
+        let passed = add().with("runtimeConfig", json!({ crate::world::ANNOTATIONS: annotations })).run();
+        if world.kind == Kind::Unselected {
+            assert_eq!(passed.succeeds(), result("1.1.0"));
+            assert_eq!(world.records(), ["net/c1:eth0.json"]);
+        } else {
+            passed.fails(11, &["annotation", "tried again"]);
+            assert!(world.records().is_empty());
+        }
+        let of =
+            |namespace: &str| add().env("CNI_ARGS", &format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=p"));
+        of("ns2").run().fails(11, &["ns2"]);
+        of("ns3").run().fails(11, &["ns3"]);
+        of("kube-system").run().succeeds();
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn row_4_31_annotations_are_read_where_the_runtime_passes_them() {
     for_every_pod(|world| {
         let key = "io.kubernetes.cri.pod-annotations";

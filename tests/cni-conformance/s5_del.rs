@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::world::{for_every_pod, ip};
+use crate::world::{Kind, for_every_pod, ip};
 
 #[test]
 fn row_5_1_after_add_nothing_stays() {
@@ -116,6 +116,22 @@ fn row_5_9_another_pods_namespace_at_the_same_path_is_not_touched() {
 }
 
 #[test]
+fn row_5_10_without_its_agent_it_succeeds_at_once_and_leaves_the_rest_to_the_next_one() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let (start, records) = (std::time::Instant::now(), world.records());
+        for prev in [crate::call::result("1.1.0"), json!("garbage")] {
+            let done = world.call("DEL").with("mode", "cluster").with("prevResult", prev).run();
+            assert_eq!(done.exit, 0, "{done:?}");
+            assert!(done.stderr.contains("left to the agent"), "{}", done.stderr);
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        // The record is what the next agent finds: its namespace is gone by then.
+        assert_eq!(world.records(), records);
+    });
+}
+
+#[test]
 fn row_5_11_what_cannot_be_read_is_cleaned_up_by_the_environment_and_said() {
     for_every_pod(|world| {
         // Where the records lie is not known either: the default must do.
@@ -169,5 +185,27 @@ fn row_5_13_before_or_after_the_primary_plugin() {
         ip(&["link", "del", "vetha"]);
         world.call("DEL").run().succeeds();
         assert_eq!(world.records(), before);
+    });
+}
+
+/// The entry is out of the list, so no call comes any more; whoever looks next takes what is gone.
+#[test]
+fn row_5_14_without_an_entry_in_the_list_reconcile_reclaims() {
+    for_every_pod(|world| {
+        if world.kind == Kind::Unselected {
+            return; // its machine has neither a Node object nor a default route, so it is no node to reconcile
+        }
+        world.add("c1");
+        let reconcile = || {
+            let mut reconcile = std::process::Command::new(crate::world::egret());
+            let said = reconcile.args(["reconcile", "--node", "n1"]).output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        };
+        reconcile();
+        assert_eq!(world.records(), ["net/c1:eth0.json"], "it lives");
+        world.remove_netns("a");
+        reconcile();
+        assert!(world.records().is_empty());
+        assert!(!world.is_wired("10.1.2.3"));
     });
 }

@@ -77,6 +77,16 @@ fn row_6_5_check_needs_the_previous_result() {
 }
 
 #[test]
+fn row_6_6_without_its_agent_it_is_tried_again() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let start = std::time::Instant::now();
+        world.call("CHECK").with("mode", "cluster").run().fails(11, &["agent.sock", "CHECK is tried again"]);
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn row_6_7_a_pod_whose_namespace_is_gone_is_broken() {
     for_every_pod(|world| {
         world.add("c1");

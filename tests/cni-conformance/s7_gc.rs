@@ -49,6 +49,29 @@ fn row_7_2_what_is_not_listed_goes() {
     });
 }
 
+/// Of pods with egress the kernel's part goes too, and that of others stays.
+#[test]
+fn row_7_2_what_is_not_listed_is_unwired_and_nobody_else_is() {
+    for_every_pod(|world| {
+        world.netns("b");
+        ip(&["link", "add", "vethb", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/b"]);
+        let second = |verb: &str| {
+            let mut prev = crate::call::result("1.1.0");
+            prev["ips"][0]["address"] = "10.1.2.4/24".into();
+            prev["interfaces"][1]["sandbox"] = "/run/netns/b".into();
+            world.call(verb).container("c2").env("CNI_NETNS", "/run/netns/b").with("prevResult", prev)
+        };
+        second("ADD").run().succeeds();
+        let alone = world.node_kernel();
+        world.add("c1");
+        assert!(world.is_wired("10.1.2.3") && world.is_wired("10.1.2.4"));
+        gc(world).with(VALID, attachments(&[("c2", "eth0")])).run().succeeds();
+        assert_eq!(world.records(), ["net/c2:eth0.json"]);
+        world.node_kernel().is_as(&alone);
+        second("CHECK").run().succeeds();
+    });
+}
+
 #[test]
 fn row_7_3_an_empty_list_means_all_of_this_network() {
     for_an_unselected_pod(|world| {

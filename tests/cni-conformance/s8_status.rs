@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::call::Call;
-use crate::world::{World, for_an_unselected_pod, for_every_pod};
+use crate::world::{Kind, World, for_an_unselected_pod, for_every_pod, output};
 
 /// STATUS as libcni calls it.
 fn status(world: &World) -> Call {
@@ -29,6 +31,30 @@ fn row_8_2_a_node_that_cannot_start_any_pod_says_50() {
         fs::write("/run/file", "").unwrap();
         let call = status(world).with("runDir", "/run/file/egret");
         call.run().fails(50, &["runDir", "/run/file"]);
+    });
+}
+
+#[test]
+fn row_8_2_without_its_agent_it_is_an_error_only_where_none_ever_was() {
+    for_an_unselected_pod(|world| {
+        let cluster = || status(world).with("mode", "cluster").run();
+        cluster().fails(50, &["agent.sock", "no plan"]);
+        let knew = json!({"egressIPSupport": "EnabledPerNamespaceOrPerPod", "exempt": [], "namespaces": {}});
+        fs::write("/var/lib/egret/namespaces.n1.json", knew.to_string()).unwrap();
+        cluster().succeeds();
+    });
+}
+
+/// An error would make the whole node NotReady, and after minutes everything on it is evicted: pods can start, so it is none.
+#[test]
+fn row_8_3_what_running_pods_suffer_is_no_error_of_the_node() {
+    for_every_pod(|world| {
+        world.add("c1");
+        output(&["nft", "flush", "ruleset"]);
+        if world.kind != Kind::Unselected {
+            world.call("CHECK").run().fails(103, &["egret"]);
+        }
+        status(world).run().succeeds();
     });
 }
 

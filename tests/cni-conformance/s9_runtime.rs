@@ -121,6 +121,12 @@ fn the_shipped_list_shows_every_key_and_the_documentation_explains_each() {
     assert_eq!(ours["capabilities"], json!({"io.kubernetes.cri.pod-annotations": true}));
     let documentation = read("docs/configuration.md");
     let defaults = serde_json::to_value(egret::config::Config::default()).unwrap();
+    // What nobody reads would be shown as if it had an effect; and a default that changed must change here, too.
+    let of_cni = ["type", "capabilities"];
+    for (key, shown) in ours.as_object().unwrap().iter().filter(|(key, _)| !of_cni.contains(&key.as_str())) {
+        let default = defaults.get(key).unwrap_or_else(|| panic!("nobody reads `{key}`"));
+        assert!(shown == default || key == "clusterCIDRs", "`{key}` is {shown}, and by default {default}");
+    }
     for (key, default) in defaults.as_object().unwrap() {
         assert!(ours.get(key).is_some(), "conf/10-egress.conflist lacks `{key}`");
         assert!(documentation.contains(&format!("### `{key}`")), "docs/configuration.md lacks `{key}`");

@@ -168,7 +168,15 @@ impl World {
         match self.kind {
             Kind::Unselected => !output(&["nft", "list", "ruleset"]).contains("egret"),
             Kind::Client => output(&["nft", "list", "ruleset"]).contains(&format!("{address} : ")),
-            Kind::Gateway => output(&["ip", "route", "show", "table", "all"]).contains("dev eg"),
+            // A lease's route leads to a device of its own, `eg` and digits; `egress.vxlan`, which stays, has routes of the kernel's.
+            Kind::Gateway => {
+                let routes = output(&["ip", "route", "show", "table", "main"]);
+                routes.lines().any(|route| {
+                    let dev =
+                        route.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap_or_default();
+                    dev.starts_with("eg") && !dev.starts_with("egress")
+                })
+            }
         }
     }
 

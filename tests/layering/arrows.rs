@@ -3,8 +3,9 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("addr", &[]),
+    ("clock", &[]),
     ("fault", &[]),
     ("heap", &[]),
     ("hash", &[]),
@@ -19,12 +20,15 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
     ("api", &["addr", "egress", "problem", "spelling"]),
     ("config", &["addr", "api", "egress", "problem", "spelling", "log"]),
-    ("store", &["addr", "api", "config", "egress", "fault", "hash", "problem"]),
+    ("store", &["addr", "api", "clock", "config", "egress", "fault", "hash", "problem"]),
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
     ("kube", &["addr", "api", "config", "egress", "ipam", "store"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
-    ("node", &["addr", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"]),
+    (
+        "node",
+        &["addr", "clock", "cni", "config", "egress", "fault", "hash", "ipam", "kernel", "problem", "store"],
+    ),
     // The cluster behind it is its own affair: `node` knows a trait. Of `api` it has the words for foreign objects.
     (
         "agent",

@@ -110,16 +110,18 @@ fn policies<'a>(policies: &[(usize, &'a Policy)]) -> Vec<Rule<'a>> {
     }
     let mut order = policies.to_vec();
     order.sort_by_key(|(name, policy)| (policy.created.is_none(), policy.created, *name));
-    let mut rules: Vec<Rule<'a>> = Vec::new();
-    for (_, policy) in order {
+    let named = order.iter().flat_map(|(_, policy)| {
         let keeps = policy.kind != Kind::Cilium;
-        let excluded = policy.excluded.iter().map(|cidr| (*cidr, Some(&To::Direct), keeps));
-        let own = policy.rules.iter().map(|(cidr, to)| (*cidr, Some(to), keeps));
-        let denied = if policy.deny { everywhere(None, false) } else { Vec::new() };
-        for rule in excluded.chain(own).chain(denied) {
-            if rules.iter().all(|(cidr, ..)| *cidr != rule.0) {
-                rules.push(rule);
-            }
+        let excluded = policy.excluded.iter().map(move |cidr| (*cidr, Some(&To::Direct), keeps));
+        excluded.chain(policy.rules.iter().map(move |(cidr, to)| (*cidr, Some(to), keeps)))
+    });
+    // `Deny` is for what none of them names.
+    let denied =
+        if order.iter().any(|(_, policy)| policy.deny) { everywhere(None, false) } else { Vec::new() };
+    let mut rules: Vec<Rule<'a>> = Vec::new();
+    for rule in named.chain(denied) {
+        if rules.iter().all(|(cidr, ..)| *cidr != rule.0) {
+            rules.push(rule);
         }
     }
     rules

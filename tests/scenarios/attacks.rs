@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use egret::addr::Family;
-use egret::testbed::{Capture, Outside, Pod, STATE_DIR, pod_networks, within};
+use egret::testbed::{Capture, Outside, Pod, STATE_DIR, within};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, SELECTS_RED, nodes};
@@ -150,8 +150,8 @@ fn a_client_that_lost_its_namespaces_path_says_nothing_more() {
 #[test]
 fn calls_that_take_a_living_gateway_away_hold_its_clients() {
     let lab = Lab::raise(nodes(2));
-    let (pools, asks) = own();
-    pools.iter().for_each(|pool| drop(lab.object(pool).unwrap()));
+    lab.own_address_pools().unwrap();
+    let asks = [("egret.dev/ipv4pools", "[\"own\"]"), ("egret.dev/ipv6pools", "[\"own6\"]")];
     let gateway = || {
         lab.pod_object("gw/g", &[("egress-code", "red")], &asks, 1).unwrap();
         lab.add_pod(1, "gw/g").unwrap()
@@ -186,19 +186,6 @@ fn calls_that_take_a_living_gateway_away_hold_its_clients() {
     living = gateway();
     let now: BTreeSet<IpAddr> = living.addresses.iter().copied().collect();
     clients[..2].iter().for_each(|client| leaves_with(&lab, client, &now));
-}
-
-/// Pools of the pods' own addresses, and what a gateway says to be one of theirs.
-fn own() -> ([String; 2], [(&'static str, &'static str); 2]) {
-    let pool = |name: &str, family| {
-        format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: '{}', source: PodAddress, gatewayNamespaces: all(), clientNamespaces: all()}}\n",
-            pod_networks(family)
-        )
-    };
-    let asks = [("egret.dev/ipv4pools", "[\"own\"]"), ("egret.dev/ipv6pools", "[\"own6\"]")];
-    ([pool("own", Family::V4), pool("own6", Family::V6)], asks)
 }
 
 /// GC as a runtime calls it, with these attachments valid.

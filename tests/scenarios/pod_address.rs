@@ -13,14 +13,7 @@ use crate::lab::{Lab, nodes};
 /// Namespace `gw` may have gateways with addresses of their own, and `shop` uses them.
 fn raise(topology: Topology) -> Lab {
     let lab = Lab::raise(topology);
-    for (name, family) in [("own", Family::V4), ("own6", Family::V6)] {
-        lab.object(&format!(
-            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{cidr: '{}', source: PodAddress, gatewayNamespaces: all(), clientNamespaces: all()}}\n",
-            pod_networks(family)
-        ))
-        .unwrap();
-    }
+    lab.own_address_pools().unwrap();
     lab
 }
 

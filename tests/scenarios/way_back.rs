@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use egret::testbed::{Place, Pod};
+use egret::testbed::{Place, Pod, Topology};
 
 use crate::lab::{Lab, nodes};
 
@@ -126,4 +126,61 @@ fn i9_another_owner_of_a_lease_is_named() {
     while lab.reasons(1).contains(&"AnotherOwner".to_owned()) {
         assert!(start.elapsed() < Duration::from_secs(3), "it is gone, yet named");
     }
+}
+
+/// The lines of one address that a node's MAC sent: whether each asks for an owner, or announces.
+fn said_of(seen: &str, mac: &str, ip: IpAddr) -> Vec<&'static str> {
+    let (who_has, is_at, target) =
+        (format!("who-has {ip} "), format!("Reply {ip} is-at"), format!("tgt is {ip}"));
+    let own = format!("tell {ip},");
+    let asks = format!("neighbor solicitation, who has {ip},");
+    let line = |line: &str| match line {
+        _ if !line.starts_with_mac(mac) => None,
+        _ if line.contains(&who_has) && !line.contains(&own) || line.contains(&asks) => Some("asks"),
+        _ if line.contains(&who_has) || line.contains(&is_at) || line.contains(&target) => Some("announces"),
+        _ => None,
+    };
+    seen.lines().filter_map(line).collect()
+}
+
+/// Without an agent: who takes an address over asks once whose it is, and announces it; every later call of the next minute announces
+/// it again, a reconcile asks again as well, and after that minute calls are silent.
+#[test]
+fn who_takes_over_asks_first_and_later_calls_announce_again_for_a_minute() {
+    let lab = Lab::raise(Topology { settle: false, ..nodes(1) });
+    lab.plain(1, "p");
+    let node = mac(&lab.node(1));
+    let seen_during = |call: &dyn Fn()| {
+        let watch = Watch::at(&lab.router(), "arp or icmp6");
+        call();
+        watch.end()
+    };
+    let watch = Watch::at(&lab.router(), "arp or icmp6");
+    let leases = lab.leases(&lab.gateway(1, "g"));
+    let seen = watch.end();
+    for ip in &leases {
+        let said = said_of(&seen, &node, *ip);
+        assert_eq!(said.iter().filter(|w| **w == "asks").count(), 1, "{ip}: {said:?}\n{seen}");
+        assert_eq!(said.first(), Some(&"asks"), "{ip}: {said:?}");
+        assert_eq!(said.len() - 1, if ip.is_ipv4() { 2 } else { 1 }, "in each form once: {ip}: {said:?}");
+    }
+    let seen = seen_during(&|| drop(lab.client(1, "c1")));
+    for ip in &leases {
+        let forms = if ip.is_ipv4() { 2 } else { 1 };
+        assert_eq!(said_of(&seen, &node, *ip), vec!["announces"; forms], "{ip}\n{seen}");
+    }
+    let seen = seen_during(&|| drop(lab.json(1, &["reconcile"])));
+    for ip in &leases {
+        let said = said_of(&seen, &node, *ip);
+        assert!(said.contains(&"asks") && said.contains(&"announces"), "{ip}: {said:?}\n{seen}");
+    }
+    // A minute later, as far as the node can know.
+    let memory = std::path::Path::new(egret::testbed::RUN_DIR).join("node1/announced.json");
+    let mut announced: serde_json::Value = serde_json::from_slice(&std::fs::read(&memory).unwrap()).unwrap();
+    for one in announced.as_array_mut().unwrap() {
+        one["since"] = (one["since"].as_u64().unwrap() - 61).into();
+    }
+    std::fs::write(&memory, announced.to_string()).unwrap();
+    let seen = seen_during(&|| drop(lab.client(1, "c2")));
+    leases.iter().for_each(|ip| assert!(said_of(&seen, &node, *ip).is_empty(), "{ip}\n{seen}"));
 }

@@ -11,7 +11,7 @@ use super::objects::{POLICY, pod, pod_path, policy, running};
 use crate::agent::PATIENCE;
 use crate::paths::selects;
 use crate::rows::{Rows, Target};
-use crate::watching::{By, Change, Watching};
+use crate::watching::{By, Kind, Watching};
 use crate::world::LEASES;
 
 const POLICIES: &str = "/apis/egret.dev/v1alpha1/egressgatewaypolicies";
@@ -78,14 +78,14 @@ pub(super) fn measure(
     };
     let rule = |place: &str| merge(&way, &json!({"spec": {"rules": rules(place)}}));
     watching.until(By::Nobody)?;
-    let writes: [Change<'_>; 5] = [
-        &|| write(&selects("place == 'near'")),
-        &|| write(&selects("place == 'far'")),
-        &|| write(&[(POLICY, "way")]),
-        &|| rule("far"),
-        &|| write(&[]),
+    let writes: [Kind<'_>; 5] = [
+        ("a pod is annotated", By::Near, &|| write(&selects("place == 'near'"))),
+        ("its annotation names another gateway", By::Far, &|| write(&selects("place == 'far'"))),
+        ("its annotation names a policy", By::Near, &|| write(&[(POLICY, "way")])),
+        ("the policy's rule changes", By::Far, &|| rule("far")),
+        ("the annotation is taken off", By::Nobody, &|| write(&[])),
     ];
-    let changes = watching.changes(writes, &|| rule("near"), rounds)?;
+    let changes = watching.changes(&writes, &|| rule("near"), rounds)?;
     for (what, series) in &changes.kinds {
         rows.figure(&format!("cluster: object written → seen outside, {what}"), series, "ms", Target::None);
     }

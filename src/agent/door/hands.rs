@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use nix::sys::socket;
 
+use crate::kernel::home;
+
 /// So many stay when nothing is to be done. A pod's start and another one's end at the same time, STATUS, and one more.
 const KEPT: usize = 4;
 /// Pause where a connection cannot be had: no file is left to this process.
@@ -62,6 +64,9 @@ impl Hands {
     }
 
     fn work(self: Arc<Hands>) {
+        if let Err(error) = home::settle() {
+            tracing::debug!(%error, "this thread asks where it is each time");
+        }
         loop {
             let listener = self.listener();
             self.waiting.fetch_add(1, Ordering::Relaxed);

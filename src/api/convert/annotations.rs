@@ -1,10 +1,12 @@
 //! Annotations of pods, namespaces and pod templates → their twins of egret.dev.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Notes, Template};
 use crate::api::Kind;
 use crate::egress::annotations::{field, twins};
+use crate::egress::gateway::pools_are_its_own;
+use crate::egress::model::Pairs;
 
 /// Annotations that select pools of gateways, under every name.
 const POOLS: [&str; 2] = ["egret.dev/ipv4pools", "egret.dev/ipv6pools"];
@@ -57,6 +59,7 @@ pub(super) fn of_workload(value: &Value, template: Template, notes: &mut Notes<'
 fn rename(pairs: &mut Value, place: &str, of_pod: bool, notes: &mut Notes<'_>) -> bool {
     let Value::Object(pairs) = pairs else { return false };
     let old = std::mem::take(pairs);
+    let own = of_pod && pools_are_its_own(&texts(&old));
     let mut changed = false;
     for (name, value) in &old {
         let at = format!("{place}{}", field(name));
@@ -72,8 +75,12 @@ fn rename(pairs: &mut Value, place: &str, of_pod: bool, notes: &mut Notes<'_>) -
             continue;
         };
         let pools = POOLS.contains(&twin);
-        if pools && !of_pod {
-            let message = "on a namespace it chooses the pods' own addresses, which is Calico's, so it stays; Egret reads it on gateway pods only";
+        if pools && (own || !of_pod) {
+            let message = if own {
+                "the pod's own annotations make it a client, so it chooses its own address, which is Calico's, and stays"
+            } else {
+                "on a namespace it chooses the pods' own addresses, which is Calico's, so it stays; Egret reads it on gateway pods only"
+            };
             notes.add(&at, shown, "NotEgress", message);
             pairs.insert(name.clone(), value.clone());
             continue;
@@ -109,8 +116,17 @@ fn values<'v>(pairs: &'v Value, ours: &'v [&str]) -> impl Iterator<Item = &'v st
     })
 }
 
-/// Names and prefixes of pools that annotations name.
+/// Annotations as texts; what is none is left out.
+fn texts(pairs: &Map<String, Value>) -> Pairs {
+    let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    pairs.iter().filter_map(text).collect()
+}
+
+/// Names and prefixes of pools that a gateway's annotations name.
 pub(super) fn pools(pairs: &Value) -> Vec<String> {
+    if pairs.as_object().is_some_and(|pairs| pools_are_its_own(&texts(pairs))) {
+        return Vec::new();
+    }
     values(pairs, &POOLS).flat_map(listed).collect()
 }
 

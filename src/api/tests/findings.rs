@@ -210,6 +210,21 @@ fn unknown_fields_of_our_own_kinds_are_doubted_and_the_object_lives() {
 }
 
 #[test]
+fn a_field_that_stands_one_level_too_deep_is_told_where_it_belongs() {
+    let policy = "apiVersion: projectcalico.org/v3\nkind: EgressGatewayPolicy\nmetadata: {name: p}\nspec: {rules: [{gateway: \
+                  {selector: all(), namespaceSelector: all(), gatewayPreference: PreferNodeLocal, rules: []}}]}\n";
+    assert_eq!(
+        told(policy),
+        [
+            "EgressGatewayPolicy p: spec.rules[0].gateway.gatewayPreference: the field spec.rules[0].gateway.gatewayPreference is \
+             unknown and has no effect; it belongs into spec.rules[0]",
+            "EgressGatewayPolicy p: spec.rules[0].gateway.rules: the field spec.rules[0].gateway.rules is unknown and has no effect; \
+             remove it",
+        ]
+    );
+}
+
+#[test]
 fn labels_and_annotations_that_are_no_texts_break_the_object() {
     for (metadata, want) in [
         (

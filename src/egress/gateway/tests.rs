@@ -48,6 +48,20 @@ fn a_pod_that_names_a_pool_gets_it_wherever_it_runs_in_the_order_it_says() {
 }
 
 #[test]
+fn calicos_pools_of_a_pod_that_is_a_client_by_its_own_word_are_for_its_own_address() {
+    let client = ("egress.projectcalico.org/selector", "has(red)");
+    let wanted = |annotations: &[(&str, &str)]| wanted(&world(annotations), &pod_name("red/gw"), "n1");
+    assert_eq!(wanted(&[(V4, "open4"), (V6, "open6"), client]), Ok(None));
+    assert_eq!(wanted(&[(V4, "no such pool"), ("egret.dev/egressGatewayPolicy", "p")]), Ok(None));
+    for said in [ANY, ("egret.dev/ipv4pools", "open4"), ("egret.dev/address", "10.10.20.1")] {
+        assert!(matches!(wanted(&[(V4, "open4"), client, said]), Ok(Some(_))), "{said:?} asks for it");
+    }
+    let mut view = world(&[(V4, "open4"), client]);
+    view.support = EgressSupport::EnabledPerNamespace;
+    assert!(!wish(&view).pools.is_empty(), "nobody reads what makes it a client");
+}
+
+#[test]
 fn a_pod_that_names_none_gets_those_whose_node_selector_takes_its_node() {
     let wish = wish(&world(&[ANY]));
     assert_eq!(names(&wish, Family::V4), ["open4"]);

@@ -50,7 +50,8 @@ impl Known {
             Some(Ok(Asking::Policies(policies))) => self.tier(view, policies, &mut words, &mut lost),
             Some(Ok(Asking::Gateways { goal, words: gateways })) => {
                 words.push(gateways.clone());
-                let rule = Rule { goal: Goal::Gateways(*goal), source: None, holds_other_family: true };
+                let goal = Goal::Gateways(*goal);
+                let rule = Rule { goal, source: None, holds_other_family: true, by_default: false };
                 Family::BOTH.into_iter().map(|family| (family.everything(), rule.clone())).collect()
             }
             Some(Err(problem)) => {

@@ -33,6 +33,8 @@ pub(super) struct Rule {
     pub(super) source: Option<Arc<Source>>,
     /// Whether the family that the policy does not speak of is held.
     pub(super) holds_other_family: bool,
+    /// Said of what no rule names (`defaultAction`), so it yields to every rule of its tier for the same prefix.
+    pub(super) by_default: bool,
 }
 
 /// Rules by destination; the longest prefix decides.
@@ -49,6 +51,11 @@ pub(super) fn tier<'a>(
         let mut beaten: BTreeMap<*const Policy, (&Policy, Vec<Cidr>)> = BTreeMap::new();
         for (cidr, rule) in own {
             match (rules.get_mut(&cidr), owners.get(&cidr)) {
+                (Some(_), _) if rule.by_default => {}
+                (Some(standing), _) if standing.by_default => {
+                    *standing = rule;
+                    owners.insert(cidr, policy);
+                }
                 (Some(standing), Some(owner)) if !std::ptr::eq(*owner, policy) => {
                     if standing.goal != rule.goal {
                         beaten.entry(*owner).or_insert_with(|| (owner, Vec::new())).1.push(cidr);
@@ -105,7 +112,7 @@ pub(super) fn rules_of(policy: &Policy, mut gateways: impl FnMut(&To) -> u32) ->
             gated => Goal::Gateways(gateways(gated)),
         };
         let source = source(field, destination.to_string());
-        rules.push((*destination, Rule { goal, source, holds_other_family }));
+        rules.push((*destination, Rule { goal, source, holds_other_family, by_default: false }));
     }
     if policy.deny_others {
         let named: BTreeSet<Cidr> = policy.rules.iter().map(|rule| rule.destination).collect();
@@ -113,8 +120,8 @@ pub(super) fn rules_of(policy: &Policy, mut gateways: impl FnMut(&To) -> u32) ->
         {
             let why = format!("{object} denies what none of its rules names: add a rule for the destination");
             let source = source("spec.defaultAction", "Deny".to_owned());
-            rules
-                .push((everything, Rule { goal: Goal::Held(why.into()), source, holds_other_family: false }));
+            let goal = Goal::Held(why.into());
+            rules.push((everything, Rule { goal, source, holds_other_family: false, by_default: true }));
         }
     }
     rules
@@ -123,7 +130,7 @@ pub(super) fn rules_of(policy: &Policy, mut gateways: impl FnMut(&To) -> u32) ->
 /// A tier that cannot be obeyed: nothing that it should decide may leave.
 pub(super) fn nothing(why: &str, source: Option<Arc<Source>>) -> Rules {
     let goal = Goal::Held(why.into());
-    let rule = Rule { goal, source, holds_other_family: false };
+    let rule = Rule { goal, source, holds_other_family: false, by_default: false };
     Family::BOTH.into_iter().map(|family| (family.everything(), rule.clone())).collect()
 }
 
@@ -176,8 +183,8 @@ fn hold_the_other_family(rules: &mut Rules) {
              rule for {}, without gateway if it may go direct",
             other.everything()
         );
-        let rule =
-            Rule { goal: Goal::Held(why.into()), source: rule.source.clone(), holds_other_family: false };
+        let goal = Goal::Held(why.into());
+        let rule = Rule { goal, source: rule.source.clone(), holds_other_family: false, by_default: false };
         rules.insert(other.everything(), rule);
     }
 }

@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Flow, MARK, MARK_MASK, SUBSYSTEM, TUPLE_IP, TUPLE_ORIG};
 use crate::kernel::nfnetlink::{Attributes, Request};
 
-const NEW: u16 = 0;
+pub(super) const NEW: u16 = 0;
 pub(super) const DELETE: u16 = 2;
-const TUPLE_REPLY: u16 = 2;
-const PROTOCOL_STATE: u16 = 4;
+pub(super) const TUPLE_REPLY: u16 = 2;
+pub(super) const PROTOCOL_STATE: u16 = 4;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-const TUPLE_PROTO: u16 = 2;
-const PROTO_SOURCE_PORT: u16 = 2;
+pub(super) const TUPLE_PROTO: u16 = 2;
+pub(super) const PROTO_SOURCE_PORT: u16 = 2;
 
 /// One flow.
 pub(super) struct Entry<'a> {

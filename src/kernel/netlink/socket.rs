@@ -4,6 +4,7 @@
 //! it is opened inside and then used from anywhere. Never: two dumps at once (the kernel answers EBUSY), and never a dump that
 //! was interrupted by a change: that retry is here and nowhere else.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::{fmt, io};
 
@@ -15,6 +16,7 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::attributes::{attributes, text};
+use crate::kernel::home::{self, Kind, Spare};
 use crate::kernel::netns::Netns;
 
 const NLMSG_ERROR: u16 = 2;
@@ -89,20 +91,54 @@ impl Dump {
 
 /// A socket of one namespace.
 pub struct Socket {
-    socket: netlink_sys::Socket,
+    socket: ManuallyDrop<netlink_sys::Socket>,
     sequence: u32,
     out: Vec<u8>,
     datagram: Vec<u8>,
+    /// Where the thread that opened it stays.
+    home: Option<(u64, u64)>,
+    /// Nothing that was asked is still to be answered.
+    settled: bool,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: nothing touches the field after this.
+        let socket = unsafe { ManuallyDrop::take(&mut self.socket) };
+        if let Some(id) = self.home.filter(|_| self.settled) {
+            let buffer = std::mem::take(&mut self.datagram);
+            let _ = home::keep(Kind::Route, id, Spare { socket, sequence: self.sequence, buffer });
+        }
+    }
 }
 
 impl Socket {
     /// Opens a socket that will speak to the given namespace for as long as it lives.
     pub fn open(netns: &Netns) -> io::Result<Socket> {
-        netns.socket(Socket::here)
+        let home = home::is_of(netns.id()).then(|| netns.id());
+        match home.and_then(|id| home::take(Kind::Route, id)) {
+            Some(spare) => Ok(Socket::from(spare, home)),
+            None => Socket::new(netns, NETLINK_ROUTE, home),
+        }
     }
 
-    fn here() -> io::Result<Socket> {
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+    /// The same of another of netlink's protocols. It is not kept.
+    pub(crate) fn of(netns: &Netns, protocol: isize) -> io::Result<Socket> {
+        Socket::new(netns, protocol, None)
+    }
+
+    fn new(netns: &Netns, protocol: isize, home: Option<(u64, u64)>) -> io::Result<Socket> {
+        let socket = netns.socket(|| Socket::here(protocol))?;
+        Ok(Socket::from(Spare { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) }, home))
+    }
+
+    fn from(Spare { socket, sequence, buffer }: Spare, home: Option<(u64, u64)>) -> Socket {
+        let (socket, out) = (ManuallyDrop::new(socket), Vec::with_capacity(512));
+        Socket { socket, sequence, out, datagram: buffer, home, settled: true }
+    }
+
+    fn here(protocol: isize) -> io::Result<netlink_sys::Socket> {
+        let mut socket = netlink_sys::Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Words beside the number (4.12); requests not echoed back in errors (4.3); filters in dumps obeyed, and what the
@@ -111,12 +147,7 @@ impl Socket {
         socket.set_cap_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
         socket.set_rx_buf_sz(libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX))?;
-        Ok(Socket {
-            socket,
-            sequence: 0,
-            out: Vec::with_capacity(512),
-            datagram: Vec::with_capacity(DATAGRAM),
-        })
+        Ok(socket)
     }
 
     /// Sends one change and waits until it is done.
@@ -146,8 +177,9 @@ impl Socket {
         Err(Refusal { errno: libc::EINTR, words })
     }
 
-    /// A change as bytes, for a process that may not take memory. It is this socket's first and only request.
-    pub(crate) fn prepared<T: NetlinkSerializable>(&self, message: T) -> Vec<u8> {
+    /// A change as bytes, for a process that may not take memory. It is this socket's last request.
+    pub(crate) fn prepared<T: NetlinkSerializable>(&mut self, message: T) -> Vec<u8> {
+        self.settled = false;
         let mut bytes = Vec::new();
         serialize(message, NLM_F_REQUEST | NLM_F_ACK, self.sequence.wrapping_add(1), &mut bytes);
         bytes
@@ -155,6 +187,7 @@ impl Socket {
 
     fn send<T: NetlinkSerializable>(&mut self, message: T, flags: u16) -> Result<(), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
+        self.settled = false;
         serialize(message, flags, self.sequence, &mut self.out);
         self.socket.send(&self.out, 0).map(|_| ()).map_err(|error| Refusal::of(&error))
     }
@@ -182,6 +215,7 @@ impl Socket {
                 interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match header.message_type {
                     NLMSG_DONE | NLMSG_ERROR => {
+                        self.settled = true;
                         return match refusal(header, &whole[HEADER..]) {
                             Some(refusal) => Err(refusal),
                             None if interrupted => Err(Refusal { errno: libc::EINTR, words: String::new() }),

@@ -20,6 +20,8 @@ pub(crate) const ACK: u16 = 0x04;
 pub(crate) const DUMP: u16 = 0x300;
 /// Make it if it is not there.
 pub(crate) const CREATE: u16 = 0x400;
+/// And only then.
+pub(crate) const EXCLUSIVE: u16 = 0x200;
 
 /// One request: its kind, its family, and its attributes as the kernel reads them.
 #[derive(Debug, Clone)]

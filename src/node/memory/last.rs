@@ -8,13 +8,32 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Applied;
+use crate::config::Config;
 
 /// The plan applied, and one that is intended.
 const KEPT: usize = 2;
 
 /// What files held that looked so.
 #[derive(Debug, Default)]
-pub struct LastPlans(Mutex<Vec<(Look, Arc<Applied>)>>);
+pub struct LastPlans {
+    plans: Mutex<Vec<(Look, Arc<Applied>)>>,
+    pub(super) config: LastConfig,
+}
+
+/// The same of the configuration.
+#[derive(Debug, Default)]
+pub(super) struct LastConfig(Mutex<Option<(Look, Config)>>);
+
+impl LastConfig {
+    pub(super) fn is(&self, look: Look, config: &Config) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|(seen, known)| *seen == look && known == config)
+    }
+
+    pub(super) fn keep(&self, look: Look, config: &Config) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((look, config.clone()));
+    }
+}
 
 /// A file that is never written twice, only replaced. Not the time of its inode: a new name changes that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +54,19 @@ impl Look {
 }
 
 impl LastPlans {
+    /// Bytes of the plan last read or written.
+    pub(super) fn length(&self) -> usize {
+        let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        known.first().map_or(0, |(look, _)| look.length as usize)
+    }
+
     pub(super) fn of(&self, look: Look) -> Option<Arc<Applied>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().find(|(seen, _)| *seen == look).map(|(_, plan)| Arc::clone(plan))
     }
 
     pub(super) fn keep(&self, look: Look, plan: Arc<Applied>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(seen, _)| seen.file != look.file);
         known.truncate(KEPT - 1);
         known.insert(0, (look, plan));

@@ -39,3 +39,26 @@ fn settings_that_are_gone_from_a_wired_node_are_missed_also_when_there_were_none
     assert!(problem.message.contains("are lost (the file is gone)"), "{problem}");
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn who_lives_on_writes_a_configuration_that_is_another_one_or_was_changed_by_hand_and_no_other() {
+    let dir = std::env::temp_dir().join(format!("egret-memory-config-{}", std::process::id()));
+    let memory = Memory::new(&dir, "n1").keeping(&Arc::default());
+    let file = memory.dir().join(CONFIG);
+    let one = Config::default();
+    memory.remember_config(&one).unwrap();
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&file).unwrap());
+    let first = inode();
+    memory.remember_config(&one).unwrap();
+    assert_eq!((inode(), memory.config()), (first, Some(one.clone())));
+    fs::write(&file, "{").unwrap();
+    memory.remember_config(&one).unwrap();
+    assert_eq!(memory.config(), Some(one.clone()));
+    let other = Config { lock_timeout: one.lock_timeout + 1, ..one };
+    memory.remember_config(&other).unwrap();
+    assert_eq!(memory.config(), Some(other.clone()));
+    fs::remove_file(&file).unwrap();
+    memory.remember_config(&other).unwrap();
+    assert_eq!(memory.config(), Some(other));
+    fs::remove_dir_all(dir).unwrap();
+}

@@ -24,7 +24,7 @@ impl Embedded {
     pub(super) fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
         let id = asking.attachment.id();
         let early = self.is_bare().then(|| Early::start(&asking.attachment.netns));
-        let mut situation = self.situation()?;
+        let mut situation = self.situation_of(asking.objects_now(self)?)?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
         let wish = gateway::wanted(&situation.view, &name, &self.name)
             .map_err(|problem| refused(&asking.objects.placed(problem)))?

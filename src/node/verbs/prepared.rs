@@ -2,13 +2,10 @@
 //!
 //! In: a request. Out: an ADD to be carried out, and settled. Never: asks anybody while a lock is held.
 
-use std::net::IpAddr;
-
 use super::{Asking, add, ask};
 use crate::cni::reply::CniError;
 use crate::cni::request::Request;
 use crate::egress::model::Role;
-use crate::egress::plan::NodePlan;
 use crate::node::ahead::Ahead;
 use crate::node::embedded::Embedded;
 
@@ -23,8 +20,8 @@ pub struct Prepared {
 ///
 /// # Errors
 /// As [`crate::cni::Node::add`].
-pub(in crate::node) fn prepare(node: Embedded, request: &Request) -> Result<Prepared, CniError> {
-    let asking = ask(&node, request)?;
+pub(in crate::node) fn prepare(mut node: Embedded, request: &Request) -> Result<Prepared, CniError> {
+    let asking = ask(&mut node, request)?;
     Ok(Prepared { node, asking, ahead: None })
 }
 
@@ -44,20 +41,6 @@ impl Prepared {
             self.ahead = self.node.claim_ahead(view, attachment)?;
         }
         Ok(())
-    }
-
-    /// Of what changes this node the part that many can share before their turns: entries that a client's addresses have from their past.
-    /// Not where the node has rules for such an address: then its pod may be another one, or awake.
-    pub fn sweep(&mut self) {
-        let Asking { attachment, role, .. } = &self.asking;
-        if *role == Role::Client {
-            let is_new = |plan: &NodePlan, ip: &IpAddr| {
-                let mut own = plan.locals.values().filter_map(|gateway| gateway.own.as_ref());
-                !plan.clients.contains_key(ip) && !own.any(|own| own.addresses.contains(ip))
-            };
-            let addresses = &attachment.addresses;
-            self.node.sweep_ahead(|plan| addresses.iter().copied().filter(|ip| is_new(plan, ip)).collect());
-        }
     }
 
     /// The part that changes this node. Waits for nobody but for its locks.

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Prepared, write};
 use crate::cni::reply::CniError;
@@ -20,6 +21,7 @@ use crate::node::change::Change;
 use crate::node::embedded::Embedded;
 use crate::node::plugin::Here;
 use crate::node::situation::local_pod;
+use crate::node::sweeps::Sweep;
 use crate::node::update::{Outcome, Thoroughness, namespaces};
 
 /// A call that changes this node.
@@ -35,8 +37,8 @@ pub enum Call {
 pub struct Leaving {
     /// What names it.
     pub id: AttachmentId,
-    /// Its addresses, of whose past nothing is left.
-    pub swept: BTreeSet<IpAddr>,
+    /// What becomes of the past of its addresses.
+    pub swept: Vec<Arc<Sweep>>,
 }
 
 /// What became of a call.
@@ -55,7 +57,7 @@ impl Call {
         }
     }
 
-    fn swept(&self) -> &BTreeSet<IpAddr> {
+    fn swept(&self) -> &[Arc<Sweep>] {
         match self {
             Call::Add(prepared) => &prepared.node.swept,
             Call::Del(leaving) => &leaving.swept,
@@ -89,7 +91,7 @@ type Outcomes = Vec<Option<Result<(), CniError>>>;
 fn at_once(here: &Here<'_>, calls: &[Call]) -> Outcomes {
     let nothing = || calls.iter().map(|_| None).collect();
     let Ok(mut node) = here.node() else { return nothing() };
-    node.swept = calls.iter().flat_map(Call::swept).copied().collect();
+    node.swept = calls.iter().flat_map(Call::swept).cloned().collect();
     let who = match calls {
         [Call::Add(_)] => format!("ADD {}", calls[0].id()),
         [Call::Del(_)] => format!("DEL {}", calls[0].id()),
@@ -221,6 +223,7 @@ impl<'a> Round<'a> {
             how: Thoroughness::Quick,
             asleep: &self.asleep,
             namespaces: &namespaces(gateways),
+            running: &BTreeSet::new(),
             seen: None,
         };
         let node = self.node;

@@ -19,7 +19,10 @@ impl Objects {
             problem.file = file;
         }
         if problem.message.contains(" cannot be ") {
-            let names = |cause: &Problem| problem.message.contains(&format!("{} cannot be ", cause.object));
+            let names = |cause: &Problem| {
+                let told = problem.message.contains(&cause.message);
+                !told && problem.message.contains(&format!("{} cannot be ", cause.object))
+            };
             let causes = self.problems().into_iter().filter(|cause| !cause.object.is_empty() && names(cause));
             let causes: Vec<String> = causes.map(|cause| cause.to_string()).collect();
             if !causes.is_empty() {
