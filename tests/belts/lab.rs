@@ -233,12 +233,13 @@ impl Lab {
         all
     }
 
-    /// Forgets every connection, on both nodes and in the gateway.
+    /// Forgets every connection, in the gateway and on both nodes. The gateway is first: what a busy machine's servers answer late
+    /// ends there. Were a client's node first, a late answer would open its flow there from outside inwards, which is a fault of its own.
     pub(crate) fn forget_all(&self) {
-        self.nodes().for_each(|node| forget(&node));
         if !self.by_node {
             forget(self.gateway.place());
         }
+        self.nodes().for_each(|node| forget(&node));
     }
 
     /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard.

@@ -70,6 +70,7 @@ fn every_belt_has_its_fault_its_read_back_and_its_line_on_the_page() {
 }
 
 /// Leaves out these belts, lets the fault strike, and counts what leaked. Everything is whole again afterwards.
+#[allow(clippy::print_stdout, reason = "what leaked, for who reads a failure")]
 fn leaks(lab: &Lab, capture: &Capture, fault: &Fault, without: &[&str]) -> usize {
     lab.without(without);
     lab.forget_all();
@@ -85,6 +86,7 @@ fn leaks(lab: &Lab, capture: &Capture, fault: &Fault, without: &[&str]) -> usize
     let leaked = lab.leaked(capture);
     let leaked =
         leaked.unwrap_or_else(|| panic!("{}, without {without:?}: a client was not heard", fault.name));
+    leaked.iter().take(8).for_each(|packet| println!("{packet}"));
     drop(senders);
     lab.settle().unwrap();
     lab.forget_all();

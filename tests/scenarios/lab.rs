@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use egret::addr::Family;
@@ -68,6 +69,21 @@ impl Drop for Turn {
     }
 }
 
+/// Ends traffic of other threads also when a story fails: a scope waits for them.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where a socket is bound that may use any address and port of this family.
+pub(crate) fn anywhere(family: Family) -> SocketAddr {
+    let ip: IpAddr = if family == Family::V4 { [0; 4].into() } else { [0u16; 8].into() };
+    (ip, 0).into()
+}
+
 /// Egret chained behind the default primary, on this many nodes.
 pub(crate) fn nodes(nodes: u8) -> Topology {
     Topology { nodes, egret: Some(env!("CARGO_BIN_EXE_egret").into()), ..Topology::default() }
@@ -124,6 +140,12 @@ impl Lab {
         let name = format!("plain/{name}");
         self.pod_object(&name, &[], &[], node).unwrap();
         self.add_pod(node, &name).unwrap()
+    }
+
+    /// Given a pod that runs, it becomes a client, and its node has heard of it.
+    pub(crate) fn is_selected(&self, pod: &Pod) {
+        self.pod_object(&pod.name.to_string(), &[], &SELECTS_RED, pod.node).unwrap();
+        self.settle().unwrap();
     }
 
     /// What `egret explain` on the pod's node says of a destination.

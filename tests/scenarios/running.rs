@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use egret::addr::Family;
 use egret::testbed::{Leak, Masquerade, Outside, Packet, Pod, Topology, node_address};
 
-use crate::lab::{Lab, SELECTS_RED, nodes};
+use crate::lab::{Lab, SELECTS_RED, Stop, anywhere, nodes};
 
 /// Sends from new and from old sockets, both families, until told to stop. In each round the old ones are begun anew while the pod
 /// is unselected: an answer to the round before that is still under way (the far end is slow on a busy machine) would otherwise
@@ -157,8 +157,7 @@ fn f1_answers_on_their_way_when_a_node_begins_to_track_open_no_flow() {
     let near = pod.place().netns().unwrap();
     let open = |family| {
         let to = SocketAddr::new(Outside::Near.address(family), port);
-        let here = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
-        let asking = near.run(|| UdpSocket::bind(here)).unwrap().unwrap();
+        let asking = near.run(|| UdpSocket::bind(anywhere(family))).unwrap().unwrap();
         asking.connect(to).unwrap();
         (asking, near.run(|| TcpStream::connect(to)).unwrap().unwrap())
     };
@@ -183,13 +182,11 @@ fn f1_answers_on_their_way_when_a_node_begins_to_track_open_no_flow() {
                 }
             });
         }
+        let _stopped = Stop(stop);
         std::thread::sleep(Duration::from_millis(500));
-        let written = lab.pod_object(&pod.name.to_string(), &[], &SELECTS_RED, pod.node);
-        let settled = written.and_then(|()| lab.settle());
+        lab.is_selected(&pod);
         capture.restart();
         std::thread::sleep(Duration::from_millis(800));
-        stop.store(true, Ordering::Relaxed);
-        settled.unwrap();
         capture.verdict(&[&pod])
     });
     verdict.unwrap();

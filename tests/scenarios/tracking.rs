@@ -13,7 +13,7 @@ use egret::egress::overture::{overture, unheard};
 use egret::kernel::{self, Place};
 use egret::testbed::{Answer, Flow, Masquerade, Outside, Pod, Topology};
 
-use crate::lab::{Lab, SELECTS_RED, kind, nodes, prohibited};
+use crate::lab::{Lab, Stop, anywhere, kind, nodes, prohibited};
 use crate::node_gateways::{WHOLE, policy, topology};
 
 /// Many, so that somebody's answer comes in the very moment.
@@ -33,22 +33,12 @@ fn talkative(socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-/// Whatever happens, nobody talks on: a scope waits for its threads.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Flows of a pod to the far end, each with a socket of its own.
 fn flows(pod: &Pod, port: u16) -> Vec<UdpSocket> {
     let near = pod.place().netns().unwrap();
     let open = |n: usize| {
         let family = Family::BOTH[n % 2];
-        let here = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = near.run(|| UdpSocket::bind(here)).unwrap().unwrap();
+        let socket = near.run(|| UdpSocket::bind(anywhere(family))).unwrap().unwrap();
         socket.connect(SocketAddr::new(Outside::Near.address(family), port)).unwrap();
         socket
     };
@@ -77,12 +67,9 @@ fn selected_while_talked_to(begins: impl FnOnce(&Lab)) {
         let _stopped = Stop(&stop);
         std::thread::sleep(Duration::from_millis(300));
         begins(&lab);
-        let written = lab.pod_object(&pod.name.to_string(), &[], &SELECTS_RED, pod.node);
-        let settled = written.and_then(|()| lab.settle());
+        lab.is_selected(&pod);
         capture.restart();
         std::thread::sleep(Duration::from_millis(300));
-        stop.store(true, Ordering::Relaxed);
-        settled.unwrap();
         capture.verdict(&[&pod])
     });
     verdict.unwrap();
@@ -113,8 +100,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn own_flows(lab: &Lab, pod: &Pod, family: Family, port: u16) -> Own {
     let (near, far) = (pod.place().netns().unwrap(), lab.outside(Outside::Near).netns().unwrap());
     let there = SocketAddr::new(Outside::Near.address(family), port);
-    let any = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
-    let (asks, answers) = (near.run(|| UdpSocket::bind(any)), far.run(|| UdpSocket::bind(there)));
+    let (asks, answers) =
+        (near.run(|| UdpSocket::bind(anywhere(family))), far.run(|| UdpSocket::bind(there)));
     let (asks, answers) = (asks.unwrap().unwrap(), answers.unwrap().unwrap());
     asks.connect(there).unwrap();
     asks.send(b"hello").unwrap();
@@ -225,21 +212,16 @@ fn silent_while(world: Topology, leased: bool, joins: impl FnOnce(&Lab, &Pod)) {
     capture.assert_clean(&[&pod]);
 }
 
-fn is_selected(lab: &Lab, pod: &Pod) {
-    lab.pod_object(&pod.name.to_string(), &[], &SELECTS_RED, pod.node).unwrap();
-    lab.settle().unwrap();
-}
-
 #[test]
 fn f1_flows_that_are_silent_when_a_running_pod_is_selected_keep_their_direction() {
-    silent_while(nodes(2), true, is_selected);
+    silent_while(nodes(2), true, Lab::is_selected);
 }
 
 #[test]
 fn f1_flows_that_are_silent_when_a_gateway_comes_before_a_running_pod_is_selected_keep_their_direction() {
     silent_while(nodes(2), true, |lab, pod| {
         lab.gateway(2, "g2");
-        is_selected(lab, pod);
+        lab.is_selected(pod);
     });
 }
 
@@ -254,7 +236,7 @@ fn f1_flows_that_are_silent_keep_their_direction_when_who_began_to_track_was_kil
             let left = || kernel::reconcile(&place, &node_scope(), &left, &mut saved, false);
             assert_eq!(node.run(left).unwrap().unwrap().failed, []);
         }
-        is_selected(lab, pod);
+        lab.is_selected(pod);
     });
 }
 
