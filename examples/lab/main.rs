@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use egret::testbed::{Masquerade, Outside, Place, Pod, Primary, Trouble, World};
+use egret::testbed::{Masquerade, Outside, Place, Pod, Primary, Trouble, World, pod_name};
 
 use background::Lab;
 
@@ -187,9 +187,8 @@ fn add(
         )));
     }
     // A name is all that other verbs have, so it stands for one pod.
-    let is_it =
-        |there: &&Pod| there.name.to_string() == pod || there.name.to_string() == format!("default/{pod}");
-    if let Some(there) = world.pods().iter().find(is_it) {
+    let name = pod_name(pod);
+    if let Some(there) = world.pods().iter().find(|there| there.name == name) {
         return Err(Trouble::new(format!(
             "{} is there already, on node{}; `del` takes it away",
             there.name, there.node

@@ -45,7 +45,7 @@ pub use topology::{
     second_network,
 };
 pub use verdict::{Clean, Leak};
-pub use world::{World, programs_dir};
+pub use world::{World, pod_name, programs_dir};
 
 /// What kept the testbed from doing its work: a sentence.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]

@@ -273,7 +273,7 @@ impl World {
 }
 
 /// `namespace/name`; a bare name is in `default`.
-pub(super) fn pod_name(text: &str) -> PodName {
+pub fn pod_name(text: &str) -> PodName {
     let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
     PodName::new(namespace, name)
 }
