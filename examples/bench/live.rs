@@ -7,15 +7,16 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::{Masquerade, Primary, STATE_DIR, Topology, Trouble, World};
 
 use crate::Arguments;
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::Agent;
 use crate::neighbours::Neighbours;
 use crate::paths::selects;
+use crate::repairs;
 use crate::rows::{Rows, Series, Target};
 use crate::watching::{By, Kind, Watching};
 use crate::world::{LEASES, pools};
@@ -45,7 +46,7 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
     let watching = Watching { pod, near: lease("gate/near")?, far: lease("gate/far")? };
     changes(&world, &watching, arguments.pairs * 2, rows)?;
     resources(&agents[0], rows)?;
-    flushes(&agents[0], &world, arguments.pairs, rows)?;
+    repairs::measure(&agents[0], &world, arguments.pairs, rows)?;
     agents.iter().try_for_each(Agent::is_well)
 }
 
@@ -140,25 +141,5 @@ fn resources(agent: &Agent, rows: &mut Rows) -> Result<(), Trouble> {
     rows.figure(&format!("{what}, resident"), &now, "MB", Target::None);
     let share = agent.processor(Duration::from_secs(20), || Ok(()))?;
     rows.figure("processor of the agent when nothing happens", &Series(vec![share]), "%", Target::None);
-    Ok(())
-}
-
-/// The window that somebody opens who flushes the ruleset, from the kernel's notice to the rules' return.
-fn flushes(agent: &Agent, world: &World, times: usize, rows: &mut Rows) -> Result<(), Trouble> {
-    let windows = || agent.state().map(|state| state.ruleset_flushes).unwrap_or_default();
-    let mut series = Series::default();
-    for _ in 0..times {
-        let before = windows().times;
-        // Somebody else's rules must stay: the masquerade is in tables of its own.
-        world.node(agent.node).sh("nft delete table inet egret; nft delete table netdev egret")?;
-        let end = Instant::now() + PATIENCE;
-        while windows().times == before && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        series.0.push(windows().last_micros as f64 / 1e3);
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    rows.figure("our nftables tables deleted → back", &series, "ms", Target::None);
-    rows.share("… the longest", &series, 1.0, "ms", Target::AtMost(100.0));
     Ok(())
 }

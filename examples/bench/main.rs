@@ -15,6 +15,7 @@ mod neighbours;
 mod paths;
 mod policies;
 mod pure;
+mod repairs;
 mod rows;
 mod served;
 mod spawn;
