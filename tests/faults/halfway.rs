@@ -115,7 +115,8 @@ fn a_lock_that_somebody_holds_is_named_in_time() {
         std::fs::write(&path, r#"{"pid": 4711, "who": "a slow test", "since": 0}"#).unwrap();
         let begun = std::time::Instant::now();
         let error = lab.add_pod(1, "gw/g").expect_err("the lock is held").to_string();
-        assert!(begun.elapsed().as_secs() < 5, "{error}");
+        // Not how long it takes on a busy machine, but that it takes an end: the lock stays held.
+        assert!(begun.elapsed().as_secs() < 60 && error.contains("gave up after 300 ms"), "{error}");
         assert!(error.contains("a slow test") && error.contains("4711"), "{error}");
         drop(held);
         assert_eq!(kernel(&lab), before, "{error}");

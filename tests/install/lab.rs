@@ -35,7 +35,8 @@ impl Lab {
             .env("EGRET_BIN", env!("CARGO_BIN_EXE_egret"))
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "scripts/image: {}: {said}", made.status);
         let socket = self.cluster.folder().join("node1/containerd.sock");
         let (socket, file) = (socket.to_str().unwrap(), file.to_str().unwrap());
         let said = self.on_node(&["ctr", "-a", socket, "-n", "k8s.io", "images", "import", file]);
