@@ -185,6 +185,18 @@ impl fmt::Display for Step {
     }
 }
 
+/// Steps for a line of a log or an answer to a runtime: the first eight, each in short, and how many more there are.
+pub fn in_short<'a>(steps: impl IntoIterator<Item = &'a Step>) -> String {
+    const SHOWN: usize = 8;
+    let mut steps = steps.into_iter();
+    let mut shown: Vec<String> = steps.by_ref().take(SHOWN).map(Step::in_short).collect();
+    match steps.count() {
+        0 => {}
+        more => shown.push(format!("{more} more")),
+    }
+    shown.join("; ")
+}
+
 impl Step {
     /// As it prints, cut: a table in one transaction is pages long, and who reads an error wants to know what stood in the way.
     pub fn in_short(&self) -> String {

@@ -12,7 +12,7 @@ use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::{Scope, State};
-use crate::kernel::{self, Place, Step};
+use crate::kernel::{self, Place, Step, step};
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::passage::bypass;
@@ -53,15 +53,15 @@ impl Embedded {
             let desired = gateway_state(whole, gateway, belts);
             steps.extend(difference(&place, &numbers::gateway_scope(), &desired, &desired)?);
         }
-        let lacking: Vec<String> = steps.iter().map(ToString::to_string).collect();
-        match lacking.len() {
+        match steps.len() {
             0 => Ok(()),
             count => {
+                let lacking = step::in_short(&steps);
                 let steps = if count == 1 { "1 step is".to_owned() } else { format!("{count} steps are") };
                 let msg = format!(
                     "{steps} missing between this node's kernel and its plan for this pod; `egret reconcile` takes what is missing"
                 );
-                Err(CniError::new(Code::CheckDifference, msg).details(lacking.join("; ")))
+                Err(CniError::new(Code::CheckDifference, msg).details(lacking))
             }
         }
     }

@@ -65,8 +65,10 @@ pub(super) fn track_ahead(change: &Change<'_>, node_ns: &Netns) -> Result<Vec<Pr
     let place = Place { here: node_ns, home: node_ns };
     for state in [unheard(&untracked), overture(&untracked)] {
         let report = kernel::reconcile(&place, &numbers::node_scope(), &state, &mut BTreeMap::new(), false)?;
-        let failed =
-            report.failed.iter().map(|(step, why)| format!("tracking could not begin: {step}: {why}"));
+        let failed = report
+            .failed
+            .iter()
+            .map(|(step, why)| format!("tracking could not begin: {}: {why}", step.in_short()));
         let failed: Vec<String> = failed.collect();
         if !failed.is_empty() {
             return Err(NodeError::Steps(failed));

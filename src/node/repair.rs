@@ -66,7 +66,7 @@ impl Outcome {
     /// Every step that failed, with its place and the reason.
     pub fn failures(&self) -> Vec<String> {
         let failed = self.reports.iter().flat_map(|(place, report)| {
-            report.failed.iter().map(move |(step, why)| format!("{place}: {step}: {why}"))
+            report.failed.iter().map(move |(step, why)| format!("{place}: {}: {why}", step.in_short()))
         });
         failed.collect()
     }

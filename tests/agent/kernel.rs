@@ -79,6 +79,9 @@ fn whatever_is_deleted_on_a_node_comes_back_by_itself() {
     let flushes = agents[1].state().unwrap().ruleset_flushes;
     assert!(flushes.times >= 2 && flushes.longest_micros > 0, "{flushes:?}");
     println!("without rules: {flushes:?}");
+    // Its tables are pages long, and were put back several times.
+    let longest = agents[1].log().lines().map(str::len).max();
+    assert!(longest.is_some_and(|bytes| bytes < 2500), "a line of the log has {longest:?} bytes");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::egress::numbers;
 use crate::kernel::nft::diff::Verb;
 use crate::kernel::state::State;
 use crate::kernel::unannounced::Unannounced;
-use crate::kernel::{Step, devices, sysctl};
+use crate::kernel::{Step, devices, step, sysctl};
 use crate::node::embedded::now;
 
 impl Agent<'_> {
@@ -22,11 +22,10 @@ impl Agent<'_> {
         if !steps.is_empty() {
             let took = heard.elapsed();
             self.state.repaired(&steps, took, now());
-            let names: Vec<String> = steps.iter().take(8).map(ToString::to_string).collect();
             tracing::warn!(
                 steps = steps.len(),
                 millis = took.as_millis(),
-                what = names.join("; "),
+                what = step::in_short(steps.iter().copied()),
                 "put back what somebody took away"
             );
         }
