@@ -211,6 +211,7 @@ impl Kept {
             };
         if let Some(before) = before {
             planned.plan.nodes.share(&before.nodes);
+            planned.plan.here.uplinks.share(&before.here.uplinks);
         }
         last.made = ours.then(|| Made {
             here: inputs.here.clone(),
