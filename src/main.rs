@@ -8,7 +8,7 @@ use egret::heap::Heap;
 use egret::node::plugin::Plugin;
 use egret::{cli, cni, fault};
 
-static NODE: Plugin = Plugin;
+static NODE: Plugin = Plugin::new();
 
 #[global_allocator]
 static MEMORY: Heap = Heap::new();

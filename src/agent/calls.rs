@@ -73,8 +73,15 @@ const AT_ONCE: usize = 16;
 /// Places for ADDs that are looked into.
 #[derive(Debug, Default)]
 pub struct Places {
-    taken: Mutex<usize>,
+    taken: Mutex<Taken>,
     left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    places: usize,
+    /// To wake nobody is a system call, too.
+    waiting: usize,
 }
 
 /// A place; free again with this value.
@@ -84,18 +91,28 @@ pub struct Place<'a>(&'a Places);
 impl Places {
     /// Waits for a place.
     pub fn take(&self) -> Place<'_> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken =
-            self.left.wait_while(taken, |taken| *taken >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
-        *taken += 1;
+        let mut taken = self.taken();
+        while taken.places >= AT_ONCE {
+            taken.waiting += 1;
+            taken = self.left.wait(taken).unwrap_or_else(PoisonError::into_inner);
+            taken.waiting -= 1;
+        }
+        taken.places += 1;
         Place(self)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.left.notify_one();
+        let mut taken = self.0.taken();
+        taken.places -= 1;
+        if taken.waiting > 0 {
+            self.0.left.notify_one();
+        }
     }
 }
 
@@ -111,13 +128,13 @@ mod tests {
                 threads.spawn(|| {
                     let _place = places.take();
                     let mut most = most.lock().unwrap();
-                    *most = (*most).max(*places.taken.lock().unwrap());
+                    *most = (*most).max(places.taken().places);
                     drop(most);
                     std::thread::sleep(Duration::from_millis(1));
                 });
             }
         });
-        assert_eq!((*most.lock().unwrap() <= AT_ONCE, *places.taken.lock().unwrap()), (true, 0));
+        assert_eq!((*most.lock().unwrap() <= AT_ONCE, places.taken().places), (true, 0));
     }
 
     #[test]

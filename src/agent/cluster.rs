@@ -34,6 +34,7 @@ use crate::config::{Config, Project};
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
 use crate::node::books::Books;
+use crate::node::kept::Kept;
 use crate::problem::Problem;
 use crate::store::Dir;
 use fresh::Fresh;
@@ -68,6 +69,8 @@ pub struct Cluster {
     adopted: Mutex<BTreeSet<Project>>,
     /// Generation of each kind that lies on disk.
     copied: Mutex<BTreeMap<Watched, u64>>,
+    /// Who keeps what was read of the files.
+    kept: Option<Arc<Kept>>,
     /// Files that were written, and that the disk may not have yet.
     unsettled: Mutex<BTreeSet<PathBuf>>,
     fresh: Fresh,
@@ -103,7 +106,7 @@ impl Cluster {
         dir: Dir,
         config: Arc<Mutex<Config>>,
         node: &str,
-        (metrics, calls): (Arc<Metrics>, Calls),
+        (kept, metrics, calls): (Option<Arc<Kept>>, Arc<Metrics>, Calls),
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
@@ -127,6 +130,7 @@ impl Cluster {
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
             copied: Mutex::default(),
+            kept,
             unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
@@ -138,6 +142,7 @@ impl Cluster {
             passing,
             calls,
         });
+        drop(cluster.writing()); // from here on these files are ours alone
         let (own, asking, saying) = (cluster.clone(), cluster.clone(), cluster.clone());
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cluster").spawn(move || own.run(&following)).map_err(unstarted)?;

@@ -21,7 +21,7 @@ use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{Answer, LONGEST, Question};
 use crate::cni::reply::{CniError, Code};
-use crate::cni::request::Request;
+use crate::cni::request::{Configurations, Request};
 use crate::cni::{Node, carry_out};
 use crate::config::Config;
 use crate::egress::model::Role;
@@ -86,6 +86,8 @@ pub struct Door {
     pub metrics: Arc<Metrics>,
     /// Whom the loop makes way for.
     pub calls: Calls,
+    /// What calls have in common.
+    configurations: Configurations,
     /// Not all ADDs are looked into at once.
     places: Places,
     /// Changes take turns: their files would be drafted under one name.
@@ -104,7 +106,8 @@ impl Door {
         (metrics, calls): (Arc<Metrics>, Calls),
     ) -> Door {
         let (places, turn, crowd) = (Places::default(), Mutex::default(), Crowd::default());
-        Door { config, books, kept, gate, metrics, calls, places, turn, crowd }
+        let configurations = Configurations::default();
+        Door { config, books, kept, gate, metrics, calls, configurations, places, turn, crowd }
     }
 
     /// Listens there for as long as the process lives. What was left at the path by an earlier process is taken away.
@@ -136,13 +139,17 @@ impl Door {
         }
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut bytes = Vec::with_capacity(USUAL);
-        Read::by_ref(stream).take(LONGEST).read_to_end(&mut bytes)?;
-        let said = Question::read(&bytes).map_err(|why| CniError::new(Code::Decode, why));
-        let request = said.and_then(|question| question.request());
+        let question = question(stream)?;
+        let request = question
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|question| question.request(&self.configurations));
         let outcome = request.as_ref().map_err(Clone::clone).and_then(|request| self.carry_out(request));
         let done = outcome.is_ok();
-        let answer = serde_json::to_vec(&Answer::of(outcome))?;
+        let answer = match &question {
+            Ok(question) => question.answered(request.as_ref().ok(), outcome),
+            Err(_) => serde_json::to_vec(&Answer::of(outcome))?,
+        };
         let told = stream.write_all(&answer);
         match request {
             // Whoever asked is gone and will take the pod for one that never started.
@@ -191,7 +198,7 @@ impl Door {
             Verb::Add => self.add(&node, request),
             Verb::Del => match node.leaving(request) {
                 Some(leaving) => self.change(&node, Change::Del(leaving)),
-                None => carry_out(&node, request),
+                None => node.forget(request),
             },
             _ => {
                 let outcome = self.in_turn(|| carry_out(&node, request));
@@ -256,6 +263,30 @@ impl Door {
     fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         work()
+    }
+}
+
+/// What is asked, as soon as it is all there: nobody waits for the end of what the plugin may say, of which a wake-up would tell.
+fn question(stream: &mut UnixStream) -> io::Result<Result<Question, CniError>> {
+    let mut bytes = vec![0; USUAL];
+    let mut length = 0;
+    loop {
+        if length == bytes.len() {
+            bytes.resize(length * 2, 0);
+        }
+        let count = match stream.read(&mut bytes[length..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        length += count;
+        let said = &bytes[..length];
+        let over = count == 0 || length as u64 >= LONGEST;
+        if over || said.ends_with(b"}") {
+            match Question::read(said) {
+                Err(_) if !over => {}
+                read => return Ok(read.map_err(|why| CniError::new(Code::Decode, why))),
+            }
+        }
     }
 }
 

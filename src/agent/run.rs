@@ -100,7 +100,8 @@ pub fn run(
         None => None,
         Some(access) => {
             let (dir, config) = (node.dir.clone(), config.clone());
-            let cluster = Cluster::follow(access, dir, config, &node.name, (metrics.clone(), calls.clone()));
+            let shared = (node.kept.clone(), metrics.clone(), calls.clone());
+            let cluster = Cluster::follow(access, dir, config, &node.name, shared);
             let cluster = cluster.map_err(|e| e.to_string())?;
             node.books = Some(cluster.clone());
             Some(cluster)

@@ -26,6 +26,12 @@ use self::version::Version;
 
 /// What a node does when the runtime calls. One implementation per mode, and small ones in tests.
 pub trait Node: Sync {
+    /// A call that somebody else understands and carries out, before anything but its variables is understood here: what is to be printed.
+    /// `None`: it is read here, and comes by one of the verbs below.
+    fn pass_on(&self, _: &Environment, _stdin: &[u8]) -> Option<Reply> {
+        None
+    }
+
     /// Wires the interface. Called again for the same attachment it must do no harm; on error it leaves nothing.
     fn add(&self, request: &Request) -> Result<(), CniError>;
 
@@ -119,6 +125,9 @@ fn serve(environment: Environment, stdin: impl FnOnce() -> io::Result<Vec<u8>>, 
             return Reply::error(&error, Version::NEWEST);
         }
     };
+    if let Some(reply) = node.pass_on(&environment, &stdin) {
+        return reply;
+    }
     let request = match Request::read(environment, &stdin) {
         Ok(request) => request,
         Err(error) => {
@@ -141,10 +150,17 @@ fn serve(environment: Environment, stdin: impl FnOnce() -> io::Result<Vec<u8>>, 
         }
         _ => Err(error),
     });
-    match (outcome, verb, &request.prev_result) {
-        (Err(error), _, _) => Reply::error(&error, request.cni_version),
-        (Ok(()), Verb::Add, Some(prev)) => Reply::result(prev, request.cni_version),
-        (Ok(()), _, _) => Reply::nothing(),
+    match outcome {
+        Err(error) => Reply::error(&error, request.cni_version),
+        Ok(()) => success(&request),
+    }
+}
+
+/// What is printed when all went well.
+fn success(request: &Request) -> Reply {
+    match (request.verb, &request.prev_result) {
+        (Verb::Add, Some(prev)) => Reply::result(prev, request.cni_version),
+        _ => Reply::nothing(),
     }
 }
 

@@ -5,12 +5,15 @@
 //! either understands the runtime. Fields that are unknown are ignored; a number of [`PROTOCOL`] that is higher than one's own is refused.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::document::Document;
 use super::environment::Environment;
-use super::reply::{CniError, Code};
-use super::request::Request;
+use super::reply::{CniError, Code, Reply};
+use super::request::{Configurations, Request};
+use super::success;
 
 /// Raised when an old agent could misunderstand a question, never for an addition.
 pub const PROTOCOL: u32 = 1;
@@ -27,13 +30,41 @@ pub struct Question {
     pub variables: BTreeMap<String, String>,
     /// Standard input.
     pub stdin: String,
+    /// Who asks has understood nothing of it, and would print what the call comes to as it is told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_reply: bool,
+}
+
+/// Where the agent is that a call must be passed on to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// `runDir`, if it is named.
+    pub run_dir: Option<PathBuf>,
+    /// `nodeName`, if it is named.
+    pub node_name: Option<String>,
+}
+
+impl Destination {
+    /// Where standard input says that its call goes, by the three keys that it takes to know. `None`: it is not passed on, or whoever
+    /// understands all of it will find fault with them.
+    pub fn of(stdin: &[u8]) -> Option<Destination> {
+        let document = Document::read(stdin).ok()?;
+        let text = |key: &str| -> Option<Option<String>> {
+            let raw = document.present(key);
+            raw.map(|raw| serde_json::from_str(raw.get())).transpose().ok()
+        };
+        let (mode, run_dir, node_name) = (text("mode")??, text("runDir")?, text("nodeName")?);
+        let run_dir = run_dir.map(PathBuf::from);
+        let known = mode == "cluster" && run_dir.as_ref().is_none_or(|dir| dir.is_absolute());
+        known.then_some(Destination { run_dir, node_name })
+    }
 }
 
 impl Question {
     /// The question that a call becomes. Standard input that is no UTF-8 is no JSON either, and was refused before.
     pub fn of(environment: &Environment, stdin: &[u8]) -> Question {
         let stdin = String::from_utf8_lossy(stdin).into_owned();
-        Question { protocol: PROTOCOL, variables: environment.variables(), stdin }
+        Question { protocol: PROTOCOL, variables: environment.variables(), stdin, wants_reply: false }
     }
 
     /// A question as it lies on the wire.
@@ -44,11 +75,11 @@ impl Question {
         serde_json::from_slice(bytes).map_err(|e| format!("this is no question of Egret's plugin: {e}"))
     }
 
-    /// The call on the other side, to be carried out.
+    /// The call on the other side, to be carried out. `last`: what the calls before it had in common.
     ///
     /// # Errors
     /// 11 for a newer protocol; else as [`Request::read`].
-    pub fn request(&self) -> Result<Request, CniError> {
+    pub fn request(&self, last: &Configurations) -> Result<Request, CniError> {
         if self.protocol > PROTOCOL {
             let msg = format!(
                 "the plugin speaks protocol {} and the agent on this node {PROTOCOL}; upgrade the agent, too",
@@ -57,7 +88,61 @@ impl Question {
             return Err(CniError::new(Code::TryAgainLater, msg));
         }
         let environment = Environment::read(|name| self.variables.get(name).map(Into::into))?;
-        Request::read(environment, self.stdin.as_bytes())
+        Request::read_again(environment, self.stdin.as_bytes(), last)
+    }
+
+    /// An answer as it lies on the wire, to this question. Who wants the reply is told it where all went well and nothing else is to be
+    /// said; else it reads the call itself, and finds the words.
+    pub fn answered(&self, request: Option<&Request>, outcome: Result<(), CniError>) -> Vec<u8> {
+        let silent = request.filter(|request| self.wants_reply && request.misspelled.is_empty());
+        match (&outcome, silent) {
+            (Ok(()), Some(request)) => {
+                let reply = success(request).stdout;
+                let mut told = format!("{SUCCESS}{}{END}", reply.len()).into_bytes();
+                told.extend(reply);
+                told
+            }
+            _ => serde_json::to_vec(&Answer::of(outcome)).unwrap_or_default(), // texts and numbers
+        }
+    }
+}
+
+/// An answer with the reply behind it begins with this, the reply's length and [`END`]. Whoever did not ask for a reply never sees one.
+const SUCCESS: &str = "{\"protocol\":1,\"reply\":";
+const END: &str = "}\n";
+
+/// What is known of an answer by its bytes so far, to who wants the reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The reply, whole.
+    Reply(Reply),
+    /// Not to its end.
+    Part,
+    /// An [`Answer`], or nothing that can be read.
+    Another,
+}
+
+impl Heard {
+    /// Reads it.
+    pub fn of(bytes: &[u8]) -> Heard {
+        if bytes.len() < SUCCESS.len() {
+            return if SUCCESS.as_bytes().starts_with(bytes) { Heard::Part } else { Heard::Another };
+        }
+        let Some(rest) = bytes.strip_prefix(SUCCESS.as_bytes()) else { return Heard::Another };
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (length, rest) = rest.split_at(digits);
+        let end = END.as_bytes();
+        if rest.len() < end.len() && end.starts_with(rest) {
+            return Heard::Part;
+        }
+        let length = str::from_utf8(length).ok().and_then(|digits| digits.parse::<usize>().ok());
+        match (rest.strip_prefix(end), length) {
+            (Some(reply), Some(length)) if reply.len() == length => {
+                Heard::Reply(Reply { stdout: reply.to_vec(), exit: 0 })
+            }
+            (Some(reply), Some(length)) if reply.len() < length => Heard::Part,
+            _ => Heard::Another,
+        }
     }
 }
 
@@ -129,8 +214,10 @@ mod tests {
         ]);
         let asked = Question::of(&call, STDIN.as_bytes());
         let heard = Question::read(&serde_json::to_vec(&asked).unwrap()).unwrap();
-        assert_eq!(heard.request(), Request::read(call, STDIN.as_bytes()));
-        assert_eq!(heard.request().unwrap().pod_uid.as_deref(), Some("u=1"));
+        let last = Configurations::default();
+        let here = Request { as_it_came: None, ..Request::read(call, STDIN.as_bytes()).unwrap() };
+        assert_eq!(heard.request(&last), Ok(here));
+        assert_eq!(heard.request(&last).unwrap().pod_uid.as_deref(), Some("u=1"));
     }
 
     #[test]
@@ -141,11 +228,51 @@ mod tests {
         let stdin = STDIN.replace("1.0.0", "1.1.0");
         asked["stdin"] = stdin.into();
         let heard = Question::read(asked.to_string().as_bytes()).unwrap();
-        assert!(heard.request().unwrap().netns_override);
+        let last = Configurations::default();
+        assert!(heard.request(&last).unwrap().netns_override);
         asked["protocol"] = 2.into();
-        let refused = Question::read(asked.to_string().as_bytes()).unwrap().request().unwrap_err();
+        let refused = Question::read(asked.to_string().as_bytes()).unwrap().request(&last).unwrap_err();
         assert_eq!(refused.code, Code::TryAgainLater);
         assert!(refused.msg.contains("protocol 2") && refused.msg.contains("upgrade"), "{refused}");
+    }
+
+    #[test]
+    fn who_is_told_the_reply_is_told_it_only_where_nothing_else_is_to_be_said() {
+        let call = environment(&[
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_NETNS", "/run/netns/p"),
+            ("CNI_IFNAME", "eth0"),
+        ]);
+        let told = |stdin: &str, wants_reply, outcome| {
+            let question = Question { wants_reply, ..Question::of(&call, stdin.as_bytes()) };
+            let request = question.request(&Configurations::default()).unwrap();
+            Heard::of(&question.answered(Some(&request), outcome))
+        };
+        let reply = Reply { stdout: b"{\"cniVersion\":\"1.0.0\"}\n".to_vec(), exit: 0 };
+        assert_eq!(told(STDIN, true, Ok(())), Heard::Reply(reply));
+        assert_eq!(told(STDIN, false, Ok(())), Heard::Another, "an earlier plugin prints its own");
+        assert_eq!(told(STDIN, true, Err(CniError::new(Code::Io, "no"))), Heard::Another);
+        let misspelled = STDIN.replace("\"mode\"", "\"runDIR\":\"/x\",\"mode\"");
+        assert_eq!(told(&misspelled, true, Ok(())), Heard::Another, "it warns of that");
+    }
+
+    #[test]
+    fn three_keys_say_where_a_call_goes_and_whoever_has_them_wrong_is_told_so_by_others() {
+        let of = |keys: &str| Destination::of(format!("{{\"name\":\"net\"{keys}}}").as_bytes());
+        let (run_dir, node_name) = (Some("/run/x".into()), Some("n1".to_owned()));
+        assert_eq!(of(r#","mode":"cluster""#), Some(Destination { run_dir: None, node_name: None }));
+        let all = r#","mode":"cluster","runDir":"/run/x","nodeName":"n1","log":7"#;
+        assert_eq!(of(all), Some(Destination { run_dir, node_name }));
+        for keys in [
+            "",
+            r#","mode":"embedded""#,
+            r#","mode":"cluster","runDir":"x""#,
+            r#","mode":"cluster","nodeName":1"#,
+            r#","mode":"cluster""#.trim_end_matches('"'),
+        ] {
+            assert_eq!(of(keys), None, "{keys}");
+        }
     }
 
     #[test]
@@ -156,6 +283,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_reply_arrives_as_it_is_and_until_then_it_is_a_part(reply in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let told = [SUCCESS.as_bytes(), reply.len().to_string().as_bytes(), END.as_bytes(), &reply].concat();
+            for end in 0..told.len() {
+                prop_assert_eq!(Heard::of(&told[..end]), Heard::Part);
+            }
+            prop_assert_eq!(Heard::of(&told), Heard::Reply(Reply { stdout: reply, exit: 0 }));
+        }
+
         #[test]
         fn every_error_arrives_as_it_was(code in 0u16..300, msg in ".*", details in ".*") {
             let outcome = Code::of(code).map_or(Ok(()), |code| Err(CniError { code, msg, details }));

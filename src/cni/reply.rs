@@ -2,7 +2,10 @@
 //!
 //! In: the outcome of a verb. Out: bytes, printed once. Never: logs, or half an answer; a panic is answered too.
 
+use std::fs::File;
 use std::io::Write;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
@@ -166,8 +169,10 @@ impl Reply {
         if PRINTED.swap(true, Ordering::SeqCst) || self.stdout.is_empty() {
             return self.exit;
         }
-        let mut out = std::io::stdout().lock();
-        match out.write_all(&self.stdout).and_then(|()| out.flush()) {
+        // The library's own writer has a lock and a buffer, and looks for the ends of lines.
+        // SAFETY: the descriptor is there for the whole life of the process, and not closed here.
+        let mut out = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDOUT_FILENO) });
+        match out.write_all(&self.stdout) {
             Ok(()) => self.exit,
             Err(_) => 1,
         }

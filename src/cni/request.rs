@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,7 +46,7 @@ pub struct Request {
     pub cni_version: Version,
     /// Our keys.
     pub config: Config,
-    /// The previous plugin's result; always there for ADD and CHECK.
+    /// The previous plugin's result: of ADD and CHECK, which cannot do without. The others may come with any, and need none.
     pub prev_result: Option<PrevResult>,
     /// The pod's annotations, if the runtime passes them (`None`: it does not; empty: the pod has none).
     pub pod_annotations: Option<Pairs>,
@@ -71,22 +72,41 @@ pub enum Valid {
 impl Request {
     /// Puts the two together. Errors: 1 (version), 2 (a value that is not served), 6 (JSON), 7 (configuration).
     pub fn read(environment: Environment, stdin: &[u8]) -> Result<Request, CniError> {
+        let request = |document: &Document<'_>, verb| understand(document, verb == Verb::Del);
+        Request::read_by(environment, stdin, request, true)
+    }
+
+    /// The same for who answers many and passes none on: a runtime tells each what is in its network list, which seldom changes.
+    pub(super) fn read_again(
+        environment: Environment,
+        stdin: &[u8],
+        last: &Configurations,
+    ) -> Result<Request, CniError> {
+        let again = |document: &Document<'_>, verb| last.of(document, verb == Verb::Del);
+        Request::read_by(environment, stdin, again, false)
+    }
+
+    /// `keeps`: as it came, too, should it have to be passed on.
+    fn read_by(
+        environment: Environment,
+        stdin: &[u8],
+        configuration: impl Fn(&Document<'_>, Verb) -> Result<Understood, CniError>,
+        keeps: bool,
+    ) -> Result<Request, CniError> {
         let document = Document::read(stdin).map_err(not_json)?;
         let network = network_name(&document)?;
         let cni_version = version(&document)?;
         let verb = environment.verb;
         allowed(verb, cni_version)?;
         let patient = verb == Verb::Del;
-        let keys = keys_of(&document)?;
-        let misspelled = Config::misspelled(&Value::from(keys.clone()));
         let args = or_nothing(patient, cni_args(&document))?;
         let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
         let (pod, pod_uid) = match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME")) {
             (Some(namespace), Some(name)) => (Some(PodName { namespace, name }), arg("K8S_POD_UID")),
             _ => args.map_or((None, None), |a| (Some(PodName::new(a.namespace, a.name)), a.uid)),
         };
-        let config = config(keys, patient)?;
-        let passed_on = config.mode == Mode::Cluster;
+        let Understood { config, misspelled } = configuration(&document, verb)?;
+        let passed_on = keeps && config.mode == Mode::Cluster;
         Ok(Request {
             verb,
             network,
@@ -175,6 +195,46 @@ fn is_ours(key: &str) -> bool {
         && !key.starts_with("cni.dev/")
 }
 
+/// What our keys come to.
+#[derive(Debug, Clone)]
+struct Understood {
+    config: Config,
+    misspelled: Vec<Problem>,
+}
+
+fn understand(document: &Document<'_>, patient: bool) -> Result<Understood, CniError> {
+    let keys = keys_of(document)?;
+    let misspelled = Config::misspelled(&Value::from(keys.clone()));
+    Ok(Understood { config: config(keys, patient)?, misspelled })
+}
+
+/// Our keys as they were last understood, for as long as they come with the same texts.
+#[derive(Debug, Default)]
+pub struct Configurations(Mutex<Option<(Texts, Understood)>>);
+
+/// Our keys, and the text of each.
+type Texts = Vec<(String, String)>;
+
+impl Configurations {
+    fn of(&self, document: &Document<'_>, patient: bool) -> Result<Understood, CniError> {
+        let keys = || document.entries().filter(|(key, _)| is_ours(key)).map(|(key, raw)| (key, raw.get()));
+        let last = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |texts: &Texts| {
+            texts.len() == keys().count()
+                && keys().zip(texts).all(|((k, t), (key, text))| k == key && t == text)
+        };
+        let known = last().as_ref().filter(|(texts, _)| is_same(texts)).map(|(_, known)| known.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // What patience made of a wrong one is nothing to go by.
+        let Ok(understood) = understand(document, false) else { return understand(document, patient) };
+        let texts = keys().map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
+        *last() = Some((texts, understood.clone()));
+        Ok(understood)
+    }
+}
+
 /// Our keys. Patience leaves a wrong one at its default, so that DEL still finds the record that an ADD left in the
 /// configured directory.
 fn config(mut keys: serde_json::Map<String, Value>, patient: bool) -> Result<Config, CniError> {
@@ -202,14 +262,16 @@ fn keys_of(document: &Document<'_>) -> Result<serde_json::Map<String, Value>, Cn
 
 fn prev_result(document: &Document<'_>, verb: Verb) -> Result<Option<PrevResult>, CniError> {
     let needed = matches!(verb, Verb::Add | Verb::Check);
+    if !needed {
+        return Ok(None);
+    }
     match document.present("prevResult").map(PrevResult::read) {
         Some(Ok(prev)) => Ok(Some(prev)),
-        Some(Err(error)) if needed => Err(CniError::new(Code::Decode, error)),
-        None if needed => Err(CniError::new(
+        Some(Err(error)) => Err(CniError::new(Code::Decode, error)),
+        None => Err(CniError::new(
             Code::InvalidConfig,
             "no prevResult: Egret must be called as a chained plugin, behind the plugin that makes the interface",
         )),
-        _ => Ok(None),
     }
 }
 

@@ -33,6 +33,7 @@ pub mod prefixes;
 pub mod resolve;
 pub mod selector;
 pub mod serving;
+pub mod shared;
 mod sharing;
 pub mod standing;
 pub mod transition;

@@ -13,6 +13,7 @@ use crate::egress::model::PodName;
 use crate::egress::numbers;
 use crate::egress::own_address::OwnAddresses;
 use crate::egress::peers::Peers;
+use crate::egress::shared::Shared;
 
 /// What this node is, found at the door: configuration and the machine, not objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Here {
     /// Spread flows over gateways by ports (`fib_multipath_hash_policy=1`).
     pub hash_ports: bool,
     /// Devices on which a lease can be announced, with their addresses and prefix lengths.
-    pub uplinks: Vec<Uplink>,
+    pub uplinks: Shared<Vec<Uplink>>,
     /// Interfaces by which this node's own gateways leave, as they are now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub doors: BTreeMap<String, Door>,

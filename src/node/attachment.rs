@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Cidr;
@@ -231,14 +230,13 @@ impl Attachments {
     pub fn write(&self, attachment: &Attachment) -> io::Result<()> {
         let id = attachment.id();
         let (file, draft) = (self.file(&id), self.draft(&id));
-        let mut lock = match locked_draft(&draft) {
+        let mut lock: File = match locked_draft(&draft) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(self.folder.join(&id.network))?;
                 locked_draft(&draft)
             }
             other => other,
         }?;
-        lock.set_len(0)?;
         lock.write_all(&serde_json::to_vec(attachment)?)?;
         fs::rename(&draft, &file)
     }
@@ -325,15 +323,20 @@ impl Attachments {
     }
 }
 
-/// Opens the draft with its lock held, so that two calls for one attachment (a runtime that tries again while the first
+/// Opens the draft, empty, with its lock held until it is closed, so that two calls for one attachment (a runtime that tries again while the first
 /// call still runs) write one after the other. The lock is held for one small write and never across a wait.
-fn locked_draft(path: &Path) -> io::Result<Flock<File>> {
+fn locked_draft(path: &Path) -> io::Result<File> {
     loop {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+        file.lock()?;
         // The one before us renamed what we opened: it is a record now.
         match fs::metadata(path) {
-            Ok(meta) if meta.ino() == lock.metadata()?.ino() => return Ok(lock),
+            Ok(meta) if meta.ino() == file.metadata()?.ino() => {
+                if meta.len() > 0 {
+                    file.set_len(0)?; // whoever drafted it was killed
+                }
+                return Ok(file);
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -247,7 +247,13 @@ impl Embedded {
     /// # Errors
     /// They cannot be listed, or it cannot be made, or it is missing under running pods.
     pub(super) fn first_objects(&self) -> Result<Objects, NodeError> {
-        match self.objects() {
+        let found = match &self.kept {
+            Some(kept) if self.is_followed() => {
+                kept.objects_as_written(self.dir.path()).map_err(NodeError::from)
+            }
+            _ => self.objects(),
+        };
+        match found {
             // Whoever makes the directory says best what is in its place.
             Err(NodeError::Objects(_)) => {
                 made(&self.config, &self.memory)?;

@@ -74,7 +74,7 @@ pub fn here(
         mark_mask: config.mark_mask,
         ipv6: machine.ipv6,
         hash_ports: config.multipath_hash == MultipathHash::L4,
-        uplinks: uplinks(config, machine.devices),
+        uplinks: uplinks(config, machine.devices).into(),
         doors: BTreeMap::new(),
     })
 }

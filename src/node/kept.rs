@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Cidr;
 use crate::config::Config;
@@ -30,6 +31,10 @@ use crate::store::{Dir, RecordError, endpoints, looks};
 pub struct Kept {
     last: Mutex<Last>,
     objects: Mutex<Option<Objects>>,
+    /// How often files of objects were written by this process, where nobody else writes them; 0: others do.
+    written: AtomicU64,
+    /// Which directory was last looked at whole, and how often that had been then.
+    looked_at: Mutex<Option<(PathBuf, u64)>>,
     outline: Mutex<Option<Outline>>,
     records: Records<NodeRecord>,
     endpoints: Records<Endpoint>,
@@ -95,10 +100,34 @@ impl Kept {
     /// # Errors
     /// As [`Objects::open`].
     pub fn objects(&self, state_dir: &Path) -> Result<Objects, ObjectsError> {
+        let written = self.written.load(Ordering::Acquire);
         let mut last = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let objects = Objects::open_again(state_dir, last.as_ref())?;
         *last = Some(objects.clone());
+        *self.looked_at() = Some((state_dir.to_owned(), written));
         Ok(objects)
+    }
+
+    /// The same for a call that needs what this process wrote, and no more: in a cluster the API says what objects there are, and their
+    /// files are the agent's own. Should somebody write one of them all the same, the loop hears of it.
+    ///
+    /// # Errors
+    /// As [`Objects::open`].
+    pub fn objects_as_written(&self, state_dir: &Path) -> Result<Objects, ObjectsError> {
+        let written = self.written.load(Ordering::Acquire);
+        let is_current = |(dir, seen): &(PathBuf, u64)| written > 0 && *seen == written && dir == state_dir;
+        let is_current = self.looked_at().as_ref().is_some_and(is_current);
+        let known = is_current.then(|| self.objects.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        known.flatten().map_or_else(|| self.objects(state_dir), Ok)
+    }
+
+    /// Files of objects were written just now, by who alone does.
+    pub fn wrote(&self) {
+        self.written.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn looked_at(&self) -> MutexGuard<'_, Option<(PathBuf, u64)>> {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The objects, for who was told of every change since anybody read them: only these files are read, and the cache is left to
@@ -211,6 +240,7 @@ impl Kept {
             };
         if let Some(before) = before {
             planned.plan.nodes.share(&before.nodes);
+            planned.plan.here.uplinks.share(&before.here.uplinks);
         }
         last.made = ours.then(|| Made {
             here: inputs.here.clone(),

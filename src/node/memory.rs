@@ -4,6 +4,7 @@
 //! In: values. Out: the same values, or nothing when the file is missing or torn: then the kernel is read instead.
 //! Never: holds what cannot be found again.
 
+mod apart;
 mod last;
 
 use std::collections::BTreeMap;
@@ -39,13 +40,6 @@ pub struct Applied {
     pub inputs: u64,
     /// The plan itself.
     pub plan: NodePlan,
-}
-
-/// The same, as it is written.
-#[derive(Serialize)]
-struct Intended<'a> {
-    inputs: u64,
-    plan: &'a NodePlan,
 }
 
 /// Here as long as the kernel may differ from the plan last applied.
@@ -98,7 +92,7 @@ impl Memory {
 
     /// The same for who only looks at it: while the file is the one that was read or written last, nothing is read.
     pub fn applied_shared(&self) -> Option<Arc<Applied>> {
-        let Some(last) = &self.last else { return self.read(PLAN).map(Arc::new) };
+        let Some(last) = &self.last else { return self.read_plan(PLAN).map(Arc::new) };
         let path = self.dir.join(PLAN);
         if let Some(known) = last.of(Look::of(&fs::metadata(&path).ok()?)) {
             return Some(known);
@@ -106,9 +100,18 @@ impl Memory {
         let mut file = File::open(path).ok()?;
         let (look, mut bytes) = (Look::of(&file.metadata().ok()?), Vec::new());
         file.read_to_end(&mut bytes).ok()?;
-        let applied: Arc<Applied> = Arc::new(serde_json::from_slice(&bytes).ok()?);
+        let Some(applied) = self.whole(serde_json::from_slice(&bytes).ok()?) else {
+            return self.read_plan(PLAN).map(Arc::new);
+        };
+        let applied = Arc::new(applied);
         last.keep(look, Arc::clone(&applied));
         Some(applied)
+    }
+
+    /// A plan and its nodes. The file of these may go between the two, when the plan was replaced meanwhile.
+    fn read_plan(&self, name: &str) -> Option<Applied> {
+        let read = || self.read::<Applied>(name).and_then(|applied| self.whole(applied));
+        read().or_else(read)
     }
 
     /// The gateways of the plan last applied, by attachment, without making values of the rest: a cluster's nodes are in it, too.
@@ -139,7 +142,7 @@ impl Memory {
     /// A plan that somebody began to apply and did not finish: killed on the way, or a step failed. The kernel may hold any
     /// part of it.
     pub fn intended(&self) -> Option<NodePlan> {
-        self.read::<Applied>(INTENDED).map(|intended| intended.plan)
+        self.read_plan(INTENDED).map(|intended| intended.plan)
     }
 
     /// Says what the kernel will hold, before it is touched.
@@ -151,11 +154,7 @@ impl Memory {
         if !self.was_wired() && !self.dir.join(SETTINGS).exists() {
             self.write(SETTINGS, &SavedSettings::new())?;
         }
-        // Most plans are as long as the one before, and a cluster's nodes are copied once.
-        let room = self.last.as_ref().map_or(0, |last| last.length());
-        let mut text = Vec::with_capacity(room + room / 8);
-        serde_json::to_writer(&mut text, &Intended { inputs, plan })?;
-        let look = self.replace(INTENDED, &text)?;
+        let look = self.replace(INTENDED, &self.text_of(inputs, plan)?)?;
         if let Some(last) = &self.last {
             last.keep(look, Arc::new(Applied { inputs, plan: plan.clone() }));
         }

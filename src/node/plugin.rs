@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use crate::cni::Node;
-use crate::cni::reply::CniError;
+use crate::cni::environment::Environment;
+use crate::cni::reply::{CniError, Reply};
 use crate::cni::request::Request;
 use crate::config::{Config, Mode};
 use crate::node::attachment::{Attachment, AttachmentId};
@@ -19,27 +20,38 @@ use crate::node::verbs::{Leaving, Prepared};
 use crate::node::{removal, verbs};
 
 /// The node that the plugin's own configuration means, opened anew at each call; in `mode: cluster`, whoever asks its agent.
-#[derive(Debug, Clone, Copy)]
-pub struct Plugin;
+#[derive(Debug, Default)]
+pub struct Plugin {
+    thin: Thin,
+}
 
 impl Plugin {
-    fn of(request: &Request) -> Box<dyn Node + '_> {
+    /// One call's.
+    pub const fn new() -> Plugin {
+        Plugin { thin: Thin::new() }
+    }
+
+    fn of<'a>(&'a self, request: &'a Request) -> Box<dyn Node + 'a> {
         match request.config.mode {
             Mode::Embedded => {
                 Box::new(Here { config: &request.config, books: None, kept: None, swept: Vec::new() })
             }
-            Mode::Cluster => Box::new(Thin),
+            Mode::Cluster => Box::new(&self.thin),
         }
     }
 }
 
 impl Node for Plugin {
+    fn pass_on(&self, environment: &Environment, stdin: &[u8]) -> Option<Reply> {
+        (&self.thin).pass_on(environment, stdin)
+    }
+
     fn add(&self, request: &Request) -> Result<(), CniError> {
-        Plugin::of(request).add(request)
+        self.of(request).add(request)
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {
-        Plugin::of(request).del(request)
+        self.of(request).del(request)
     }
 
     fn del_unread(&self, container_id: &str, ifname: &str) {
@@ -53,15 +65,15 @@ impl Node for Plugin {
     }
 
     fn check(&self, request: &Request) -> Result<(), CniError> {
-        Plugin::of(request).check(request)
+        self.of(request).check(request)
     }
 
     fn gc(&self, request: &Request) -> Result<(), CniError> {
-        Plugin::of(request).gc(request)
+        self.of(request).gc(request)
     }
 
     fn status(&self, request: &Request) -> Result<(), CniError> {
-        Plugin::of(request).status(request)
+        self.of(request).status(request)
     }
 }
 
@@ -105,6 +117,14 @@ impl Here<'_> {
             own.map(|(ip, _)| *ip).collect()
         });
         Some(Leaving { id, swept: node.swept })
+    }
+
+    /// Undoes an attachment that [`Here::leaving`] has nothing to say of: its record goes.
+    ///
+    /// # Errors
+    /// As [`Node::del`].
+    pub fn forget(&self, request: &Request) -> Result<(), CniError> {
+        self.node()?.forget(&attachment_id(request))
     }
 
     /// Undoes an attachment.

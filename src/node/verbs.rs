@@ -270,7 +270,7 @@ impl Asking {
 
 impl Embedded {
     /// Whether an agent's loop follows the objects of this node, so that a call need not.
-    fn is_followed(&self) -> bool {
+    pub(super) fn is_followed(&self) -> bool {
         self.kept.is_some() && self.config.mode == Mode::Cluster
     }
 
@@ -323,6 +323,10 @@ impl Embedded {
     /// happened to come by, nor makes it wait for others; but where the plan still has another pod's binding for this one's
     /// address, because that pod's DEL failed or never came, the binding goes now or the ADD fails.
     fn catch_up(&mut self, asking: &Asking) -> Result<(), CniError> {
+        let concerns_nobody = |ip| self.memory.may_concern(ip) == Some(false);
+        if self.is_followed() && asking.attachment.addresses.iter().all(concerns_nobody) {
+            return Ok(());
+        }
         let (unfinished, known) = (self.memory.is_unfinished(), self.memory.inputs());
         if known.is_none() && !unfinished {
             return Ok(());

@@ -98,7 +98,7 @@ pub(crate) fn here() -> Here {
         mark_mask: 0x7f,
         ipv6: true,
         hash_ports: true,
-        uplinks: Vec::new(),
+        uplinks: Vec::new().into(),
         doors: BTreeMap::new(),
     }
 }

@@ -13,9 +13,18 @@ use serde_json::{Value, json};
 use super::{Cluster, PATIENCE, marker};
 use crate::egress::model::{Endpoint, Pairs};
 use crate::kube::{NodeSpec, Watched, foreign};
+use crate::node::kept::Kept;
 use crate::store::nodes::NodeRecord;
 use crate::store::record::replace_text;
 use crate::store::{Guard, endpoints, interfaces, nodes};
+
+pub(super) struct Written<'a>(Option<&'a Kept>);
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|kept| kept.wrote());
+    }
+}
 
 impl Cluster {
     /// Makes what was copied outlast the machine: after those who wait for it have it.
@@ -40,6 +49,7 @@ impl Cluster {
             if generation == 0 || copied.get(&kind) == Some(&generation) {
                 continue;
             }
+            let _written = self.writing();
             match kind {
                 Watched::Endpoints => {
                     self.copy_gateway_pods()?; // first: an endpoint without its pod is nobody's gateway
@@ -63,6 +73,11 @@ impl Cluster {
             tracing::info!("everything was heard of once");
         }
         Ok(())
+    }
+
+    /// Something is being written: with this value it is, however far it came, and whoever has read the files before reads them again.
+    pub(super) fn writing(&self) -> Written<'_> {
+        Written(self.kept.as_deref())
     }
 
     /// Takes up what the configuration adopts; says whether that is something else than before.

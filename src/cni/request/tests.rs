@@ -150,3 +150,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_configuration_that_comes_again_means_the_same_and_another_one_means_its_own() {
+    let last = Configurations::default();
+    let call = |verb: &str, keys: &str| {
+        let all =
+            [("CNI_COMMAND", verb), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/n")];
+        let find = |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        let stdin = format!(r#"{{"cniVersion":"1.0.0","name":"net","prevResult":{{}}{keys}}}"#);
+        let again = Request::read_again(Environment::read(find).unwrap(), stdin.as_bytes(), &last);
+        assert_eq!(again, Request::read(Environment::read(find).unwrap(), stdin.as_bytes()), "{verb} {keys}");
+        again
+    };
+    let one = r#","lockTimeout":7,"runDIR":"/x""#;
+    for verb in ["ADD", "DEL", "ADD"] {
+        assert_eq!(call(verb, one).unwrap().misspelled.len(), 1);
+    }
+    assert_eq!(call("DEL", r#","lockTimeout":8"#).unwrap().config.lock_timeout, 8);
+    let wrong = r#","lockTimeout":9,"runDir":5"#;
+    assert_eq!(call("DEL", wrong).unwrap().config.lock_timeout, 9);
+    assert!(call("ADD", wrong).is_err() && call("DEL", wrong).is_ok() && call("ADD", wrong).is_err());
+}

@@ -51,7 +51,7 @@ impl World {
             mark_mask: 0x7f,
             ipv6: true,
             hash_ports: true,
-            uplinks: vec![uplink],
+            uplinks: vec![uplink].into(),
             doors: BTreeMap::new(),
         };
         World {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Applied;
 use crate::config::Config;
+use crate::egress::peers::Peers;
 
 /// The plan applied, and one that is intended.
 const KEPT: usize = 2;
@@ -17,6 +18,8 @@ const KEPT: usize = 2;
 #[derive(Debug, Default)]
 pub struct LastPlans {
     plans: Mutex<Vec<(Look, Arc<Applied>)>>,
+    /// Nodes, by the name of their file, which says nothing else as long as it has this name.
+    nodes: Mutex<Option<(String, Peers)>>,
     pub(super) config: LastConfig,
 }
 
@@ -54,10 +57,13 @@ impl Look {
 }
 
 impl LastPlans {
-    /// Bytes of the plan last read or written.
-    pub(super) fn length(&self) -> usize {
-        let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        known.first().map_or(0, |(look, _)| look.length as usize)
+    pub(super) fn nodes(&self, name: &str) -> Option<Peers> {
+        let known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(seen, _)| seen == name).map(|(_, nodes)| nodes.clone())
+    }
+
+    pub(super) fn keep_nodes(&self, name: &str, nodes: &Peers) {
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.to_owned(), nodes.clone()));
     }
 
     pub(super) fn of(&self, look: Look) -> Option<Arc<Applied>> {

@@ -62,3 +62,64 @@ fn who_lives_on_writes_a_configuration_that_is_another_one_or_was_changed_by_han
     assert_eq!(memory.config(), Some(other));
     fs::remove_dir_all(dir).unwrap();
 }
+
+/// A plan whose nodes are many, and their file's name.
+fn large(first: u16) -> (NodePlan, String) {
+    let mut plan = NodePlan::empty(crate::egress::tests::worlds::World::new().here);
+    for number in first..first + 100 {
+        let wire = std::net::Ipv4Addr::from(u32::from(number));
+        let peer = crate::egress::plan::Peer { number, wire, underlay: vec![[10, 0, 0, 1].into()] };
+        plan.nodes.insert(format!("node-{number}"), peer);
+    }
+    let name = plan.nodes.apart().unwrap().unwrap().0.to_owned();
+    (plan, name)
+}
+
+#[test]
+fn many_nodes_are_written_once_and_read_with_every_plan_that_names_them() {
+    let dir = std::env::temp_dir().join(format!("egret-memory-nodes-{}", std::process::id()));
+    let (here, other) = (Memory::new(&dir, "n1").keeping(&Arc::default()), Memory::new(&dir, "n1"));
+    let read = |inputs, plan: &NodePlan| {
+        for memory in [&here, &other, &Memory::new(&dir, "n1").keeping(&Arc::default())] {
+            assert_eq!(memory.applied(), Some(Applied { inputs, plan: plan.clone() }));
+        }
+    };
+    let ((one, first), (two, second)) = (large(1), large(2));
+    for inputs in [1, 2] {
+        here.intend(inputs, &one).unwrap();
+        assert_eq!(other.intended().as_ref(), Some(&one));
+        here.applied_as_intended(inputs, false).unwrap();
+        read(inputs, &one);
+    }
+    let text = fs::read_to_string(here.dir().join(PLAN)).unwrap();
+    assert!(text.contains(&first) && !text.contains("node-7"), "{text}");
+
+    here.intend(3, &two).unwrap();
+    read(2, &one); // both files are there while both are named
+    here.applied_as_intended(3, false).unwrap();
+    read(3, &two);
+    let (three, third) = large(3);
+    other.intend(4, &three).unwrap();
+    let is_there = |name: &str| here.dir().join(name).exists();
+    assert_eq!([&first, &second, &third].map(|name| is_there(name)), [false, true, true]);
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_plan_of_an_earlier_release_is_read_and_one_whose_nodes_are_lost_is_none() {
+    let dir = std::env::temp_dir().join(format!("egret-memory-lost-{}", std::process::id()));
+    let memory = Memory::new(&dir, "n1");
+    let (plan, name) = large(1);
+    let inline = serde_json::json!({"inputs": 7, "plan": plan});
+    assert!(inline["plan"]["nodes"].is_object());
+    memory.tell(PLAN, &inline).unwrap();
+    assert_eq!(memory.applied(), Some(Applied { inputs: 7, plan: plan.clone() }));
+
+    memory.intend(8, &plan).unwrap();
+    memory.applied_as_intended(8, false).unwrap();
+    fs::remove_file(memory.dir().join(&name)).unwrap();
+    assert_eq!(memory.applied(), None);
+    memory.intend(9, &plan).unwrap();
+    assert_eq!(memory.intended(), Some(plan), "its next writer writes them, too");
+    fs::remove_dir_all(dir).unwrap();
+}
