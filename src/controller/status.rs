@@ -177,6 +177,10 @@ fn protected(tally: &Tally) -> Condition {
             "Bypassed",
             "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
         ),
+        Unserved::NotWired => (
+            "NotWired",
+            "it was started without Egret and leaves with its node's address; delete it, so that it starts again",
+        ),
         Unserved::HostNetwork => (
             "HostNetwork",
             "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",

@@ -163,6 +163,13 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
     let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
     assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/one"]));
     assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/Bypassed");
+    let beat = objects.last_mut().unwrap();
+    beat["metadata"]["annotations"] = json!({"egret.dev/unwired": "shop/one"});
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    for name in ["p", "web"] {
+        assert_eq!(said(&all, name)["unprotectedPods"], json!(["shop/one"]));
+        assert_eq!(conditions(said(&all, name))[2], "Protected=False/NotWired");
+    }
 }
 
 #[test]
