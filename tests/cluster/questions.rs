@@ -105,6 +105,24 @@ fn list_explain_and_status_say_where_a_clusters_pods_leave() {
 }
 
 #[test]
+fn pods_that_have_ended_are_nobodys_clients() {
+    let _alone = alone();
+    world();
+    let job = "{apiVersion: v1, kind: Pod, metadata: {name: job, namespace: ask}, spec: {nodeName: ask-node2, containers: [{name: c, image: x}]}}";
+    kubectl(&["apply", "-f", "-"], job);
+    let clients = || json("status --node ask-node2")["items"][0].clone();
+    assert_eq!((&clients()["clients"], &clients()["held"]), (&1.into(), &0.into()), "it is about to start");
+    let ended =
+        r#"{"status": {"phase": "Succeeded", "podIP": "10.244.2.9", "podIPs": [{"ip": "10.244.2.9"}]}}"#;
+    kubectl(&["patch", "pod", "-n", "ask", "job", "--subresource=status", "--type=merge", "-p", ended], "");
+    assert_eq!((&clients()["clients"], &clients()["held"]), (&0.into(), &0.into()));
+    let listed = json("list -n ask");
+    assert!(listed["items"].as_array().unwrap().iter().all(|row| row["pod"] != "ask/job"), "{listed:#}");
+    assert_eq!(json("list ask/job")["items"][0]["pod"], "ask/job", "who asks for it by name sees it");
+    kubectl(&["delete", "pod", "-n", "ask", "job", "--force", "--grace-period=0"], "");
+}
+
+#[test]
 fn leases_of_a_cluster_are_shown_checked_and_given_back() {
     let _alone = alone();
     world();
@@ -175,6 +193,8 @@ fn kubectl_egret_is_this_program_and_is_completed() {
     };
     let said = kubectl(&["egret", "list", "-n", "ask"]);
     assert!(said.contains("ask/cart") && said.contains("10.88.0.0"), "{said}");
+    let said = kubectl(&["egret", "lint"]);
+    assert!(said.contains("in the cluster"), "{said}");
     let said = kubectl(&["egret", "explain", "-h"]);
     assert!(said.contains("Usage: kubectl egret explain"), "{said}");
     let said = kubectl(&["__complete", "egret", "ipam", "re"]);
