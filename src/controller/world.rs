@@ -33,6 +33,8 @@ pub struct World {
     pub ranges: Vec<Written>,
     /// What nodes say of themselves, by object name.
     pub nodes: Vec<(String, Written)>,
+    /// Where gateways are, as it is written, and what it says.
+    pub endpoints: Vec<(Written, Value)>,
     /// The books.
     pub blocks: Vec<Block>,
     /// Agents, by node; of every Node object.
@@ -128,6 +130,10 @@ impl World {
             policies: written(Watched::Policies).collect(),
             ranges: written(Watched::Ranges).collect(),
             nodes: mirror.objects(Watched::NodeRecords).map(record).collect(),
+            endpoints: mirror
+                .objects(Watched::Endpoints)
+                .map(|(name, object)| (Written::of(name, object), object["spec"].clone()))
+                .collect(),
             blocks,
             view,
         })

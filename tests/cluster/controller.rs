@@ -223,6 +223,10 @@ fn one_of_two_controllers_works_and_when_it_is_killed_the_other_goes_on() {
     let row = kubectl(&["get", "enode", "node-77", "--no-headers"], "");
     assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..3], ["k2", "True"], "{row}");
 
+    until(&client, "/apis/egret.dev/v1alpha1/egressendpoints/ctl", "said to serve", |endpoint| {
+        condition(endpoint, "Ready")["reason"] == "Serving"
+    });
+
     // A pod has an address that nobody calls inside; then somebody does.
     let ips = r#"{"status": {"podIPs": [{"ip": "10.250.0.7"}], "podIP": "10.250.0.7"}}"#;
     kubectl(&["patch", "pod", "one", "-n", "ctl", "--subresource=status", "--type=merge", "-p", ips], "");

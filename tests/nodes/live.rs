@@ -174,6 +174,7 @@ fn everything_has_conditions(lab: &Lab) {
         ("egpol", &["Accepted", "Ready", "Protected"]),
         ("erange", &["Accepted", "AddressesInside"]),
         ("enode", &["AgentReady", "AddressesInside"]),
+        ("eep", &["Ready"]),
     ] {
         for condition in conditions {
             let waits = format!("--for=condition={condition}");

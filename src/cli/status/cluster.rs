@@ -142,7 +142,7 @@ fn nodes(cluster: &Cluster, rows: &[Row], endpoints: &[Endpoint]) -> Vec<NodeRow
 fn is_held(rows: &[&Row]) -> bool {
     let held = |row: &&Row| row.action == Verdict::Held;
     let everything = rows.iter().all(|row| row.action != Verdict::Gateway);
-    rows.iter().any(|row| held(&row) && (row.address.is_some() || everything))
+    rows.iter().any(|row| held(row) && (row.address.is_some() || everything))
 }
 
 fn gateways(rows: &[Row], endpoints: Vec<Endpoint>) -> Vec<Gateway> {
