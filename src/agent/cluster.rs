@@ -31,6 +31,7 @@ use crate::agent::turns::{Loop, Turns};
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::{Config, Project};
+use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
 use crate::node::books::Books;
@@ -88,6 +89,8 @@ pub struct Cluster {
     passing: Arc<OnceLock<Passing>>,
     /// Whom talking makes way for.
     calls: Calls,
+    /// Selected pods that were started without us.
+    unwired: Arc<Mutex<BTreeSet<PodName>>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -117,7 +120,8 @@ impl Cluster {
         let following = following.map_err(unstarted)?;
         let passing = Arc::new(OnceLock::new());
         let turns = Arc::new(Turns::default());
-        let beat = beat::Beat::new(client.clone(), node, passing.clone(), turns.clone());
+        let unwired = Arc::new(Mutex::default());
+        let beat = beat::Beat::new(client.clone(), node, (passing.clone(), unwired.clone()), turns.clone());
         beat.start(marker(&dir)).map_err(unstarted)?;
         let marker = marker(&dir);
         let (voice, rung) = sync_channel(1);
@@ -141,6 +145,7 @@ impl Cluster {
             owed: Mutex::new(Owed::unknown()),
             passing,
             calls,
+            unwired,
         });
         drop(cluster.writing()); // from here on these files are ours alone
         let (own, asking, saying) = (cluster.clone(), cluster.clone(), cluster.clone());

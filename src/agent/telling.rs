@@ -18,6 +18,9 @@ const EVENTS: Budget = Budget::new(20, Duration::from_secs(5));
 const ANNOTATIONS: Budget = Budget::new(50, Duration::from_millis(200));
 /// Between two events of one pod, but for the first warning.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long a pod must have been without wiring before anybody is told: one that ends, or whose sandbox is made anew (after a reboot all of a
+/// node's are), has none for a moment.
+pub const LASTING: Duration = Duration::from_secs(30);
 /// Gateways that a sentence names.
 const NAMED: usize = 3;
 
@@ -34,6 +37,8 @@ pub struct Standing {
     pub unwired: bool,
     /// Selected, and on its node's network: nothing can hold it. By which object.
     pub of_the_node: Option<String>,
+    /// Its traffic does not pass its node's forwarding: nothing of this is done to it. Why, as a sentence.
+    pub bypassed: Option<String>,
 }
 
 /// A pod that something is told of.
@@ -74,13 +79,19 @@ pub enum Word {
     },
 }
 
-/// What each selected pod does, by the rows that `egret list` prints. `wired`: pods that this node's plugin was called for.
-pub fn standings(rows: &[Row], wired: &BTreeSet<PodName>) -> BTreeMap<PodName, Standing> {
+/// What each selected pod does, by the rows that `egret list` prints. `wired`: pods that this node's plugin was called for; `bypassed`: those
+/// whose traffic was seen not to pass the node, and why.
+pub fn standings(
+    rows: &[Row],
+    wired: &BTreeSet<PodName>,
+    bypassed: &BTreeMap<PodName, String>,
+) -> BTreeMap<PodName, Standing> {
     let mut all: BTreeMap<PodName, Standing> = BTreeMap::new();
     // A pod without an address has no traffic yet.
     for row in rows.iter().filter(|row| row.role == Role::Client && row.address.is_some()) {
         let standing = all.entry(row.pod.clone()).or_default();
         standing.unwired = !wired.contains(&row.pod);
+        standing.bypassed = bypassed.get(&row.pod).cloned();
         match row.action {
             Verdict::Direct => {}
             Verdict::Gateway => {
@@ -113,7 +124,7 @@ fn word(gateway: &GatewayRow) -> String {
 impl Standing {
     /// As the annotation has it: addresses, or `none` while everything is held.
     fn annotation(&self) -> Option<String> {
-        if self.unwired || self.of_the_node.is_some() {
+        if self.unwired || self.of_the_node.is_some() || self.bypassed.is_some() {
             return None;
         }
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
@@ -138,6 +149,9 @@ impl Standing {
             );
             return Some((true, "EgressUnprotected", message));
         }
+        if let Some(why) = &self.bypassed {
+            return Some((true, "EgressUnprotected", format!("a rule selects this pod, but {why}")));
+        }
         if let Some((destination, why)) = &self.held {
             return Some((true, "EgressHeld", format!("traffic to {destination} is held: {why}")));
         }
@@ -158,6 +172,8 @@ impl Standing {
 #[derive(Debug, Default)]
 pub struct Telling {
     told: BTreeMap<String, Told>,
+    /// Pods without wiring, by UID, and since when.
+    unwired: BTreeMap<String, Duration>,
     events: Spent,
     annotations: Spent,
 }
@@ -176,6 +192,10 @@ impl Telling {
     pub fn due(&mut self, now: Duration, subjects: &[Subject]) -> Vec<Word> {
         let here: BTreeSet<&str> = subjects.iter().map(|subject| subject.uid.as_str()).collect();
         self.told.retain(|uid, _| here.contains(uid.as_str()));
+        let unwired =
+            subjects.iter().filter(|s| s.standing.as_ref().is_some_and(|standing| standing.unwired));
+        let since = |uid: &String| self.unwired.get(uid).copied().unwrap_or(now);
+        self.unwired = unwired.map(|subject| (subject.uid.clone(), since(&subject.uid))).collect();
         let mut words = Vec::new();
         let mut events = Vec::new();
         for subject in subjects {
@@ -211,6 +231,16 @@ impl Telling {
         })
     }
 
+    /// Pods that a rule selects and that have had no wiring for so long that it is no passing state.
+    pub fn unwired<'a>(&self, now: Duration, subjects: &'a [Subject]) -> BTreeSet<&'a PodName> {
+        let lasts = |subject: &&Subject| self.has_lasted(now, &subject.uid);
+        subjects.iter().filter(lasts).map(|subject| &subject.pod).collect()
+    }
+
+    fn has_lasted(&self, now: Duration, uid: &str) -> bool {
+        self.unwired.get(uid).is_some_and(|since| now.saturating_sub(*since) >= LASTING)
+    }
+
     /// An event could not be made: it was not told.
     pub fn failed(&mut self, uid: &str) {
         self.told.remove(uid);
@@ -228,6 +258,9 @@ impl Telling {
             self.told.remove(&subject.uid);
             return None;
         };
+        if self.unwired.contains_key(&subject.uid) && !self.has_lasted(now, &subject.uid) {
+            return None;
+        }
         let Some(told) = self.told.get(&subject.uid) else {
             // An agent that starts anew finds on the pods what the one before has told.
             if annotation.is_some() && annotation == subject.annotated.as_ref() {

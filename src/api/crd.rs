@@ -131,7 +131,7 @@ static KINDS: [Row; 9] = [
         short: &["eep"],
         about: "Where a gateway pod is. Written by the agent of its node alone.",
         fields: kept::ENDPOINT,
-        status: &[],
+        status: kept::ENDPOINT_STATUS,
         columns: &[
             ("Pod", "string", ".spec.pod", "The gateway pod."),
             ("Node", "string", ".spec.node", "Where it runs."),

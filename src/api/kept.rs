@@ -154,6 +154,10 @@ pub(super) const RANGE_STATUS: &[Field] =
 pub(super) const NODE_STATUS: &[Field] =
     &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];
 
+/// `status` of an `EgressEndpoint`.
+pub(super) const ENDPOINT_STATUS: &[Field] =
+    &[field("observedGeneration", Shape::Count, "The generation that this is about."), CONDITIONS];
+
 const UNPROTECTED: Field = field(
     "unprotected",
     Shape::Number(0, MOST),

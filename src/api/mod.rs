@@ -35,6 +35,8 @@ mod structural;
 mod tests;
 mod timestamp;
 
+pub(crate) use timestamp::seconds as unix_seconds;
+
 use serde_json::{Map, Value};
 
 use crate::addr::Cidr;

@@ -3,7 +3,7 @@
 //! Only its order matters, so fractions of a second are cut off. Never: asks the clock.
 
 /// Seconds since 1970 of a text such as `2026-08-21T10:00:00Z` or `2026-08-21T12:00:00.5+02:00`.
-pub(super) fn seconds(text: &str) -> Option<i64> {
+pub(crate) fn seconds(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;
     let mut parts = date.splitn(3, '-').map(|part| digits(part, 1));
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);

@@ -3,6 +3,7 @@
 //! In: `--kubeconfig`, `--context`, the environment, the name that we were called by. Out: an [`Access`], or what lies there. Never: a
 //! guess where a person said something: the more explicit word wins.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,10 +11,11 @@ use clap::Args;
 use super::{Common, Refused};
 use crate::api::{Reading, read_member};
 use crate::config::Config;
-use crate::egress::model::View;
+use crate::egress::model::{PodName, View};
+use crate::egress::serving::Life;
 use crate::kube::foreign::served;
 use crate::kube::look::Looked;
-use crate::kube::{Access, ApiError, Client};
+use crate::kube::{Access, ApiError, Client, Watched};
 use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::problem::Problem;
@@ -134,6 +136,16 @@ impl Common {
 }
 
 impl Cluster {
+    /// Pods that have ended: they have objects, and no traffic.
+    pub fn ended(&self) -> BTreeSet<PodName> {
+        let pods = self.looked.mirror.objects(Watched::Pods).filter_map(|(name, _)| {
+            let (namespace, pod) = name.split_once('/')?;
+            let (_, life) = self.looked.mirror.life(name)?;
+            (life == Life::Ended).then(|| PodName::new(namespace, pod))
+        });
+        pods.collect()
+    }
+
     /// The cluster, as decisions are made of it.
     pub fn view(&self) -> View {
         let mut view = self.objects.view(&self.config, self.looked.mirror.endpoints());

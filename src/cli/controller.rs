@@ -38,9 +38,9 @@ pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), Ref
     }
     crate::log::to_stderr(&args.log);
     // Not what a plugin on this machine was last called with: the controller belongs to no node.
-    let config = match &common.config {
-        Some(file) => Config::from_file(file).map_err(|e| e.to_string())?,
-        None => Config::default(),
+    let configure = || match &common.config {
+        Some(file) => Config::from_file(file).map_err(|e| e.to_string()),
+        None => Ok(Config::default()),
     };
     let access = common.member(
         "there is no cluster: name one with --kubeconfig, or run in a pod with a service account (deploy/controller-rbac.yaml)",
@@ -51,6 +51,6 @@ pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), Ref
         reclaim_after: Duration::from_secs(args.reclaim_after.into()),
     };
     let name = node_name(&Config::default()).map_err(|e| e.to_string())?;
-    run::run(access, config, settings, &name)?;
+    run::run(access, &configure, settings, &name)?;
     Ok((String::new(), true))
 }

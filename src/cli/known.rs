@@ -5,7 +5,7 @@
 //! A state directory says which gateways run and which addresses they leased. A folder of manifests cannot: there every pod that asks
 //! to be a gateway, and may, counts as one that runs, and its address is said only where the manifests leave no choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::cluster::Cluster;
@@ -33,6 +33,8 @@ pub struct Known {
     pub problems: Vec<Problem>,
     /// The namespace that a name without one means.
     pub namespace: String,
+    /// Pods that have ended, as far as a cluster says so.
+    pub ended: BTreeSet<PodName>,
     /// Gateways that are taken as running, and the pool of each address that is not leased yet.
     pub assumed: BTreeMap<PodName, BTreeMap<Family, Cidr>>,
 }
@@ -52,7 +54,14 @@ impl Known {
             _ => {
                 let node = Embedded::look(&common.of_present_node()?).map_err(|e| e.to_string())?;
                 let (view, objects, problems) = node.whole_view().map_err(|e| e.to_string())?;
-                Known { view, objects, problems, namespace: "default".to_owned(), assumed: BTreeMap::new() }
+                Known {
+                    view,
+                    objects,
+                    problems,
+                    namespace: "default".to_owned(),
+                    ended: BTreeSet::new(),
+                    assumed: BTreeMap::new(),
+                }
             }
         };
         if let Some(namespace) = &common.cluster.namespace {
@@ -69,6 +78,7 @@ impl Known {
         Known {
             view: cluster.view(),
             namespace: cluster.client.access().namespace.clone(),
+            ended: cluster.ended(),
             objects: cluster.objects,
             problems: cluster.problems,
             assumed: BTreeMap::new(),
@@ -104,7 +114,8 @@ impl Known {
         let assumed =
             view.endpoints.iter().map(|endpoint| (endpoint.pod.clone(), unleased(&view, &endpoint.pod)));
         let assumed = assumed.collect();
-        Ok(Known { view, objects, problems, namespace: "default".to_owned(), assumed })
+        let (namespace, ended) = ("default".to_owned(), BTreeSet::new());
+        Ok(Known { view, objects, problems, namespace, ended, assumed })
     }
 
     /// A single machine may have no Node objects at all.

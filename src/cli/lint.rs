@@ -25,7 +25,7 @@ use crate::store::objects::Objects;
 #[derive(Debug, Clone, Args)]
 pub struct LintArgs {
     /// A file, a directory (its .yaml, .yml and .json files, at any depth), or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE", required_unless_present_any = ["kubeconfig", "context"])]
+    #[arg(short, long = "filename", value_name = "FILE")]
     filenames: Vec<PathBuf>,
     /// Warnings count as errors
     #[arg(long)]
@@ -76,6 +76,12 @@ enum Verdict {
 /// There is nothing to read.
 pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> {
     let texts = match args.filenames.as_slice() {
+        // Which clap cannot say: whether a cluster is meant depends on the name that we were called by, too.
+        [] if !common.names_cluster() => {
+            return Err(Refused::misused(
+                "there is nothing to read: name manifests with -f, or a cluster with --kubeconfig",
+            ));
+        }
         [] => Vec::new(),
         some => Manifests { filenames: some.to_vec() }.texts()?,
     };

@@ -96,7 +96,9 @@ fn asked(known: &Known, common: &Common, args: &ListArgs) -> Result<Vec<PodName>
     }
     let meant = |pod: &PodName| {
         let object = view.pods.get(pod);
-        (args.pods.is_empty() || args.pods.iter().any(|named| names(named, pod)))
+        // Who has ended has no traffic; by its name it is shown all the same.
+        (args.pods.is_empty() && !known.ended.contains(pod)
+            || args.pods.iter().any(|named| names(named, pod)))
             && namespace.is_none_or(|namespace| *namespace == pod.namespace)
             && selector.as_ref().is_none_or(|selector| object.is_some_and(|o| selector.matches(&o.labels)))
             && node.is_none_or(|node| object.is_some_and(|o| o.node.as_deref() == Some(node)))

@@ -48,7 +48,11 @@ pub fn write(client: &Client, write: &Write) -> Result<Option<Value>, ActError> 
         return Ok(None);
     }
     object["status"] = write.status.clone();
-    Ok(Some(client.replace(&format!("{path}/status"), &object)?))
+    match client.replace(&format!("{path}/status"), &object) {
+        // Its definition is of an earlier release, where it had none.
+        Err(error) if error.is_absent() => Ok(None),
+        outcome => Ok(Some(outcome?)),
+    }
 }
 
 /// Brings the taints of a node to what they should be; the node as it is then, `None` if nothing was to be done.

@@ -4,7 +4,7 @@
 //! agent is heard, was or ought to be, or never.
 //! Never: compares the time in a Lease with a clock: what counts is how long *we* have not seen it change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Whether an agent is at work on a node.
@@ -64,6 +64,17 @@ impl Agents {
         }
     }
 
+    /// Nodes whose agent is silent, or has not spoken yet: whom a list may prove to be alive.
+    pub fn silent(&self, now: Duration, hears_since: Duration) -> BTreeSet<String> {
+        let known = self.heard.keys().chain(self.meant.keys());
+        known.filter(|node| self.is_silent(node, now, hears_since)).cloned().collect()
+    }
+
+    fn is_silent(&self, node: &str, now: Duration, hears_since: Duration) -> bool {
+        let since = self.heard.get(node).map(|(_, at)| at).or_else(|| self.meant.get(node));
+        since.is_some_and(|at| now >= (*at).max(hears_since) + self.patience)
+    }
+
     /// When the next agent will be away if nothing is heard of it.
     pub fn due(&self, now: Duration, hears_since: Duration) -> Option<Duration> {
         let since = self.heard.values().map(|(_, at)| at).chain(self.meant.values());
@@ -90,6 +101,10 @@ mod tests {
         assert_eq!(agents.of("one", at(29), zero), Agent::Here);
         assert_eq!(agents.of("one", at(30), zero), Agent::Away);
         assert_eq!(agents.of("two", at(30), zero), Agent::Here);
+        assert_eq!(
+            (agents.silent(at(29), zero).len(), agents.silent(at(30), zero)),
+            (0, ["one".to_owned()].into())
+        );
         assert_eq!(agents.of("three", at(30), zero), Agent::Never);
         agents.hear([("one", "1970-01-01"), ("two", "b")], at(60));
         assert_eq!(

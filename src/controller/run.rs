@@ -3,7 +3,7 @@
 //! In: access to a cluster, settings. Out: nothing, until it is told to end. Never: decides; what is to be done comes from the pure
 //! parts as a value, and is done one by one, each asking first whether this process still leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,27 +25,37 @@ const LOOK: Duration = Duration::from_millis(200);
 const GAP: Duration = Duration::from_millis(500);
 /// At most so long until everything is looked at again: addresses cool down without anybody saying so.
 const REGULARLY: Duration = Duration::from_secs(30);
+/// How often the configuration is read: agents take up another one within 10 s, and both shall decide alike.
+const CONFIGURED: Duration = Duration::from_secs(5);
 /// Pause after something could not be done.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Runs until SIGTERM or SIGINT; then another takes over at once. `name`: of this process, for people who read the Lease.
+/// Gives the configuration as it is now.
+type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
+
+/// Runs until SIGTERM or SIGINT; then another takes over at once. `configure` is asked again and again; `name`: of this process, for people
+/// who read the Lease.
 ///
 /// # Errors
-/// Credentials that cannot be used, or no threads.
-pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Result<(), String> {
+/// A configuration or credentials that cannot be used, or no threads.
+pub fn run(access: Access, configure: Configure<'_>, settings: Settings, name: &str) -> Result<(), String> {
+    let config = configure()?;
     let signals = signals::of_the_end()?;
     let client = Arc::new(Client::new(access).map_err(|e| e.to_string())?);
     let no_thread = |e: std::io::Error| format!("no thread can be started: {e}");
-    let adopted = |kind| foreign::of(kind).is_some_and(|project| config.adopt.contains(&project));
-    let following = Following::with(&client, Reach::Cluster, adopted).map_err(no_thread)?;
+    let following = Following::with(&client, Reach::Cluster, |kind| is_adopted(&config, kind));
+    let following = following.map_err(no_thread)?;
     let lead = Lead::start(client.clone(), name, following.bell()).map_err(no_thread)?;
     let mut run = Run {
         client,
         following,
         leading: lead.leading(),
+        configure,
         config,
+        configured: Duration::ZERO,
         settings,
         agents: Agents::new(settings.silence),
+        silent: BTreeSet::new(),
         patience: Patience::default(),
         seen: None,
         pods: None,
@@ -60,13 +70,18 @@ pub fn run(access: Access, config: Config, settings: Settings, name: &str) -> Re
     Ok(())
 }
 
-struct Run {
+struct Run<'a> {
     client: Arc<Client>,
     following: Following,
     leading: Arc<Leading>,
+    configure: Configure<'a>,
     config: Config,
+    /// When it was read.
+    configured: Duration,
     settings: Settings,
     agents: Agents,
+    /// Nodes whose agents are silent by the server's own word.
+    silent: BTreeSet<String>,
     patience: Patience,
     /// Generations of all kinds at the last look; `None`: everything is to be looked at.
     seen: Option<Vec<u64>>,
@@ -80,10 +95,14 @@ struct Run {
     trouble: BTreeMap<String, String>,
 }
 
-impl Run {
+impl Run<'_> {
     fn turn(&mut self) {
         self.following.changed(LOOK);
         let now = self.leading.now();
+        if now >= self.configured + CONFIGURED {
+            self.configured = now;
+            self.read_configuration();
+        }
         // Also by who does not lead: who takes over knows who was silent.
         self.hear(now);
         if !self.leading.is_ours() {
@@ -103,6 +122,37 @@ impl Run {
         let leases = self.patience.due(now, self.settings.reclaim_after);
         let regularly = now + if well { REGULARLY } else { RETRY };
         self.due = [agents, leases].into_iter().flatten().fold(regularly, Duration::min);
+    }
+
+    fn read_configuration(&mut self) {
+        let what = "the configuration";
+        match (self.configure)() {
+            Ok(config) if config == self.config => _ = self.done(what, Ok(())),
+            Ok(config) => {
+                tracing::info!("another configuration");
+                self.following.adopt(|kind| is_adopted(&config, kind));
+                (self.config, self.seen) = (config, None);
+                self.done(what, Ok(()));
+            }
+            // The last one stays in force.
+            Err(why) => _ = self.done::<()>(what, Err(why)),
+        }
+    }
+
+    /// Whoever fell silent is asked for by a list before anybody is told: a watch may hang while the server answers, and then all agents
+    /// would seem to be away. Says whether what is known of agents is true now.
+    fn asks_for_the_silent(&mut self, now: Duration) -> Result<(), ActError> {
+        let hears_since = self.leading.hears_since();
+        let silent = self.agents.silent(now, hears_since);
+        if !silent.is_subset(&self.silent) {
+            let (beats, _) = self.client.list(&Watched::Beats.path(&Reach::Cluster))?;
+            for beat in &beats {
+                self.following.mirror().learn(Watched::Beats, beat);
+            }
+            self.hear(now);
+        }
+        self.silent = self.agents.silent(now, hears_since);
+        Ok(())
     }
 
     fn hear(&mut self, now: Duration) {
@@ -128,6 +178,9 @@ impl Run {
 
     /// Looks at everything once, and does what is to be done. Says whether all of it was.
     fn look(&mut self, now: Duration) -> bool {
+        if let Err(error) = self.asks_for_the_silent(now) {
+            return self.done::<()>("the signs of life of agents", Err(error.to_string()));
+        }
         let hears_since = self.leading.hears_since();
         let world = {
             let mirror = self.following.mirror();
@@ -196,13 +249,17 @@ impl Run {
             }
             Err(why) => {
                 if self.trouble.get(what) != Some(&why) {
-                    tracing::warn!(what, why, "could not be written; tried again");
+                    tracing::warn!(what, why, "could not be read or written; tried again");
                     self.trouble.insert(what.to_owned(), why);
                 }
                 false
             }
         }
     }
+}
+
+fn is_adopted(config: &Config, kind: Watched) -> bool {
+    foreign::of(kind).is_some_and(|project| config.adopt.contains(&project))
 }
 
 /// Nodes that have an agent's pod, well or not.

@@ -55,6 +55,10 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
         let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
         put(Watched::NodeRecords, name, node, (Map::new(), conditions));
     }
+    for (endpoint, spec) in &world.endpoints {
+        let said = (Map::new(), vec![serves(world, spec)]);
+        put(Watched::Endpoints, &endpoint.name, endpoint, said);
+    }
     all
 }
 
@@ -177,6 +181,10 @@ fn protected(tally: &Tally) -> Condition {
             "Bypassed",
             "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
         ),
+        Unserved::NotWired => (
+            "NotWired",
+            "it was started without Egret and leaves with its node's address; delete it, so that it starts again",
+        ),
         Unserved::HostNetwork => (
             "HostNetwork",
             "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",
@@ -195,6 +203,28 @@ fn agent_at_work(world: &World, node: &str) -> Condition {
         Some(Agent::Never) => {
             Condition::no("AgentReady", "NoAgent", "its agent has given no sign of life yet")
         }
+    }
+}
+
+/// What a gateway's endpoint says, in the words of everything else.
+fn serves(world: &World, spec: &Value) -> Condition {
+    let node = spec["node"].as_str().unwrap_or_default();
+    match (spec["state"].as_str(), world.agent(node)) {
+        (Some("ready"), Agent::Here) => Condition::yes("Ready", "Serving", "it takes flows"),
+        (Some("ready"), _) => {
+            let says =
+                format!("it took flows when the agent of node {node} was last heard, and may still do so");
+            Condition::yes("Ready", "AgentAway", says)
+        }
+        (Some("starting"), _) => {
+            let says = "its pod is not Ready yet, or its node has not wired the way back; `egret status` there says more";
+            Condition::no("Ready", "Starting", says)
+        }
+        (Some("draining"), _) => {
+            let says = "its pod is not Ready, or ends: the flows that it has stay, new ones go elsewhere";
+            Condition::no("Ready", "Draining", says)
+        }
+        _ => Condition::no("Ready", "Failed", "its pod has ended; it takes nothing any more"),
     }
 }
 

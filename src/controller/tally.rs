@@ -23,6 +23,8 @@ pub enum Unserved {
     HostNetwork,
     /// Something takes its packets past the node's forwarding.
     Bypassed,
+    /// It was started before Egret was in its node's network list.
+    NotWired,
 }
 
 /// Pods of one policy or pool. Only pods that have a node count.
@@ -148,7 +150,8 @@ fn unserved(world: &World, decision: &Decision) -> Option<Unserved> {
     }
     let node = world.view.pods.get(&decision.pod)?.node.as_deref()?;
     match world.agent(node) {
-        Agent::Here => world.bypassed.contains(&decision.pod).then_some(Unserved::Bypassed),
+        Agent::Here if world.bypassed.contains(&decision.pod) => Some(Unserved::Bypassed),
+        Agent::Here => world.unwired.contains(&decision.pod).then_some(Unserved::NotWired),
         Agent::Away => Some(Unserved::AgentAway),
         Agent::Never => Some(Unserved::NoAgent),
     }

@@ -135,6 +135,21 @@ fn a_pool_says_how_full_it_is_and_a_policy_how_many_follow_it() {
 }
 
 #[test]
+fn a_gateway_says_whether_it_takes_flows() {
+    let with = |state: &str, away: &[&str]| {
+        let mut objects = shop();
+        let endpoint = objects.iter_mut().find(|object| object["kind"] == "EgressEndpoint").unwrap();
+        endpoint["spec"]["state"] = state.into();
+        conditions(said(&writes(&world(&mirror(&objects), away), 1000, "t"), "gw-gw"))
+    };
+    assert_eq!(with("ready", &[]), ["Ready=True/Serving"]);
+    assert_eq!(with("ready", &["n1"]), ["Ready=True/AgentAway"]);
+    assert_eq!(with("starting", &[]), ["Ready=False/Starting"]);
+    assert_eq!(with("draining", &[]), ["Ready=False/Draining"]);
+    assert_eq!(with("failed", &[]), ["Ready=False/Failed"]);
+}
+
+#[test]
 fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_would_leave_by() {
     let all = writes(&world(&mirror(&shop()), &["n2"]), 1000, "t");
     for name in ["p", "web"] {
@@ -163,6 +178,13 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
     let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
     assert_eq!(said(&all, "web")["unprotectedPods"], json!(["shop/one"]));
     assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/Bypassed");
+    let beat = objects.last_mut().unwrap();
+    beat["metadata"]["annotations"] = json!({"egret.dev/unwired": "shop/one"});
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    for name in ["p", "web"] {
+        assert_eq!(said(&all, name)["unprotectedPods"], json!(["shop/one"]));
+        assert_eq!(conditions(said(&all, name))[2], "Protected=False/NotWired");
+    }
 }
 
 #[test]
@@ -326,7 +348,7 @@ proptest! {
         }
         let mut known = mirror(&objects);
         let first = writes(&world(&known, &away), 1000, "first");
-        prop_assert_eq!(first.len(), 3);
+        prop_assert_eq!(first.len(), 3 + gateways.min(1));
         prop_assert!(first.iter().all(|write| write.status["observedGeneration"] == 1));
         for write in &first {
             let mut now = known.object(write.kind, &write.name).cloned().unwrap();

@@ -13,7 +13,7 @@ use crate::api;
 use crate::config::Config;
 use crate::egress::model::{PodName, View};
 use crate::ipam::Block;
-use crate::kube::lease::BYPASSED;
+use crate::kube::lease::{BYPASSED, UNWIRED};
 use crate::kube::{Mirror, Watched, foreign};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -33,6 +33,8 @@ pub struct World {
     pub ranges: Vec<Written>,
     /// What nodes say of themselves, by object name.
     pub nodes: Vec<(String, Written)>,
+    /// Where gateways are, as it is written, and what it says.
+    pub endpoints: Vec<(Written, Value)>,
     /// The books.
     pub blocks: Vec<Block>,
     /// Agents, by node; of every Node object.
@@ -41,6 +43,8 @@ pub struct World {
     pub ghosts: BTreeMap<String, Agent>,
     /// Pods whose node's agent says that their traffic passes it by.
     pub bypassed: BTreeSet<PodName>,
+    /// Pods whose node's agent says that they were started without it.
+    pub unwired: BTreeSet<PodName>,
     /// Nodes with the taint `node.kubernetes.io/out-of-service`.
     pub out_of_service: BTreeSet<String>,
     /// `spec.taints` of nodes, by node.
@@ -119,12 +123,17 @@ impl World {
                 .filter_map(|(_, pod)| pod["metadata"]["uid"].as_str().map(str::to_owned))
                 .collect(),
             ghosts,
-            bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| bypassed(beat)).collect(),
+            bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, BYPASSED)).collect(),
+            unwired: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, UNWIRED)).collect(),
             problems: objects.problems(),
             pools: written(Watched::Pools).collect(),
             policies: written(Watched::Policies).collect(),
             ranges: written(Watched::Ranges).collect(),
             nodes: mirror.objects(Watched::NodeRecords).map(record).collect(),
+            endpoints: mirror
+                .objects(Watched::Endpoints)
+                .map(|(name, object)| (Written::of(name, object), object["spec"].clone()))
+                .collect(),
             blocks,
             view,
         })
@@ -153,9 +162,9 @@ fn is_out_of_service(taints: &Value) -> bool {
     all.iter().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service")
 }
 
-/// The pods that an agent's sign of life names.
-fn bypassed(beat: &Value) -> impl Iterator<Item = PodName> {
-    let said = beat["metadata"]["annotations"][BYPASSED].as_str().unwrap_or_default();
+/// The pods that an agent's sign of life names under a key.
+fn noted<'a>(beat: &'a Value, key: &str) -> impl Iterator<Item = PodName> + use<'a> {
+    let said = beat["metadata"]["annotations"][key].as_str().unwrap_or_default();
     said.split(',')
         .filter_map(|pod| pod.split_once('/'))
         .map(|(namespace, name)| PodName::new(namespace, name))

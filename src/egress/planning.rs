@@ -298,7 +298,11 @@ impl<'a> Work<'a> {
             }
             return slot.map(|slot| Place::Local { veth, slot });
         }
-        let underlay = self.underlay_of(&endpoint.node, &endpoint.underlay, &endpoint.pod.to_string());
+        // As its Node says now: the endpoint has what it said when the gateway started.
+        let node = self.inputs.view.nodes.get(&endpoint.node).map(|node| node.internal_ips.as_slice());
+        let addresses: Vec<IpAddr> =
+            node.unwrap_or_default().iter().chain(&endpoint.underlay).copied().collect();
+        let underlay = self.underlay_of(&endpoint.node, &addresses, &endpoint.pod.to_string());
         underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })
     }
 

@@ -1,16 +1,17 @@
 //! Which API server, and who we are to it: a kubeconfig, or what a pod finds in itself.
 //!
-//! In: a file and a context's name. Out: [`Access`], or a sentence. Programs that hand out credentials (`exec`) and servers whose
-//! certificate shall not be checked are refused by name.
+//! In: a file and a context's name. Out: [`Access`], or a sentence. Servers whose certificate shall not be checked are refused by name.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::base64;
 use super::error::ApiError;
+use super::exec::{self, Exec, Program};
 
 /// Where a pod finds its service account's credentials.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -48,6 +49,8 @@ pub enum Credential {
     Token(String),
     /// By a token in a file, which is replaced from time to time.
     TokenFile(PathBuf),
+    /// By a token that a program gives.
+    Program(Arc<Program>),
 }
 
 /// Without what is secret.
@@ -119,7 +122,7 @@ impl Access {
             Some(authority) => authority,
             None => read(Path::new("/etc/ssl/certs/ca-certificates.crt"))?,
         };
-        let credential = user.credential(path)?;
+        let credential = user.credential(path, &cluster.server, &authority)?;
         let namespace = context.namespace.clone().unwrap_or_else(|| "default".to_owned());
         Ok(Access {
             origin: path.display().to_string(),
@@ -141,6 +144,14 @@ impl Access {
                 let token = String::from_utf8(read(path)?).map_err(|_| no(path, "it is no text"))?;
                 Ok(Some(format!("Bearer {}", token.trim())))
             }
+            Credential::Program(program) => Ok(Some(format!("Bearer {}", program.token()?))),
+        }
+    }
+
+    /// The server does not know us any more: what a program gave is asked for anew.
+    pub(super) fn was_refused(&self) {
+        if let Credential::Program(program) = &self.credential {
+            program.forget();
         }
     }
 }
@@ -242,11 +253,11 @@ struct User {
     token: Option<String>,
     #[serde(rename = "tokenFile")]
     token_file: Option<PathBuf>,
-    exec: Option<serde_json::Value>,
+    exec: Option<Exec>,
 }
 
 impl User {
-    fn credential(&self, path: &Path) -> Result<Credential, ApiError> {
+    fn credential(&self, path: &Path, server: &str, authority: &[u8]) -> Result<Credential, ApiError> {
         let chain = inline_or_file(path, &self.client_certificate_data, &self.client_certificate)?;
         let key = inline_or_file(path, &self.client_key_data, &self.client_key)?;
         match (chain, key, &self.token_file, &self.token) {
@@ -255,11 +266,13 @@ impl User {
                 Ok(Credential::TokenFile(path.parent().unwrap_or(Path::new("")).join(file)))
             }
             (_, _, _, Some(token)) => Ok(Credential::Token(token.clone())),
-            _ if self.exec.is_some() => Err(no(
-                path,
-                "its user gets credentials from a program (`exec`), which is not served yet; use a token",
-            )),
-            _ => Err(no(path, "its user has neither a client certificate with its key nor a token")),
+            _ => match &self.exec {
+                Some(exec) => exec::credential(exec.clone(), path, server, authority),
+                None => Err(no(
+                    path,
+                    "its user has neither a client certificate with its key, nor a token, nor `exec`",
+                )),
+            },
         }
     }
 }
@@ -296,11 +309,19 @@ mod tests {
             Access::from_file(&file, context).map(|a| a.server()).map_err(|e| e.to_string())
         };
         let ca = "certificate-authority: ca.crt";
+        let exec = |command: &str| {
+            format!(
+                "exec: {{apiVersion: client.authentication.k8s.io/v1, command: \"{command}\", installHint: Get it., env: null}}"
+            )
+        };
         assert_eq!(said(ca, "token: t", None).unwrap(), "https://a:1");
         for (cluster, user, context, sentence) in [
             (ca, "token: t", Some("y"), "it has no context `y`"),
-            (ca, "exec: {command: aws}", None, "from a program (`exec`), which is not served yet"),
-            (ca, "", None, "neither a client certificate with its key nor a token"),
+            (ca, "exec: {command: aws}", None, "speaks ``; served are client.authentication.k8s.io/v1 and"),
+            (ca, &exec("no-such-program"), None, "`no-such-program`: it is not installed. Get it."),
+            (ca, &exec("false"), None, "`false`: it failed (exit status: 1); what it said stands above"),
+            (ca, &exec("true"), None, "`true`: what it printed is no JSON"),
+            (ca, "", None, "neither a client certificate with its key, nor a token, nor `exec`"),
             ("insecure-skip-tls-verify: true", "token: t", None, "to whoever answers"),
             ("certificate-authority: lost", "token: t", None, "lost: cannot be read"),
             ("certificate-authority-data: '!'", "token: t", None, "is no base64"),

@@ -1,4 +1,4 @@
-//! Base64 as kubeconfigs have it (RFC 4648, with padding, line breaks allowed). Text in, bytes out.
+//! Base64 as kubeconfigs have it (RFC 4648, with padding, line breaks allowed). Text in, bytes out; and back.
 
 /// `None`: it is none.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
@@ -31,9 +31,24 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     (padding <= 2 && held < 6 && bits & ((1 << held) - 1) == 0).then_some(bytes)
 }
 
+/// The other way, without line breaks.
+pub(super) fn encode(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= group.len() { letter.into() } else { '=' });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
 
     #[test]
     fn the_examples_of_the_rfc_are_read_and_nonsense_is_not() {
@@ -41,6 +56,7 @@ mod tests {
             [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9v\nYmFy\n", "foobar")]
         {
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+            assert_eq!(encode(bytes.as_bytes()), text.replace('\n', ""));
         }
         for text in ["Z", "Zg==Zg==", "Z!==", "Zh=="] {
             assert_eq!(decode(text), None, "{text}");

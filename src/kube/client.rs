@@ -291,6 +291,9 @@ impl Client {
                 why: format!("its answer to {verb} {path} is no JSON: {e}"),
             });
         }
+        if status == 401 {
+            self.access.was_refused();
+        }
         // A proxy before the server answers in a language of its own.
         let said: Status = serde_json::from_slice(answer).unwrap_or_else(|_| Status {
             reason: String::new(),

@@ -14,6 +14,17 @@ pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/l
 
 /// Annotation of an agent's Lease: clients whose traffic passes its node by.
 pub const BYPASSED: &str = "egret.dev/bypassed";
+/// The same, of clients that were started without Egret.
+pub const UNWIRED: &str = "egret.dev/unwired";
+
+/// Clients that an agent does not serve: `namespace/name`, separated by commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Their traffic passes the node by.
+    pub bypassed: String,
+    /// They were started before Egret was in their node's network list.
+    pub unwired: String,
+}
 
 /// `spec` of a Lease. A field that is missing is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +70,10 @@ pub fn read(client: &Client, name: &str) -> Result<Option<Found>, ApiError> {
 /// # Errors
 /// [`ApiError::is_conflict`] if somebody else was faster, and the others.
 pub fn write(client: &Client, name: &str, spec: &LeaseSpec, seen: Option<&str>) -> Result<Found, ApiError> {
-    noting(client, name, spec, "", seen)
+    noting(client, name, spec, &Noted::default(), seen)
 }
 
-/// The same, with the clients that an agent knows to be bypassed: `namespace/name`, separated by commas.
+/// The same, with the clients that an agent knows not to be served.
 ///
 /// # Errors
 /// As [`write()`].
@@ -70,14 +81,16 @@ pub fn noting(
     client: &Client,
     name: &str,
     spec: &LeaseSpec,
-    bypassed: &str,
+    noted: &Noted,
     seen: Option<&str>,
 ) -> Result<Found, ApiError> {
     let mut object = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec,
     });
-    if !bypassed.is_empty() {
-        object["metadata"]["annotations"][BYPASSED] = bypassed.into();
+    for (key, pods) in [(BYPASSED, &noted.bypassed), (UNWIRED, &noted.unwired)] {
+        if !pods.is_empty() {
+            object["metadata"]["annotations"][key] = pods.as_str().into();
+        }
     }
     let written = match seen {
         None => client.create(LEASES, &object)?,

@@ -13,6 +13,7 @@ pub mod client;
 mod connection;
 mod error;
 mod events;
+mod exec;
 pub mod foreign;
 mod http;
 mod items;

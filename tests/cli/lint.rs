@@ -171,7 +171,7 @@ fn bad_input_is_a_sentence_and_its_own_status() {
     for (arguments, sentence) in [
         ("lint -f nowhere.yaml", "egret: cannot read nowhere.yaml: No such file or directory"),
         ("lint -f empty", "egret: there is no .yaml, .yml or .json file in empty"),
-        ("lint", "required arguments were not provided"),
+        ("lint", "egret: there is nothing to read: name manifests with -f, or a cluster with --kubeconfig"),
         ("lint -f bad.yaml --config nowhere.conf", "nowhere.conf"),
     ] {
         let said = folder.egret(arguments);

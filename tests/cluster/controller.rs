@@ -2,6 +2,7 @@
 //! over; what they say is read by kubectl; leases of a node that is gone come back, those of a silent one do not.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,13 +59,18 @@ const POOL: &str = "/apis/egret.dev/v1alpha1/egresspools/ctl";
 const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/ctl.v4-10-88-0-0-31";
 
 /// A controller, until it is dropped.
-struct Controller(Child);
+pub(crate) struct Controller(Child);
 
 impl Controller {
     fn start(kubeconfig: &str) -> Controller {
-        let arguments = ["controller", "--kubeconfig", kubeconfig, "--silence", "6", "--reclaim-after", "3"];
+        Controller::with(Path::new(kubeconfig), &[])
+    }
+
+    pub(crate) fn with(kubeconfig: &Path, more: &[&str]) -> Controller {
         let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
-        command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
+        command.args(["--silence", "6", "--reclaim-after", "3"]).args(more);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         Controller(command.spawn().unwrap())
     }
 
@@ -87,10 +93,10 @@ impl Drop for Controller {
 }
 
 /// Signs of life of an agent, as long as they are wanted.
-struct Beats(Arc<AtomicBool>);
+pub(crate) struct Beats(Arc<AtomicBool>);
 
 impl Beats {
-    fn of(node: &'static str) -> Beats {
+    pub(crate) fn of(node: &'static str) -> Beats {
         let wanted = Arc::new(AtomicBool::new(true));
         let go_on = wanted.clone();
         thread::spawn(move || {
@@ -123,7 +129,7 @@ impl Drop for Beats {
 }
 
 /// A kubeconfig of the controller's own account.
-fn kubeconfig() -> String {
+pub(crate) fn kubeconfig() -> String {
     for file in ["deploy/rbac.yaml", "deploy/controller-rbac.yaml"] {
         kubectl(&["apply", "-f", "-"], &fs::read_to_string(repository().join(file)).unwrap());
     }
@@ -141,7 +147,7 @@ fn kubeconfig() -> String {
 }
 
 /// Waits until an object is so; how long it took.
-fn until(client: &Client, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Duration {
+pub(crate) fn until(client: &Client, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Duration {
     let started = Instant::now();
     loop {
         let now = client.get(path).unwrap_or_default();
@@ -154,7 +160,7 @@ fn until(client: &Client, path: &str, what: &str, is: impl Fn(&Value) -> bool) -
     }
 }
 
-fn holder(client: &Client) -> String {
+pub(crate) fn holder(client: &Client) -> String {
     lease::read(client, "egret-controller")
         .unwrap()
         .unwrap_or_else(|| panic!("no Lease"))
@@ -162,12 +168,12 @@ fn holder(client: &Client) -> String {
         .holder_identity
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     let all = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
-fn taints(node: &Value) -> Vec<&str> {
+pub(crate) fn taints(node: &Value) -> Vec<&str> {
     node["spec"]["taints"]
         .as_array()
         .into_iter()
@@ -216,6 +222,10 @@ fn one_of_two_controllers_works_and_when_it_is_killed_the_other_goes_on() {
     });
     let row = kubectl(&["get", "enode", "node-77", "--no-headers"], "");
     assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..3], ["k2", "True"], "{row}");
+
+    until(&client, "/apis/egret.dev/v1alpha1/egressendpoints/ctl", "said to serve", |endpoint| {
+        condition(endpoint, "Ready")["reason"] == "Serving"
+    });
 
     // A pod has an address that nobody calls inside; then somebody does.
     let ips = r#"{"status": {"podIPs": [{"ip": "10.250.0.7"}], "podIP": "10.250.0.7"}}"#;

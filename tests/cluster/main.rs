@@ -17,6 +17,7 @@ mod hanging;
 #[path = "../stores/holding.rs"]
 mod holding;
 mod installation;
+mod leading;
 mod leases;
 mod others;
 mod proxy;

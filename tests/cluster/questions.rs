@@ -105,6 +105,24 @@ fn list_explain_and_status_say_where_a_clusters_pods_leave() {
 }
 
 #[test]
+fn pods_that_have_ended_are_nobodys_clients() {
+    let _alone = alone();
+    world();
+    let job = "{apiVersion: v1, kind: Pod, metadata: {name: job, namespace: ask}, spec: {nodeName: ask-node2, containers: [{name: c, image: x}]}}";
+    kubectl(&["apply", "-f", "-"], job);
+    let clients = || json("status --node ask-node2")["items"][0].clone();
+    assert_eq!((&clients()["clients"], &clients()["held"]), (&1.into(), &0.into()), "it is about to start");
+    let ended =
+        r#"{"status": {"phase": "Succeeded", "podIP": "10.244.2.9", "podIPs": [{"ip": "10.244.2.9"}]}}"#;
+    kubectl(&["patch", "pod", "-n", "ask", "job", "--subresource=status", "--type=merge", "-p", ended], "");
+    assert_eq!((&clients()["clients"], &clients()["held"]), (&0.into(), &0.into()));
+    let listed = json("list -n ask");
+    assert!(listed["items"].as_array().unwrap().iter().all(|row| row["pod"] != "ask/job"), "{listed:#}");
+    assert_eq!(json("list ask/job")["items"][0]["pod"], "ask/job", "who asks for it by name sees it");
+    kubectl(&["delete", "pod", "-n", "ask", "job", "--force", "--grace-period=0"], "");
+}
+
+#[test]
 fn leases_of_a_cluster_are_shown_checked_and_given_back() {
     let _alone = alone();
     world();
@@ -159,6 +177,63 @@ fn who_may_not_or_names_two_worlds_is_told_so() {
 }
 
 #[test]
+fn a_program_that_hands_out_credentials_is_asked_as_kubectl_asks_it() {
+    let _alone = alone();
+    world();
+    kubectl(
+        &["apply", "-f", "-"],
+        "{apiVersion: v1, kind: ServiceAccount, metadata: {name: person, namespace: ask}}",
+    );
+    let binding = "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: ask-person},
+        roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{kind: ServiceAccount, name: person, namespace: ask}]}";
+    kubectl(&["apply", "-f", "-"], binding);
+    let token = kubectl(&["create", "token", "person", "-n", "ask", "--duration=1h"], "");
+    let admin = egret::kube::Access::from_file(&server().kubeconfig("admin"), None).unwrap();
+    let folder = server().folder();
+    let config = format!(
+        "{{apiVersion: v1, kind: Config, current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}],\n\
+         clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: pki/ca.crt}}}}],\n\
+         users: [{{name: u, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: ./hand-out, args: [person], \
+         interactiveMode: IfAvailable, provideClusterInfo: true, installHint: null, env: [{{name: WHO, value: me}}]}}}}}}]}}\n",
+        admin.server()
+    );
+    fs::write(server().kubeconfig("program"), config).unwrap();
+    let asked = folder.join("asked");
+    let program = |until: &str| {
+        let said = format!(
+            r#"{{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {{"token": "{}", "expirationTimestamp": "{until}"}}}}"#,
+            token.trim()
+        );
+        let script = format!(
+            "#!/bin/sh\necho \"$WHO $1 $KUBERNETES_EXEC_INFO\" >> {}\ncat <<'E'\n{said}\nE\n",
+            asked.display()
+        );
+        let _ = fs::remove_file(&asked);
+        fs::write(folder.join("hand-out"), script).unwrap();
+        fs::set_permissions(folder.join("hand-out"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    };
+    let times = || fs::read_to_string(&asked).unwrap().lines().count();
+    program("2999-01-01T00:00:00Z");
+    let (status, said) = ask("program", "list -n ask");
+    assert!(status == Some(0) && said.contains("ask/cart"), "{said}");
+    let line = fs::read_to_string(&asked).unwrap();
+    assert!(times() == 1 && line.starts_with("me person {"), "{line}");
+    let info: Value = serde_json::from_str(line.trim().trim_start_matches("me person ")).unwrap();
+    assert_eq!(
+        (&info["kind"], &info["spec"]["interactive"]),
+        (&"ExecCredential".into(), &false.into()),
+        "{info}"
+    );
+    assert_eq!(info["spec"]["cluster"]["server"], admin.server());
+    // One that has expired is not used twice.
+    program("2001-01-01T00:00:00Z");
+    assert_eq!(ask("program", "list -n ask").0, Some(0));
+    assert!(times() > 2, "{}", times());
+    kubectl(&["delete", "clusterrolebinding/ask-person"], "");
+}
+
+#[test]
 fn kubectl_egret_is_this_program_and_is_completed() {
     let _alone = alone();
     world();
@@ -175,6 +250,8 @@ fn kubectl_egret_is_this_program_and_is_completed() {
     };
     let said = kubectl(&["egret", "list", "-n", "ask"]);
     assert!(said.contains("ask/cart") && said.contains("10.88.0.0"), "{said}");
+    let said = kubectl(&["egret", "lint"]);
+    assert!(said.contains("in the cluster"), "{said}");
     let said = kubectl(&["egret", "explain", "-h"]);
     assert!(said.contains("Usage: kubectl egret explain"), "{said}");
     let said = kubectl(&["__complete", "egret", "ipam", "re"]);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +37,11 @@ impl Lab {
     /// Two nodes that are ready, with our definitions and role, and nothing of ours running yet. `proxies` and `primaries`: as
     /// `scripts/cluster` takes them. `purpose`: no other test's.
     pub(crate) fn raise(purpose: &str, proxies: &str, primaries: &str) -> Lab {
+        Lab::adopting(purpose, proxies, primaries, &[])
+    }
+
+    /// The same, where other projects' objects are adopted.
+    pub(crate) fn adopting(purpose: &str, proxies: &str, primaries: &str, adopt: &[&str]) -> Lab {
         let _turn = RAISING.lock();
         let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
         let cluster = Cluster::raise(purpose, &options).unwrap();
@@ -50,30 +55,27 @@ impl Lab {
         );
         lab.witness();
         for node in [1, 2] {
-            lab.install(node);
+            lab.install(node, adopt);
         }
         lab
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.cluster.folder()
     }
 
     /// The plugin and its entry, as an installer leaves them.
-    fn install(&self, node: u8) {
+    fn install(&self, node: u8, adopt: &[&str]) {
         let folder = self.state().join(format!("node{node}"));
         fs::copy(env!("CARGO_BIN_EXE_egret"), folder.join("cni-bin/egret")).unwrap();
         let file = folder.join("cni-conf/10-net.conflist");
         let mut list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         list["plugins"].as_array_mut().unwrap().push(json!({
             "type": "egret", "mode": "cluster", "nodeName": format!("node{node}"),
-            "clusterCIDRs": ["10.244.0.0/16", "10.96.0.0/16"],
+            "clusterCIDRs": ["10.244.0.0/16", "10.96.0.0/16"], "adopt": adopt,
             "capabilities": {"io.kubernetes.cri.pod-annotations": true},
         }));
-        // In one piece: containerd reads it when it changes.
-        let draft = file.with_extension("draft");
-        fs::write(&draft, list.to_string()).unwrap();
-        fs::rename(draft, file).unwrap();
+        in_one_piece(&file, &list.to_string());
     }
 
     /// Answers every connection outside, and remembers who it was and from where.
@@ -122,6 +124,38 @@ impl Lab {
             "--kubeconfig",
         ]);
         command.arg(self.cluster.kubeconfig("agent")).stdin(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// Starts a controller with the nodes' configuration, and lets agents tell it that they live. It ends with the cluster.
+    pub(crate) fn controller(&self) -> Child {
+        let roles = fs::read_to_string(repository().join("deploy/controller-rbac.yaml")).unwrap();
+        self.kubectl(&["apply", "-f", "-"], &roles);
+        let life =
+            ["create", "rolebinding", "lives", "-n", "egret-system", "--role=egret-agent-sign-of-life"];
+        self.kubectl(&[&life[..], &["--user=agent"]].concat(), "");
+        let config = self.state().join("node1/cni-conf/10-net.conflist");
+        let log = File::create(self.state().join("log/controller")).unwrap();
+        let mut command = self.cluster.command(ROUTER);
+        command.arg(env!("CARGO_BIN_EXE_egret")).arg("controller").arg("--config").arg(config);
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig("admin"));
+        command.stdin(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// What `kubectl egret …` says, as a person's machine has it.
+    #[track_caller]
+    pub(crate) fn kubectl_egret(&self, arguments: &[&str]) -> String {
+        let folder = self.state().join("plugins");
+        let plugin = folder.join("kubectl-egret");
+        if !plugin.exists() {
+            fs::create_dir_all(&folder).unwrap();
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_egret"), plugin).unwrap();
+        }
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let mut command = self.cluster.kubectl_command();
+        let output = command.arg("egret").args(arguments).env("PATH", path).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
     }
 
     /// Kills the agent of a node, as the kernel does when memory is short.
@@ -190,6 +224,13 @@ impl Lab {
         assert_eq!(self.seen("cart"), sources);
     }
 
+    /// The same with any of these addresses.
+    #[track_caller]
+    pub(crate) fn shows_only_pool(&self, addresses: &BTreeSet<String>) {
+        let sources = self.sources();
+        assert!(!sources.is_empty() && sources.is_subset(addresses), "{:?}", self.wire.sources());
+    }
+
     /// Addresses that packets of selected pods arrived outside with since it was last forgotten.
     pub(crate) fn sources(&self) -> BTreeSet<String> {
         self.wire.sources().keys().map(ToString::to_string).collect()
@@ -250,6 +291,12 @@ impl Lab {
         pods.map(|pod| (word(&pod["metadata"]["name"]), word(&pod["spec"]["nodeName"]))).collect()
     }
 
+    /// Sends a signal to a program of a node.
+    pub(crate) fn signal(&self, place: &str, program: &str, signal: &str) {
+        let id = fs::read_to_string(self.state().join(place).join(format!("{program}.pid"))).unwrap();
+        self.on(place, &["kill", signal, id.trim()]);
+    }
+
     /// Waits until something is so.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, so: impl FnMut() -> bool) {
@@ -279,7 +326,14 @@ fn answer(listener: &TcpListener, seen: &Seen) {
     }
 }
 
-fn egret(arguments: &[&str]) -> String {
+/// containerd reads its lists when they change.
+pub(crate) fn in_one_piece(file: &Path, text: &str) {
+    let draft = file.with_extension("draft");
+    fs::write(&draft, text).unwrap();
+    fs::rename(draft, file).unwrap();
+}
+
+pub(crate) fn egret(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_egret")).args(arguments).output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()

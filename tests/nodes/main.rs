@@ -6,7 +6,11 @@
 #![allow(clippy::print_stdout, reason = "how long things take is worth a line")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
 
+mod addresses;
+mod bypassed;
+mod guides;
 mod lab;
+mod live;
 mod overlay;
 mod services;
 mod wire;

@@ -35,7 +35,8 @@ spec:
       containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
 "#;
 
-/// A Deployment whose pods say their names outside, five times a second and from the first moment.
+/// A Deployment whose pods say their names outside, five times a second and from the first moment. Not for longer than 5 s: `nc` waits for
+/// ever for an answer on a flow that ended while it was on its way, because who only waits sends nothing that could be refused.
 pub(crate) fn callers(namespace: &str, name: &str, replicas: u8) -> String {
     let port = PORTS[usize::from(namespace != "shop")];
     format!(
@@ -60,7 +61,7 @@ spec:
       - name: c
         image: lab.local/busybox:1
         imagePullPolicy: Never
-        command: [sh, -c, 'while true; do echo $HOSTNAME | nc -w 2 {OUTSIDE} {port}; sleep 0.2; done']
+        command: [sh, -c, 'while true; do echo $HOSTNAME | timeout 5 nc -w 2 {OUTSIDE} {port}; sleep 0.2; done']
 "#
     )
 }
@@ -122,7 +123,7 @@ spec:
   - name: c
     image: lab.local/busybox:1
     imagePullPolicy: Never
-    command: [sh, -c, 'while true; do echo host | nc -w 2 {OUTSIDE} {port}; sleep 0.2; done']
+    command: [sh, -c, 'while true; do echo host | timeout 5 nc -w 2 {OUTSIDE} {port}; sleep 0.2; done']
 "#,
         server("plain", "inside"),
         server("shop", "front")

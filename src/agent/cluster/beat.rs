@@ -1,17 +1,19 @@
 //! The agent's sign of life: a Lease per node, written every 10 s, by which the controller knows that somebody is at work here (and not only that a process lives),
-//! and which clients' traffic passes the node by.
+//! and which clients it does not serve.
 //!
 //! In: a client, the node's name. Out: an object that only the controller follows. Never: stops anything; who cannot be written
 //! is written later.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::agent::passing::Passing;
 use crate::agent::turns::Turns;
-use crate::kube::lease::{self, LeaseSpec};
+use crate::egress::model::PodName;
+use crate::kube::lease::{self, LeaseSpec, Noted};
 use crate::kube::{ApiError, Client};
 use crate::node::passage::BYPASSED;
 
@@ -19,7 +21,7 @@ use crate::node::passage::BYPASSED;
 const EVERY: Duration = Duration::from_secs(10);
 /// After so long it is no longer true; three are missing then.
 const LASTS: u32 = 30;
-/// So many bypassed clients are named.
+/// So many clients are named, of each sort.
 const MOST: usize = 500;
 /// Sooner, after one that could not be written.
 const RETRY: Duration = Duration::from_secs(2);
@@ -29,18 +31,19 @@ pub(super) struct Beat {
     client: Arc<Client>,
     node: String,
     passing: Arc<OnceLock<Passing>>,
+    unwired: Arc<Mutex<BTreeSet<PodName>>>,
     turns: Arc<Turns>,
 }
 
 impl Beat {
-    /// Of a node's agent, as long as its loops turn.
+    /// Of a node's agent, as long as its loops turn. It tells of clients whose traffic passes by, and of those that were started without us.
     pub(super) fn new(
         client: Arc<Client>,
         node: &str,
-        passing: Arc<OnceLock<Passing>>,
+        (passing, unwired): (Arc<OnceLock<Passing>>, Arc<Mutex<BTreeSet<PodName>>>),
         turns: Arc<Turns>,
     ) -> Beat {
-        Beat { client, node: node.to_owned(), passing, turns }
+        Beat { client, node: node.to_owned(), passing, unwired, turns }
     }
 
     /// Gives them once everything was heard of; `synced`: the file that says so.
@@ -68,7 +71,8 @@ impl Beat {
                 thread::sleep(RETRY);
                 continue;
             }
-            let pause = match beat(&self.client, &self.node, &bypassed(&self.passing)) {
+            let noted = Noted { bypassed: bypassed(&self.passing), unwired: self.unwired() };
+            let pause = match beat(&self.client, &self.node, &noted) {
                 Ok(()) => {
                     trouble.clear();
                     EVERY
@@ -90,6 +94,11 @@ impl Beat {
             thread::sleep(pause);
         }
     }
+
+    fn unwired(&self) -> String {
+        let unwired = self.unwired.lock().unwrap_or_else(PoisonError::into_inner);
+        unwired.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
 }
 
 /// Clients whose traffic passes this node by, as the controller reads them.
@@ -101,7 +110,7 @@ fn bypassed(passing: &OnceLock<Passing>) -> String {
     pods.join(",")
 }
 
-fn beat(client: &Client, node: &str, bypassed: &str) -> Result<(), ApiError> {
+fn beat(client: &Client, node: &str, noted: &Noted) -> Result<(), ApiError> {
     let name = lease::beat_of(node);
     let found = lease::read(client, &name)?;
     let now = lease::micro_time(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
@@ -111,6 +120,5 @@ fn beat(client: &Client, node: &str, bypassed: &str) -> Result<(), ApiError> {
         renew_time: Some(now),
         ..LeaseSpec::default()
     };
-    lease::noting(client, &name, &spec, bypassed, found.as_ref().map(|found| found.version.as_str()))
-        .map(drop)
+    lease::noting(client, &name, &spec, noted, found.as_ref().map(|found| found.version.as_str())).map(drop)
 }

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
+
+use serde_json::Value;
 
 use super::{Cluster, PATIENCE};
 use crate::egress::model::Endpoint;
@@ -36,14 +39,26 @@ impl Cluster {
             known.retain(|endpoint| endpoint.node == self.node);
             Ok(Arc::new(known))
         };
+        let addresses = self.own_addresses();
         for endpoint in gateways.endpoints.get(&self.dir.endpoints(), own)?.iter() {
             let life = self.life(endpoint);
             let state = next(endpoint.state, life, || self.is_wired(endpoint, &mut gateways.wired));
-            if state != endpoint.state {
-                self.say_state(&Endpoint { state, ..endpoint.clone() }, life)?;
+            let known = addresses.is_empty() || endpoint.underlay == addresses;
+            if state != endpoint.state || !known {
+                let underlay = if known { endpoint.underlay.clone() } else { addresses.clone() };
+                self.say_state(&Endpoint { state, underlay, ..endpoint.clone() }, life)?;
             }
         }
         Ok(())
+    }
+
+    /// Where this node is reached, as its object says now.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let mirror = self.mirror();
+        let node = mirror.object(Watched::Nodes, &self.node).map(|node| &node["status"]["addresses"]);
+        let said = node.and_then(Value::as_array).into_iter().flatten();
+        let internal = said.filter(|address| address["type"] == "InternalIP");
+        internal.filter_map(|address| address["address"].as_str()?.parse().ok()).collect()
     }
 
     fn life(&self, endpoint: &Endpoint) -> Life {
@@ -75,8 +90,8 @@ impl Cluster {
         else {
             return Ok(());
         };
-        tracing::info!(pod = %endpoint.pod, from = endpoint.state.word(), to = now.state.word(), ?life, "a gateway");
-        endpoint.state = now.state;
+        tracing::info!(pod = %endpoint.pod, from = endpoint.state.word(), to = now.state.word(), underlay = ?now.underlay, ?life, "a gateway");
+        (endpoint.state, endpoint.underlay) = (now.state, now.underlay.clone());
         endpoints::put(&self.dir, &guard, &endpoint).map(drop).map_err(|e| e.to_string())
     }
 }

@@ -3,7 +3,7 @@
 //! In: the node's own directory, the mirror. Out: requests, on a thread of its own, so that nothing that packets need waits for them. Never:
 //! what anybody decides by: the annotation is not read back but to compare it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Cluster;
+use crate::agent::passing::Passing;
 use crate::agent::telling::{Subject, Telling, Word, standings};
 use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::list::list;
 use crate::egress::model::PodName;
+use crate::egress::serving::Life;
 use crate::hash;
 use crate::kube::{ApiError, Watched, lease};
 use crate::node::embedded::{Embedded, now};
+use crate::node::passage::BYPASSED;
 
 /// How often is looked whether anything changed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -41,18 +44,20 @@ pub(super) fn start(cluster: Arc<Cluster>) -> std::io::Result<()> {
 fn run(cluster: &Cluster) -> ! {
     let began = Instant::now();
     let mut telling = Telling::default();
-    let (mut seen, mut waits, mut pause) = (Vec::new(), false, LOOK);
+    let (mut seen, mut waits, mut pause) = ((Vec::new(), BTreeMap::new()), false, LOOK);
     loop {
         thread::sleep(if waits { pause.max(WAITING) } else { pause });
         // What was copied is what the node acts on; what is newer comes with the next look.
         let copied: Vec<u64> =
             cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
-        if !cluster.is_synced() || (copied == seen && !waits) {
+        let bypassed = cluster.bypassed();
+        if !cluster.is_synced() || ((&copied, &bypassed) == (&seen.0, &seen.1) && !waits) {
             continue;
         }
         cluster.make_way();
-        seen = copied;
-        let subjects = match cluster.subjects() {
+        let subjects = cluster.subjects(&bypassed);
+        seen = (copied, bypassed);
+        let subjects = match subjects {
             Ok(subjects) => subjects,
             Err(error) => {
                 tracing::debug!(error, "nothing can be told of pods");
@@ -78,6 +83,8 @@ fn run(cluster: &Cluster) -> ! {
                 break;
             }
         }
+        let unwired = telling.unwired(began.elapsed(), &subjects).into_iter().cloned().collect();
+        *cluster.unwired.lock().unwrap_or_else(PoisonError::into_inner) = unwired;
         waits = trouble || telling.waits(&subjects);
         pause = if trouble { (pause * 2).min(LONGEST) } else { LOOK };
     }
@@ -92,8 +99,18 @@ impl Cluster {
         }
     }
 
-    /// This node's pods, with what they do and what they are annotated with.
-    fn subjects(&self) -> Result<Vec<Subject>, String> {
+    /// Pods whose traffic passes this node by, and why.
+    fn bypassed(&self) -> BTreeMap<PodName, String> {
+        let problems = self.passing.get().map(Passing::problems).unwrap_or_default();
+        let named = problems.into_iter().filter(|problem| problem.reason == BYPASSED);
+        let pod =
+            |object: &str| object.strip_prefix("Pod ")?.split_once('/').map(|(n, p)| PodName::new(n, p));
+        named.filter_map(|problem| Some((pod(&problem.object)?, problem.message))).collect()
+    }
+
+    /// This node's pods, with what they do and what they are annotated with. One that is leaving is not among them: its wiring goes before
+    /// its object, and nobody is left to be told.
+    fn subjects(&self, bypassed: &BTreeMap<PodName, String>) -> Result<Vec<Subject>, String> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let (view, ..) = node.whole_view().map_err(|e| e.to_string())?;
@@ -112,9 +129,13 @@ impl Cluster {
             .map(|(n, _)| n.clone())
             .collect();
         let rows = list(&view, here.iter().cloned()).items;
-        let mut standings = standings(&rows, &wired);
+        let mut standings = standings(&rows, &wired, bypassed);
         let mirror = self.mirror();
         let subject = |pod: PodName| {
+            let (_, life) = mirror.life(&pod.to_string())?;
+            if life == Life::Leaving {
+                return None;
+            }
             let object = mirror.object(Watched::Pods, &pod.to_string())?;
             Some(Subject {
                 uid: object["metadata"]["uid"].as_str()?.to_owned(),

@@ -102,9 +102,36 @@ fn an_event_that_could_not_be_made_is_made_later() {
 fn a_pod_that_started_without_us_is_told_to_start_again() {
     let mut telling = Telling::default();
     let unwired = Standing { unwired: true, ..through("gw/one", "10.10.10.0") };
-    let words = telling.due(after(0), &[subject(1, Some(unwired))]);
+    let early = [subject(1, Some(unwired))];
+    assert_eq!(telling.due(after(0), &early), [], "its sandbox may be made anew just now");
+    assert!(telling.waits(&early) && telling.unwired(after(29), &early).is_empty());
+    let words = telling.due(after(30), &early);
     assert_eq!(words.len(), 1, "and no address is promised: {words:?}");
     assert!(matches!(&words[0], Word::Event { warning: true, reason: "EgressUnprotected", .. }), "{words:?}");
+    assert_eq!(telling.unwired(after(30), &early), BTreeSet::from([&early[0].pod]));
+}
+
+#[test]
+fn a_pod_whose_sandbox_is_made_anew_is_not_told_that_it_started_without_us() {
+    let mut telling = Telling::default();
+    let wired = || [subject(1, Some(through("gw/one", "10.10.10.0")))];
+    assert_eq!(telling.due(after(0), &wired()).len(), 2);
+    let ending = [subject(1, Some(Standing { unwired: true, ..through("gw/one", "10.10.10.0") }))];
+    assert_eq!(telling.due(after(60), &ending), []);
+    let _ = telling.due(after(80), &wired());
+    assert_eq!(telling.due(after(100), &ending), [], "what counts is how long it lasts this time");
+}
+
+#[test]
+fn a_pod_whose_traffic_passes_its_node_by_is_told_so_and_promised_nothing() {
+    let bypassed =
+        Standing { bypassed: Some("it does not pass".to_owned()), ..through("gw/one", "10.10.10.0") };
+    let mut told = subject(1, Some(bypassed));
+    told.annotated = Some("10.10.10.0".to_owned());
+    assert_eq!(
+        said(&Telling::default().due(after(0), &[told])),
+        ["shop/cart-1 = ", "shop/cart-1 EgressUnprotected: a rule selects this pod, but it does not pass"]
+    );
 }
 
 #[test]
@@ -119,7 +146,7 @@ fn a_selected_pod_on_its_nodes_network_is_told_that_nothing_can_be_done_for_it()
         (pod.host_network, pod.ips) = (true, vec!["172.31.0.1".parse().unwrap()]);
     }
     let rows = list(&view, view.pods.keys().cloned()).items;
-    let standings = standings(&rows, &BTreeSet::new());
+    let standings = standings(&rows, &BTreeSet::new(), &BTreeMap::new());
     assert_eq!(standings.keys().map(ToString::to_string).collect::<Vec<_>>(), ["shop/host"]);
     let told = Subject { standing: standings.into_values().next(), ..subject(1, None) };
     assert_eq!(

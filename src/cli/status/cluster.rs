@@ -79,7 +79,8 @@ struct Gateway {
 /// The blocks cannot be listed, or there is no such node.
 pub(super) fn run(common: &Common, cluster: &Cluster) -> Result<(String, bool), Refused> {
     let view = cluster.view();
-    let rows = list(&view, view.pods.keys().cloned().collect::<Vec<_>>());
+    let ended = cluster.ended();
+    let rows = list(&view, view.pods.keys().filter(|pod| !ended.contains(pod)).cloned().collect::<Vec<_>>());
     let leases = ipam::cluster::show(cluster, None, now())?;
     let endpoints = cluster.looked.mirror.endpoints();
     let mut problems = cluster.problems.clone();
@@ -110,15 +111,15 @@ pub(super) fn run(common: &Common, cluster: &Cluster) -> Result<(String, bool), 
 fn nodes(cluster: &Cluster, rows: &[Row], endpoints: &[Endpoint]) -> Vec<NodeRow> {
     let mut nodes: BTreeMap<String, NodeRow> = BTreeMap::new();
     let agents = &cluster.looked.agents;
-    let mut clients: BTreeMap<&PodName, (&str, bool)> = BTreeMap::new();
+    let mut clients: BTreeMap<&PodName, (&str, Vec<&Row>)> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.role == Role::Client) {
         let node = row.node.as_deref().unwrap_or_default();
-        clients.entry(&row.pod).or_insert((node, false)).1 |= row.action == Verdict::Held;
+        clients.entry(&row.pod).or_insert((node, Vec::new())).1.push(row);
     }
-    for (node, held) in clients.into_values().filter(|(node, _)| !node.is_empty()) {
+    for (node, rows) in clients.into_values().filter(|(node, _)| !node.is_empty()) {
         let row = nodes.entry(node.to_owned()).or_default();
         row.clients += 1;
-        row.held += usize::from(held);
+        row.held += usize::from(is_held(&rows));
     }
     for endpoint in endpoints {
         nodes.entry(endpoint.node.clone()).or_default().gateways += 1;
@@ -134,6 +135,14 @@ fn nodes(cluster: &Cluster, rows: &[Row], endpoints: &[Endpoint]) -> Vec<NodeRow
         row.agent_ready = (!agents.is_empty()).then(|| agents.get(name).copied().unwrap_or_default());
     }
     nodes.into_values().collect()
+}
+
+/// Whether anything of a pod is held. One that is about to start has no address yet, and has rows for both families, of which most pods
+/// will have one alone.
+fn is_held(rows: &[&Row]) -> bool {
+    let held = |row: &&Row| row.action == Verdict::Held;
+    let everything = rows.iter().all(|row| row.action != Verdict::Gateway);
+    rows.iter().any(|row| held(row) && (row.address.is_some() || everything))
 }
 
 fn gateways(rows: &[Row], endpoints: Vec<Endpoint>) -> Vec<Gateway> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::worlds::{World, client};
+use super::worlds::{World, client, ip};
 use crate::egress::lower::{Belts, node_state};
 use crate::egress::model::{EndpointState, PodName};
 use crate::egress::numbering::Numbering;
@@ -22,6 +22,17 @@ fn a_client_goes_by_tunnel_to_a_gateway_elsewhere_and_by_veth_to_one_here() {
     assert!(matches!(places[1], Place::Local { slot: 0x60, .. }));
     assert_eq!(plan.sets.values().collect::<Vec<_>>(), [&BTreeSet::from([1, 2])]);
     assert_eq!(verdicts(&plan, 10), [Verdict::Set(1), Verdict::Set(1)]);
+}
+
+#[test]
+fn a_gateway_elsewhere_is_reached_by_the_address_that_its_node_has_now() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let moved = ip("172.30.0.22");
+    world.view.nodes.get_mut("node2").unwrap().internal_ips = vec![moved];
+    assert_eq!(world.plan().gateways[&1].place, Place::Remote { underlay: moved, vni: 5000 });
+    // A Node object that says none, or is not there: where it was when it started.
+    world.view.nodes.remove("node2");
+    assert_eq!(world.plan().gateways[&1].place, Place::Remote { underlay: ip("172.30.0.2"), vni: 5000 });
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
     let metadata: &[&str] = match kind {
         Watched::Nodes => &["name", "uid", "labels"],
         Watched::Beats => &["name", "resourceVersion", "annotations"],
-        Watched::NodeRecords if all => &["name", "generation"],
+        Watched::NodeRecords | Watched::Endpoints if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
         Watched::StatefulSets => &["name", "namespace"],
         Watched::Pools | Watched::Policies | Watched::Ranges if all => {
@@ -79,7 +79,9 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         }
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
-        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords if all => {
+        Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords | Watched::Endpoints
+            if all =>
+        {
             keep("spec", &[]);
             keep("status", &[]);
         }
