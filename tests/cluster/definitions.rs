@@ -259,6 +259,19 @@ fn a_thousand_objects_by_chance_are_taken_by_the_server_if_and_only_if_a_reader_
 }
 
 #[test]
+fn a_gateway_of_both_families_is_shown_with_both_addresses() {
+    let _alone = alone(); // definitions come and go in other stories
+    let endpoint = "{apiVersion: egret.dev/v1alpha1, kind: EgressEndpoint, metadata: {name: both}, spec: {pod: shop/gw, attachment: net/c/eth0,
+        node: there, underlay: [172.31.0.2], vni: 4098, mac: '02:67:0a:4d:00:00', state: ready, generation: 1,
+        addresses: [{ip: 10.77.0.0, pool: p}, {ip: 'fd00::1', pool: p6}]}}";
+    kubectl(&["apply", "-f", "-"], endpoint);
+    let row = kubectl(&["get", "eep", "both", "--no-headers"], "");
+    kubectl(&["delete", "eep", "both"], "");
+    let words: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(words[..6], ["both", "shop/gw", "there", "10.77.0.0", "fd00::1", "ready"], "{row}");
+}
+
+#[test]
 fn a_status_does_not_touch_what_is_wanted_and_columns_show_it() {
     let _alone = alone(); // definitions come and go in other stories
     let pool = "{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: shown}, spec: {cidr: 10.9.0.0/28}}";
