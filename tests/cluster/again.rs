@@ -167,21 +167,36 @@ fn an_agent_that_starts_while_nobody_can_say_anything_starts_again_the_pods_that
     node(&client, "dark");
     namespace(&client, "dark");
     account(&client, "dark");
-    let uid = pod(&client, "dark", "one", "dark");
+    let [uid, never] = ["one", "never"].map(|name| pod(&client, "dark", name, "dark"));
+    // There is no kubelet that would say so.
+    let running =
+        r#"{"status": {"phase": "Running", "podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}}"#;
+    kubectl(
+        &["patch", "pod", "one", "-n", "dark", "--subresource=status", "--type=merge", "-p", running],
+        "",
+    );
     let first = follow(&Proxy::start(), "dark");
     first.synced();
-    assert!(has(&first, "Pod.json", "one"));
+    assert!(has(&first, "Pod.json", "one") && has(&first, "Pod.json", "never"));
     let proxy = Proxy::start();
     proxy.judge(|line| match line.contains("/pods") {
         true => refusal(503, "ServiceUnavailable", "no server is available"),
         false => refusal(500, "InternalError", "etcdserver: request timed out"),
     });
     let next = follow_again(&proxy, first);
-    let asked = |uid: &str| next.cluster.fresh(&add("dark", "one", uid)).map_err(|error| error.to_string());
+    let asked = |uid: &str| {
+        let name = if uid == never { "never" } else { "one" };
+        next.cluster.fresh(&add("dark", name, uid)).map_err(|error| error.to_string())
+    };
     let began = Instant::now();
     let early = asked(&uid).unwrap_err();
     assert!(early.contains("etcdserver: request timed out"), "{early}");
     eventually("a pod that is known for long starts again", || asked(&uid).is_ok());
+    let waits = asked(&never).unwrap_err();
+    assert!(
+        waits.contains("nobody can say whether namespace dark was annotated"),
+        "one that never ran: {waits}"
+    );
     assert!(
         began.elapsed() > Duration::from_secs(8),
         "what it may go by may be younger: {:?}",

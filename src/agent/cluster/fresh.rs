@@ -24,7 +24,7 @@ use crate::kube::{ApiError, Reach, Watched, foreign};
 use crate::node::standing::EXEMPT;
 use known::{Known, Refusal, Subject};
 
-/// A pod that is known for longer than any watch lags may start while the API server is away: its sandbox is made again.
+/// A pod that has run, and is known for longer than any watch lags, may start while the API server is away: its sandbox is made again.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
 /// The kubelet heard of the pod by a watch, so ours is about to: that is waited for before anybody asks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -163,7 +163,12 @@ impl Cluster {
 
     /// Nobody answered: what is known counts only for a pod that is known for long.
     fn stale(&self, pod: &PodName, seen: Instant, refusal: &Refusal) -> Result<By, CniError> {
-        let known = self.mirror().object(Watched::Namespaces, &pod.namespace).is_some();
+        let known = {
+            let mirror = self.mirror();
+            // One that never started may have been selected by the last thing that nobody heard before the server went.
+            mirror.object(Watched::Namespaces, &pod.namespace).is_some()
+                && mirror.object(Watched::Pods, &pod.to_string()).is_some_and(has_run)
+        };
         if known && refusal.is_away && seen.elapsed() > LONG_KNOWN {
             tracing::info!(%pod, "started by what was known before the API server went away");
             return Ok(By::Memory);
@@ -301,6 +306,11 @@ impl By {
 fn is_of(object: &Value, uid: &str) -> bool {
     let metadata = &object["metadata"];
     uid.is_empty() || metadata["uid"] == uid || metadata["annotations"]["kubernetes.io/config.hash"] == uid
+}
+
+/// Whether it had a sandbox before.
+fn has_run(pod: &Value) -> bool {
+    pod["status"]["phase"] != "Pending" || pod["status"]["podIP"].as_str().is_some_and(|ip| !ip.is_empty())
 }
 
 /// Whether its sandbox is to be made, and by us.
