@@ -123,6 +123,7 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
                 address: None,
                 unservable: &std::collections::BTreeMap::new(),
                 in_use: &std::collections::BTreeMap::new(),
+                nodes: None,
                 now: 1,
             };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;

@@ -209,6 +209,7 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
                 address: None,
                 unservable: &BTreeMap::new(),
                 in_use: &BTreeMap::new(),
+                nodes: None,
                 now: 1,
             };
             let claimed = claim(store, &asked).map_err(|e| e.to_string())?;

@@ -10,6 +10,7 @@ mod fresh;
 mod held;
 mod lives;
 mod owed;
+mod recall;
 mod say;
 mod tell;
 mod told;
@@ -118,6 +119,10 @@ impl Cluster {
             foreign::of(kind).is_some_and(|p| adopted.contains(&p))
         });
         let following = following.map_err(unstarted)?;
+        // Of a first start that never heard of everything, nothing is in force.
+        if marker(&dir).exists() {
+            recall::recall(&dir, &mut following.mirror());
+        }
         let passing = Arc::new(OnceLock::new());
         let turns = Arc::new(Turns::default());
         let unwired = Arc::new(Mutex::default());
@@ -173,6 +178,7 @@ impl Cluster {
     }
 
     fn run(self: &Arc<Cluster>, following: &Following) {
+        self.see_pods();
         let (mut gateways, mut looked) = (Gateways::default(), Instant::now());
         loop {
             self.turns.at(Loop::Cluster, "wait");

@@ -19,7 +19,7 @@
 //! policy are held.
 
 use super::Object;
-use super::egress_policy::SAME_DESTINATION;
+use super::egress_policy::{ALL_TWICE, SAME_DESTINATION};
 use super::fields::{Findings, Section};
 use super::policy::{Draft, destination, selector};
 use super::policy_gateway::{MAX_NEXT_HOPS, PREFERENCE, SAID, pods, to};
@@ -38,6 +38,11 @@ const SPEC: &[Field] = &[field(
     rule(
         "self.filter(one, !has(one.destination) || !has(one.destination.cidr)).size() <= 1",
         "two rules have no destination, so both are for everything; keep one of them",
+    ),
+    rule(
+        "!self.exists(one, !has(one.destination) || !has(one.destination.cidr)) || !self.exists(one, has(one.destination) \
+         && has(one.destination.cidr) && one.destination.cidr.matches('^[0-9.]+/0$'))",
+        ALL_TWICE,
     ),
     SAME_DESTINATION,
 ])];

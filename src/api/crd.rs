@@ -135,7 +135,9 @@ static KINDS: [Row; 9] = [
         columns: &[
             ("Pod", "string", ".spec.pod", "The gateway pod."),
             ("Node", "string", ".spec.node", "Where it runs."),
-            ("Addresses", "string", ".spec.addresses[*].ip", "Whom the outside sees."),
+            // Of several values the server shows the first alone.
+            ("Address", "string", ".spec.addresses[0].ip", "Whom the outside sees."),
+            ("Other", "string", ".spec.addresses[1].ip", "The same in the other family."),
             ("State", "string", ".spec.state", "Whether it takes flows."),
             AGE,
         ],

@@ -89,20 +89,30 @@ const SELECTION: &[Field] = &[
 ];
 
 const POLICY_RULES: &[Rule] = &[rule(
-    "has(self.rules) && self.rules.exists(one, has(one.gateway) || has(one.destination)) \
-     || has(self.excludedCIDRs) && size(self.excludedCIDRs) > 0 || has(self.defaultAction) && self.defaultAction == 'Deny'",
+    "has(self.rules) && self.rules.exists(one, has(one.gateway) \
+     || has(one.destination) && (has(one.destination.cidr) || has(one.destination.cidrs))) || has(self.excludedCIDRs) && size(self.excludedCIDRs) > 0 || has(self.defaultAction) && self.defaultAction == 'Deny'",
     "the policy says nothing: it has no rule with a gateway or a destination, no excludedCIDRs, and defaultAction is not \
      `Deny`; write a rule",
 )];
 
-/// Prefixes inside `cidrs` are compared when the policy is read: here it would cost more than the API server allows.
+/// Prefixes inside `cidrs`, and with bits set below their length, are compared when the policy is read: here it would cost more than the
+/// API server allows.
 const DESTINATION_RULES: &[Rule] = &[
     rule(
         "self.filter(one, !has(one.destination) || !has(one.destination.cidr) && !has(one.destination.cidrs)).size() <= 1",
         "two rules have no destination, so both are for everything; keep one of them",
     ),
+    rule(
+        "!self.exists(one, !has(one.destination) || !has(one.destination.cidr) && !has(one.destination.cidrs)) \
+         || !self.exists(one, has(one.destination) && (has(one.destination.cidr) && one.destination.cidr.matches('^[0-9.]+/0$') \
+         || has(one.destination.cidrs) && '0.0.0.0/0' in one.destination.cidrs))",
+        ALL_TWICE,
+    ),
     SAME_DESTINATION,
 ];
+
+/// Of rules of ours and of Calico's.
+pub(super) const ALL_TWICE: &str = "a rule for 0.0.0.0/0 stands beside one without destination, and both are for everything; keep one of them";
 
 /// Of rules of ours and of Calico's.
 pub(super) const SAME_DESTINATION: Rule = rule(

@@ -27,7 +27,7 @@ const MOST_PAIRS: usize = 256;
 /// often, the server would refuse the rule as too dear; a `pattern` costs nothing, but its message is the expression.
 const MOST_MATCHED: usize = 4096;
 
-/// The grammar of selectors as a regular expression, all but the balance of parentheses, which none can tell.
+/// The grammar of selectors as a regular expression, all but the balance of parentheses, which none can tell: see [`BALANCE`].
 ///
 /// `empty`: an empty text is one, too.
 fn selector_pattern(empty: bool) -> String {
@@ -41,6 +41,10 @@ fn selector_pattern(empty: bool) -> String {
     let nothing = if empty { format!("{blanks}|") } else { String::new() };
     format!("^({nothing}{term}((&&|[|][|]){term})*)$")
 }
+
+/// As many parentheses are opened as closed, unless some stand between quotes: cutting those out would cost more than the API server
+/// allows.
+const BALANCE: &str = r#"!self.matches("^([^'\"]|'[^'()]*'|\"[^\"()]*\")*$") || self.split('(').size() == self.split(')').size()"#;
 
 const CIDR_RULES: &[Rule] = &[rule(
     "isCIDR(self) || isIP(self)",
@@ -122,6 +126,8 @@ fn text(field: &Field, own: &[Rule], times: usize) -> Value {
         let says = "the selector does not parse; write one such as role == \"edge\" && has(zone), or all(); \
                     `egret lint` says where it stumbles";
         add(&mut schema, &cel, says);
+        let says = "the selector does not parse: it opens and closes another number of parentheses";
+        add(&mut schema, BALANCE, says);
     }
     schema
 }

@@ -3,19 +3,22 @@
 //! In: who, from which pools, when. Out: a lease, or a sentence with how many of how many are leased.
 //! Never: where blocks are kept; what the address is used for.
 
+mod full;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::block::{After, Block, State};
-use super::error::{ATTEMPTS, IpamError, Refused};
+use super::error::{ATTEMPTS, IpamError};
 use super::lease::{Holder, Lease, Tenant};
 use super::pool::{Source, choose};
 use super::store::{Store, StoreError, edit, taken_elsewhere};
 use super::summary::Summary;
 use crate::addr::Cidr;
-use crate::egress::model::Pool;
+use crate::egress::model::{Node, Pool};
 use crate::store::{Swap, Version};
+use full::full;
 
 /// What is asked for: one address, of one family.
 #[derive(Debug, Clone)]
@@ -32,6 +35,9 @@ pub struct Claim<'a> {
     pub unservable: &'a BTreeMap<IpAddr, String>,
     /// Addresses that running gateways of others have, each with whose it is: should the books not know of one, it is not given.
     pub in_use: &'a BTreeMap<IpAddr, String>,
+    /// Nodes that exist: what an earlier container of the owner holds on another one of them, only that node can give up, for it may
+    /// still answer there. `None`: the later container has it, wherever the earlier one was.
+    pub nodes: Option<&'a BTreeMap<String, Node>>,
     /// The time, in Unix seconds.
     pub now: u64,
 }
@@ -126,6 +132,9 @@ fn attempt(store: &dyn Store, claim: &Claim<'_>, believe: bool) -> Result<Attemp
         Ok(own) => own,
         Err(stale) => return Ok(Attempt::Stale(stale)),
     };
+    for own in &own {
+        still_elsewhere(claim, own)?;
+    }
     let serves = |own: &Own| !claim.unservable.contains_key(&own.ip);
     let (own, useless): (Vec<Own>, Vec<Own>) = own.into_iter().partition(serves);
     // Goes back before another is given: who is killed in between has lost nothing of use, and has no two.
@@ -142,6 +151,20 @@ fn attempt(store: &dyn Store, claim: &Claim<'_>, believe: bool) -> Result<Attemp
         give_back(store, claim, others)?;
     }
     Ok(attempt)
+}
+
+/// A StatefulSet's pod is made anew although its node is silent: by force, which says nothing of what that node still does.
+fn still_elsewhere(claim: &Claim<'_>, own: &Own) -> Result<(), IpamError> {
+    let holder = own.block.allocations.get(&own.ip).and_then(|allocation| allocation.holder.as_ref());
+    let exists = |node: &String| claim.nodes.is_some_and(|nodes| nodes.contains_key(node));
+    match holder.filter(|holder| holder.node != claim.tenant.holder.node && exists(&holder.node)) {
+        None => Ok(()),
+        Some(holder) => Err(IpamError::Elsewhere {
+            address: own.ip,
+            tenant: claim.tenant.to_string(),
+            holder: Box::new(holder.clone()),
+        }),
+    }
 }
 
 fn give_back(store: &dyn Store, claim: &Claim<'_>, lost: Vec<Own>) -> Result<(), IpamError> {
@@ -357,35 +380,4 @@ fn place(seen: &Seen<'_>, address: IpAddr) -> Cidr {
     let whole = || Cidr::covering(address, seen.pool.block_size);
     let free = |cidr: &Cidr| seen.summary.blocks.iter().all(|b| !b.cidr.overlaps(*cidr));
     seen.summary.block_of(address).or_else(|| Some(whole()).filter(free)).unwrap_or(Cidr::host(address))
-}
-
-fn full(claim: &Claim<'_>, seen: &[Seen<'_>]) -> IpamError {
-    let refused = seen.iter().map(|seen| {
-        let fill = seen.summary.fill(seen.pool.cidr, claim.now, seen.pool.cooldown_seconds);
-        let broken = seen.summary.blocks.iter().filter(|b| b.broken).count();
-        let because = match &seen.refuses {
-            Some(why) => Some(why.clone()),
-            None if broken > 0 => Some(format!("{broken} blocks cannot be read: see `egret ipam check`")),
-            None if !seen.taken.is_empty() => Some(kept_back(seen)),
-            None if fill.free() > 0 && seen.pool.strict_affinity => Some(
-                "the free ones lie in blocks of other nodes, and strictAffinity keeps them there".to_owned(),
-            ),
-            None => {
-                fill.next_free.map(|at| format!("the next is free in {} s", at.saturating_sub(claim.now)))
-            }
-        };
-        Refused { pool: seen.pool.name.clone(), cidr: seen.pool.cidr, fill, because }
-    });
-    IpamError::Full { tenant: claim.tenant.to_string(), pools: refused.collect() }
-}
-
-fn kept_back(seen: &Seen<'_>) -> String {
-    let elsewhere = seen.taken.len() - seen.unservable - seen.unwritten;
-    let parts = [
-        (elsewhere, "in use from another pool"),
-        (seen.unwritten, "of running gateways whose leases are not written: see `egret ipam check`"),
-        (seen.unservable, "of no use: see `egret ipam show`"),
-    ];
-    let said = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-    said.collect::<Vec<_>>().join(", ")
 }

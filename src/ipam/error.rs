@@ -111,6 +111,20 @@ pub enum IpamError {
         /// Who has it.
         holder: Box<Holder>,
     },
+    /// The owner's earlier container has it on another node, which has not said that it is gone.
+    #[error(
+        "address {address} of {tenant} is held by {holder}: that node may still answer for it. It is given up when the agent there says so, \
+         or when that node's object is deleted or tainted node.kubernetes.io/out-of-service; if you know that nothing runs there any more, \
+         say `egret ipam release {address} --force`"
+    )]
+    Elsewhere {
+        /// The address.
+        address: IpAddr,
+        /// Who asked.
+        tenant: String,
+        /// The earlier container.
+        holder: Box<Holder>,
+    },
     /// Others were faster every time.
     #[error("no address for {0}: other writers were faster {ATTEMPTS} times. Try again")]
     Contended(String),
@@ -129,6 +143,7 @@ impl IpamError {
                 | IpamError::Taken { .. }
                 | IpamError::TakenElsewhere { .. }
                 | IpamError::InUse { .. }
+                | IpamError::Elsewhere { .. }
                 | IpamError::Store(StoreError::Lock(_) | StoreError::Remote(_))
         )
     }

@@ -22,8 +22,9 @@ use super::items;
 
 /// How long the server may be silent in an answer. It gives up itself after 60 s; who waits here is a pod's start.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a watch may be silent: longer than the server lets it live. Keep-alive probes notice a dead peer long before.
-const WATCH_PATIENCE: Duration = Duration::from_secs(900);
+/// How long a watch may be silent once it has begun: longer than it is asked to live. Keep-alive probes notice a dead peer long before,
+/// but not a proxy that lives and has lost its server.
+const WATCH_PATIENCE: Duration = Duration::from_secs(330);
 /// Objects in one answer to [`Client::list`].
 const PAGE: usize = 500;
 /// Longest answer that is read whole. Lists are asked for in pages.
@@ -230,8 +231,11 @@ impl Client {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=1");
         let bytes = self.bytes("GET", &path, None)?;
-        let mut stream = self.connect(WATCH_PATIENCE)?;
-        let head = send(&mut stream, &bytes).map_err(|source| self.unreachable(source))?;
+        // That it begins is said at once, whatever happens later.
+        let mut stream = self.connect(PATIENCE)?;
+        let head = send(&mut stream, &bytes)
+            .and_then(|head| stream.get_ref().sock.set_read_timeout(Some(WATCH_PATIENCE)).map(|()| head))
+            .map_err(|source| self.unreachable(source))?;
         let mut body = Body::new(stream, head.framing);
         if head.status != 200 {
             let mut answer = Vec::new();

@@ -69,6 +69,11 @@ impl ApiError {
         self.status() == Some(504)
     }
 
+    /// Nobody was there to say anything of the matter: no connection, a server without its store, a proxy without a server.
+    pub fn is_away(&self) -> bool {
+        self.status().is_none_or(|status| status == 429 || status >= 500)
+    }
+
     /// We may not. Nothing may be removed because of it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.status(), Some(401 | 403))
@@ -88,7 +93,11 @@ fn advice(source: &io::Error) -> &'static str {
 fn consequence(status: u16, path: &str, message: &str) -> String {
     match status {
         401 => ". The credentials are not known to it, or have expired".to_owned(),
-        403 => format!(". Grant it: `deploy/rbac.yaml` has the role that Egret needs{}", rule(message)),
+        403 => {
+            let of_controller = message.contains(":egret-controller\"");
+            let file = if of_controller { "deploy/controller-rbac.yaml" } else { "deploy/rbac.yaml" };
+            format!(". Grant it: `{file}` has the role that Egret needs{}", rule(message))
+        }
         // A missing object has its own sentence, with its name in quotes.
         404 if path.starts_with("/apis/egret.dev/") && !message.contains('"') => {
             ". It does not know this kind: apply Egret's definitions, `egret crds | kubectl apply --server-side -f -`".to_owned()
@@ -107,4 +116,44 @@ fn rule(message: &str) -> String {
         Some(format!(": its rule for apiGroups [{group}], resources [{resource}] needs the verb {verb}"))
     };
     found().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, message: &str) -> ApiError {
+        let (path, reason, message) = ("/api/v1/pods".to_owned(), "R".to_owned(), message.to_owned());
+        ApiError::Refused { verb: "GET", path, status, reason, message }
+    }
+
+    #[test]
+    fn who_says_nothing_of_the_matter_is_away_and_who_says_no_is_not() {
+        for status in [429, 500, 502, 503, 504] {
+            assert!(refused(status, "etcdserver: request timed out").is_away(), "{status}");
+        }
+        for status in [400, 401, 403, 404, 409, 410, 422] {
+            assert!(!refused(status, "no").is_away(), "{status}");
+        }
+        let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(ApiError::Unreachable { server: "https://a:1".to_owned(), source }.is_away());
+    }
+
+    #[test]
+    fn who_may_not_is_told_the_manifest_of_its_own_role_and_the_rule() {
+        let said = |account: &str| {
+            let message = format!(
+                "nodes is forbidden: User \"system:serviceaccount:egret-system:{account}\" cannot list resource \"nodes\" in API group \"\" at \
+                 the cluster scope"
+            );
+            refused(403, &message).to_string()
+        };
+        let rule = "its rule for apiGroups [\"\"], resources [nodes] needs the verb list";
+        for (account, file) in
+            [("egret-agent", "`deploy/rbac.yaml`"), ("egret-controller", "`deploy/controller-rbac.yaml`")]
+        {
+            let said = said(account);
+            assert!(said.contains(file) && said.ends_with(rule), "{said}");
+        }
+    }
 }

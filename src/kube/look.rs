@@ -44,7 +44,7 @@ impl Looked {
                     looked.mirror.reached(kind, &version);
                     looked.mirror.listed(kind, &items);
                 }
-                Err(error) if error.is_absent() && kind.definition().is_none() => {}
+                Err(error) if error.is_absent() && (kind.is_foreign() || kind.definition().is_none()) => {}
                 Err(error) if error.is_forbidden() && kind.is_dispensable() => {
                     looked.unseen.push(error.to_string());
                 }

@@ -102,6 +102,12 @@ impl Mirror {
         self.kept(kind).reached(version);
     }
 
+    /// The server's store has come to this version only. If more was heard of, it was put back to an earlier state: versions count anew,
+    /// or whatever is written from now on would be older than what is known.
+    pub fn is_put_back(&mut self, kind: Watched, version: &str) {
+        self.kept(kind).is_put_back(version);
+    }
+
     /// The version that list and watch have come to; 0: none was heard of.
     pub fn version(&self, kind: Watched) -> u64 {
         self.kinds.get(&kind).map_or(0, |kept| kept.reached)
@@ -166,12 +172,32 @@ impl Mirror {
     }
 
     /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
-    /// objects are known keeps them.
-    pub fn has_none(&mut self, kind: Watched, why: &str) -> bool {
+    /// objects are known keeps them; `undefined`: they are wanted, and its definition is gone, so also when that is made anew.
+    pub fn has_none(&mut self, kind: Watched, why: &str, undefined: bool) -> bool {
         match self.kinds.get(&kind) {
+            Some(kept) if kept.is_whole() && !kept.objects.is_empty() && undefined => {
+                self.kept(kind).goes_on();
+                self.is_undefined(kind, why)
+            }
             Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
             _ => self.listed(kind, &[]),
         }
+    }
+
+    /// What an earlier process knew of a kind when it ended, as it kept it: in force until the kind is listed, or if it cannot be.
+    pub fn remember(&mut self, kind: Watched, objects: impl IntoIterator<Item = Value>) {
+        let objects = objects.into_iter().map(|object| (name(&object), object)).collect();
+        self.kept(kind).remember(objects);
+    }
+
+    /// Whether all is known of a kind that was ever heard of.
+    pub fn is_whole(&self, kind: Watched) -> bool {
+        self.kinds.get(&kind).is_some_and(Kept::is_whole)
+    }
+
+    /// Raised with every change that an earlier process did not know of; 0: there is none, or less is known than it knew.
+    pub fn edition(&self, kind: Watched) -> u64 {
+        self.kinds.get(&kind).filter(|kept| kept.is_whole()).map_or(0, |kept| kept.generation)
     }
 
     /// Every kind was listed once. Until then nothing may be removed.

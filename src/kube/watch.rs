@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ const WATCH_SECONDS_OUTLIVED: u64 = 60;
 const MISSING: Duration = Duration::from_secs(10);
 /// How often a foreign kind is looked at that nobody adopted: what is said of it need not be quick, and no watch need stand for it.
 const STRANGE: Duration = Duration::from_secs(300);
+/// A watch that ended sooner and said nothing is no watch: what stands between ends it, and would again at once.
+const SHORT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -161,29 +163,42 @@ impl Follower {
         let mut version: Option<String> = None;
         let mut trouble = String::new();
         loop {
+            let began = Instant::now();
             let result = match &version {
                 None => self.list(),
                 Some(from) => self.watch(from),
             };
             match result {
                 Ok(next) => {
-                    let strange = self.is_strange();
-                    version = next.filter(|_| !strange);
-                    pause = FIRST_PAUSE;
                     trouble.clear();
+                    let strange = self.is_strange();
+                    let next = next.filter(|_| !strange);
+                    let said_nothing = version.is_some() && version == next && began.elapsed() < SHORT;
+                    if said_nothing {
+                        rest(&mut pause);
+                    } else if version.is_some() || strange {
+                        // A list alone is no beginning: a watch from there may be refused, and then it is listed again.
+                        pause = FIRST_PAUSE;
+                    }
+                    version = next;
                     if strange {
                         self.adopted.rest(self.kind, false, STRANGE.mul_f64(0.5 + random()));
                     }
                 }
                 Err(error) if self.is_nobodys(&error) => {
-                    self.change(|mirror| mirror.has_none(self.kind, &error.to_string()));
-                    version = None;
                     let strange = self.is_strange();
+                    let undefined = error.is_absent() && !strange;
+                    self.change(|mirror| mirror.has_none(self.kind, &error.to_string(), undefined));
+                    version = None;
                     let pause = if strange { STRANGE } else { MISSING };
                     self.adopted.rest(self.kind, !strange, pause.mul_f64(0.5 + random()));
                 }
-                // Older than the server remembers: begin with a list, which changes nothing that did not change.
-                Err(error) if error.is_expired() => version = None,
+                // Older than the server remembers: begin with a list, which changes nothing that did not change. After a rest: it may
+                // have forgotten for all nodes at once, or go on to forget.
+                Err(error) if error.is_expired() => {
+                    version = None;
+                    rest(&mut pause);
+                }
                 Err(error) => {
                     if error.is_forbidden() || error.is_absent() {
                         self.cannot_see(&error);
@@ -196,8 +211,7 @@ impl Follower {
                         tracing::warn!(kind = ?self.kind, why, "cannot follow objects; tried again");
                         trouble = why;
                     }
-                    thread::sleep(pause + pause.mul_f64(random()));
-                    pause = (pause * 2).min(LONGEST_PAUSE / 2);
+                    rest(&mut pause);
                 }
             }
         }
@@ -232,7 +246,11 @@ impl Follower {
         let mut keep = |item: Value| Seen::of(&reach, self.kind, &item);
         let (items, version) = match self.client.list_of(&self.path, Some(heard), &mut keep) {
             // Its store was put back to an earlier state, or another server lags: what is in the store counts.
-            Err(error) if error.is_ahead() => self.client.list_of(&self.path, None, &mut keep)?,
+            Err(error) if error.is_ahead() => {
+                let listed = self.client.list_of(&self.path, None, &mut keep)?;
+                self.mirror().is_put_back(self.kind, &listed.1);
+                listed
+            }
             listed => listed?,
         };
         let loses = self.mirror().would_lose(self.kind, &items);
@@ -301,6 +319,8 @@ impl Follower {
         let Some(name) = self.kind.definition() else { return Ok(true) };
         match self.client.get(&format!("{DEFINITIONS}/{name}")) {
             Ok(object) => Ok(object["metadata"]["deletionTimestamp"].is_null()),
+            // Calico's API server has its kinds without definitions.
+            Err(error) if error.is_absent() && self.kind.is_foreign() => self.is_served(),
             Err(error) if error.is_absent() => Ok(false),
             Err(error) if error.is_forbidden() => {
                 // The role of an earlier release.
@@ -308,6 +328,13 @@ impl Follower {
                 Ok(true)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn is_served(&self) -> Result<bool, ApiError> {
+        match self.client.get(&format!("{}limit=1", self.path)) {
+            Err(error) if error.is_absent() => Ok(false),
+            served => served.map(|_| true),
         }
     }
 
@@ -336,6 +363,12 @@ impl Follower {
             let _ = self.notice.try_send(());
         }
     }
+}
+
+/// Rests so long, or up to twice as long; the next time longer.
+fn rest(pause: &mut Duration) {
+    thread::sleep(*pause + pause.mul_f64(random()));
+    *pause = (*pause * 2).min(LONGEST_PAUSE / 2);
 }
 
 /// From 0 to 1, different in each thread and process: the standard library seeds its hashes by chance.

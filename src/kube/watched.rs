@@ -96,6 +96,10 @@ impl Watched {
         Watched::CiliumAgents,
     ];
 
+    /// Those that select pods, ours first.
+    pub const POLICIES: [Watched; 4] =
+        [Watched::Policies, Watched::CalicoPolicies, Watched::StoredCalicoPolicies, Watched::CiliumPolicies];
+
     /// Those that an agent follows, whichever its node is.
     pub fn of_a_node() -> impl Iterator<Item = Watched> {
         Reach::default().kinds()
@@ -157,10 +161,12 @@ impl Watched {
         format!("{}?{narrowed}", self.collection())
     }
 
-    /// What its definition is called, if it is one of ours: a person can delete it.
+    /// What its definition is called, if it has one: a person can delete it. A foreign kind may be served without.
     pub fn definition(self) -> Option<String> {
         let (version, _, plural) = self.words();
-        version.starts_with("egret.dev/").then(|| format!("{plural}.egret.dev"))
+        let (group, _) = version.split_once('/')?;
+        let is_object = self.is_foreign() && !matches!(self, Watched::CalicoAgents | Watched::CiliumAgents);
+        (group == "egret.dev" || is_object).then(|| format!("{plural}.{group}"))
     }
 
     /// Servers before Kubernetes 1.33 do not know it, and there is nothing to wait for.
@@ -218,12 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_ours_have_a_definition_that_can_be_deleted_and_no_other() {
-        assert_eq!(Watched::Pools.definition().as_deref(), Some("egresspools.egret.dev"));
-        assert_eq!(Watched::Blocks.definition().as_deref(), Some("egressblocks.egret.dev"));
-        for kind in
-            [Watched::Pods, Watched::ServiceCidrs, Watched::StoredCalicoPools, Watched::CiliumPolicies]
-        {
+    fn kinds_that_kubernetes_has_not_by_itself_have_a_definition_that_can_be_deleted() {
+        for (kind, name) in [
+            (Watched::Pools, "egresspools.egret.dev"),
+            (Watched::Blocks, "egressblocks.egret.dev"),
+            (Watched::StoredCalicoPools, "ippools.crd.projectcalico.org"),
+            (Watched::CiliumPolicies, "ciliumegressgatewaypolicies.cilium.io"),
+        ] {
+            assert_eq!(kind.definition().as_deref(), Some(name));
+        }
+        for kind in [Watched::Pods, Watched::ServiceCidrs, Watched::StatefulSets, Watched::CiliumAgents] {
             assert_eq!(kind.definition(), None, "{kind:?}");
         }
     }

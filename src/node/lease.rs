@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::addr::{Cidr, Family};
 use crate::cni::reply::{CniError, Code};
@@ -21,6 +23,11 @@ use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::facts::is_routable;
 use crate::store::{Guard, advice, endpoints, nodes};
+
+/// How long an earlier container's node has to give up what that one had, before the pod's start is put off.
+const GIVING_UP: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a gateway got, to be written or given back.
 pub struct Leased {
@@ -124,9 +131,11 @@ impl Embedded {
                 address: wish.addresses.get(family).copied(),
                 unservable: &unservable,
                 in_use: &in_use,
+                // Who shares a directory has no agent that could say so.
+                nodes: self.books.is_some().then_some(&view.nodes),
                 now: now(),
             };
-            let claimed = ipam::claim(store, &claim);
+            let claimed = given_up(store, &claim);
             if let Some(books) = &self.books {
                 books.claimed(match &claimed {
                     Ok(_) => "ok",
@@ -299,6 +308,18 @@ impl Embedded {
         }
         let (records, _) = nodes::list(&self.dir)?;
         Ok(nodes::allocate_wire(id, &records, known))
+    }
+}
+
+/// A lease; while an earlier container's node still has it, for a moment: it is told of an end by a call of its own, and gives up
+/// what that one had when the runtime has gone on. Never waits in a directory, where nobody else gives anything up.
+fn given_up(store: &dyn Store, claim: &Claim<'_>) -> Result<Claimed, IpamError> {
+    let began = Instant::now();
+    loop {
+        match ipam::claim(store, claim) {
+            Err(IpamError::Elsewhere { .. }) if began.elapsed() < GIVING_UP => thread::sleep(LOOK),
+            outcome => return outcome,
+        }
     }
 }
 

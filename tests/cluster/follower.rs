@@ -3,6 +3,7 @@
 //! In: a proxy, the name of a node. Out: what the agent heard of and what it would say to a plugin. Never: the agent's loop, or a kernel.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +40,21 @@ pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project])
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("egret-trouble-{}-{number}", std::process::id()));
+    follow_from(proxy, node, adopt, dir)
+}
+
+/// The next agent of a node, with what the earlier one left on disk, and behind another proxy. The earlier one's threads live on, and
+/// what they hear by watches that stand must not come to its successor: so that has a copy.
+pub(crate) fn follow_again(proxy: &Arc<Proxy>, earlier: Follower) -> Follower {
+    let (node, adopt) = (earlier.config.node_name.clone().unwrap(), &earlier.config.adopt.clone());
+    let left = earlier.dir.parent().unwrap();
+    let dir = left.with_extension("next");
+    let copied = Command::new("cp").arg("-a").arg(left).arg(&dir).status().unwrap();
+    assert!(copied.success(), "{}", left.display());
+    follow_from(proxy, &node, &adopt.iter().copied().collect::<Vec<_>>(), dir)
+}
+
+fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) -> Follower {
     let config = Config {
         mode: Mode::Cluster,
         state_dir: dir.join("state"),

@@ -165,7 +165,9 @@ fn story(node: &Wired, api: &Api<'_>, first: &str) {
             println!("the pod whose {what} hangs: {took:?}, {outcome:?}");
             assert!(*took < DEADLINE && *took > Duration::from_secs(5), "{what}: {took:?}");
         }
-        // By now the first is known for so long that it may start by what was heard of its namespace. A lease is nothing to guess.
+        // Neither is anything to guess: what was annotated before a pod that never ran, and a lease.
+        let why = asked.1.unwrap_err().said;
+        assert!(why.contains("nobody can say whether namespace hang was annotated"), "{why}");
         let why = claimed.1.unwrap_err().said;
         assert!(why.contains("does not answer in time"), "{why}");
     });

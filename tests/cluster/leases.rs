@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret::egress::model::PodName;
-use egret::ipam::{Allocation, Store, Tenant};
+use egret::ipam::{After, Allocation, Store, Tenant, release};
 use egret::kube::{Client, ClusterStore};
 use egret::node::ahead::Ahead;
 use egret::node::attachment::Attachment;
+use egret::node::books::Books;
 use egret::node::embedded::Embedded;
 use egret::node::holding::LEASED_TO_ANOTHER;
 use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints};
 use serde_json::json;
 
-use crate::follower::{Follower, follow};
+use crate::follower::{Follower, follow, follow_again};
 use crate::following::egret_crds;
 use crate::proxy::Proxy;
 use crate::server::kubectl;
@@ -22,6 +23,8 @@ use crate::trouble::{namespace, node};
 use crate::world::*;
 
 const POOL: &str = "/apis/egret.dev/v1alpha1/egresspools";
+/// Who claims or gives back begins with a list of all books.
+const BOOKS: &str = "egressblocks?limit=500&continue=";
 const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/leases.v4-10-88-0-0-31";
 
 /// A pod of a node, as the API server has it; its UID.
@@ -35,6 +38,10 @@ fn pod(client: &Client, name: &str, node: &str) -> String {
 
 /// What the first half of a gateway's ADD does on this node.
 fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
+    claim_by(agent, pod, uid, pod)
+}
+
+fn claim_by(agent: &Follower, pod: &str, uid: &str, container: &str) -> Result<(Attachment, Ahead), String> {
     let name = PodName::new("leases", pod);
     let began = Instant::now();
     let view = loop {
@@ -45,7 +52,7 @@ fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), 
         assert!(began.elapsed() < Duration::from_secs(20), "the agent does not hear of {name}");
         std::thread::sleep(Duration::from_millis(20));
     };
-    let record = json!({"network": "net", "containerId": pod, "ifname": "eth0", "netns": "/var/run/netns/none", "dev": 1, "inode": 1,
+    let record = json!({"network": "net", "containerId": container, "ifname": "eth0", "netns": "/var/run/netns/none", "dev": 1, "inode": 1,
         "pod": name, "uid": uid, "addresses": ["10.244.0.8"], "gateway": true});
     let attachment: Attachment = serde_json::from_value(record).unwrap();
     let node = Embedded { books: Some(agent.cluster.clone()), ..Embedded::at(&agent.config).unwrap() };
@@ -68,6 +75,13 @@ fn publish(agent: &Follower, (attachment, ahead): &(Attachment, Ahead)) {
 fn allocation(client: &Client, address: &str) -> Option<Allocation> {
     let block = client.get(BLOCK).ok()?;
     serde_json::from_value(block["spec"]["allocations"][address].clone()).ok()
+}
+
+/// The agent is told of a container's end, and looks whether that held anything; what it was told of before is done by then.
+fn gives_back(agent: &Follower, proxy: &Proxy, container: &str) {
+    let before = proxy.asked(BOOKS);
+    agent.cluster.release_later(Some(holder("lease-one", container)));
+    wait("it does not look at the books", || (proxy.asked(BOOKS) > before).then_some(()));
 }
 
 fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
@@ -150,6 +164,114 @@ fn books_that_are_deleted_under_a_gateway_are_written_again_and_its_address_is_g
     assert_eq!(allocation(&client, &address).unwrap().owner, thief.owner);
     drop((claimed, claimed_too));
     drop(agents);
+    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    forget(&client);
+}
+
+#[test]
+fn a_gateways_next_sandbox_has_its_address_also_after_its_node_lost_power_and_its_end_frees_it() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    forget(&client);
+    node(&client, "lease-one");
+    namespace(&client, "leases");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "leases"}});
+    let _ = client.create("/api/v1/namespaces/leases/serviceaccounts", &account);
+    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
+        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
+    client.create(POOL, &pool).unwrap();
+    let proxy = Proxy::start();
+    let agent = follow(&proxy, "lease-one");
+    agent.synced();
+    let uid = pod(&client, "stays", "lease-one");
+    let first = claim_by(&agent, "stays", &uid, "first").unwrap();
+    let address = first.1.addresses()[0].ip.to_string();
+    publish(&agent, &first);
+    drop(first);
+
+    // Its sandbox is made again, and the DEL of the first comes late.
+    let second = claim_by(&agent, "stays", &uid, "second").unwrap();
+    assert_eq!(second.1.addresses()[0].ip.to_string(), address);
+    publish(&agent, &second);
+    drop(second);
+    let had = allocation(&client, &address).unwrap();
+    gives_back(&agent, &proxy, "first");
+    gives_back(&agent, &proxy, "nobody");
+    assert_eq!(allocation(&client, &address).unwrap(), had, "a late DEL frees nothing");
+
+    // What lay on tmpfs is gone with the power; the next agent finds a holder without a record, whose pod is there.
+    std::fs::remove_dir_all(&agent.config.run_dir).unwrap();
+    let proxy = Proxy::start();
+    let agent = follow_again(&proxy, agent);
+    agent.synced();
+    wait("it does not look at what was left", || (proxy.asked(BOOKS) > 0).then_some(()));
+    gives_back(&agent, &proxy, "nobody");
+    assert_eq!(allocation(&client, &address).unwrap(), had, "its pod will have another sandbox");
+    let other = pod(&client, "other", "lease-one");
+    let others = claim_by(&agent, "other", &other, "other").unwrap();
+    assert_ne!(others.1.addresses()[0].ip.to_string(), address);
+    drop(others);
+    let third = claim_by(&agent, "stays", &uid, "third").unwrap();
+    assert_eq!(third.1.addresses()[0].ip.to_string(), address);
+    let now = allocation(&client, &address).unwrap();
+    assert!(now.sequence > had.sequence && now.owner == had.owner, "{now:?}");
+    drop(third);
+
+    // The pod is gone, and no record speaks of its containers.
+    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    let freed = wait("nobody frees it", || allocation(&client, &address).filter(|a| a.holder.is_none()));
+    assert!(freed.freed_at.is_some(), "{freed:?}");
+    drop(agent);
+    forget(&client);
+}
+
+/// Two nodes with one address: the pod was deleted by force, while its node was not reached.
+#[test]
+fn a_stateful_pod_waits_for_the_node_that_has_its_address() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    forget(&client);
+    for name in ["lease-one", "lease-two"] {
+        node(&client, name);
+    }
+    namespace(&client, "leases");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "leases"}});
+    let _ = client.create("/api/v1/namespaces/leases/serviceaccounts", &account);
+    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
+        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
+    client.create(POOL, &pool).unwrap();
+    let block = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressBlock", "metadata": {"name": "leases.v4-10-88-0-0-31"}, "spec": {
+        "pool": "leases", "cidr": "10.88.0.0/31", "affinity": "lease-two", "sequence": 3, "allocations": {"10.88.0.1": {
+            "owner": "ordinal:leases/gw/0", "sequence": 3, "since": 5,
+            "holder": {"network": "net", "container": "far", "ifname": "eth0", "node": "lease-two"}}}}});
+    client.create("/apis/egret.dev/v1alpha1/egressblocks", &block).unwrap();
+    let agent = follow(&Proxy::start(), "lease-one");
+    agent.synced();
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "gw", "uid": "00000000-0000-0000-0000-000000000001", "controller": true});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gw-0", "namespace": "leases", "ownerReferences": [set],
+        "annotations": {"cni.projectcalico.org/ipv4pools": "[\"leases\"]"}},
+        "spec": {"nodeName": "lease-one", "containers": [{"name": "c", "image": "x"}]}});
+    let made = client.create("/api/v1/namespaces/leases/pods", &pod).unwrap();
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let refused = claim(&agent, "gw-0", uid).unwrap_err();
+    let parts = [
+        "held by net/far/eth0 on node lease-two",
+        "node.kubernetes.io/out-of-service",
+        "`egret ipam release 10.88.0.1 --force`",
+    ];
+    assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
+    assert_eq!(allocation(&client, "10.88.0.1").unwrap().sequence, 3);
+
+    // The node is reached again while the pod waits: its agent says that the container is gone.
+    std::thread::scope(|scope| {
+        let claims =
+            scope.spawn(|| claim(&agent, "gw-0", uid).map(|(_, ahead)| ahead.addresses()[0].ip.to_string()));
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!claims.is_finished(), "it was to wait");
+        release(&ClusterStore::new(&client), &holder("lease-two", "far"), After::Owner, 10).unwrap();
+        assert_eq!(claims.join().unwrap().unwrap(), "10.88.0.1");
+    });
+    drop(agent);
     kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
     forget(&client);
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use egret::ipam::{After, Block, Claim, Held, IpamError, Running, Store, Tenant, claim, hold, release};
+use egret::egress::model::Node;
+use egret::ipam::{After, Block, Claim, Held, How, IpamError, Running, Store, Tenant, claim, hold, release};
 
 use crate::world::*;
 
@@ -96,7 +97,8 @@ fn an_address_that_a_running_gateway_shows_is_given_to_nobody_though_the_books_a
         let ask = |of: &str, address: Option<&str>| {
             let (tenant, known) = (tenant(of, "two", of), &[&pool]);
             let (unservable, address) = (&none, address.map(ip));
-            claim(store, &Claim { tenant, pools: known, known, address, unservable, in_use: &shown, now: 0 })
+            let (in_use, nodes) = (&shown, None);
+            claim(store, &Claim { tenant, pools: known, known, address, unservable, in_use, nodes, now: 0 })
         };
         assert_eq!(ask("pod:a", None).unwrap().lease.ip, ip("10.10.10.1"));
         let full = ask("pod:b", None).unwrap_err();
@@ -113,5 +115,43 @@ fn an_address_that_a_running_gateway_shows_is_given_to_nobody_though_the_books_a
         hold(store, &running(&tenant("pod:gw", "one", "c1"), "10.10.10.0", None)).unwrap();
         let full = ask("pod:b", None).unwrap_err().to_string();
         assert!(full.contains("2 of 2 leased, 0 cooling, 0 reserved."), "{full}");
+    });
+}
+
+/// Two gateways with one address: the earlier container of a StatefulSet's pod runs on, on a node that nobody reaches.
+#[test]
+fn what_an_owner_has_on_another_node_that_exists_is_given_up_by_that_node_or_when_it_is_gone() {
+    in_each_store(|store| {
+        let pool = pool("p", "10.10.10.0/31", 31);
+        let node = |name: &str| (name.to_owned(), Node::default());
+        let (both, one_gone) = (BTreeMap::from([node("one"), node("two")]), BTreeMap::from([node("two")]));
+        let none = BTreeMap::new();
+        let ask = |nodes: Option<&BTreeMap<String, Node>>, on: &str, address: Option<&str>| {
+            let (tenant, known) = (tenant("ordinal:shop/gw/0", on, &format!("on-{on}")), &[&pool]);
+            let (unservable, in_use, address) = (&none, &BTreeMap::new(), address.map(ip));
+            claim(store, &Claim { tenant, pools: known, known, address, unservable, in_use, nodes, now: 0 })
+        };
+        let first = ask(Some(&both), "one", None).unwrap().lease.ip;
+        let other = if first == ip("10.10.10.0") { "10.10.10.1" } else { "10.10.10.0" };
+        for address in [None, Some(other)] {
+            let refused = ask(Some(&both), "two", address).unwrap_err();
+            assert!(matches!(refused, IpamError::Elsewhere { .. }) && refused.try_again(), "{refused}");
+            let parts =
+                ["is held by net/on-one/eth0 on node one", "out-of-service", "release 10.10.10.0 --force"];
+            assert!(parts.iter().all(|part| refused.to_string().contains(part)), "{refused}");
+        }
+        let left = books(store, &[&pool]);
+        assert_eq!(left[&("p".to_owned(), first)].holder, Some(holder("one", "on-one")), "nothing was taken");
+        assert_eq!(left.len(), 1, "nor anything else given");
+        // Its own node gives it to the pod's next sandbox.
+        assert_eq!(ask(Some(&both), "one", None).unwrap().lease.ip, first);
+
+        // It says so; or is gone.
+        release(store, &holder("one", "on-one"), After::Owner, 5).unwrap();
+        assert_eq!(ask(Some(&both), "two", None).unwrap().how, How::Returned);
+        let back = ask(Some(&BTreeMap::from([node("one")])), "one", None).unwrap();
+        assert_eq!((back.lease.ip, back.how), (first, How::TakenOver(holder("two", "on-two"))));
+        let moved = ask(Some(&one_gone), "two", None).unwrap();
+        assert_eq!((moved.lease.ip, moved.how), (first, How::TakenOver(holder("one", "on-one"))));
     });
 }

@@ -70,7 +70,7 @@ pub(crate) fn ask_beside(
     now: u64,
 ) -> Result<Claimed, IpamError> {
     let in_use = &BTreeMap::new();
-    claim(store, &Claim { tenant, pools, known: pools, address, unservable, in_use, now })
+    claim(store, &Claim { tenant, pools, known: pools, address, unservable, in_use, nodes: None, now })
 }
 
 /// Addresses that would serve nobody, because a node has them.

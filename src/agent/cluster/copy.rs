@@ -1,7 +1,7 @@
 //! The mirror on disk: a file per kind, records of endpoints and nodes.
 //!
-//! In: the mirror. Out: files in the state directory, written when their kind has changed. Never: writes a kind that was not listed
-//! whole, so that what an earlier agent knew stays in force until then.
+//! In: the mirror. Out: files in the state directory, written when their kind has changed. Never: writes a kind of which less is known
+//! than lies there, so that what an earlier agent knew stays in force until it was listed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -45,7 +45,7 @@ impl Cluster {
             copied.retain(|kind, _| !kind.is_foreign());
         }
         for kind in Watched::of_a_node() {
-            let generation = self.mirror().generation(kind);
+            let generation = self.mirror().edition(kind);
             if generation == 0 || copied.get(&kind) == Some(&generation) {
                 continue;
             }
@@ -119,7 +119,7 @@ impl Cluster {
         let mut foreign = Watched::of_a_node().filter(|kind| kind.is_foreign());
         let served = {
             let mirror = self.mirror();
-            if foreign.any(|kind| mirror.generation(kind) == 0) {
+            if foreign.any(|kind| !mirror.is_whole(kind)) {
                 return Ok(());
             }
             foreign::served(&mirror, &self.adopted.lock().unwrap_or_else(PoisonError::into_inner))

@@ -20,11 +20,11 @@ use super::Cluster;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
-use crate::kube::{ApiError, Reach, Watched};
+use crate::kube::{ApiError, Reach, Watched, foreign};
 use crate::node::standing::EXEMPT;
 use known::{Known, Refusal, Subject};
 
-/// A pod that is known for longer than any watch lags may start while the API server is away: its sandbox is made again.
+/// A pod that has run, and is known for longer than any watch lags, may start while the API server is away: its sandbox is made again.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
 /// The kubelet heard of the pod by a watch, so ours is about to: that is waited for before anybody asks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -97,6 +97,11 @@ impl Cluster {
     }
 
     fn is_known(&self, pod: &PodName, uid: &str) -> bool {
+        self.mirror().generation(Watched::Pods) > 0 && self.is_remembered(pod, uid)
+    }
+
+    /// By this agent or an earlier one.
+    fn is_remembered(&self, pod: &PodName, uid: &str) -> bool {
         let mirror = self.mirror();
         mirror.object(Watched::Pods, &pod.to_string()).is_some_and(|object| is_of(object, uid))
     }
@@ -115,6 +120,8 @@ impl Cluster {
                 Err(later(format!("pod {pod} is another one by now (UID {found}, not {uid})")))
             }
             Err(error) if error.is_absent() => Err(later(format!("there is no pod {pod} in the cluster"))),
+            // Its sandbox is made again, and what an earlier agent knew of it is on disk.
+            Err(error) if error.is_away() && self.is_remembered(pod, uid) => Ok(()),
             Err(error) => Err(later(format!("nothing is known of pod {pod} yet, and {error}"))),
         }
     }
@@ -122,17 +129,19 @@ impl Cluster {
     /// Waits until namespace and policies were asked for after the pod was made.
     fn newer_than(&self, pod: &PodName, seen: Instant, came: Instant) -> Result<By, CniError> {
         let mut known = self.fresh.known();
-        if known.is_newer(&pod.namespace, seen) {
+        if known.is_newer(&pod.namespace, seen) && self.may_be_copied() {
             return Ok(By::Known);
         }
         known.want(&pod.namespace, seen);
         self.fresh.news.notify_all();
         let mut refusal = None;
         while refusal.is_none() && came.elapsed() < PATIENCE {
-            known = self.fresh.wait(known, PATIENCE.saturating_sub(came.elapsed()));
-            if known.is_newer(&pod.namespace, seen) {
+            let copied = self.may_be_copied();
+            if known.is_newer(&pod.namespace, seen) && copied {
                 return Ok(By::Answer);
             }
+            let pause = if copied { PATIENCE } else { Duration::from_millis(20) };
+            known = self.fresh.wait(known, pause.min(PATIENCE.saturating_sub(came.elapsed())));
             refusal = known.refusal(&pod.namespace, came);
         }
         drop(known);
@@ -143,9 +152,23 @@ impl Cluster {
         self.stale(pod, seen, &refusal)
     }
 
+    /// Whether answers come to the disk, from where the verb reads them: not of kinds of which less is known than lies there.
+    fn may_be_copied(&self) -> bool {
+        let foreign = !self.to_adopt().is_empty();
+        let mirror = self.mirror();
+        let lost: Vec<Watched> = mirror.lost().into_iter().map(|(kind, _)| kind).collect();
+        let decides = |kind: &Watched| kind.is_read() || foreign && kind.is_foreign();
+        Watched::of_a_node().filter(decides).all(|kind| mirror.is_whole(kind) || lost.contains(&kind))
+    }
+
     /// Nobody answered: what is known counts only for a pod that is known for long.
     fn stale(&self, pod: &PodName, seen: Instant, refusal: &Refusal) -> Result<By, CniError> {
-        let known = self.mirror().object(Watched::Namespaces, &pod.namespace).is_some();
+        let known = {
+            let mirror = self.mirror();
+            // One that never started may have been selected by the last thing that nobody heard before the server went.
+            mirror.object(Watched::Namespaces, &pod.namespace).is_some()
+                && mirror.object(Watched::Pods, &pod.to_string()).is_some_and(has_run)
+        };
         if known && refusal.is_away && seen.elapsed() > LONG_KNOWN {
             tracing::info!(%pod, "started by what was known before the API server went away");
             return Ok(By::Memory);
@@ -212,7 +235,7 @@ impl Cluster {
         match answer {
             Ok(()) => known.note(subject, began),
             Err(error) => {
-                let refusal = Refusal { is_away: error.status().is_none(), sentence: error.to_string() };
+                let refusal = Refusal { is_away: error.is_away(), sentence: error.to_string() };
                 known.note_failure(subject, began, refusal);
             }
         }
@@ -230,25 +253,35 @@ impl Cluster {
             }
             Subject::Policies => {
                 self.metrics.add("egret_kube_fresh_reads_total", &["policies"], 1);
-                let mut next = String::new();
-                loop {
-                    let path = Watched::Policies.path(&Reach::Cluster);
-                    let list = match self.client.get(&format!("{path}limit={PAGE}&continue={next}")) {
-                        // Nothing newer than what stays in force can be there.
-                        Err(error) if error.is_absent() => return Ok(()),
-                        list => list?,
-                    };
-                    for object in list["items"].as_array().into_iter().flatten() {
-                        self.learn(Watched::Policies, object);
-                    }
-                    match list["metadata"]["continue"].as_str() {
-                        Some(token) if !token.is_empty() => token.clone_into(&mut next),
-                        _ => break,
-                    }
+                let adopted = self.to_adopt();
+                let is_adopted = |kind: &Watched| foreign::of(*kind).is_some_and(|of| adopted.contains(&of));
+                for kind in
+                    Watched::POLICIES.into_iter().filter(|kind| !kind.is_foreign() || is_adopted(kind))
+                {
+                    self.read_policies(kind)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn read_policies(&self, kind: Watched) -> Result<(), ApiError> {
+        let mut next = String::new();
+        loop {
+            let path = kind.path(&Reach::Cluster);
+            let list = match self.client.get(&format!("{path}limit={PAGE}&continue={next}")) {
+                // Nothing newer than what stays in force can be there.
+                Err(error) if error.is_absent() => return Ok(()),
+                list => list?,
+            };
+            for object in list["items"].as_array().into_iter().flatten() {
+                self.learn(kind, object);
+            }
+            match list["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => token.clone_into(&mut next),
+                _ => return Ok(()),
+            }
+        }
     }
 
     fn learn(&self, kind: Watched, object: &Value) {
@@ -273,6 +306,11 @@ impl By {
 fn is_of(object: &Value, uid: &str) -> bool {
     let metadata = &object["metadata"];
     uid.is_empty() || metadata["uid"] == uid || metadata["annotations"]["kubernetes.io/config.hash"] == uid
+}
+
+/// Whether it had a sandbox before.
+fn has_run(pod: &Value) -> bool {
+    pod["status"]["phase"] != "Pending" || pod["status"]["podIP"].as_str().is_some_and(|ip| !ip.is_empty())
 }
 
 /// Whether its sandbox is to be made, and by us.

@@ -112,3 +112,38 @@ fn is_wired(
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_wired_when_its_node_has_all_its_addresses_and_shows_each_of_them_the_way_back() {
+        let endpoint = |source: &str| -> Endpoint {
+            let address = json!({"ip": "10.0.0.1", "pool": "red", "source": source});
+            let endpoint = json!({"pod": "gw/one", "attachment": "net/c/eth0", "node": "n1", "underlay": ["192.0.2.1"], "vni": 5000,
+                "mac": "02:67:0a:00:00:01", "addresses": [address], "state": "starting", "generation": 1});
+            serde_json::from_value(endpoint).unwrap()
+        };
+        let leased = endpoint("Pool");
+        let local = |addresses: &[&str], announced: &[&str]| -> BTreeMap<String, LocalGateway> {
+            let announced: Vec<_> = announced.iter().map(|ip| ("eth0", ip)).collect();
+            let local = json!({"veth": "eg1", "vni": 5000, "mac": "02:67:0a:00:00:01", "addresses": addresses, "announced": announced});
+            BTreeMap::from([("net/c/eth0".to_owned(), serde_json::from_value(local).unwrap())])
+        };
+        let ours = |_: &str| true;
+        assert!(!is_wired(&BTreeMap::new(), &leased, ours), "no plan speaks of it");
+        assert!(!is_wired(&local(&[], &["10.0.0.1"]), &leased, ours), "it was wired for another address");
+        assert!(!is_wired(&local(&["10.0.0.1"], &[]), &leased, ours), "nobody outside would find it");
+        assert!(!is_wired(&local(&["10.0.0.1"], &["10.0.0.2"]), &leased, ours));
+        assert!(is_wired(&local(&["10.0.0.1"], &["10.0.0.1"]), &leased, ours));
+        let seen_to_by_others = local(&["10.0.0.1"], &[]);
+        assert!(is_wired(&seen_to_by_others, &leased, |_| false), "of a pool with `announce: None`");
+        assert!(is_wired(&seen_to_by_others, &endpoint("PodAddress"), ours), "the primary's own address");
+        let mut hidden = seen_to_by_others;
+        hidden.get_mut("net/c/eth0").unwrap().hidden.insert("10.0.0.1".parse().unwrap(), None);
+        assert!(is_wired(&hidden, &leased, ours), "of a pool with `natOutgoing`");
+    }
+}

@@ -23,7 +23,8 @@ type Gateway = (Endpoint, Pairs);
 /// What was said last, so that it is not said again before it is heard.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    endpoints: BTreeMap<String, Gateway>,
+    /// Each with what the server made of it: definitions of an older release take fields away.
+    endpoints: BTreeMap<String, (Gateway, Value)>,
     node: Option<NodeSpec>,
     /// How everything looked when nothing was left to say.
     settled: Option<u64>,
@@ -125,11 +126,16 @@ impl Cluster {
         let Some(free) = nodes::allocate(&self.node, ipv4, &records) else {
             return Err(ApiError::Access(format!("node {} gets no number: all are taken", self.node)));
         };
+        // Should somebody delete the object: packets on their way and connections everywhere carry what this node was called.
+        let had = nodes::get(&self.dir, &self.node).ok().flatten().map(|(record, _)| record);
+        let had = had.filter(|had| !records.iter().any(|r| r.number == had.number || r.wire == had.wire));
+        let wire = had.as_ref().map_or(free.wire, |had| had.wire);
         let last = u32::from(LAST_NUMBER);
         let start = hash::stable32(self.node.as_bytes()) % last;
         let candidates = (0..last).filter_map(|n| u16::try_from((start + n) % last + 1).ok());
+        let candidates = had.map(|had| had.number).into_iter().chain(candidates);
         for number in candidates.filter(|n| !records.iter().any(|r| r.number == *n)) {
-            let spec = NodeSpec { node: self.node.clone(), number, wire: free.wire, interfaces: None };
+            let spec = NodeSpec { node: self.node.clone(), number, wire, interfaces: None };
             match self.make_node(&spec) {
                 Err(error) if error.is_conflict() => {}
                 made => return made,
@@ -156,12 +162,19 @@ impl Cluster {
         let outlived: BTreeSet<String> =
             self.mirror().outlived(Watched::Endpoints).map(str::to_owned).collect();
         for (attachment, gateway) in &ours {
-            let known = heard.contains(gateway) || said.endpoints.get(attachment) == Some(gateway);
-            if known && !outlived.contains(&object_name(attachment)) {
+            let name = object_name(attachment);
+            // As it was said; else somebody deleted or changed it, and clients everywhere follow that.
+            let stands = || {
+                let (last, made) = said.endpoints.get(attachment)?;
+                let there = self.mirror().object(Watched::Endpoints, &name)?["spec"] == *made;
+                Some(there && last == gateway)
+            };
+            if (heard.contains(gateway) || stands() == Some(true)) && !outlived.contains(&name) {
                 continue;
             }
-            self.publish(gateway)?;
-            said.endpoints.insert(attachment.clone(), gateway.clone());
+            let made = self.publish(gateway)?;
+            self.mirror().learn(Watched::Endpoints, &made);
+            said.endpoints.insert(attachment.clone(), (gateway.clone(), made["spec"].clone()));
         }
         let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
         for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
@@ -201,7 +214,8 @@ impl Cluster {
         Some(known.into_iter().filter(|e| e.node == self.node).map(with_labels).collect())
     }
 
-    fn publish(&self, (endpoint, labels): &Gateway) -> Result<(), ApiError> {
+    /// What the server made of it.
+    fn publish(&self, (endpoint, labels): &Gateway) -> Result<Value, ApiError> {
         let name = object_name(&endpoint.attachment);
         let mut spec = json!(endpoint);
         spec["labels"] = json!(labels);
@@ -220,7 +234,7 @@ impl Cluster {
                     Ok(())
                 })
             }
-            outcome => outcome.map(drop),
+            outcome => outcome,
         }
     }
 
@@ -228,10 +242,10 @@ impl Cluster {
         &self,
         path: &str,
         change: impl Fn(&mut Value) -> Result<(), ApiError>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Value, ApiError> {
         let mut object = self.client.get(path)?;
         change(&mut object)?;
-        self.client.replace(path, &object).map(drop)
+        self.client.replace(path, &object)
     }
 
     fn is_recorded(&self, attachment: &str) -> bool {

@@ -43,6 +43,7 @@ fn world(root: &Path) -> (Dir, Config) {
                 address: None,
                 unservable: &BTreeMap::new(),
                 in_use: &BTreeMap::new(),
+                nodes: None,
                 now: NOW - 7200,
             },
         )

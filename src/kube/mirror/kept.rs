@@ -16,6 +16,8 @@ pub(super) struct Kept {
     lost: Option<String>,
     /// Its definition went, and nothing was listed since.
     undefined: bool,
+    /// An earlier process heard of these objects, and nothing was listed since.
+    remembered: bool,
     /// Objects that went with their definition, and are in force all the same.
     pub(super) outlived: BTreeSet<String>,
     /// Lists that were read, watches that were begun.
@@ -34,6 +36,24 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// What an earlier process knew when it ended; nothing of this process is overwritten.
+    pub(super) fn remember(&mut self, objects: BTreeMap<String, Value>) {
+        if !self.synced && self.objects.is_empty() {
+            (self.remembered, self.objects) = (true, objects);
+        }
+    }
+
+    /// Whether all is known that was ever heard of, here or by an earlier process.
+    pub(super) fn is_whole(&self) -> bool {
+        self.synced || self.remembered
+    }
+
+    /// Taken as listed: objects of an earlier process go on as those of this one do.
+    pub(super) fn goes_on(&mut self) {
+        self.generation += u64::from(!self.synced);
+        self.synced = true;
+    }
+
     /// A whole list, of the version that was reached: what is not in it is gone. Says whether anything changed.
     pub(super) fn listed(
         &mut self,
@@ -66,6 +86,15 @@ impl Kept {
     /// List or watch have come to this version.
     pub(super) fn reached(&mut self, version: &str) {
         self.reached = self.reached.max(version.parse().unwrap_or_default());
+    }
+
+    /// The store has come to this version only.
+    pub(super) fn is_put_back(&mut self, version: &str) {
+        let version = version.parse().unwrap_or_default();
+        if version < self.reached {
+            self.reached = version;
+            self.ahead.clear();
+        }
     }
 
     /// An object as the watch tells of it, and as much of it as is read. Says whether that changed; `None`: something newer is known.

@@ -115,3 +115,56 @@ fn what_people_are_told_of_a_pod_is_kept_beside_it_and_is_no_change() {
     assert!(!mirror.is(Watched::Pods, &pod(json!({}))));
     assert_eq!(mirror.told("shop/cart"), None);
 }
+
+#[test]
+fn what_an_earlier_process_knew_is_in_force_until_its_kind_is_listed() {
+    let mut mirror = Mirror::default();
+    let kind = Watched::Pools;
+    let other = json!({"metadata": {"name": "q", "resourceVersion": "7"}, "spec": {"cidr": "10.0.1.0/28"}});
+    assert!(!mirror.is_whole(kind));
+    mirror.remember(kind, [pool("10.0.0.0/28")]);
+    assert_eq!((mirror.is_whole(kind), mirror.generation(kind), mirror.edition(kind)), (true, 0, 0));
+    assert!(mirror.learn(kind, &other));
+    assert_eq!((mirror.generation(kind), mirror.edition(kind)), (0, 1), "news, beside all that was known");
+    assert_eq!(mirror.objects(kind).map(|(name, _)| name).collect::<Vec<_>>(), ["p", "q"]);
+    mirror.remember(kind, []);
+    assert_eq!(mirror.objects(kind).count(), 2, "what was heard since is not forgotten");
+    assert!(mirror.would_lose(kind, &[]));
+    mirror.reached(kind, "9");
+    assert!(mirror.listed(kind, std::slice::from_ref(&other)));
+    assert_eq!(mirror.objects(kind).map(|(name, _)| name).collect::<Vec<_>>(), ["q"]);
+    assert!(mirror.generation(kind) > 1);
+}
+
+#[test]
+fn foreign_objects_that_an_earlier_process_knew_outlive_their_definition_only_where_they_are_wanted() {
+    for (wanted, left) in [(true, vec!["p"]), (false, vec![])] {
+        let mut mirror = Mirror::default();
+        let kind = Watched::CiliumPolicies;
+        mirror.remember(kind, [pool("10.0.0.0/28")]);
+        assert!(mirror.has_none(kind, "404", wanted));
+        assert!(mirror.generation(kind) > 0, "it is known by now");
+        assert_eq!(mirror.objects(kind).map(|(name, _)| name).collect::<Vec<_>>(), left);
+        assert_eq!(mirror.lost().len(), left.len());
+        mirror.listed(kind, &[]);
+        assert_eq!(mirror.outlived(kind).collect::<Vec<_>>(), left, "made anew, and empty");
+    }
+}
+
+#[test]
+fn a_store_that_was_put_back_is_believed_although_its_versions_are_lower() {
+    let namespace = |version: &str| json!({"metadata": {"name": "shop", "resourceVersion": version, "labels": {"a": version}}});
+    let mut mirror = Mirror::default();
+    let kind = Watched::Namespaces;
+    mirror.listed(kind, &[namespace("5")]);
+    mirror.reached(kind, "100");
+    mirror.learn(kind, &namespace("120"));
+    mirror.is_put_back(kind, "130");
+    assert!(!mirror.is(kind, &namespace("110")), "a server that lagged was not put back");
+    mirror.is_put_back(kind, "40");
+    mirror.reached(kind, "40");
+    mirror.listed(kind, &[namespace("5")]);
+    assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "5");
+    assert!(mirror.learn(kind, &namespace("41")), "newer than all that the store has");
+    assert!(mirror.is(kind, &namespace("42")));
+}
