@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::agent::ear::Ear;
 
-/// After a call another one is about to come: a runtime starts pods together, and a process for each takes its time.
-const MOMENT: Duration = Duration::from_millis(10);
+/// After a call another one is about to come: a runtime starts pods together, and a process for each takes its time, as does each of the
+/// other plugins in the list. With 10 ms the loop's look at the kernel (8 ms, under the node's lock) began as the next call did.
+const MOMENT: Duration = Duration::from_millis(30);
 
 /// Calls that are being answered, or were a moment ago.
 #[derive(Debug, Clone, Default)]

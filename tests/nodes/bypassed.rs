@@ -71,13 +71,18 @@ fn taken_by_a_filter(lab: &Lab, agents: &mut [Option<Child>; 2]) {
     lab.kubectl(&["label", "pod", "-n", "plain", &pod, "colour-"], "");
 }
 
-/// The node's end of a pod's interface: the neighbour on the bridge that has its address.
+/// The node's end of a pod's interface: the port of the bridge behind which the neighbour with its address is. The node forgets neighbours that
+/// it has not spoken to for a while, so it speaks to this one first.
 fn device_of(lab: &Lab, node: &str, address: &str) -> String {
     let script = format!(
-        "mac=$(ip neigh show {address} dev cni0 | sed 's/.*lladdr \\([^ ]*\\).*/\\1/'); bridge fdb show br cni0 | awk -v m=$mac '$1 == m {{ print $3; exit }}'"
+        "ping -c 1 -W 1 {address} >/dev/null; mac=$(ip neigh show {address} dev cni0 | sed -n 's/.*lladdr \\([^ ]*\\).*/\\1/p'); \
+         bridge fdb show br cni0 | awk -v m=$mac '$1 == m {{ print $3; exit }}'"
     );
-    let device = lab.on(node, &["sh", "-c", &script]).trim().to_owned();
-    assert!(device.starts_with("veth"), "`{device}` of {address}");
+    let mut device = String::new();
+    lab.eventually("the device of a pod is known", || {
+        device = lab.on(node, &["sh", "-c", &script]).trim().to_owned();
+        device.starts_with("veth")
+    });
     device
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn leave_with(lab: &Lab, prefix: &str, addresses: &BTreeSet<String>, 
     for what in [what, "and on"] {
         lab.eventually(what, || {
             lab.forget();
-            std::thread::sleep(Duration::from_millis(800));
+            std::thread::sleep(Duration::from_millis(500));
             lab.seen(prefix) == *addresses
         });
     }
