@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use egret::testbed::{Trouble, World};
+use egret::testbed::{Trouble, World, within};
 
 use crate::agent::{Agent, PATIENCE};
 use crate::rows::{Rows, Series, Target};
@@ -64,14 +64,8 @@ fn flushes(agent: &Agent, world: &World, times: usize, rows: &mut Rows) -> Resul
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) -> Result<(), Trouble> {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        if Instant::now() > end {
-            return Err(Trouble::new(format!("{PATIENCE:?} and it never was so that {what}")));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    let never = || Trouble::new(format!("{PATIENCE:?} and it never was so that {what}"));
+    within(PATIENCE, Duration::from_millis(1), holds).map(drop).ok_or_else(never)
 }
 
 /// Repairs set off notices of their own; they have passed before the next harm.

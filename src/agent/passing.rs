@@ -3,13 +3,16 @@
 //!
 //! In: the node's files and kernel. Out: problems, as of the last look. Never: changes anything; keeps the agent waiting.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::egress::model::PodName;
 use crate::node::embedded::Embedded;
+use crate::node::passage::BYPASSED;
 use crate::problem::Problem;
 
 /// Between two looks.
@@ -51,6 +54,14 @@ impl Passing {
     /// The last look's problems.
     pub(super) fn problems(&self) -> Vec<Problem> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Pods that the last look found so, and why.
+    pub(super) fn bypassed(&self) -> BTreeMap<PodName, String> {
+        let named = self.problems().into_iter().filter(|problem| problem.reason == BYPASSED);
+        let pod =
+            |object: &str| object.strip_prefix("Pod ")?.split_once('/').map(|(n, p)| PodName::new(n, p));
+        named.filter_map(|problem| Some((pod(&problem.object)?, problem.message))).collect()
     }
 }
 

@@ -10,8 +10,8 @@
 
 use super::Object;
 use super::fields::{Findings, Section};
+use super::pool;
 use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
-use crate::addr::Cidr;
 
 pub(super) const FIELDS: &[Field] = &document(SPEC, RULES);
 
@@ -35,13 +35,10 @@ const RULES: &[Rule] = &[
 pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let spec = root.spec_of_ours(findings);
     let cidrs = super::node::cidrs(spec.texts("cidrs", findings), findings);
-    let is_hidden =
-        |cidr: &&Cidr| "::ffff:0.0.0.0/96".parse::<Cidr>().is_ok_and(|hidden| hidden.covers(**cidr));
-    if let Some(wrong) = cidrs.iter().find(is_hidden) {
-        let message =
-            format!("`{wrong}` is IPv4 written inside IPv6, which no packet carries; write the IPv4 prefix");
-        findings.wrong("spec.cidrs", wrong.to_string(), "CidrSyntax", message);
-    } else if let Some(all) = cidrs.iter().find(|cidr| cidr.prefix() == 0) {
+    for cidr in &cidrs {
+        pool::refuse_hidden("spec.cidrs", &cidr.to_string(), *cidr, findings);
+    }
+    if let Some(all) = cidrs.iter().find(|cidr| cidr.prefix() == 0) {
         let message = "a range of everything would leave nothing to gateways; write the ranges that pods have addresses from";
         findings.wrong("spec.cidrs", all.to_string(), "CidrTooWide", message);
     } else if cidrs.is_empty() && !findings.broken {

@@ -196,13 +196,10 @@ pub(super) fn destination(at: &str, text: &str, bare: bool, findings: &mut Findi
             return None;
         }
     };
-    let within = |range: &str| range.parse::<Cidr>().is_ok_and(|range| range.covers(cidr));
-    if within("::ffff:0.0.0.0/96") {
-        let message =
-            format!("`{text}` is IPv4 written inside IPv6, which no packet carries; write the IPv4 prefix");
-        findings.wrong(at, text, "CidrSyntax", message);
+    if pool::refuse_hidden(at, text, cidr, findings) {
         return None;
     }
+    let within = |range: &str| range.parse::<Cidr>().is_ok_and(|range| range.covers(cidr));
     if let Some((range, what)) = NEVER.iter().find(|(range, _)| within(range)) {
         let message = format!(
             "{cidr} is {what} ({range}), which never goes to a gateway, so it has no effect; remove it"

@@ -163,6 +163,17 @@ pub(super) fn refuse_cidr(path: &str, text: &str, error: &CidrError, findings: &
     findings.wrong(path, text, reason, error.to_string());
 }
 
+/// Notes a prefix of IPv4 that is written inside IPv6; whether it is one.
+pub(super) fn refuse_hidden(path: &str, text: &str, cidr: Cidr, findings: &mut Findings<'_>) -> bool {
+    let is_hidden = "::ffff:0.0.0.0/96".parse::<Cidr>().is_ok_and(|hidden| hidden.covers(cidr));
+    if is_hidden {
+        let message =
+            format!("`{text}` is IPv4 written inside IPv6, which no packet carries; write the IPv4 prefix");
+        findings.wrong(path, text, "CidrSyntax", message);
+    }
+    is_hidden
+}
+
 /// `spec.nodeSelector`; absent or empty: every node.
 pub(super) fn node_selector(spec: &Section<'_>, findings: &mut Findings<'_>) -> Option<String> {
     match spec.text("nodeSelector", findings).filter(|text| !text.trim().is_empty()) {

@@ -11,11 +11,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::{Error, Serializer};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 
 use crate::egress::plan::Peer;
+use crate::egress::shared::Shared;
 use crate::hash;
 
 /// Text of nodes that is longer lies in a file of its own.
@@ -23,23 +23,12 @@ const LONG: usize = 2 << 10;
 
 /// Nodes by name. A copy costs nothing until it is changed.
 #[derive(Debug, Clone, Default)]
-pub struct Peers(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    peers: BTreeMap<String, Peer>,
-    text: OnceLock<Box<RawValue>>,
-    /// What their own file is called, by what it says.
-    name: OnceLock<String>,
+pub struct Peers {
+    nodes: Shared<BTreeMap<String, Peer>>,
+    /// What their own file is called, by what it says: found once for all copies.
+    name: Arc<OnceLock<String>>,
     /// These were not read: they are in the file of this name.
     elsewhere: Option<String>,
-}
-
-impl Clone for Shared {
-    /// Who wants one of his own is about to change it.
-    fn clone(&self) -> Shared {
-        Shared { peers: self.peers.clone(), ..Shared::default() }
-    }
 }
 
 impl Peers {
@@ -55,25 +44,17 @@ impl Peers {
     /// # Errors
     /// None, but for a text that is no JSON.
     pub fn apart(&self) -> serde_json::Result<Option<(&str, &str)>> {
-        let text = self.text()?;
+        let text = self.nodes.text()?.get();
         if text.len() <= LONG {
             return Ok(None);
         }
-        let name = self.0.name.get_or_init(|| format!("nodes.{:016x}.json", hash::stable(text.as_bytes())));
+        let name = self.name.get_or_init(|| format!("nodes.{:016x}.json", hash::stable(text.as_bytes())));
         Ok(Some((name, text)))
     }
 
     /// The file where they are, of such that were read as its name alone.
     pub fn elsewhere(&self) -> Option<&str> {
-        self.0.elsewhere.as_deref()
-    }
-
-    fn text(&self) -> serde_json::Result<&str> {
-        if self.0.text.get().is_none() {
-            let text = to_raw_value(&self.0.peers)?;
-            let _ = self.0.text.set(text); // Err: somebody else was faster
-        }
-        Ok(self.0.text.get().map_or("", |text| text.get()))
+        self.elsewhere.as_deref()
     }
 }
 
@@ -81,23 +62,20 @@ impl Deref for Peers {
     type Target = BTreeMap<String, Peer>;
 
     fn deref(&self) -> &BTreeMap<String, Peer> {
-        &self.0.peers
+        &self.nodes
     }
 }
 
 impl DerefMut for Peers {
     fn deref_mut(&mut self) -> &mut BTreeMap<String, Peer> {
-        let own = Arc::make_mut(&mut self.0);
-        own.text.take();
-        own.name.take();
-        &mut own.peers
+        (self.name, self.elsewhere) = (Arc::default(), None);
+        &mut self.nodes
     }
 }
 
 impl PartialEq for Peers {
     fn eq(&self, other: &Peers) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || self.0.peers == other.0.peers && self.0.elsewhere == other.0.elsewhere
+        self.nodes == other.nodes && self.elsewhere == other.elsewhere
     }
 }
 
@@ -106,8 +84,7 @@ impl Eq for Peers {}
 impl Serialize for Peers {
     /// As JSON alone: a plan is written in no other form.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.text().map_err(S::Error::custom)?;
-        self.0.text.get().serialize(serializer)
+        self.nodes.serialize(serializer)
     }
 }
 
@@ -116,22 +93,22 @@ impl<'de> Deserialize<'de> for Peers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Peers, D::Error> {
         struct MapOrName;
         impl<'de> Visitor<'de> for MapOrName {
-            type Value = Shared;
+            type Value = Peers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("nodes, or the name of their file")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Shared, M::Error> {
-                let peers = BTreeMap::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Shared { peers, ..Shared::default() })
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Peers, M::Error> {
+                let nodes = Shared::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Peers { nodes, ..Peers::default() })
             }
 
-            fn visit_str<E>(self, name: &str) -> Result<Shared, E> {
-                Ok(Shared { elsewhere: Some(name.to_owned()), ..Shared::default() })
+            fn visit_str<E>(self, name: &str) -> Result<Peers, E> {
+                Ok(Peers { elsewhere: Some(name.to_owned()), ..Peers::default() })
             }
         }
-        deserializer.deserialize_any(MapOrName).map(|shared| Peers(Arc::new(shared)))
+        deserializer.deserialize_any(MapOrName)
     }
 }
 
@@ -151,7 +128,7 @@ mod tests {
         first.insert("one".to_owned(), peer(1));
         let said = serde_json::to_string(&first).unwrap();
         let mut second = first.clone();
-        assert!(first == second && Arc::ptr_eq(&first.0, &second.0));
+        assert!(first == second && first.nodes.is_one_with(&second.nodes));
         second.insert("two".to_owned(), peer(2));
         assert!(first != second && serde_json::to_string(&second).unwrap().contains("two"));
         assert_eq!(serde_json::to_string(&first).unwrap(), said);
@@ -169,6 +146,6 @@ mod tests {
         let (before, mut same, mut other) = (made(1), made(1), made(2));
         same.share(&before);
         other.share(&before);
-        assert!(Arc::ptr_eq(&before.0, &same.0) && other == made(2));
+        assert!(before.nodes.is_one_with(&same.nodes) && other == made(2));
     }
 }

@@ -44,6 +44,27 @@ impl<T: PartialEq> Shared<T> {
     }
 }
 
+impl<T> Shared<T> {
+    /// Whether a copy of the other that nobody changed.
+    pub(super) fn is_one_with(&self, other: &Shared<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T: Serialize> Shared<T> {
+    /// What it says, as JSON.
+    ///
+    /// # Errors
+    /// None, but for a value that has no text.
+    pub fn text(&self) -> serde_json::Result<&RawValue> {
+        if let Some(text) = self.0.text.get() {
+            return Ok(text);
+        }
+        let text = to_raw_value(&self.0.value)?;
+        Ok(self.0.text.get_or_init(|| text))
+    }
+}
+
 impl<T> Deref for Shared<T> {
     type Target = T;
 
@@ -62,7 +83,7 @@ impl<T: Clone> DerefMut for Shared<T> {
 
 impl<T: PartialEq> PartialEq for Shared<T> {
     fn eq(&self, other: &Shared<T>) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.value == other.0.value
+        self.is_one_with(other) || self.0.value == other.0.value
     }
 }
 
@@ -71,11 +92,7 @@ impl<T: Eq> Eq for Shared<T> {}
 impl<T: Serialize> Serialize for Shared<T> {
     /// As JSON alone: a plan is written in no other form.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(text) = self.0.text.get() {
-            return text.serialize(serializer);
-        }
-        let text = to_raw_value(&self.0.value).map_err(S::Error::custom)?;
-        self.0.text.get_or_init(|| text).serialize(serializer)
+        self.text().map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -94,7 +111,7 @@ mod tests {
         let first = Shared::from(vec![1, 2]);
         let said = serde_json::to_string(&first).unwrap();
         let mut second = first.clone();
-        assert!(first == second && Arc::ptr_eq(&first.0, &second.0));
+        assert!(first == second && first.is_one_with(&second));
         second.push(3);
         assert_ne!(first, second);
         assert_eq!(serde_json::to_string(&second).unwrap(), "[1,2,3]");
@@ -107,6 +124,6 @@ mod tests {
         let (before, mut same, mut other) = (Shared::from(1), Shared::from(1), Shared::from(2));
         same.share(&before);
         other.share(&before);
-        assert!(Arc::ptr_eq(&before.0, &same.0) && *other == 2);
+        assert!(before.is_one_with(&same) && *other == 2);
     }
 }

@@ -15,6 +15,10 @@ use crate::api::{IP_POOL_SOURCE, NOT_SERVED};
 use crate::config::Project;
 use crate::kube::{Mirror, Watched};
 
+const POOLS: &str = "IPPool";
+const CALICO_POLICIES: &str = "CalicoEgressGatewayPolicy";
+const CILIUM_POLICIES: &str = "CiliumEgressGatewayPolicy";
+
 /// Whose kind it is, if it is foreign.
 pub fn of(kind: Watched) -> Option<Project> {
     match kind {
@@ -24,6 +28,16 @@ pub fn of(kind: Watched) -> Option<Project> {
         | Watched::StoredCalicoPolicies
         | Watched::CalicoAgents => Some(Project::Calico),
         Watched::CiliumPolicies | Watched::CiliumAgents => Some(Project::Cilium),
+        _ => None,
+    }
+}
+
+/// The file of the copy where a foreign kind's objects are, as they are served; both of Calico's stores share one.
+pub fn file(kind: Watched) -> Option<&'static str> {
+    match kind {
+        Watched::CalicoPools | Watched::StoredCalicoPools => Some(POOLS),
+        Watched::CalicoPolicies | Watched::StoredCalicoPolicies => Some(CALICO_POLICIES),
+        Watched::CiliumPolicies => Some(CILIUM_POLICIES),
         _ => None,
     }
 }
@@ -38,9 +52,9 @@ pub fn served(mirror: &Mirror, adopted: &BTreeSet<Project>) -> Vec<(&'static str
     // Cilium's policies select pods by themselves; what Cilium serves concerns nobody here unless somebody asked for it.
     let silent = cilium.at_work.is_some() && !cilium.adopted;
     vec![
-        ("IPPool", pools.into_iter().map(|pool| calico.pool(pool)).collect()),
-        ("CalicoEgressGatewayPolicy", policies.into_iter().map(|policy| calico.policy(policy)).collect()),
-        ("CiliumEgressGatewayPolicy", ciliums.filter(|_| !silent).map(|p| cilium.policy(p)).collect()),
+        (POOLS, pools.into_iter().map(|pool| calico.pool(pool)).collect()),
+        (CALICO_POLICIES, policies.into_iter().map(|policy| calico.policy(policy)).collect()),
+        (CILIUM_POLICIES, ciliums.filter(|_| !silent).map(|p| cilium.policy(p)).collect()),
     ]
 }
 

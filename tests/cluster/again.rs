@@ -43,11 +43,6 @@ fn has(agent: &Follower, file: &str, name: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("\"{name}\"")))
 }
 
-fn account(client: &Client, namespace: &str) {
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}});
-    let _ = client.create(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account);
-}
-
 /// A pod of a node; its UID.
 fn pod(client: &Client, namespace: &str, name: &str, node: &str) -> String {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
@@ -106,7 +101,6 @@ fn an_adopted_policy_that_was_made_the_instant_before_its_pods_is_obeyed_though_
     forget(&client);
     node(&client, "lags");
     namespace(&client, "lags");
-    account(&client, "lags");
     let proxy = Proxy::start();
     let late = Duration::from_secs(20);
     proxy.judge(move |line| {
@@ -136,7 +130,6 @@ fn an_agent_that_has_just_started_decides_by_nothing_older_than_the_pod() {
     let client = client_of("admin");
     node(&client, "starts");
     namespace(&client, "starts");
-    account(&client, "starts");
     let first = follow(&Proxy::start(), "starts");
     first.synced();
     let proxy = Proxy::start();
@@ -166,7 +159,6 @@ fn an_agent_that_starts_while_nobody_can_say_anything_starts_again_the_pods_that
     let client = client_of("admin");
     node(&client, "dark");
     namespace(&client, "dark");
-    account(&client, "dark");
     let [uid, never] = ["one", "never"].map(|name| pod(&client, "dark", name, "dark"));
     // There is no kubelet that would say so.
     let running =

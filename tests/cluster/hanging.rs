@@ -60,8 +60,6 @@ fn one_request_that_is_never_answered_delays_no_other_pod_and_its_own_is_answere
     node(&client, NODE);
     for name in NAMESPACES {
         namespace(&client, name);
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}});
-        let _ = client.create(&format!("/api/v1/namespaces/{name}/serviceaccounts"), &account);
     }
     let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
         "spec": {"cidr": "10.10.10.4/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}});

@@ -1,6 +1,5 @@
 //! The books are deleted under running gateways: their addresses are nobody else's, and the leases are there again within seconds.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret::egress::model::PodName;
@@ -26,6 +25,18 @@ const POOL: &str = "/apis/egret.dev/v1alpha1/egresspools";
 /// Who claims or gives back begins with a list of all books.
 const BOOKS: &str = "egressblocks?limit=500&continue=";
 const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/leases.v4-10-88-0-0-31";
+
+/// Nodes, and a pool of two addresses for whoever runs on them.
+fn ground(nodes: &[&str]) -> Client {
+    let client = client_of("admin");
+    forget(&client);
+    nodes.iter().for_each(|name| node(&client, name));
+    namespace(&client, "leases");
+    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
+        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
+    client.create(POOL, &pool).unwrap();
+    client
+}
 
 /// A pod of a node, as the API server has it; its UID.
 fn pod(client: &Client, name: &str, node: &str) -> String {
@@ -98,17 +109,7 @@ fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 #[test]
 fn books_that_are_deleted_under_a_gateway_are_written_again_and_its_address_is_given_to_nobody_meanwhile() {
     let _alone = alone();
-    let client = Arc::new(client_of("admin"));
-    forget(&client);
-    for name in ["lease-one", "lease-two"] {
-        node(&client, name);
-    }
-    namespace(&client, "leases");
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "leases"}});
-    let _ = client.create("/api/v1/namespaces/leases/serviceaccounts", &account);
-    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
-    client.create(POOL, &pool).unwrap();
+    let client = ground(&["lease-one", "lease-two"]);
     let proxy = Proxy::start();
     let agents = ["lease-one", "lease-two"].map(|name| follow(&proxy, name));
     agents.iter().for_each(Follower::synced);
@@ -171,15 +172,7 @@ fn books_that_are_deleted_under_a_gateway_are_written_again_and_its_address_is_g
 #[test]
 fn a_gateways_next_sandbox_has_its_address_also_after_its_node_lost_power_and_its_end_frees_it() {
     let _alone = alone();
-    let client = Arc::new(client_of("admin"));
-    forget(&client);
-    node(&client, "lease-one");
-    namespace(&client, "leases");
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "leases"}});
-    let _ = client.create("/api/v1/namespaces/leases/serviceaccounts", &account);
-    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
-    client.create(POOL, &pool).unwrap();
+    let client = ground(&["lease-one"]);
     let proxy = Proxy::start();
     let agent = follow(&proxy, "lease-one");
     agent.synced();
@@ -229,17 +222,7 @@ fn a_gateways_next_sandbox_has_its_address_also_after_its_node_lost_power_and_it
 #[test]
 fn a_stateful_pod_waits_for_the_node_that_has_its_address() {
     let _alone = alone();
-    let client = Arc::new(client_of("admin"));
-    forget(&client);
-    for name in ["lease-one", "lease-two"] {
-        node(&client, name);
-    }
-    namespace(&client, "leases");
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "leases"}});
-    let _ = client.create("/api/v1/namespaces/leases/serviceaccounts", &account);
-    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.88.0.0/31", "gatewayNamespaces": "all()"}});
-    client.create(POOL, &pool).unwrap();
+    let client = ground(&["lease-one", "lease-two"]);
     let block = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressBlock", "metadata": {"name": "leases.v4-10-88-0-0-31"}, "spec": {
         "pool": "leases", "cidr": "10.88.0.0/31", "affinity": "lease-two", "sequence": 3, "allocations": {"10.88.0.1": {
             "owner": "ordinal:leases/gw/0", "sequence": 3, "since": 5,

@@ -15,7 +15,6 @@ use crate::agent::turns::Turns;
 use crate::egress::model::PodName;
 use crate::kube::lease::{self, LeaseSpec, Noted};
 use crate::kube::{ApiError, Client};
-use crate::node::passage::BYPASSED;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(10);
@@ -71,8 +70,7 @@ impl Beat {
                 thread::sleep(RETRY);
                 continue;
             }
-            let noted = Noted { bypassed: bypassed(&self.passing), unwired: self.unwired() };
-            let pause = match beat(&self.client, &self.node, &noted) {
+            let pause = match beat(&self.client, &self.node, &self.noted()) {
                 Ok(()) => {
                     trouble.clear();
                     EVERY
@@ -95,19 +93,16 @@ impl Beat {
         }
     }
 
-    fn unwired(&self) -> String {
+    /// Clients that this agent does not serve, as the controller reads them.
+    fn noted(&self) -> Noted {
+        let bypassed = self.passing.get().map(Passing::bypassed).unwrap_or_default();
         let unwired = self.unwired.lock().unwrap_or_else(PoisonError::into_inner);
-        unwired.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(",")
+        Noted { bypassed: names(bypassed.keys()), unwired: names(unwired.iter()) }
     }
 }
 
-/// Clients whose traffic passes this node by, as the controller reads them.
-fn bypassed(passing: &OnceLock<Passing>) -> String {
-    let problems = passing.get().map(Passing::problems).unwrap_or_default();
-    let named = problems.iter().filter(|problem| problem.reason == BYPASSED);
-    let pods: Vec<&str> =
-        named.filter_map(|problem| problem.object.strip_prefix("Pod ")).take(MOST).collect();
-    pods.join(",")
+fn names<'a>(pods: impl Iterator<Item = &'a PodName>) -> String {
+    pods.take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn beat(client: &Client, node: &str, noted: &Noted) -> Result<(), ApiError> {

@@ -53,7 +53,7 @@ impl Cluster {
     }
 
     /// Where this node is reached, as its object says now.
-    fn own_addresses(&self) -> Vec<IpAddr> {
+    pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
         let mirror = self.mirror();
         let node = mirror.object(Watched::Nodes, &self.node).map(|node| &node["status"]["addresses"]);
         let said = node.and_then(Value::as_array).into_iter().flatten();

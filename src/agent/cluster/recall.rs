@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::api::NOT_SERVED;
-use crate::kube::{Mirror, Watched};
+use crate::kube::{Mirror, Watched, foreign};
 use crate::store::Dir;
 
 /// Reads it back; what cannot be read was never heard of.
@@ -25,13 +25,7 @@ pub(super) fn recall(dir: &Dir, mirror: &mut Mirror) {
 
 /// Where a kind's objects are; `None`: they are no objects that anybody decides by.
 fn file(kind: Watched) -> Option<&'static str> {
-    match kind {
-        Watched::CalicoPools | Watched::StoredCalicoPools => Some("IPPool"),
-        Watched::CalicoPolicies | Watched::StoredCalicoPolicies => Some("CalicoEgressGatewayPolicy"),
-        Watched::CiliumPolicies => Some("CiliumEgressGatewayPolicy"),
-        kind if kind.is_read() => Some(kind.typed().1),
-        _ => None,
-    }
+    foreign::file(kind).or_else(|| kind.is_read().then(|| kind.typed().1))
 }
 
 fn read(path: &Path, kind: Watched) -> Option<Vec<Value>> {

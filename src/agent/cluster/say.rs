@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use serde_json::{Value, json};
@@ -105,17 +106,15 @@ impl Cluster {
     /// A number that nobody has: whoever makes the object of that name first has it. Where the search begins depends on the node, so
     /// that nodes which start together do not all want the same.
     fn take_number(&self) -> Result<(), ApiError> {
-        let (others, ipv4) = {
-            let mirror = self.mirror();
-            let addresses =
-                mirror.object(Watched::Nodes, &self.node).map(|node| node["status"]["addresses"].clone());
-            let Some(addresses) = addresses else { return Ok(()) }; // without a Node object there is no node
-            let internal = |a: &Value| {
-                (a["type"] == "InternalIP").then(|| a["address"].as_str()?.parse().ok()).flatten()
-            };
-            let ipv4 = addresses.as_array().into_iter().flatten().find_map(internal);
-            (mirror.nodes(), ipv4)
-        };
+        // Without a Node object there is no node.
+        if self.mirror().object(Watched::Nodes, &self.node).is_none() {
+            return Ok(());
+        }
+        let ipv4 = self.own_addresses().into_iter().find_map(|address| match address {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        let others = self.mirror().nodes();
         let record = |spec: &NodeSpec| NodeRecord {
             name: spec.node.clone(),
             number: spec.number,

@@ -20,7 +20,6 @@ use crate::egress::serving::Life;
 use crate::hash;
 use crate::kube::{ApiError, Watched, lease};
 use crate::node::embedded::{Embedded, now};
-use crate::node::passage::BYPASSED;
 
 /// How often is looked whether anything changed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -50,7 +49,7 @@ fn run(cluster: &Cluster) -> ! {
         // What was copied is what the node acts on; what is newer comes with the next look.
         let copied: Vec<u64> =
             cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
-        let bypassed = cluster.bypassed();
+        let bypassed = cluster.passing.get().map(Passing::bypassed).unwrap_or_default();
         if !cluster.is_synced() || ((&copied, &bypassed) == (&seen.0, &seen.1) && !waits) {
             continue;
         }
@@ -97,15 +96,6 @@ impl Cluster {
         while self.calls.are_coming() && began.elapsed() < LONGEST_WAY {
             thread::sleep(AGAIN);
         }
-    }
-
-    /// Pods whose traffic passes this node by, and why.
-    fn bypassed(&self) -> BTreeMap<PodName, String> {
-        let problems = self.passing.get().map(Passing::problems).unwrap_or_default();
-        let named = problems.into_iter().filter(|problem| problem.reason == BYPASSED);
-        let pod =
-            |object: &str| object.strip_prefix("Pod ")?.split_once('/').map(|(n, p)| PodName::new(n, p));
-        named.filter_map(|problem| Some((pod(&problem.object)?, problem.message))).collect()
     }
 
     /// This node's pods, with what they do and what they are annotated with. One that is leaving is not among them: its wiring goes before
