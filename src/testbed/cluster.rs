@@ -114,6 +114,17 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// A node loses its power and comes back: its processes, sandboxes and kernel are gone, its disk is as it was.
+    pub fn reboot(&self, node: &str) -> Result<(), Trouble> {
+        let output = script(&self.all, "reboot", &self.name).arg(node).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| not_started(&error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let why = String::from_utf8_lossy(&output.stderr);
+        Err(Trouble::new(format!("{node} does not come back: {}", why.trim())))
+    }
+
     /// The router's network, where the API server answers as 172.31.0.254 on the bridge `underlay`.
     pub fn network(&self) -> Result<Netns, Trouble> {
         self.netns("ns/net")

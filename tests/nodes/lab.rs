@@ -165,6 +165,12 @@ impl Lab {
         agent.wait().unwrap();
     }
 
+    /// A node loses its power and comes back, without its agent.
+    pub(crate) fn reboot(&self, node: u8, mut agent: Child) {
+        self.cluster.reboot(&format!("node{node}")).unwrap();
+        agent.wait().unwrap();
+    }
+
     /// What an agent says of itself.
     pub(crate) fn state_of_agent(&self, node: u8) -> Value {
         let said = self.on(&format!("node{node}"), &["cat", &format!("/run/egret/node{node}/agent.json")]);

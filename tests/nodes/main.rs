@@ -65,6 +65,7 @@ fn a_deployment_annotated_by_its_namespace_leaves_with_its_gateways_address_what
     a_gateway_follows_its_pod(&lab, &address);
     follows_its_annotations(&lab, &address);
     follows_its_gateway(&lab, &address);
+    comes_back_after_a_reboot(&lab, &mut agents, &address);
     is_drained_and_ends(&lab, &address);
     println!("soak: the whole story on kube-proxy {proxies}, primary {primaries}");
 }
@@ -229,6 +230,34 @@ fn follows_its_gateway(lab: &Lab, address: &str) {
     });
     lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=1"], "");
     lab.shows_only_after(address, 4, "the next gateway serves");
+}
+
+/// First the gateway's node, then the other. Its pods are started anew before its agent is there, and nobody leaves with another address;
+/// the gateway keeps its own.
+fn comes_back_after_a_reboot(lab: &Lab, agents: &mut [Option<Child>; 2], address: &str) {
+    lab.kubectl(&["delete", "pods", "-n", "shop", "-l", "app=cart"], "");
+    let on = |place: &str| lab.running("shop").iter().filter(|(_, at)| at == place).count();
+    lab.eventually("each node has two clients", || (on("node1"), on("node2")) == (2, 2));
+    for node in [2, 1] {
+        let place = format!("node{node}");
+        lab.shows_only_after(address, 4, "clients are heard before");
+        let refused = || {
+            let rows = "jsonpath={range .items[*]}{.source.host} {.count}{\"\\n\"}{end}";
+            let events = ["get", "events", "-n", "shop", "-o", rows];
+            let said =
+                lab.kubectl(&[&events[..], &["--field-selector=reason=FailedCreatePodSandBox"]].concat(), "");
+            let here = said.lines().filter_map(|row| row.strip_prefix(&place)?.trim().parse::<u64>().ok());
+            here.sum::<u64>()
+        };
+        let before = refused();
+        lab.reboot(node, agents[usize::from(node - 1)].take().unwrap());
+        lab.eventually("its kubelet wants to start its clients", || refused() > before);
+        agents[usize::from(node - 1)] = Some(lab.agent(node));
+        lab.eventually("the gateway has an endpoint", || lease(lab) == address);
+        lab.shows_only_after(address, 4, &format!("{place} was rebooted"));
+        lab.eventually("and those whom nothing selects are heard", || lab.who("plain").len() == 4);
+        println!("{}", lab.kubectl_egret(&["ipam", "check"]));
+    }
 }
 
 /// Clients of a node that is drained go to the other one; when they end, nothing of them is left.
