@@ -224,6 +224,22 @@ impl Embedded {
         settled(&guard)
     }
 
+    /// An endpoint of this node that is not on disk, though a record speaks of its container: it is written again as the cluster has it.
+    /// Not while its DEL is between the two, which removes the one and then the other under this node's lock. Whether it stays.
+    ///
+    /// # Errors
+    /// A lock cannot be had, or the endpoint cannot be written.
+    pub fn republish(&self, endpoint: &Endpoint) -> Result<bool, NodeError> {
+        let what = format!("republishing {}", endpoint.attachment);
+        let _guard = self.lock(&what)?;
+        // What cannot be read may speak of it.
+        let stays = self.records.list(None).map_or(true, |all| all.names().contains(&endpoint.attachment));
+        if stays && endpoints::get(&self.dir, &endpoint.attachment)?.is_none() {
+            endpoints::hear(&self.dir, &self.lock_store(&what)?, endpoint)?;
+        }
+        Ok(stays)
+    }
+
     fn release_under(&self, guard: &Guard, id: &AttachmentId, after: After) -> Result<(), NodeError> {
         let released = ipam::release(self.store(guard)?.as_ref(), &self.holder(id), after, now());
         released.map(drop).map_err(|error| NodeError::Ipam(error.to_string()))

@@ -218,6 +218,45 @@ fn a_gateways_next_sandbox_has_its_address_also_after_its_node_lost_power_and_it
     forget(&client);
 }
 
+/// Its DEL removes the endpoint first and the record last; who looks between the two must not take that for a loss.
+#[test]
+fn a_lost_endpoint_comes_back_and_that_of_a_gateway_which_ends_does_not() {
+    let _alone = alone();
+    let client = ground(&["lease-one"]);
+    let agent = follow(&Proxy::start(), "lease-one");
+    agent.synced();
+    let uid = pod(&client, "ends", "lease-one");
+    let gateway = claim(&agent, "ends", &uid).unwrap();
+    publish(&agent, &gateway);
+    let (node, dir) = (Embedded::at(&agent.config).unwrap(), Dir::open(&agent.dir).unwrap());
+    let id = gateway.0.id();
+    let endpoint = || endpoints::get(&dir, &id.to_string()).unwrap();
+    let lose = || {
+        let guard = dir.lock("a test", Duration::from_secs(10)).unwrap();
+        assert!(endpoints::remove(&dir, &guard, &id.to_string()).unwrap());
+    };
+    let said = || client.list("/apis/egret.dev/v1alpha1/egressendpoints?").unwrap().0.len();
+    wait("the endpoint is not said", || (said() == 1).then_some(()));
+    // Heard by itself, too: else it would not come back.
+    std::thread::sleep(Duration::from_secs(1));
+    let was = endpoint();
+    lose();
+    let again = wait("what was lost does not come back", endpoint);
+    assert_eq!(Some(again.0), was.map(|(endpoint, _)| endpoint));
+
+    let guard = node.lock("DEL").unwrap();
+    lose();
+    std::thread::sleep(Duration::from_secs(2)); // many looks
+    assert!(endpoint().is_none(), "a DEL that is under way is no loss");
+    node.records.remove(&id).unwrap();
+    drop(guard);
+    wait("it is still said", || (said() == 0).then_some(()));
+    assert!(endpoint().is_none());
+    drop(gateway);
+    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    forget(&client);
+}
+
 /// Two nodes with one address: the pod was deleted by force, while its node was not reached.
 #[test]
 fn a_stateful_pod_waits_for_the_node_that_has_its_address() {

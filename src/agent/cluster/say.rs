@@ -15,6 +15,7 @@ use crate::egress::model::{Endpoint, Pairs};
 use crate::hash;
 use crate::kube::{ApiError, NodeSpec, Watched};
 use crate::node::attachment::Attachments;
+use crate::node::embedded::Embedded;
 use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
 use crate::store::{Since, endpoints, interfaces, looks};
 
@@ -56,7 +57,8 @@ impl Cluster {
         }
         said.settled = None;
         self.say(said)?;
-        said.settled = Some(looks);
+        // What was written meanwhile, by ourselves even, is looked at again.
+        said.settled = Some(self.looks(said)).filter(|now| *now == looks);
         Ok(())
     }
 
@@ -177,9 +179,7 @@ impl Cluster {
         }
         let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
         for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
-            if self.is_recorded(&gone.attachment) {
-                // The state directory was lost under a running gateway; what the cluster says of it is all there is.
-                self.restore(gone);
+            if self.is_recorded(&gone.attachment) && self.republish(gone)? {
                 continue;
             }
             match self.client.delete(&format!(
@@ -254,12 +254,12 @@ impl Cluster {
         records.list(None).map_or(true, |all| all.names().contains(attachment))
     }
 
-    fn restore(&self, endpoint: &Endpoint) {
-        let guard = self.dir.lock("an endpoint that was lost", super::PATIENCE);
-        let restored = guard
-            .map_err(|e| e.to_string())
-            .and_then(|guard| endpoints::hear(&self.dir, &guard, endpoint).map_err(|e| e.to_string()));
-        tracing::warn!(endpoint = endpoint.attachment, ?restored, "an endpoint was lost from disk");
+    /// The state directory was lost under a running gateway; what the cluster says of it is all there is. Whether it stays.
+    fn republish(&self, endpoint: &Endpoint) -> Result<bool, ApiError> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stays = Embedded::at(&config).and_then(|node| Ok(node.republish(endpoint)?));
+        tracing::warn!(endpoint = endpoint.attachment, ?stays, "an endpoint is not on disk");
+        stays.map_err(|error| ApiError::Access(format!("an endpoint is not on disk: {error}")))
     }
 }
 
