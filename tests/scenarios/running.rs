@@ -29,7 +29,7 @@ fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32) {
             (old, current) = (begin(), now);
         }
         for flow in &mut old {
-            let _ = flow.set_patience(Duration::from_millis(100));
+            flow.set_patience(Duration::from_millis(100));
             let _ = flow.ask();
         }
         for to in destinations {

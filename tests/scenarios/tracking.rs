@@ -176,7 +176,7 @@ impl Guest {
     /// The one who speaks first is the pod or the far end; either way the other answers.
     fn goes_on(self, pod_first: bool) {
         let Guest(mut far, mut pod) = self;
-        far.set_patience(PATIENCE).unwrap();
+        far.set_patience(PATIENCE);
         if pod_first {
             pod.write_all(b"news\n").unwrap();
         }
