@@ -20,11 +20,11 @@ use egret::kernel::state::{Scope, State};
 use egret::kernel::{self, Netns, Place};
 use egret::store::{Dir, endpoints};
 use egret::testbed::{
-    Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World, second_address,
+    Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World, second_address, within,
 };
 use serde_json::Value;
 
-use crate::traffic::Meeting;
+use crate::traffic::{Meeting, WAIT};
 
 /// The product as it is.
 pub(crate) const EGRET: &str = env!("CARGO_BIN_EXE_egret");
@@ -253,6 +253,12 @@ impl Lab {
         }
     }
 
+    /// The same when what was sent has had the time to arrive.
+    pub(crate) fn leaked_when_heard(&self, capture: &Capture) -> Option<Vec<Packet>> {
+        within(WAIT, Duration::from_millis(10), || self.leaked(capture).is_some());
+        self.leaked(capture)
+    }
+
     /// Packets with the address that the node gateway's interface has, and that no policy names.
     fn undeclared(&self, capture: &Capture) -> Vec<Packet> {
         let own = Family::BOTH.map(|family| second_address(2, family));
@@ -272,7 +278,7 @@ impl Lab {
     /// Nothing leaked, and both clients were heard.
     #[track_caller]
     pub(crate) fn assert_clean(&self, capture: &Capture, after: &str) {
-        let leaked = self.leaked(capture);
+        let leaked = self.leaked_when_heard(capture);
         let leaked = leaked.unwrap_or_else(|| panic!("after {after}: a client was never heard"));
         let lines: Vec<String> = leaked.iter().take(12).map(ToString::to_string).collect();
         assert_eq!(self.strays(), 0, "after {after}: they left by another interface");

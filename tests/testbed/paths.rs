@@ -58,7 +58,7 @@ fn bulk_and_big_datagrams_pass_every_mtu() {
             assert!(matches!(flow.ask(), Answer::From(_)));
             // The first datagram may be lost to learning the path's MTU, a later one may not.
             let big = FAR_MTU as usize + 500;
-            let heard = (0..3).any(|_| pods[0].udp_of(to, big).is_ok());
+            let heard = (0..10).any(|_| pods[0].udp_of(to, big).is_ok());
             assert!(heard, "no datagram of {big} bytes reached {to}");
         }
     }
@@ -106,7 +106,7 @@ fn a_proxy_entry_on_a_node_answers_for_a_lease_and_the_router_has_no_route() {
         node.sh(&format!("ip route add {lease} via {}", pod.address(family).unwrap())).unwrap();
         assert!(router.sh(&format!("ping -c 1 -W 1 {lease}")).is_err(), "nobody answers for it yet");
         node.sh(&format!("ip neigh add proxy {lease} dev eth0")).unwrap();
-        router.sh(&format!("ip neigh flush to {lease}; ping -c 3 -i 0.2 -W 1 {lease}")).unwrap();
+        router.sh(&format!("ip neigh flush to {lease}; ping -c 1 -w 60 {lease}")).unwrap();
     }
 }
 
@@ -159,7 +159,7 @@ fn two_worlds_stand_side_by_side() {
         raised.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         while raised.load(Ordering::SeqCst) < 2 {
-            assert!(start.elapsed() < Duration::from_secs(10), "the other world was never raised");
+            assert!(start.elapsed() < Duration::from_secs(120), "the other world was never raised");
         }
         let to = Outside::Near.address(Family::V4);
         let seen = (0..20).map(|_| pod.tcp(to).unwrap()).collect::<std::collections::BTreeSet<_>>();
