@@ -244,6 +244,9 @@ impl Lab {
 
     /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard.
     pub(crate) fn leaked(&self, capture: &Capture) -> Option<Vec<Packet>> {
+        // What was sent has the time to arrive.
+        let unheard = || matches!(capture.verdict(&self.selected()), Err(Leak::Unheard(_)));
+        within(WAIT, Duration::from_millis(10), || !unheard());
         match capture.verdict(&self.selected()) {
             Ok(_) if self.by_node => Some(self.undeclared(capture)),
             Ok(_) => Some(Vec::new()),
@@ -251,12 +254,6 @@ impl Lab {
             Err(Leak::Unheard(_)) => None,
             Err(leak @ Leak::Dropped(_)) => panic!("{leak}"),
         }
-    }
-
-    /// The same when what was sent has had the time to arrive.
-    pub(crate) fn leaked_when_heard(&self, capture: &Capture) -> Option<Vec<Packet>> {
-        within(WAIT, Duration::from_millis(10), || self.leaked(capture).is_some());
-        self.leaked(capture)
     }
 
     /// Packets with the address that the node gateway's interface has, and that no policy names.
@@ -278,7 +275,7 @@ impl Lab {
     /// Nothing leaked, and both clients were heard.
     #[track_caller]
     pub(crate) fn assert_clean(&self, capture: &Capture, after: &str) {
-        let leaked = self.leaked_when_heard(capture);
+        let leaked = self.leaked(capture);
         let leaked = leaked.unwrap_or_else(|| panic!("after {after}: a client was never heard"));
         let lines: Vec<String> = leaked.iter().take(12).map(ToString::to_string).collect();
         assert_eq!(self.strays(), 0, "after {after}: they left by another interface");

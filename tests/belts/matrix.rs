@@ -83,7 +83,7 @@ fn leaks(lab: &Lab, capture: &Capture, fault: &Fault, without: &[&str]) -> usize
     let harm = (fault.strike)(lab, &mut senders, capture);
     std::thread::sleep(Duration::from_millis(30));
     let strays = lab.strays();
-    let leaked = lab.leaked_when_heard(capture);
+    let leaked = lab.leaked(capture);
     let leaked =
         leaked.unwrap_or_else(|| panic!("{}, without {without:?}: a client was not heard", fault.name));
     leaked.iter().take(8).for_each(|packet| println!("{packet}"));
