@@ -242,11 +242,10 @@ impl Lab {
         self.nodes().for_each(|node| forget(&node));
     }
 
-    /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard.
+    /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard, though there was time.
     pub(crate) fn leaked(&self, capture: &Capture) -> Option<Vec<Packet>> {
-        // What was sent has the time to arrive.
-        let unheard = || matches!(capture.verdict(&self.selected()), Err(Leak::Unheard(_)));
-        within(WAIT, Duration::from_millis(10), || !unheard());
+        let is_heard = || !matches!(capture.verdict(&self.selected()), Err(Leak::Unheard(_)));
+        within(WAIT, Duration::from_millis(10), is_heard);
         match capture.verdict(&self.selected()) {
             Ok(_) if self.by_node => Some(self.undeclared(capture)),
             Ok(_) => Some(Vec::new()),

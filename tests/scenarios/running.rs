@@ -27,12 +27,12 @@ fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32, begun: &AtomicU32) {
         let flows = destinations.iter().flat_map(|to| [pod.udp_flow(*to), pod.tcp_flow(*to)]);
         flows.filter_map(Result::ok).collect()
     };
-    let (mut old, mut current) = (begin(), round.load(Ordering::Relaxed));
+    let (mut old, mut current) = (Vec::new(), None);
     while !stop.load(Ordering::Relaxed) {
         let now = round.load(Ordering::Relaxed);
-        if now != current {
-            (old, current) = (begin(), now);
-            begun.fetch_add(1, Ordering::Relaxed);
+        if Some(now) != current {
+            (old, current) = (begin(), Some(now));
+            begun.store(now, Ordering::Relaxed);
         }
         for flow in &mut old {
             flow.set_patience(Duration::from_millis(100));
@@ -71,16 +71,19 @@ fn annotate_under_traffic(masquerade: Masquerade) {
         }
         lab.settle().unwrap();
     };
-    let (stop, round, begun) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let (stop, round) = (AtomicBool::new(false), AtomicU32::new(0));
+    // The round that each pod has begun.
+    let begun = [AtomicU32::new(0), AtomicU32::new(0)];
     let capture = lab.capture().unwrap();
     std::thread::scope(|scope| {
-        let (stop, round, begun) = (&stop, &round, &begun);
+        let (stop, round) = (&stop, &round);
         let _stop = Stop(stop);
-        pods.iter().for_each(|pod| drop(scope.spawn(move || chatter(pod, stop, round, begun))));
-        for _ in 0..3 {
-            let pods_begin = begun.load(Ordering::Relaxed) + 2;
-            round.fetch_add(1, Ordering::Relaxed);
-            let all_begun = || begun.load(Ordering::Relaxed) == pods_begin;
+        for (pod, begun) in pods.iter().zip(&begun) {
+            scope.spawn(move || chatter(pod, stop, round, begun));
+        }
+        for n in 1..=3 {
+            round.store(n, Ordering::Relaxed);
+            let all_begun = || begun.iter().all(|begun| begun.load(Ordering::Relaxed) == n);
             assert!(within(PATIENCE, LOOK, all_begun).is_some(), "the pods do not begin anew");
             std::thread::sleep(Duration::from_millis(500));
             annotate(&SELECTS_RED);
