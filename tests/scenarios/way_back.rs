@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use egret::testbed::{Place, Pod, Topology, within};
@@ -37,9 +38,6 @@ fn mac(place: &Place) -> String {
     place.sh("cat /sys/class/net/eth0/address").unwrap().trim().to_owned()
 }
 
-/// An address of the fabric that no machine has.
-const NOBODY: &str = "172.30.0.250";
-
 /// tcpdump at a place, listening when this returns.
 struct Watch(Child, Place);
 
@@ -64,10 +62,13 @@ impl Watch {
     /// What it has seen until now, which is over when it has seen somebody ask for an address that nobody has.
     fn end(mut self) -> String {
         std::thread::sleep(Duration::from_millis(100));
-        self.1.run("bash", &["-c", &format!("echo over > /dev/udp/{NOBODY}/9")]).unwrap();
+        // Another one each time: the kernel does not ask at once for an address that it has just asked for.
+        static NOBODY: AtomicU8 = AtomicU8::new(130);
+        let nobody = format!("172.30.0.{}", NOBODY.fetch_add(1, Ordering::Relaxed));
+        self.1.run("bash", &["-c", &format!("echo over > /dev/udp/{nobody}/9")]).unwrap();
         let mut out = BufReader::new(self.0.stdout.take().unwrap());
         let mut said = String::new();
-        while !said.contains(&format!("who-has {NOBODY}")) {
+        while !said.contains(&format!("who-has {nobody}")) {
             assert_ne!(out.read_line(&mut said).unwrap(), 0, "{said}");
         }
         nix::sys::signal::kill(
