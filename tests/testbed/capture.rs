@@ -75,6 +75,12 @@ fn a_forged_source_makes_the_window_fail() {
     let (world, pod) = leased_world();
     let capture = world.capture().unwrap();
     for source in ["172.30.0.1", "10.10.10.101", "fd00:172:30::1", "fd00:10:10::101"] {
+        // What was forged before, and what the node says of its answer, is over.
+        arrives("silence", || {
+            let before = capture.packets().len();
+            std::thread::sleep(Duration::from_millis(100));
+            capture.packets().len() == before
+        });
         capture.restart();
         pod.tcp(Outside::Near.address(Family::V4)).unwrap();
         capture.assert_clean(&[&pod]);
