@@ -215,6 +215,7 @@ impl Embedded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -222,19 +223,24 @@ mod tests {
     #[test]
     fn who_waits_while_a_walk_goes_on_shares_the_next_one_and_what_it_comes_to() {
         let (sweeps, walks) = (Sweeps::default(), Mutex::new(Vec::new()));
+        let asked = AtomicUsize::new(0);
         let walk = |all: &BTreeSet<IpAddr>, inside: &[Cidr]| {
-            thread::sleep(Duration::from_millis(20));
+            // The first one goes on until all others have asked, however slowly they come.
+            while asked.load(Ordering::Relaxed) < 40 {
+                thread::sleep(Duration::from_millis(1));
+            }
             walks.lock().unwrap().push((all.len(), inside.len()));
             if inside.is_empty() { Ok(()) } else { Err("refused".to_owned()) }
         };
         thread::scope(|calls| {
             for n in 0..40_u8 {
-                let (sweeps, walk) = (&sweeps, &walk);
+                let (sweeps, walk, asked) = (&sweeps, &walk, &asked);
                 calls.spawn(move || {
                     let inside: Vec<Cidr> =
                         if n % 4 == 0 { vec!["10.0.0.0/8".parse().unwrap()] } else { Vec::new() };
                     let refused = !inside.is_empty();
                     let ticket = sweeps.ask(BTreeSet::from([[10, 0, 0, n].into()]), inside);
+                    asked.fetch_add(1, Ordering::Relaxed);
                     let outcome = sweeps.end(ticket, walk);
                     assert_eq!(outcome.is_err(), refused);
                 });

@@ -264,7 +264,7 @@ mod tests {
             for n in 0..50 {
                 let (path, inside) = (&path, &inside);
                 scope.spawn(move || {
-                    let _held = lock(path, &format!("thread {n}"), Duration::from_secs(20)).unwrap();
+                    let _held = lock(path, &format!("thread {n}"), Duration::from_secs(120)).unwrap();
                     let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     std::thread::sleep(Duration::from_micros(500));
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

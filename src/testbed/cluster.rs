@@ -7,10 +7,12 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
 use super::Trouble;
+use super::patience::within;
 use super::place::run_to_end;
 use crate::kernel::netns::Netns;
 
@@ -96,7 +98,16 @@ impl Cluster {
                 crds.map_err(|error| Trouble::new(format!("cannot start {}: {error}", egret.display())))?;
             self.kubectl(&["apply", "--server-side", "-f", "-"], &String::from_utf8_lossy(&crds.stdout))?;
         }
-        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "").map(drop)
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=120s"], "")?;
+        let all = self.kubectl(&["get", "crd", "-o", "name"], "")?;
+        let kinds: Vec<&str> = all.lines().filter_map(|line| line.rsplit('/').next()).collect();
+        let kinds = kinds.join(",");
+        // The server that has accepted a definition serves it, and lists it for kubectl, a moment later.
+        let served = || self.kubectl(&["get", &kinds, "-A"], "").is_ok();
+        match within(Duration::from_secs(120), Duration::from_millis(100), served) {
+            Some(_) => Ok(()),
+            None => Err(Trouble::new(format!("the API server does not serve {kinds}"))),
+        }
     }
 
     /// A command that will run in a place: `node1` and so on, `outside`, or the [`ROUTER`].

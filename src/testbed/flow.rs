@@ -2,11 +2,11 @@
 //!
 //! In: a connected socket. Out: for each question, who the outside says is asking, or how the flow ended.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::probe::{address, next_number, timed_out};
+use super::probe::{address, next_number, read, receive, timed_out};
 
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,10 @@ pub enum Answer {
 
 /// A live flow to the outside. Dropping a TCP flow closes it (FIN). While it lives, so does its namespace.
 #[derive(Debug)]
-pub struct Flow(Wire);
+pub struct Flow {
+    wire: Wire,
+    patience: Duration,
+}
 
 #[derive(Debug)]
 enum Wire {
@@ -35,14 +38,14 @@ enum Wire {
 
 impl Flow {
     /// Takes a new connection and waits for the greeting with the caller's address.
-    pub(super) fn tcp(mut stream: TcpStream) -> io::Result<Flow> {
+    pub(super) fn tcp(mut stream: TcpStream, patience: Duration) -> io::Result<Flow> {
         let mut heard = Vec::new();
-        address(&read_line(&mut stream, &mut heard)?)?;
-        Ok(Flow(Wire::Tcp(stream, heard)))
+        address(&read_line(&mut stream, &mut heard, patience)?)?;
+        Ok(Flow { wire: Wire::Tcp(stream, heard), patience })
     }
 
-    pub(super) fn udp(socket: UdpSocket) -> Flow {
-        Flow(Wire::Udp(socket))
+    pub(super) fn udp(socket: UdpSocket, patience: Duration) -> Flow {
+        Flow { wire: Wire::Udp(socket), patience }
     }
 
     /// Asks who the outside sees. Questions are numbered: a late answer to an earlier one is not taken for this one's.
@@ -60,12 +63,13 @@ impl Flow {
     }
 
     fn exchange(&mut self, question: &str) -> io::Result<IpAddr> {
-        match &mut self.0 {
+        let patience = self.patience;
+        match &mut self.wire {
             Wire::Udp(socket) => {
                 socket.send(question.as_bytes())?;
                 let mut buffer = [0; 2048];
                 loop {
-                    let length = socket.recv(&mut buffer).map_err(timed_out)?;
+                    let length = receive(socket, &mut buffer, patience)?;
                     if buffer[..length].ends_with(question.as_bytes()) {
                         return address(&buffer[..length]);
                     }
@@ -74,7 +78,7 @@ impl Flow {
             Wire::Tcp(stream, heard) => {
                 stream.write_all(format!("{question}\n").as_bytes()).map_err(timed_out)?;
                 loop {
-                    let line = read_line(stream, heard)?;
+                    let line = read_line(stream, heard, patience)?;
                     if line.ends_with(question.as_bytes()) {
                         return address(&line);
                     }
@@ -85,6 +89,7 @@ impl Flow {
 
     /// Has the outside send this many bytes over TCP; gives the time it took.
     pub fn download(&mut self, bytes: u64) -> io::Result<Duration> {
+        let patience = self.patience;
         let (stream, heard) = self.stream()?;
         let start = Instant::now();
         stream.write_all(format!("send {bytes}\n").as_bytes()).map_err(timed_out)?;
@@ -93,7 +98,7 @@ impl Flow {
         let mut buffer = vec![0; 1 << 16];
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            match stream.read(&mut buffer[..most]).map_err(timed_out)? {
+            match read(stream, &mut buffer[..most], patience)? {
                 0 => return Err(ErrorKind::UnexpectedEof.into()),
                 length => left -= length as u64,
             }
@@ -103,6 +108,7 @@ impl Flow {
 
     /// Sends this many bytes over TCP and waits until the outside has them all; gives the time it took.
     pub fn upload(&mut self, bytes: u64) -> io::Result<Duration> {
+        let patience = self.patience;
         let (stream, heard) = self.stream()?;
         let start = Instant::now();
         stream.write_all(format!("take {bytes}\n").as_bytes())?;
@@ -114,23 +120,18 @@ impl Flow {
             left -= length as u64;
         }
         let receipt = format!("took {bytes}");
-        while !read_line(stream, heard)?.ends_with(receipt.as_bytes()) {}
+        while !read_line(stream, heard, patience)?.ends_with(receipt.as_bytes()) {}
         Ok(start.elapsed())
     }
 
     /// How long to wait for each answer from now on.
-    pub fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
-        match &self.0 {
-            Wire::Udp(socket) => socket.set_read_timeout(Some(patience)),
-            Wire::Tcp(stream, _) => stream
-                .set_read_timeout(Some(patience))
-                .and_then(|()| stream.set_write_timeout(Some(patience))),
-        }
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Ends a TCP flow with a reset instead of a FIN.
     pub fn reset(self) -> io::Result<()> {
-        match self.0 {
+        match self.wire {
             Wire::Udp(_) => Ok(()),
             Wire::Tcp(stream, _) => {
                 let abrupt = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -140,7 +141,7 @@ impl Flow {
     }
 
     fn stream(&mut self) -> io::Result<(&mut TcpStream, &mut Vec<u8>)> {
-        match &mut self.0 {
+        match &mut self.wire {
             Wire::Tcp(stream, heard) => Ok((stream, heard)),
             Wire::Udp(_) => Err(io::Error::new(ErrorKind::Unsupported, "bulk goes over TCP only")),
         }
@@ -148,7 +149,7 @@ impl Flow {
 }
 
 /// The next line without its newline; what came after it stays in `heard`.
-fn read_line(stream: &mut TcpStream, heard: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_line(stream: &mut TcpStream, heard: &mut Vec<u8>, patience: Duration) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     loop {
         if let Some(at) = heard.iter().position(|b| *b == b'\n') {
@@ -156,7 +157,7 @@ fn read_line(stream: &mut TcpStream, heard: &mut Vec<u8>) -> io::Result<Vec<u8>>
             line.pop();
             return Ok(line);
         }
-        match stream.read(&mut buffer).map_err(timed_out)? {
+        match read(stream, &mut buffer, patience)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             length => heard.extend_from_slice(&buffer[..length]),
         }

@@ -116,7 +116,7 @@ impl Pod {
         let number = probe::ping(&self.netns()?, to, self.port, self.patience)?;
         let outsiders = self.outsiders.upgrade();
         let at = Outside::BOTH.iter().position(|at| at.address(Family::of(to)) == to);
-        let saw = outsiders.zip(at).and_then(|(o, at)| o.services[at].pinged(number, self.patience));
+        let saw = outsiders.zip(at).and_then(|(o, at)| o.services[at].pinged(number));
         saw.ok_or_else(|| {
             io::Error::other(format!("{to} answered the ping, but no outside of this world saw it"))
         })
@@ -134,17 +134,18 @@ impl Pod {
 
     /// A TCP connection to keep. It has heard the greeting.
     pub fn tcp_flow(&self, to: IpAddr) -> io::Result<Flow> {
-        Flow::tcp(probe::tcp_connect(&self.netns()?, (to, self.port).into(), self.patience)?)
+        Flow::tcp(probe::tcp_connect(&self.netns()?, (to, self.port).into(), self.patience)?, self.patience)
     }
 
     /// A UDP flow to keep.
     pub fn udp_flow(&self, to: IpAddr) -> io::Result<Flow> {
-        probe::udp_connect(&self.netns()?, (to, self.port).into(), self.patience).map(Flow::udp)
+        let socket = probe::udp_connect(&self.netns()?, (to, self.port).into())?;
+        Ok(Flow::udp(socket, self.patience))
     }
 
     /// A TCP connection to any server that speaks lines: another pod's, a node's.
     pub fn tcp_flow_to(&self, to: SocketAddr) -> io::Result<Flow> {
-        Flow::tcp(probe::tcp_connect(&self.netns()?, to, self.patience)?)
+        Flow::tcp(probe::tcp_connect(&self.netns()?, to, self.patience)?, self.patience)
     }
 
     /// Starts servers inside it, as the pod's own process.

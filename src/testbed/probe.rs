@@ -7,12 +7,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket};
 
 use crate::addr::Family;
 use crate::kernel::netns::Netns;
+
+/// Parts of a patience; see [`ticks`].
+const TICKS: u32 = 50;
+/// How long a full pipe is waited for: that it empties is no question of these probes.
+const WRITING: Duration = Duration::from_secs(60);
 
 /// Opens a TCP connection. The socket is made inside; the waiting is done outside.
 pub(super) fn tcp_connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
@@ -50,16 +55,14 @@ fn connect_patiently(stream: TcpStream, to: SocketAddr, patience: Duration) -> i
     }
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(WRITING))?;
     Ok(stream)
 }
 
 /// A UDP socket that talks to one destination.
-pub(super) fn udp_connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
+pub(super) fn udp_connect(netns: &Netns, to: SocketAddr) -> io::Result<UdpSocket> {
     let socket = netns.run(|| UdpSocket::bind((unspecified(to.ip()), 0)))??;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(patience))?;
     Ok(socket)
 }
 
@@ -68,7 +71,7 @@ pub(super) fn tcp(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Resu
     let mut stream = tcp_connect(netns, to, patience)?;
     let mut line = Vec::new();
     let mut byte = [0];
-    while stream.read(&mut byte).map_err(timed_out)? == 1 && byte != *b"\n" {
+    while read(&mut stream, &mut byte, patience)? == 1 && byte != *b"\n" {
         line.push(byte[0]);
     }
     address(&line)
@@ -76,10 +79,10 @@ pub(super) fn tcp(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Resu
 
 /// Sends one datagram of this many bytes (at least one) and reads the answer.
 pub(super) fn udp(netns: &Netns, to: SocketAddr, bytes: usize, patience: Duration) -> io::Result<IpAddr> {
-    let socket = udp_connect(netns, to, patience)?;
+    let socket = udp_connect(netns, to)?;
     socket.send(&vec![b'?'; bytes.max(1)])?;
     let mut buffer = [0; 2048];
-    let length = socket.recv(&mut buffer).map_err(timed_out)?;
+    let length = receive(&socket, &mut buffer, patience)?;
     address(&buffer[..length])
 }
 
@@ -87,8 +90,14 @@ pub(super) fn udp(netns: &Netns, to: SocketAddr, bytes: usize, patience: Duratio
 pub(super) fn http(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<IpAddr> {
     let mut stream = tcp_connect(netns, to, patience)?;
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).map_err(timed_out)?;
+    let (mut reply, mut buffer) = (Vec::new(), [0; 2048]);
+    loop {
+        match read(&mut stream, &mut buffer, patience)? {
+            0 => break,
+            length => reply.extend_from_slice(&buffer[..length]),
+        }
+    }
+    let reply = String::from_utf8_lossy(&reply);
     let body = reply.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     address(body.as_bytes())
 }
@@ -104,11 +113,10 @@ pub(super) fn ping(netns: &Netns, to: IpAddr, id: u16, patience: Duration) -> io
     let number = next_number();
     let message = echo_request(request, id, number);
     nix::sys::socket::send(made.as_raw_fd(), &message, nix::sys::socket::MsgFlags::empty())?;
-    let deadline = Instant::now() + patience;
+    let mut ticks = ticks(patience);
     let mut buffer = [0; 2048];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || !wait_for(made.as_raw_fd(), libc::POLLIN, left) {
+        if !ticks.any(|tick| is_ready(made.as_raw_fd(), libc::POLLIN, tick)) {
             return Err(ErrorKind::TimedOut.into());
         }
         if is_reply(&made, to, reply, number, &mut buffer)? {
@@ -148,10 +156,38 @@ pub(super) fn next_number() -> u64 {
 
 /// Waits until a descriptor is ready or patience ends.
 pub(super) fn wait_for(fd: i32, events: libc::c_short, patience: Duration) -> bool {
+    ticks(patience).any(|tick| is_ready(fd, events, tick))
+}
+
+/// Patience as many short waits. Where the whole machine stands still, or others have the processors, one of them takes long, and
+/// whoever is to answer still has the others.
+fn ticks(patience: Duration) -> impl Iterator<Item = Duration> {
+    let tick = (patience / TICKS).max(Duration::from_millis(1));
+    let count = patience.as_millis() / tick.as_millis().max(1);
+    (0..count.max(1)).map(move |_| tick)
+}
+
+fn is_ready(fd: i32, events: libc::c_short, within: Duration) -> bool {
     let mut polled = libc::pollfd { fd, events, revents: 0 };
-    let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    let milliseconds = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: one pollfd on the stack, alive across the call.
     unsafe { libc::poll(&raw mut polled, 1, milliseconds) > 0 }
+}
+
+/// Reads what there is, and waits for it with patience.
+pub(super) fn read(stream: &mut TcpStream, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+    if wait_for(stream.as_raw_fd(), libc::POLLIN, patience) {
+        return stream.read(buffer);
+    }
+    Err(ErrorKind::TimedOut.into())
+}
+
+/// The same for a datagram.
+pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+    if wait_for(socket.as_raw_fd(), libc::POLLIN, patience) {
+        return socket.recv(buffer);
+    }
+    Err(ErrorKind::TimedOut.into())
 }
 
 /// A socket's time-out reads as "would block"; people call it a time-out.
@@ -173,4 +209,17 @@ fn address_family(ip: IpAddr) -> AddressFamily {
 
 fn unspecified(like: IpAddr) -> IpAddr {
     if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_many_short_waits_and_at_least_one() {
+        for (patience, tick, count) in [(1000, 20, 50), (20, 1, 20), (60_000, 1200, 50), (0, 1, 1)] {
+            let all: Vec<Duration> = ticks(Duration::from_millis(patience)).collect();
+            assert_eq!(all, vec![Duration::from_millis(tick); count], "{patience} ms");
+        }
+    }
 }

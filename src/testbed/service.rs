@@ -24,6 +24,8 @@ use crate::kernel::netns::Netns;
 pub const LINES_PORT: u16 = 7777;
 /// Port that always speaks HTTP.
 pub const HTTP_PORT: u16 = 80;
+/// How long the thread may take to hear of a ping that the kernel has answered.
+const HEARING: Duration = Duration::from_secs(60);
 
 /// Servers in one namespace.
 #[derive(Debug)]
@@ -120,10 +122,10 @@ impl Service {
 
     /// Source of the echo request that carried this number. The kernel answers it before our thread hears it, hence
     /// the wait.
-    pub(super) fn pinged(&self, number: u64, patience: Duration) -> Option<IpAddr> {
+    pub(super) fn pinged(&self, number: u64) -> Option<IpAddr> {
         let pings = self.shared.pings.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = |pings: &mut Pings| !pings.contains_key(&number);
-        let waited = self.shared.pinged.wait_timeout_while(pings, patience, missing);
+        let waited = self.shared.pinged.wait_timeout_while(pings, HEARING, missing);
         waited.unwrap_or_else(PoisonError::into_inner).0.get(&number).copied()
     }
 

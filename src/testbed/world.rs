@@ -158,7 +158,7 @@ impl World {
             INBOUND_PORTS.start + book.inbound
         };
         let netns = netns::open(&self.outside(at).path())?;
-        Flow::tcp(probe::tcp_connect_from(&netns, port, to, PATIENCE)?)
+        Flow::tcp(probe::tcp_connect_from(&netns, port, to, PATIENCE)?, PATIENCE)
     }
 
     /// Starts counting what leaves the nodes.

@@ -9,7 +9,7 @@ use egret::addr::Family;
 use egret::testbed::{Answer, LINES_PORT, Masquerade, Pod, Topology};
 
 use crate::kernel::Stop;
-use crate::lab::{Agent, Lab, POLICY, SELECTS_RED, eventually, leaves_by, outside, within};
+use crate::lab::{Agent, Lab, POLICY, SELECTS_RED, eventually, leaves_by, outside};
 use crate::witness::Witness;
 
 /// New and old flows of both families, all the time.
@@ -25,7 +25,7 @@ fn chatter(pod: &Pod, stop: &AtomicBool) {
             }
         }
         old.retain_mut(|flow| {
-            let _ = flow.set_patience(Duration::from_millis(50));
+            flow.set_patience(Duration::from_millis(50));
             matches!(flow.ask(), Answer::From(_) | Answer::Silent)
         });
     }
@@ -209,15 +209,11 @@ fn a_pod_that_is_bound_or_let_go_loses_its_own_outside_entries_and_nobody_else_a
         let before = [&other, &selected].map(|p| entries(p).into_iter().filter(live).collect::<Vec<_>>());
         assert!(entries(&pod).iter().any(is_outside));
         in_force(&agents[1], || lab.select(&pod, bind));
-        assert_eq!(leaves_by(&lab, &pod, &red), bind);
-        let mine: Vec<_> = own
-            .iter_mut()
-            .map(|flow| {
-                flow.set_patience(Duration::from_millis(200)).unwrap();
-                flow.ask()
-            })
-            .collect();
-        assert!(mine.iter().all(|answer| !matches!(answer, Answer::From(_))), "{mine:?}");
+        eventually("it leaves accordingly", || leaves_by(&lab, &pod, &red) == bind);
+        own.iter_mut().for_each(|flow| flow.set_patience(Duration::from_millis(200)));
+        eventually("its own outside flows have ended", || {
+            own.iter_mut().all(|flow| !matches!(flow.ask(), Answer::From(_)))
+        });
         assert!(
             own_inside.iter_mut().all(|flow| matches!(flow.ask(), Answer::From(_))),
             "inside flows go on"
@@ -230,10 +226,10 @@ fn a_pod_that_is_bound_or_let_go_loses_its_own_outside_entries_and_nobody_else_a
     }
 }
 
-/// An entry without what changes by itself.
+/// An entry without what changes by itself: its number of users is more than one while a packet is on its way.
 fn entry(line: &str) -> String {
     line.split_whitespace()
-        .filter(|word| !word.chars().all(|c| c.is_ascii_digit()))
+        .filter(|word| !word.chars().all(|c| c.is_ascii_digit()) && !word.starts_with("use="))
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -244,14 +240,10 @@ fn a_pod_moved_between_gateways_loses_only_the_flows_on_the_one_it_may_not_use_a
     let _agents = lab.agents();
     let (one, two) = (lab.gateway(1, "one"), lab.gateway(2, "two"));
     let client = lab.client(2, "cart");
-    let uses = |gateway: &Pod| {
-        outside().iter().all(|to| {
-            within(Duration::from_secs(2), || {
-                client.udp(*to).is_ok_and(|ip| ip == lab.lease(gateway, Family::of(*to)))
-            })
-        })
-    };
-    assert!(uses(&one) && uses(&two));
+    for (gateway, to) in [&one, &two].into_iter().flat_map(|gateway| outside().map(|to| (gateway, to))) {
+        let lease = lab.lease(gateway, Family::of(to));
+        eventually("both gateways are used", || client.udp(to).is_ok_and(|ip| ip == lease));
+    }
     let mut flows = Vec::new();
     for to in outside() {
         let lease = |gateway: &Pod| lab.lease(gateway, Family::of(to));
@@ -270,9 +262,12 @@ fn a_pod_moved_between_gateways_loses_only_the_flows_on_the_one_it_may_not_use_a
     lab.pod_object("gw/one", &[], &crate::lab::WANTS_LEASES, 1).unwrap();
     eventually("the other is left", || (0..8).all(|_| leaves_by(&lab, &client, &two)));
     for (flow, gateway) in &mut flows {
-        let answer = flow.ask();
-        let lives = matches!(answer, Answer::From(_));
-        assert_eq!(lives, *gateway == two.name, "a flow by {gateway}: {answer:?}");
+        if *gateway == two.name {
+            let answer = flow.ask();
+            assert!(matches!(answer, Answer::From(_)), "a flow by {gateway}: {answer:?}");
+        } else {
+            eventually("its flows end", || !matches!(flow.ask(), Answer::From(_)));
+        }
     }
     capture.assert_clean(&[&client]);
 }
@@ -296,14 +291,15 @@ fn one_annotation_on_a_node_of_many_pods_touches_nothing_of_the_others() {
             (Witness::on(&lab.node(1)), chains(), agents[0].state().unwrap().repairs);
         let took = in_force(&agents[0], || lab.select(&pods[5], selected));
         quiet();
+        let own: Vec<String> = pods[5].addresses.iter().map(|ip| format!("{{ {ip} :")).collect();
+        let is_told = |seen: &[String]| own.iter().all(|ip| seen.iter().any(|line| line.contains(ip)));
+        eventually("the kernel has told of the pod's own entries", || is_told(&witness.seen()));
         let (seen, after) = (witness.seen(), chains());
         println!("selected {selected}: {took:?}, {} lines", seen.len());
-        let own: Vec<String> = pods[5].addresses.iter().map(|ip| format!("{{ {ip} :")).collect();
         // The order in which it is held has a chain of its own, which is gone again, and the chain of pods let go comes once.
         let lasting = |line: &str| before.iter().any(|chain| line.contains(chain.as_str()));
         let foreign = |line: &&String| lasting(line) && !own.iter().any(|ip| line.contains(ip));
         let foreign: Vec<_> = seen.iter().filter(foreign).collect();
-        assert!(own.iter().all(|ip| seen.iter().any(|line| line.contains(ip))), "{seen:#?}");
         assert!(foreign.is_empty() && seen.iter().all(|line| line.contains("inet egret")), "{foreign:#?}");
         assert!(before.is_subset(&after) && after.len() <= before.len() + 1, "{before:?} {after:?}");
         assert_eq!(agents[0].state().unwrap().repairs, repairs);
@@ -319,7 +315,7 @@ fn in_force(agent: &Agent, change: impl FnOnce()) -> Duration {
 }
 
 /// Whether an agent has not looked at anything for a moment.
-fn settled(agent: &Agent) -> bool {
+pub(crate) fn settled(agent: &Agent) -> bool {
     let times = agent.state().unwrap().updates.times;
     std::thread::sleep(Duration::from_millis(150));
     agent.state().unwrap().updates.times == times

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use egret::testbed::{Pod, RUN_DIR, Topology};
 use serde_json::json;
@@ -22,7 +23,13 @@ pub(crate) fn at_once<P: Send, T: Send>(agent: &Agent, pods: Vec<P>, call: impl 
     let count = pods.len();
     std::thread::scope(|scope| {
         let calls: Vec<_> = pods.into_iter().map(|pod| scope.spawn(|| call(pod))).collect();
-        eventually("all of them wait", || waiting(agent) >= count);
+        // For a while: a thread that is on its way may sleep for a moment, too.
+        eventually("all of them wait", || {
+            (0..3).all(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                waiting(agent) >= count
+            })
+        });
         drop(guard);
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     })
@@ -81,7 +88,7 @@ fn who_comes_or_goes_with_others_shares_their_change_and_obeys_from_the_first_pa
             assert_eq!(records(), 2, "the gateway's and that of the one who stays");
         }
     }
-    assert_eq!(lab.differs(1), "");
+    eventually("nothing differs", || lab.differs(1).is_empty());
     let _ = fs::remove_file(trace);
 }
 

@@ -34,12 +34,12 @@ const HARM_TO_GATEWAYS: [(&str, &str); 2] = [
 /// What the kernel says nothing of, so that the agent finds it at its look of each second.
 const UNSAID: &str = "proxy neighbour";
 
-/// Mended every time, and at least once in a few sooner than the agent would have found it without the kernel's notice. How much
-/// sooner is for `scripts/bench live` to say: a busy machine keeps everybody waiting.
+/// Mended every time, and twice in a few sooner than the agent would have found it without the kernel's notice. How much sooner is for
+/// `scripts/bench live` to say: a busy machine keeps everybody waiting.
 fn harm(lab: &Lab, agent: &crate::lab::Agent, node: u8, what: &str, kind: &str) {
-    const TRIES: usize = 4;
-    // Without a notice it would be found within ten seconds, each as likely as the others.
-    const BY_ITSELF: Duration = Duration::from_millis(500);
+    const TRIES: usize = 6;
+    // Without a notice it would be found ten seconds after the last look, and each mending is one. Only the first may have luck.
+    const BY_ITSELF: Duration = Duration::from_secs(3);
     let count = || agent.state().unwrap().repairs.get(kind).map_or(0, |r| r.times);
     let mut all = Vec::new();
     for _ in 0..TRIES {
@@ -48,12 +48,12 @@ fn harm(lab: &Lab, agent: &crate::lab::Agent, node: u8, what: &str, kind: &str) 
         let took = eventually(&format!("`{what}` on node {node} is mended"), || count() > before);
         println!("node {node}: `{what}`: mended within {took:?}");
         eventually("nothing differs", || lab.differs(node).is_empty());
-        if took < BY_ITSELF || kind == UNSAID {
+        all.push(took);
+        if all.iter().filter(|took| **took < BY_ITSELF).count() == 2 || kind == UNSAID {
             return;
         }
-        all.push(took);
     }
-    panic!("`{what}` on node {node} is mended, but never by the kernel's notice: {all:?}");
+    panic!("`{what}` on node {node} is mended, but not by the kernel's notice: {all:?}");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn whatever_is_deleted_on_a_node_comes_back_by_itself() {
             }
             harm(&lab, &agents[usize::from(node) - 1], node, what, kind);
         }
-        assert!(leaves_by(&lab, &client, &gateway), "after `{what}`");
+        eventually(&format!("the gateway is used after `{what}`"), || leaves_by(&lab, &client, &gateway));
     }
     for (what, kind) in HARM_TO_GATEWAYS {
         harm(&lab, &agents[0], 1, what, kind);
@@ -169,6 +169,7 @@ fn routing_taken_away_under_traffic_leaks_nothing_and_a_flushed_ruleset_only_wit
         std::thread::sleep(Duration::from_millis(100));
         capture.restart();
         std::thread::sleep(Duration::from_millis(300));
+        eventually("the client is seen", || !capture.sources_of(&client).is_empty());
     });
     let state = agents[1].state().unwrap();
     println!(

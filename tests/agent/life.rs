@@ -44,8 +44,10 @@ fn status_tells_whether_it_lives_and_how_long_the_node_was_without_rules() {
     assert_eq!(faults(&said), Vec::<String>::new());
     let node = &said["items"][0];
     assert_eq!((&node["agentRuns"], &node["agent"]["rulesetFlushes"]["times"]), (&true.into(), &1.into()));
-    let said = status("text");
-    assert!(said.contains("  agent     well since ") && said.contains("  flushes   1 by others, "), "{said}");
+    eventually("status says both", || {
+        let said = status("text");
+        said.contains("  agent     well since ") && said.contains("  flushes   1 by others, ")
+    });
 
     agents[0].signal(Signal::SIGKILL);
     agents[0].end();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::Topology;
+use nix::sys::signal::Signal;
 
+use crate::changes::settled;
 use crate::lab::{Lab, SELECTS_RED, eventually, leaves_by, outside, within};
 
 #[test]
@@ -32,7 +34,7 @@ fn a_running_pod_is_annotated_and_let_go_again_and_nothing_leaks_on_the_way() {
             outside().iter().all(|to| pod.udp(*to).is_ok_and(|ip| ip != lab.lease(&gateway, Family::of(*to))))
         });
     }
-    assert!(agents.iter().all(|agent| agent.reasons().is_empty()), "{:?}", agents[0].reasons());
+    eventually("nothing is wrong", || agents.iter().all(|agent| agent.reasons().is_empty()));
 }
 
 #[test]
@@ -100,17 +102,21 @@ fn a_hundred_annotations_at_once_are_few_updates() {
     let gateway = lab.gateway(1, "red");
     let pods: Vec<_> = (0..PODS).map(|n| lab.plain(1, &format!("p{n}"))).collect();
     let before = agents[0].state().unwrap().updates.times;
+    // However long it takes to write them, the agent hears of all of them at once.
+    agents[0].signal(Signal::SIGSTOP);
     for _ in 0..2 {
         pods.iter().for_each(|pod| lab.select(pod, true));
         pods.iter().for_each(|pod| lab.select(pod, false));
     }
     pods.iter().for_each(|pod| lab.select(pod, true));
+    agents[0].signal(Signal::SIGCONT);
     for pod in &pods {
         eventually("the pod leaves by the gateway", || leaves_by(&lab, pod, &gateway));
     }
     let updates = agents[0].state().unwrap().updates.times - before;
-    assert!(updates <= 40, "{updates} updates for {} files", u32::from(PODS) * 5);
-    assert_eq!(lab.differs(1), "");
+    println!("{updates} updates for {} files", u32::from(PODS) * 5);
+    assert!(updates <= 10, "{updates} updates for {} files", u32::from(PODS) * 5);
+    eventually("nothing differs", || lab.differs(1).is_empty());
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn a_label_that_changes_no_decision_changes_nothing() {
     let gateway = lab.gateway(1, "red");
     let client = lab.client(1, "cart");
     assert!(leaves_by(&lab, &client, &gateway));
-    std::thread::sleep(Duration::from_millis(200));
+    eventually("the agent has nothing to do", || settled(&agents[0]));
     let before = agents[0].state().unwrap();
     lab.pod_object("shop/cart", &[("app", "cart")], &SELECTS_RED, 1).unwrap();
     eventually("the file was read", || agents[0].state().unwrap().updates.times > before.updates.times);

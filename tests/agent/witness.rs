@@ -3,12 +3,15 @@
 //! In: a node. Out: a line per change of routing or nftables. Never: counts what conntrack or neighbour discovery does by itself.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use egret::kernel::Netns;
 use egret::testbed::Place;
+
+use crate::lab::eventually;
 
 pub(crate) struct Witness {
     children: Vec<Child>,
@@ -29,8 +32,9 @@ impl Witness {
             witness.children.push(command.spawn().unwrap());
             witness.files.push(file);
         }
-        // Neither says when it began to listen.
-        std::thread::sleep(Duration::from_millis(200));
+        // Neither says when it began to listen; the kernel does.
+        let network = place.path();
+        eventually("both listen", || witness.children.iter().all(|child| listens(&network, child.id())));
         witness
     }
 
@@ -40,6 +44,16 @@ impl Witness {
         let text: String = self.files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
         text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect()
     }
+}
+
+/// Whether a process has joined a group of netlink(7), as the kernel lists its sockets; a process's first has its number.
+fn listens(network: &Path, process: u32) -> bool {
+    let sockets = Netns::open(network).unwrap().run(|| fs::read_to_string("/proc/thread-self/net/netlink"));
+    sockets.unwrap().unwrap().lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(2) == Some(&process.to_string().as_str())
+            && words.get(3).is_some_and(|groups| *groups != "00000000")
+    })
 }
 
 impl Drop for Witness {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use egret::testbed::Capture;
+use egret::addr::Family;
+use egret::testbed::{Capture, Pod, node_address, within};
 
 use crate::lab::{Lab, forget};
-use crate::traffic::{Meeting, Sender};
+use crate::traffic::{Meeting, Sender, WAIT};
 
 /// Long connections, then a change, then each way to end them, and new traffic to prove that the window is good.
 fn end_after(lab: &Lab, capture: &Capture, change: &str, make: impl FnOnce()) {
@@ -72,18 +73,15 @@ fn connections_of_pods_that_were_let_go_do_not_show_the_pod() {
         .collect();
     std::thread::sleep(Duration::from_millis(80));
     lab.clients.iter().for_each(|pod| Sender::open(pod).round());
-    std::thread::sleep(Duration::from_millis(30));
+    let is_seen = |pod: &Pod| {
+        let seen = capture.sources_of(pod);
+        Family::BOTH.iter().all(|family| seen.contains_key(&node_address(pod.node, *family)))
+    };
+    let all = || lab.clients.iter().all(is_seen);
+    let seen = || lab.clients.iter().map(|pod| capture.sources_of(pod)).collect::<Vec<_>>();
+    assert!(within(WAIT, Duration::from_millis(10), all).is_some(), "not seen as their nodes: {:?}", seen());
     let own: Vec<String> =
         capture.packets().iter().filter(|p| lab.is_clients(p.source)).map(ToString::to_string).collect();
     assert!(own.is_empty(), "{} packets with a pod's own address:\n{}", own.len(), own.join("\n"));
-    for pod in &lab.clients {
-        let node = egret::addr::Family::BOTH.map(|family| egret::testbed::node_address(pod.node, family));
-        let seen = capture.sources_of(pod);
-        assert!(
-            node.iter().all(|ip| seen.contains_key(ip)),
-            "{} is not seen as its node: {seen:?}",
-            pod.name
-        );
-    }
     drop(ends);
 }

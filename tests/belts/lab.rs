@@ -20,11 +20,11 @@ use egret::kernel::state::{Scope, State};
 use egret::kernel::{self, Netns, Place};
 use egret::store::{Dir, endpoints};
 use egret::testbed::{
-    Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World, second_address,
+    Capture, Leak, Outside, Packet, Pod, Primary, STATE_DIR, Topology, World, second_address, within,
 };
 use serde_json::Value;
 
-use crate::traffic::Meeting;
+use crate::traffic::{Meeting, WAIT};
 
 /// The product as it is.
 pub(crate) const EGRET: &str = env!("CARGO_BIN_EXE_egret");
@@ -242,8 +242,10 @@ impl Lab {
         self.nodes().for_each(|node| forget(&node));
     }
 
-    /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard.
+    /// Packets of the window that show what no selected pod may show; `None` when one of them was never heard, though there was time.
     pub(crate) fn leaked(&self, capture: &Capture) -> Option<Vec<Packet>> {
+        let is_heard = || !matches!(capture.verdict(&self.selected()), Err(Leak::Unheard(_)));
+        within(WAIT, Duration::from_millis(10), is_heard);
         match capture.verdict(&self.selected()) {
             Ok(_) if self.by_node => Some(self.undeclared(capture)),
             Ok(_) => Some(Vec::new()),

@@ -111,7 +111,10 @@ fn show(lab: &Lab, faults: &[Fault]) {
     let named = std::env::var("EGRET_FAULT_NAMED").unwrap_or_default();
     for fault in faults.iter().filter(|fault| fault.name.contains(&named)) {
         let mut expect = |without: &[&str], leak: bool| {
-            let leaked = leaks(lab, &capture, fault, without);
+            // A gap that is met in most cases is not met in each, on a busy machine.
+            let tries = if leak { 5 } else { 1 };
+            let leaked = (0..tries).map(|_| leaks(lab, &capture, fault, without)).find(|leaked| *leaked > 0);
+            let leaked = leaked.unwrap_or_default();
             println!("{}, without {without:?}: {leaked}", fault.name);
             if (leaked > 0) != leak {
                 wrong.push(format!("{}, without {without:?}: {leaked} packets leaked", fault.name));

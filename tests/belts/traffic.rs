@@ -134,8 +134,8 @@ pub(crate) struct Meeting {
     datagrams: Vec<(UdpSocket, UdpSocket)>,
 }
 
-/// Patience of both ends.
-const WAIT: Duration = Duration::from_millis(500);
+/// Patience of both ends with what comes for certain, or is a reset; on a busy machine that takes its time.
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 
 impl Meeting {
     /// A TCP connection and a UDP flow of this client in each family, used both ways once.

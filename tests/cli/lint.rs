@@ -218,7 +218,7 @@ fn standard_input_may_be_yaml_or_json_and_a_thousand_objects_take_no_time() {
         "{}",
         said.err
     );
-    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -76,14 +76,14 @@ impl Follower {
     }
 
     pub(crate) fn synced(&self) {
-        let heard = within(Duration::from_secs(30), Duration::from_millis(20), || self.cluster.is_synced());
+        let heard = within(Duration::from_secs(120), Duration::from_millis(20), || self.cluster.is_synced());
         assert!(heard.is_some(), "{:?}", self.cluster.ready());
     }
 
     /// What it says to a plugin.
     pub(crate) fn sentence(&self, part: &str) -> String {
         let said = || self.cluster.ready().map_or_else(|error| error.to_string(), |()| String::new());
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_secs(120);
         let says = within(patience, Duration::from_millis(50), || said().contains(part));
         assert!(says.is_some(), "it says `{}`", said());
         said()

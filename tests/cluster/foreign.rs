@@ -11,9 +11,10 @@ use egret::kube::Client;
 use egret::problem::Problem;
 use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints, interfaces};
-use egret::testbed::repository;
+use egret::testbed::{repository, within};
 use serde_json::{Value, json};
 
+use crate::controller::PATIENCE;
 use crate::follower::{Follower, follow_adopting};
 use crate::proxy::{Fate, Proxy};
 use crate::server::kubectl;
@@ -102,7 +103,7 @@ fn becomes(follower: &Follower, pod: &str, what: impl Fn(&[String], &[Problem]) 
         if what(&lines, &problems) {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(40), "{pod}: {lines:?} {problems:?}");
+        assert!(started.elapsed() < PATIENCE, "{pod}: {lines:?} {problems:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -179,7 +180,7 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
     apply(&late.to_string());
     let began = Instant::now();
     while !Objects::look(&strange.dir).unwrap().pools().any(|(name, _)| name == "late") {
-        assert!(began.elapsed() < Duration::from_secs(40), "a pool that came later is not heard of");
+        assert!(began.elapsed() < PATIENCE, "a pool that came later is not heard of");
         std::thread::sleep(Duration::from_millis(50));
     }
     client.delete("/apis/projectcalico.org/v3/ippools/late").unwrap();
@@ -193,10 +194,12 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
             |problem: &Problem| problem.message.contains("DaemonSet kube-system/calico-node (3 ready)");
         has(lines, &["0.0.0.0/0 held"]) && problems.iter().any(told)
     });
-    let pools: Vec<_> = Objects::look(&adopted.dir).unwrap().pools().map(|(_, pool)| pool).collect();
-    let pools: Vec<_> = pools.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect();
-    assert_eq!(pools.len(), 2);
-    assert!(pools.iter().all(|pool| !pool.source.is_pool()), "{pools:?}");
+    let pools = || -> Vec<_> {
+        let all: Vec<_> = Objects::look(&adopted.dir).unwrap().pools().map(|(_, pool)| pool).collect();
+        all.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect()
+    };
+    let ranges = || pools().len() == 2 && pools().iter().all(|pool| !pool.source.is_pool());
+    assert!(within(PATIENCE, Duration::from_millis(50), ranges).is_some(), "{:?}", pools());
     at_work(&client, "calico-node", 0);
     becomes(&adopted, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 gateway 10.10.10.0"]));
     drop((adopted, strange)); // else they say again what is forgotten now

@@ -9,7 +9,7 @@ use egret::kube::lease;
 use egret::testbed::within;
 use serde_json::Value;
 
-use crate::controller::{Beats, Controller, condition, holder, kubeconfig, taints, until};
+use crate::controller::{Beats, Controller, PATIENCE, condition, holder, kubeconfig, taints, until};
 use crate::proxy::{Fate, Proxy};
 use crate::server::kubectl;
 use crate::world::{alone, client_of, forget};
@@ -42,8 +42,7 @@ fn a_leader_that_is_cut_off_stops_and_another_takes_over_and_keeps_it() {
     // Nothing that it asks from now on is answered. What it hears goes on.
     proxy.judge(|_| Fate::Silence);
     let cut = Instant::now();
-    let patience = Duration::from_secs(15);
-    let taken = within(patience, Duration::from_millis(50), || holder(&client) != cut_off);
+    let taken = within(PATIENCE, Duration::from_millis(50), || holder(&client) != cut_off);
     assert!(taken.is_some(), "nobody took over");
     println!("cut off: another leads after {:?}", cut.elapsed());
     let leads = holder(&client);
@@ -56,9 +55,8 @@ fn a_leader_that_is_cut_off_stops_and_another_takes_over_and_keeps_it() {
     // Back again it waits, like anybody.
     proxy.judge(|_| Fate::Pass);
     let asked = proxy.asked("/leases/egret-controller");
-    let waits = within(Duration::from_secs(90), Duration::from_millis(100), || {
-        proxy.asked("/leases/egret-controller") > asked + 2
-    });
+    let waits =
+        within(PATIENCE, Duration::from_millis(100), || proxy.asked("/leases/egret-controller") > asked + 2);
     assert!(waits.is_some(), "it never asks again");
     assert_eq!((holder(&client), proxy.asked("PUT ")), (leads, wrote));
     drop((first, second));
@@ -86,7 +84,7 @@ fn a_watch_that_hangs_makes_no_agent_silent() {
         false => Fate::Pass,
     });
     let one = Controller::with(proxy.kubeconfig(), &[]);
-    let hung = within(Duration::from_secs(30), Duration::from_millis(50), || proxy.asked("/leases?") >= 2);
+    let hung = within(PATIENCE, Duration::from_millis(50), || proxy.asked("/leases?") >= 2);
     assert!(hung.is_some());
     let lists = proxy.listed(lease::LEASES);
     let tainted = within(Duration::from_secs(14), Duration::from_millis(100), || {

@@ -222,7 +222,7 @@ fn upstream() -> u16 {
         });
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "kubectl proxy does not come up");
+            assert!(started.elapsed() < Duration::from_secs(120), "kubectl proxy does not come up");
             std::thread::sleep(Duration::from_millis(50));
         }
         port

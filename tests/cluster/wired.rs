@@ -119,7 +119,7 @@ impl Wired {
 
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, so: impl FnMut() -> bool) {
-        let patience = Duration::from_secs(30);
+        let patience = Duration::from_secs(120);
         assert!(within(patience, Duration::from_millis(20), so).is_some(), "not within {patience:?}: {what}");
     }
 }

@@ -240,7 +240,7 @@ fn row_4_25_without_its_agent_only_who_is_provably_not_selected_starts_and_the_r
         of("ns2").run().fails(11, &["ns2"]);
         of("ns3").run().fails(11, &["ns3"]);
         of("kube-system").run().succeeds();
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
     });
 }
 

@@ -40,7 +40,7 @@ fn row_4_2_the_result_passes_through_byte_for_byte() {
         let stdin = format!(r#"{{"cniVersion":"1.0.0","name":"net","nodeName":"n1","prevResult":{prev}}}"#);
         let mut outcome = world.call("ADD").bytes(stdin.clone()).start();
         drop(outcome.stdin.take());
-        let output = crate::call::finish(outcome, std::time::Duration::from_secs(20));
+        let output = crate::call::finish(outcome, crate::call::AN_END);
         assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{prev}\n"));
     });
 }

@@ -125,7 +125,7 @@ fn row_5_10_without_its_agent_it_succeeds_at_once_and_leaves_the_rest_to_the_nex
             assert_eq!(done.exit, 0, "{done:?}");
             assert!(done.stderr.contains("left to the agent"), "{}", done.stderr);
         }
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
         // The record is what the next agent finds: its namespace is gone by then.
         assert_eq!(world.records(), records);
     });

@@ -82,7 +82,7 @@ fn row_6_6_without_its_agent_it_is_tried_again() {
         world.add("c1");
         let start = std::time::Instant::now();
         world.call("CHECK").with("mode", "cluster").run().fails(11, &["agent.sock", "CHECK is tried again"]);
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
     });
 }
 

@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{AN_END, Call};
 
 /// The program under test: the release that `scripts/test` built, else cargo's.
 pub(crate) fn egret() -> PathBuf {
@@ -241,11 +241,11 @@ fn kernel_of(netns: Option<&str>) -> Vec<String> {
     lines
 }
 
-/// Waits until something is so; it must come to that within 20 s.
+/// Waits until something is so; it must come to that within two minutes.
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "still not so after 20 s: {what}");
+        assert!(start.elapsed() < AN_END, "still not so after {AN_END:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

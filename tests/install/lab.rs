@@ -9,7 +9,7 @@ use std::time::Duration;
 use egret::testbed::{Cluster, Trouble, repository, within};
 
 /// How long anything may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 pub(crate) struct Lab {
     cluster: Cluster,

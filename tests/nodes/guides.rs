@@ -23,7 +23,7 @@ fn what_the_guides_of_calico_and_cilium_show_is_done() {
     lab.eventually("pods start before there is any of this", || lab.who("plain").len() == 2);
     // Their definitions come when the agents are there already.
     lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds", "--foreign"]));
-    lab.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "");
+    lab.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=120s"], "");
     calicos(&lab);
     ciliums(&lab);
 }
@@ -73,9 +73,7 @@ fn calicos(lab: &Lab) {
     let last = left();
     leave_with(lab, "cart", &only(&last), "all leave by the one that is left");
     scale(lab, "default", "red", 0);
-    lab.eventually("without any they are held", || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
+    lab.hears(Duration::from_secs(1), "without any they are held", || {
         lab.seen("cart").is_empty() && lab.seen("teller").is_empty() && lab.seen("plain").len() == 2
     });
     scale(lab, "default", "red", 2);
@@ -112,9 +110,7 @@ fn ciliums(lab: &Lab) {
     excluded("192.0.2.0/24");
     leave_with(lab, "plain", &only(EDGE), "and what is not goes by the gateway");
     lab.kubectl(&["label", "node", "node2", "node.kubernetes.io/name-"], "");
-    lab.eventually("no node matches: dropped, not let out", || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
+    lab.hears(Duration::from_secs(1), "no node matches: dropped, not let out", || {
         lab.seen("plain").is_empty()
     });
     lab.kubectl(&["delete", "ciliumegressgatewaypolicy", "egress-sample"], "");

@@ -25,7 +25,9 @@ pub(crate) const PORTS: [u16; 2] = [8080, 8081];
 /// Two clusters that start at once take each other's time; what follows is mostly waiting.
 static RAISING: Mutex<()> = Mutex::new(());
 /// How long anything may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The longest time of listening.
+const LONGEST: Duration = Duration::from_secs(15);
 
 pub(crate) struct Lab {
     cluster: Cluster,
@@ -303,6 +305,19 @@ impl Lab {
         self.on(place, &["kill", signal, id.trim()]);
     }
 
+    /// Forgets, listens for so long, and looks whether it is so; again and again, and longer each time, because on a busy machine pods call
+    /// rarely.
+    #[track_caller]
+    pub(crate) fn hears(&self, shortest: Duration, what: &str, mut so: impl FnMut() -> bool) {
+        let mut time = shortest;
+        self.eventually(what, || {
+            self.forget();
+            std::thread::sleep(time);
+            time = (time * 5 / 4).min(LONGEST);
+            so()
+        });
+    }
+
     /// Waits until something is so.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, so: impl FnMut() -> bool) {
@@ -322,7 +337,7 @@ fn answer(listener: &TcpListener, seen: &Seen) {
     while let Ok((mut stream, from)) = listener.accept() {
         let seen = seen.clone();
         std::thread::spawn(move || {
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
             let mut name = [0; 100];
             let length = stream.read(&mut name).unwrap_or_default();
             let name = String::from_utf8_lossy(&name[..length]).trim().to_owned();

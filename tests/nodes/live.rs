@@ -33,11 +33,7 @@ fn running_pods_follow_whatever_decides_about_them_and_people_are_told() {
 #[track_caller]
 pub(crate) fn leave_with(lab: &Lab, prefix: &str, addresses: &BTreeSet<String>, what: &str) {
     for what in [what, "and on"] {
-        lab.eventually(what, || {
-            lab.forget();
-            std::thread::sleep(Duration::from_millis(500));
-            lab.seen(prefix) == *addresses
-        });
+        lab.hears(Duration::from_millis(500), what, || lab.seen(prefix) == *addresses);
     }
 }
 
@@ -45,9 +41,7 @@ pub(crate) fn leave_with(lab: &Lab, prefix: &str, addresses: &BTreeSet<String>, 
 #[track_caller]
 pub(crate) fn is_held(lab: &Lab, prefix: &str, heard: &str, what: &str) {
     for what in [what, "and on"] {
-        lab.eventually(what, || {
-            lab.forget();
-            std::thread::sleep(Duration::from_secs(1));
+        lab.hears(Duration::from_secs(1), what, || {
             lab.seen(prefix).is_empty() && !lab.seen(heard).is_empty()
         });
     }
@@ -70,7 +64,7 @@ fn follow_labels_and_policies(lab: &Lab, blue: &str) {
         let own = only(if node == "node1" { "172.31.0.1" } else { "172.31.0.2" });
         lab.kubectl(&["label", "pod", "-n", "plain", &pod, "colour=blue"], "");
         leave_with(lab, &pod, &only(blue), "a pod's label selects it");
-        assert_eq!(lab.seen("plain").len(), 2, "its neighbour leaves as before");
+        lab.eventually("its neighbour leaves as before", || lab.seen("plain").len() == 2);
         lab.kubectl(&["label", "pod", "-n", "plain", &pod, "colour-"], "");
         leave_with(lab, &pod, &own, &format!("without the label it is let go on {node}"));
     }
@@ -102,7 +96,8 @@ fn follow_a_pods_own_annotations(lab: &Lab, red: &str, blue: &str) {
         "egret.dev/namespaceSelector=projectcalico.org/name == 'gw'",
     ]);
     leave_with(lab, &pod, &only(blue), "a pod's own annotations");
-    assert_eq!(lab.seen("cart"), [red, blue].map(str::to_owned).into(), "the others follow their namespace");
+    let both = [red, blue].map(str::to_owned).into();
+    lab.eventually("the others follow their namespace", || lab.seen("cart") == both);
     lab.eventually("and where it leaves now", || describes(lab, &pod, blue, "gw/blue"));
     annotate(["egret.dev/selector-", "egret.dev/namespaceSelector-"]);
     leave_with(lab, "cart", &only(red), "without them it follows its namespace");
@@ -178,7 +173,7 @@ fn everything_has_conditions(lab: &Lab) {
     ] {
         for condition in conditions {
             let waits = format!("--for=condition={condition}");
-            let said = lab.try_kubectl(&["wait", &waits, kind, "--all", "--timeout=60s"], "");
+            let said = lab.try_kubectl(&["wait", &waits, kind, "--all", "--timeout=300s"], "");
             assert!(
                 said.as_ref().is_ok_and(|said| said.contains("condition met")),
                 "{kind} {condition}: {said:?}"

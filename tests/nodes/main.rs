@@ -181,20 +181,17 @@ fn follows_its_annotations(lab: &Lab, address: &str) {
         ];
         lab.kubectl(&["annotate", "namespace", "shop", "--overwrite", &words[0], &words[1]], "");
     };
-    let within_a_second = || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
-        (lab.who("cart").len(), lab.seen("cart"))
-    };
     annotate("-", "-");
-    lab.eventually("clients are let go", || {
-        let (count, seen) = within_a_second();
-        count == 4 && !seen.contains(address)
+    lab.hears(Duration::from_secs(1), "clients are let go", || {
+        lab.who("cart").len() == 4 && !lab.seen("cart").contains(address)
     });
     annotate("=app == 'gw'", "=projectcalico.org/name == 'gw'");
-    lab.eventually("and taken in again", || within_a_second() == (4, only(address)));
+    lab.hears(Duration::from_secs(1), "and taken in again", || {
+        lab.who("cart").len() == 4 && lab.seen("cart") == only(address)
+    });
     lab.forget();
     std::thread::sleep(Duration::from_secs(1));
+    lab.eventually("they are heard on", || lab.who("cart").len() == 4);
     lab.shows_only(address);
 }
 
@@ -223,11 +220,7 @@ fn follows_its_gateway(lab: &Lab, address: &str) {
 
     lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=0"], "");
     lab.eventually("without a gateway there is no endpoint", || lease(lab).is_empty());
-    lab.eventually("and clients are held, not let out", || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
-        lab.packets() == 0
-    });
+    lab.hears(Duration::from_secs(1), "and clients are held, not let out", || lab.packets() == 0);
     lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=1"], "");
     lab.shows_only_after(address, 4, "the next gateway serves");
 }
@@ -305,18 +298,14 @@ fn a_gateway_follows_its_pod(lab: &Lab, first: &str) {
     lab.eventually("and takes flows", || lab.seen("cart") == both);
     ready("False");
     lab.eventually("with a pod that is not ready it drains", || is("draining"));
-    let elsewhere = || {
-        lab.forget();
-        std::thread::sleep(Duration::from_secs(1));
-        lab.who("cart").len() == 4 && lab.seen("cart") == only(first)
-    };
-    lab.eventually("new flows go elsewhere", elsewhere);
+    let elsewhere = || lab.who("cart").len() == 4 && lab.seen("cart") == only(first);
+    lab.hears(Duration::from_secs(1), "new flows go elsewhere", elsewhere);
     ready("True");
     lab.eventually("ready again", || is("ready"));
     lab.kubectl(&["delete", "pod", "-n", "gw", "two", "--wait=false"], "");
     lab.eventually("it drains while its pod ends", || is("draining"));
     lab.eventually("and is gone with it", || state().is_empty());
-    lab.eventually("the first serves all", elsewhere);
+    lab.hears(Duration::from_secs(1), "the first serves all", elsewhere);
 }
 
 const SECOND: &str = r#"

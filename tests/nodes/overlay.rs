@@ -36,7 +36,7 @@ fn on_an_overlay_that_masquerades_pods_and_nodes_are_gateways_for_both_nodes() {
 fn long_answers_pass_two_tunnels(lab: &Lab, address: &str) {
     let peers = echo(lab);
     for (pod, node) in lab.running("shop").into_iter().filter(|(pod, _)| pod.starts_with("cart")) {
-        let send = format!("head -c {LONG} /dev/zero | nc -w 5 {OUTSIDE} {ECHO} | wc -c");
+        let send = format!("head -c {LONG} /dev/zero | nc -w 60 {OUTSIDE} {ECHO} | wc -c");
         let said = lab.kubectl(&["exec", "-n", "shop", &pod, "--", "sh", "-c", &send], "");
         assert_eq!(said.trim(), LONG.to_string(), "{pod} on {node}");
     }
@@ -107,9 +107,7 @@ fn back_to_the_pod(lab: &Lab, address: &str) {
 /// machine one packet did, after a window without any.
 fn from_one_to_the_other(lab: &Lab, first: &str, second: &str) {
     for what in ["clients go over", "and stay there"] {
-        lab.eventually(what, || {
-            lab.forget();
-            std::thread::sleep(Duration::from_secs(1));
+        lab.hears(Duration::from_secs(1), what, || {
             let sources = lab.sources();
             assert!(sources.iter().all(|one| one == first || one == second), "{sources:?}");
             lab.who("cart").len() == 4 && sources == only(second)

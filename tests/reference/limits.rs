@@ -40,7 +40,7 @@ fn ten_thousand_rules_in_a_policy_are_obeyed_and_take_no_time() {
     let direct = listing.items.iter().filter(|row| row.action == Verdict::Direct && row.decided_by.is_some());
     assert_eq!((direct.count(), listing.problems.len()), (10_000, 0));
     // The right order of magnitude on any machine: ten thousand rules that were compared in pairs would take minutes.
-    assert!(took.as_secs() < 20, "{took:?}");
+    assert!(took.as_secs() < 60, "{took:?}");
 }
 
 #[test]

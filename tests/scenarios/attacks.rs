@@ -18,7 +18,7 @@ use crate::traffic::Stream;
 /// How long clients send into each new world.
 const WINDOW: Duration = Duration::from_millis(150);
 /// How long a story waits for what takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of a datagram that no interface takes in one piece.
 const FRAGMENTED: usize = 4000;
 /// Pause between looks.

@@ -7,14 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use egret::addr::Family;
-use egret::testbed::{Leak, Masquerade, Outside, Packet, Pod, Topology, node_address};
+use egret::testbed::{Leak, Masquerade, Outside, Packet, Pod, Topology, node_address, within};
 
 use crate::lab::{Lab, SELECTS_RED, Stop, anywhere, nodes};
+
+/// How long traffic may take to be seen on a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Sends from new and from old sockets, both families, until told to stop. In each round the old ones are begun anew while the pod
 /// is unselected: an answer to the round before that is still under way (the far end is slow on a busy machine) would otherwise
 /// look like a flow that the far end opens, and replies to those rightly pass.
-fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32) {
+fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32, begun: &AtomicU32) {
     let mut pod = pod.clone();
     pod.patience = Duration::from_millis(100);
     let destinations = Family::BOTH.map(|family| Outside::Near.address(family));
@@ -22,14 +27,15 @@ fn chatter(pod: &Pod, stop: &AtomicBool, round: &AtomicU32) {
         let flows = destinations.iter().flat_map(|to| [pod.udp_flow(*to), pod.tcp_flow(*to)]);
         flows.filter_map(Result::ok).collect()
     };
-    let (mut old, mut current) = (begin(), round.load(Ordering::Relaxed));
+    let (mut old, mut current) = (Vec::new(), None);
     while !stop.load(Ordering::Relaxed) {
         let now = round.load(Ordering::Relaxed);
-        if now != current {
-            (old, current) = (begin(), now);
+        if Some(now) != current {
+            (old, current) = (begin(), Some(now));
+            begun.store(now, Ordering::Relaxed);
         }
         for flow in &mut old {
-            let _ = flow.set_patience(Duration::from_millis(100));
+            flow.set_patience(Duration::from_millis(100));
             let _ = flow.ask();
         }
         for to in destinations {
@@ -66,16 +72,28 @@ fn annotate_under_traffic(masquerade: Masquerade) {
         lab.settle().unwrap();
     };
     let (stop, round) = (AtomicBool::new(false), AtomicU32::new(0));
+    // The round that each pod has begun.
+    let begun = [AtomicU32::new(0), AtomicU32::new(0)];
     let capture = lab.capture().unwrap();
     std::thread::scope(|scope| {
         let (stop, round) = (&stop, &round);
-        pods.iter().for_each(|pod| drop(scope.spawn(move || chatter(pod, stop, round))));
-        for _ in 0..3 {
-            round.fetch_add(1, Ordering::Relaxed);
+        let _stop = Stop(stop);
+        for (pod, begun) in pods.iter().zip(&begun) {
+            scope.spawn(move || chatter(pod, stop, round, begun));
+        }
+        for n in 1..=3 {
+            round.store(n, Ordering::Relaxed);
+            let all_begun = || begun.iter().all(|begun| begun.load(Ordering::Relaxed) == n);
+            assert!(within(PATIENCE, LOOK, all_begun).is_some(), "the pods do not begin anew");
             std::thread::sleep(Duration::from_millis(500));
             annotate(&SELECTS_RED);
             capture.restart();
             std::thread::sleep(Duration::from_millis(400));
+            let leased = || {
+                let heard = pods.iter().map(|pod| capture.sources_of(pod));
+                heard.into_iter().all(|sources| leases.iter().all(|ip| sources.contains_key(ip)))
+            };
+            within(PATIENCE, LOOK, leased);
             let verdict = match capture.verdict(&[&pods[0], &pods[1]]) {
                 Err(Leak::Forbidden(packets, _)) if packets.iter().all(bare_reset) => None,
                 other => other.err(),
@@ -87,30 +105,20 @@ fn annotate_under_traffic(masquerade: Masquerade) {
                 let seen = capture.sources_of(pod);
                 Family::BOTH.iter().all(|family| seen.contains_key(&without_egret(pod, masquerade, *family)))
             };
-            let begun = Instant::now();
-            while !pods.iter().all(back) && begun.elapsed() < Duration::from_secs(5) {
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            within(PATIENCE, LOOK, || pods.iter().all(back));
             std::thread::sleep(Duration::from_millis(200));
             let direct: Vec<_> = pods.iter().map(|pod| capture.sources_of(pod)).collect();
             let leased = heard.iter().all(|s| leases.iter().all(|ip| s.contains_key(ip)));
             if let Some(leak) = verdict {
-                stop.store(true, Ordering::Relaxed);
                 panic!("{leak}");
             }
-            if !leased {
-                stop.store(true, Ordering::Relaxed);
-                panic!("selected, but not all of {leases:?} were seen: {heard:?}");
-            }
+            assert!(leased, "selected, but not all of {leases:?} were seen: {heard:?}");
             for (pod, sources) in pods.iter().zip(direct) {
                 let expected = Family::BOTH.map(|f| without_egret(pod, masquerade, f));
-                if !expected.iter().all(|ip| sources.contains_key(ip)) {
-                    stop.store(true, Ordering::Relaxed);
-                    panic!("{} did not go back to {expected:?}: {sources:?}", pod.name);
-                }
+                let is_back = expected.iter().all(|ip| sources.contains_key(ip));
+                assert!(is_back, "{} did not go back to {expected:?}: {sources:?}", pod.name);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     pods.iter().for_each(|pod| lab.leaves_as_before(pod));
 }
@@ -187,6 +195,7 @@ fn f1_answers_on_their_way_when_a_node_begins_to_track_open_no_flow() {
         lab.is_selected(&pod);
         capture.restart();
         std::thread::sleep(Duration::from_millis(800));
+        within(PATIENCE, LOOK, || !capture.sources_of(&pod).is_empty());
         capture.verdict(&[&pod])
     });
     verdict.unwrap();

@@ -11,7 +11,7 @@ use egret::addr::Family;
 use egret::egress::numbers::node_scope;
 use egret::egress::overture::{overture, unheard};
 use egret::kernel::{self, Place};
-use egret::testbed::{Answer, Flow, Masquerade, Outside, Pod, Topology};
+use egret::testbed::{Answer, Flow, Masquerade, Outside, Pod, Topology, within};
 
 use crate::lab::{Lab, Stop, anywhere, kind, nodes, prohibited};
 use crate::node_gateways::{WHOLE, policy, topology};
@@ -70,6 +70,7 @@ fn selected_while_talked_to(begins: impl FnOnce(&Lab)) {
         lab.is_selected(&pod);
         capture.restart();
         std::thread::sleep(Duration::from_millis(300));
+        within(PATIENCE, Duration::from_millis(10), || !capture.sources_of(&pod).is_empty());
         capture.verdict(&[&pod])
     });
     verdict.unwrap();
@@ -95,7 +96,7 @@ struct Own {
 /// A connection that the outside opened: the far end, and the pod's.
 struct Guest(Flow, TcpStream);
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn own_flows(lab: &Lab, pod: &Pod, family: Family, port: u16) -> Own {
     let (near, far) = (pod.place().netns().unwrap(), lab.outside(Outside::Near).netns().unwrap());
@@ -176,7 +177,7 @@ impl Guest {
     /// The one who speaks first is the pod or the far end; either way the other answers.
     fn goes_on(self, pod_first: bool) {
         let Guest(mut far, mut pod) = self;
-        far.set_patience(PATIENCE).unwrap();
+        far.set_patience(PATIENCE);
         if pod_first {
             pod.write_all(b"news\n").unwrap();
         }

@@ -13,10 +13,13 @@ use egret::store::{Dir, endpoints, nodes};
 use crate::races::{parents_dir, process};
 use crate::world::*;
 
+/// How long a lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a gateway's ADD and DEL write, one after the other.
 fn life(dir: &Dir) {
     let pool = pool("p", "10.10.10.0/30", 31);
-    let guard = dir.lock("ADD of pod shop/gw", Duration::from_secs(5)).unwrap();
+    let guard = dir.lock("ADD of pod shop/gw", PATIENCE).unwrap();
     let store = DirStore::under(dir, &guard);
     nodes::ensure(dir, &guard, "one", None).unwrap();
     let vni = nodes::take_vni(dir, &guard, "one", &Default::default()).unwrap();
@@ -76,8 +79,9 @@ fn carries_on(scratch: &Scratch, fault: &str) {
     let (blocks, problems) = blocks_in(dir, "p").unwrap();
     assert_eq!(problems, [], "{fault}");
     assert!(endpoints::list(dir).unwrap().1.is_empty() && nodes::list(dir).unwrap().1.is_empty(), "{fault}");
-    // The lock of a dead process is free at once.
-    let guard = dir.lock("the next one", Duration::ZERO).unwrap();
+    // The lock of a dead process is free at once, but for a child that another test is just starting: until it executes, it holds every
+    // lock of this process.
+    let guard = dir.lock("the next one", PATIENCE).unwrap();
     let store = DirStore::under(dir, &guard);
     assert_eq!(*store.summary("p").unwrap(), Summary::of(&blocks, []), "{fault}: the summary is wrong");
     drop(guard);
@@ -92,7 +96,7 @@ fn carries_on(scratch: &Scratch, fault: &str) {
     assert_eq!(after.len(), 4, "{fault}: four owners, four addresses");
 
     // Clean-up: nobody lives. What is held goes, the ordinal's stays for it, and all the rest can be given again.
-    let guard = dir.lock("GC", Duration::ZERO).unwrap();
+    let guard = dir.lock("GC", PATIENCE).unwrap();
     let store = DirStore::under(dir, &guard);
     retain(&store, Some("net"), "one", 100, &|_, _| Some(After::Owner)).unwrap();
     let (blocks, _) = blocks_in(dir, "p").unwrap();

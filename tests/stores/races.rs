@@ -54,7 +54,7 @@ fn eight_threads_in_one_directory_get_every_address_once() {
         let path = scratch.path.clone();
         Box::new(move |n| {
             let dir = Dir::open(&path).unwrap();
-            let store = DirStore::alone(&dir, &format!("thread {thread}"), Duration::from_secs(30));
+            let store = DirStore::alone(&dir, &format!("thread {thread}"), Duration::from_secs(120));
             let pool = pool("p", "10.0.0.0/26", 31);
             given(
                 &store,
@@ -95,10 +95,10 @@ fn one_node_of_many() {
         let (owner, container) = (format!("pod:{me}-{}", n % 5), format!("c{me}-{n}"));
         let who = format!("ADD {owner}");
         let result = if me.is_multiple_of(2) {
-            let guard = dir.lock(&who, Duration::from_secs(30)).unwrap();
+            let guard = dir.lock(&who, Duration::from_secs(120)).unwrap();
             ask(&DirStore::under(&dir, &guard), &[&pool], tenant(&owner, &node, &container), n)
         } else {
-            let store = DirStore::alone(&dir, &who, Duration::from_secs(30));
+            let store = DirStore::alone(&dir, &who, Duration::from_secs(120));
             ask(&store, &[&pool], tenant(&owner, &node, &container), n)
         };
         match result {
@@ -108,7 +108,7 @@ fn one_node_of_many() {
         }
         if n % 3 == 2 {
             println!("\nreleasing {owner}");
-            let store = DirStore::alone(&dir, "DEL", Duration::from_secs(30));
+            let store = DirStore::alone(&dir, "DEL", Duration::from_secs(120));
             release(&store, &holder(&node, &container), After::Owner, n).unwrap();
             println!("\nreleased {owner}");
         }

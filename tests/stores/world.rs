@@ -117,7 +117,7 @@ impl Scratch {
 
     /// A store whose every call takes the lock for itself.
     pub(crate) fn store(&self) -> DirStore<'_> {
-        DirStore::alone(&self.dir, "test", Duration::from_secs(20))
+        DirStore::alone(&self.dir, "test", Duration::from_secs(120))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The capture tells leaks from good packets, and a window that proves nothing from a clean one.
 
+use std::time::Duration;
+
 use egret::addr::Family;
-use egret::testbed::{Leak, Masquerade, Outside, Pod, Topology, World, node_address};
+use egret::testbed::{Capture, Leak, Masquerade, Outside, Pod, Topology, World, node_address, within};
 
 /// A world whose pods are hidden, but not by an address that counts as forbidden: a stand-in for leases, made with one
 /// nft rule per family on the node.
@@ -36,6 +38,18 @@ fn forge(world: &World, pod: &Pod, source: &str) {
     world.node(1).sh(&line).unwrap();
 }
 
+/// The verdict when what was forged has arrived.
+fn leaked(capture: &Capture, pod: &Pod) -> Leak {
+    arrives("a leak", || capture.verdict(&[pod]).is_err());
+    capture.verdict(&[pod]).unwrap_err()
+}
+
+/// Packets are on their way for a moment, on a busy machine for a long one.
+#[track_caller]
+fn arrives(what: &str, so: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(60), Duration::from_millis(5), so).is_some(), "{what} never arrives");
+}
+
 #[test]
 fn a_leased_source_is_clean() {
     let (world, pod) = leased_world();
@@ -61,11 +75,17 @@ fn a_forged_source_makes_the_window_fail() {
     let (world, pod) = leased_world();
     let capture = world.capture().unwrap();
     for source in ["172.30.0.1", "10.10.10.101", "fd00:172:30::1", "fd00:10:10::101"] {
+        // What was forged before, and what the node says of its answer, is over.
+        arrives("silence", || {
+            let before = capture.packets().len();
+            std::thread::sleep(Duration::from_millis(100));
+            capture.packets().len() == before
+        });
         capture.restart();
         pod.tcp(Outside::Near.address(Family::V4)).unwrap();
         capture.assert_clean(&[&pod]);
         forge(&world, &pod, source);
-        let leak = capture.verdict(&[&pod]).unwrap_err();
+        let leak = leaked(&capture, &pod);
         let Leak::Forbidden(packets, _) = &leak else { panic!("{leak}") };
         assert!(packets.iter().all(|p| p.source == source.parse::<std::net::IpAddr>().unwrap()), "{leak}");
     }
@@ -81,7 +101,7 @@ fn a_source_that_the_router_drops_is_still_a_leak() {
     pod.tcp(Outside::Near.address(Family::V4)).unwrap();
     // Strict rp_filter at the router: 198.51.101.0/24 is not behind this device. 169.254/16 is a martian anywhere.
     forge(&world, &pod, "169.254.77.1");
-    let leak = capture.verdict(&[&pod]).unwrap_err();
+    let leak = leaked(&capture, &pod);
     assert!(leak.to_string().contains("169.254.77.1"), "{leak}");
 }
 
@@ -102,7 +122,7 @@ fn a_pod_that_was_not_heard_and_a_lossy_window_prove_nothing() {
     );
     pod.place().sh(&burst).unwrap();
     assert!(matches!(small.verdict(&[&pod]), Err(Leak::Dropped(_))));
-    assert!(capture.packets().len() > 4000, "at the router and outside");
+    arrives("each at the router and outside", || capture.packets().len() > 4000);
     capture.assert_clean(&[&pod]);
 }
 
@@ -115,7 +135,7 @@ fn unselected_pods_and_nodes_may_show_themselves() {
     let to = Outside::Near.address(Family::V4);
     assert_eq!(other.tcp(to).unwrap(), other.address(Family::V4).unwrap());
     let url = format!("http://{to}/");
-    let said = world.node(1).run("curl", &["-s", "-m", "2", &url]).unwrap();
+    let said = world.node(1).run("curl", &["-s", "-m", "60", &url]).unwrap();
     assert_eq!(said.trim(), node_address(1, Family::V4).to_string());
     assert!(matches!(capture.verdict(&[&pod]), Err(Leak::Unheard(_))), "not heard, but no leak either");
     pod.tcp(to).unwrap();

@@ -46,7 +46,7 @@ fn held(namespaces: &BTreeSet<String>) -> Vec<String> {
 fn wait_until_free(namespaces: &BTreeSet<String>) {
     let start = Instant::now();
     while !held(namespaces).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(20), "still held: {:?}", held(namespaces));
+        assert!(start.elapsed() < Duration::from_secs(120), "still held: {:?}", held(namespaces));
         std::thread::sleep(Duration::from_millis(20));
     }
 }

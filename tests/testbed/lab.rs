@@ -27,7 +27,7 @@ fn a_lab_stays_up_is_looked_into_and_goes_without_a_trace() {
     assert!(up.status.success(), "{}", said(&up));
     assert!(said(&lab(&["up", &name])).contains("up already"));
 
-    let curl = ["exec", &name, "demo/plain", "curl", "-s", "-m", "2", "http://198.51.100.100/"];
+    let curl = ["exec", &name, "demo/plain", "curl", "-s", "-m", "60", "http://198.51.100.100/"];
     assert_eq!(said(&lab(&curl)), "172.30.0.1\n");
     let added = lab(&["add", &name, "2", "shop/cart"]);
     assert!(said(&added).contains("shop/cart on node2: 10.60.2."), "{}", said(&added));

@@ -58,7 +58,7 @@ fn bulk_and_big_datagrams_pass_every_mtu() {
             assert!(matches!(flow.ask(), Answer::From(_)));
             // The first datagram may be lost to learning the path's MTU, a later one may not.
             let big = FAR_MTU as usize + 500;
-            let heard = (0..3).any(|_| pods[0].udp_of(to, big).is_ok());
+            let heard = (0..10).any(|_| pods[0].udp_of(to, big).is_ok());
             assert!(heard, "no datagram of {big} bytes reached {to}");
         }
     }
@@ -76,8 +76,8 @@ fn a_held_flow_is_the_same_flow_later_and_says_how_it_ends() {
             assert_eq!((tcp.ask(), udp.ask()), (node.clone(), node.clone()));
         }
         let patience = Duration::from_millis(200);
-        tcp.set_patience(patience).unwrap();
-        udp.set_patience(patience).unwrap();
+        tcp.set_patience(patience);
+        udp.set_patience(patience);
         let rules = "table inet t { chain c { type filter hook forward priority 0; drop; }; }";
         world.node(1).feed("nft", &["-f", "-"], rules).unwrap();
         assert_eq!((tcp.ask(), udp.ask()), (Answer::Silent, Answer::Silent));
@@ -85,7 +85,7 @@ fn a_held_flow_is_the_same_flow_later_and_says_how_it_ends() {
                       add rule inet t c reject with icmpx admin-prohibited";
         world.node(1).feed("nft", &["-f", "-"], reject).unwrap();
         // After a silence TCP speaks again when its retransmission timer says so.
-        tcp.set_patience(Duration::from_secs(5)).unwrap();
+        tcp.set_patience(Duration::from_secs(60));
         assert_eq!(tcp.ask(), Answer::Reset);
         assert!(matches!(udp.ask(), Answer::Refused(_)));
         assert_eq!(pods[0].tcp(to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -106,7 +106,7 @@ fn a_proxy_entry_on_a_node_answers_for_a_lease_and_the_router_has_no_route() {
         node.sh(&format!("ip route add {lease} via {}", pod.address(family).unwrap())).unwrap();
         assert!(router.sh(&format!("ping -c 1 -W 1 {lease}")).is_err(), "nobody answers for it yet");
         node.sh(&format!("ip neigh add proxy {lease} dev eth0")).unwrap();
-        router.sh(&format!("ip neigh flush to {lease}; ping -c 3 -i 0.2 -W 1 {lease}")).unwrap();
+        router.sh(&format!("ip neigh flush to {lease}; ping -c 1 -w 60 {lease}")).unwrap();
     }
 }
 
@@ -159,7 +159,7 @@ fn two_worlds_stand_side_by_side() {
         raised.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         while raised.load(Ordering::SeqCst) < 2 {
-            assert!(start.elapsed() < Duration::from_secs(10), "the other world was never raised");
+            assert!(start.elapsed() < Duration::from_secs(120), "the other world was never raised");
         }
         let to = Outside::Near.address(Family::V4);
         let seen = (0..20).map(|_| pod.tcp(to).unwrap()).collect::<std::collections::BTreeSet<_>>();

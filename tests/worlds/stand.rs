@@ -231,7 +231,7 @@ impl Stand {
                 .flat_map(|f| [(Outside::Near.address(*f), true), (Outside::Far.address(*f), false)]);
             let begin = |(to, tcp): (IpAddr, bool)| {
                 let mut flow = if tcp { pod.tcp_flow(to) } else { pod.udp_flow(to) }.ok()?;
-                flow.set_patience(SHORT).ok()?;
+                flow.set_patience(SHORT);
                 (flow.ask() != Answer::Silent).then(|| Running { tcp, flow })
             };
             each.filter_map(begin).collect()

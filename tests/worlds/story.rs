@@ -167,7 +167,7 @@ fn in_every_world_the_outside_sees_what_was_predicted_and_nothing_else() {
     assert!(found.wrong.is_empty(), "{}", found.wrong.join("\n\n"));
     let missing = found.tally.missing();
     assert!(worlds < 50 || missing.is_empty(), "never met: {missing:#?}");
-    assert!(each < Duration::from_secs(30), "{each:?} each");
+    assert!(each < Duration::from_secs(120), "{each:?} each");
 }
 
 /// A check that cannot fail is none: one wrong prediction, one node that lost its decisions, and both are named.

@@ -78,7 +78,7 @@ pub(super) fn bare(lab: &Lab) -> Vec<String> {
     let begun = std::time::Instant::now();
     let settled = |links: &str| !links.contains("veth") && links.contains("NO-CARRIER");
     while !lab.nodes().all(|node| settled(&node.sh("ip -br link | grep 'cni0\\|veth'").unwrap())) {
-        assert!(begun.elapsed().as_secs() < 20, "pods' devices are still there");
+        assert!(begun.elapsed().as_secs() < 120, "pods' devices are still there");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let bare = |node: egret::testbed::Place| {
