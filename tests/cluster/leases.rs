@@ -60,7 +60,7 @@ fn claim_by(agent: &Follower, pod: &str, uid: &str, container: &str) -> Result<(
         if view.pods.contains_key(&name) && view.pools.contains_key("leases") {
             break view;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "the agent does not hear of {name}");
+        assert!(began.elapsed() < Duration::from_secs(120), "the agent does not hear of {name}");
         std::thread::sleep(Duration::from_millis(20));
     };
     let record = json!({"network": "net", "containerId": container, "ifname": "eth0", "netns": "/var/run/netns/none", "dev": 1, "inode": 1,
@@ -101,7 +101,7 @@ fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < Duration::from_secs(40), "{what}");
+        assert!(began.elapsed() < Duration::from_secs(120), "{what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -49,7 +49,7 @@ fn pools_that_no_definition_of_ours_would_take_are_named_and_the_others_serve() 
         let object = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": name}, "spec": spec});
         // The server learns of the definition by a watch of its own.
         while let Err(error) = client.create("/apis/egret.dev/v1alpha1/egresspools", &object) {
-            assert!(started.elapsed().as_secs() < 20 && !error.is_conflict(), "{error}");
+            assert!(started.elapsed().as_secs() < 120 && !error.is_conflict(), "{error}");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
@@ -145,7 +145,7 @@ fn an_agent_that_is_older_than_the_definitions_uses_what_it_understands() {
             "weight": 3});
         let object = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint", "metadata": {"name": name}, "spec": spec});
         while let Err(error) = client.create("/apis/egret.dev/v1alpha1/egressendpoints", &object) {
-            assert!(started.elapsed().as_secs() < 20 && !error.is_conflict(), "{error}");
+            assert!(started.elapsed().as_secs() < 120 && !error.is_conflict(), "{error}");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
