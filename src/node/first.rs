@@ -99,14 +99,12 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// One here, which has its script first, and one in a gateway's namespace.
-    pub(super) fn start(gateway: &Path) -> Early {
-        let gateway = gateway.to_owned();
+    /// One here, which has its script first, and one in a gateway's namespace if that is wanted so early.
+    pub(super) fn start(gateway: Option<&Path>) -> Early {
+        let gateway = gateway.map(Path::to_owned);
         let start = move || {
             load::start_ahead();
-            if let Ok(netns) = Netns::open(gateway) {
-                let _ = netns.run(load::start_ahead);
-            }
+            gateway.iter().for_each(|gateway| start_in(gateway));
         };
         // What was not started here is started when it is needed.
         Early { starting: thread::Builder::new().spawn(start).ok(), _ahead: Ahead }
@@ -134,6 +132,13 @@ impl Early {
 impl Drop for Early {
     fn drop(&mut self) {
         self.join(); // before what it started is ended
+    }
+}
+
+/// One more, in a gateway's namespace.
+pub(super) fn start_in(gateway: &Path) {
+    if let Ok(netns) = Netns::open(gateway) {
+        let _ = netns.run(load::start_ahead);
     }
 }
 

@@ -21,10 +21,10 @@ use crate::kernel::nft::diff;
 use crate::kernel::state::State;
 use crate::kernel::{self, Begun, Netns, Place, Step};
 use crate::node::announce::{self, Asked};
-use crate::node::attachment::AttachmentId;
+use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::Embedded;
-use crate::node::first::{Early, untracked};
+use crate::node::first::{Early, start_in, untracked};
 use crate::node::situation::Situation;
 
 /// What is done for a first gateway while its leases are taken: half of that time the disk is waited for.
@@ -74,7 +74,7 @@ impl Embedded {
     pub(super) fn while_laying<T>(
         &self,
         situation: &Situation,
-        (wish, id): (&GatewayWish, &AttachmentId),
+        (wish, attachment): (&GatewayWish, &Attachment),
         early: Option<&mut Early>,
         work: impl FnOnce(Option<&Ground>) -> T,
     ) -> (T, Option<Ground>) {
@@ -82,9 +82,12 @@ impl Embedded {
         let Some((ground, starting, node_ns)) = found else { return (work(None), None) };
         let here = &ground.here;
         let lay = move || {
-            let steps = self.steps_to_ground(situation, here, id, &node_ns)?;
+            let steps = self.steps_to_ground(situation, here, &attachment.id(), &node_ns)?;
             starting.and_then(|starting| starting.join().ok());
-            lay(&node_ns, &steps)
+            let laid = lay(&node_ns, &steps);
+            // Not before: it has its script last, and would take the processor from the other one and from this call.
+            start_in(&attachment.netns);
+            laid
         };
         let (done, laid) = thread::scope(|scope| {
             let laying = thread::Builder::new().spawn_scoped(scope, lay);

@@ -24,7 +24,10 @@ impl Embedded {
     /// Leases, wires the pod and the node, and only then lets the cluster know.
     pub(super) fn add_gateway(&self, asking: &Asking, ahead: Option<&Ahead>) -> Result<(), CniError> {
         let id = asking.attachment.id();
-        let mut early = self.is_bare().then(|| Early::start(&asking.attachment.netns));
+        let mut early = self.is_bare().then(|| {
+            let gateway = self.kept.is_some().then_some(asking.attachment.netns.as_path());
+            Early::start(gateway)
+        });
         let mut situation = self.situation_of(asking.objects_now(self)?)?;
         let name = asking.attachment.pod.clone().unwrap_or_default();
         let wish = gateway::wanted(&situation.view, &name, &self.name)
@@ -34,7 +37,8 @@ impl Embedded {
             })?;
         let lease =
             |ground: Option<&_>| self.lease(&situation.view, &asking.attachment, &wish, ahead, ground);
-        let (leased, ground) = self.while_laying(&situation, (&wish, &id), early.as_mut(), lease);
+        let (leased, ground) =
+            self.while_laying(&situation, (&wish, &asking.attachment), early.as_mut(), lease);
         let leased = leased?;
         let _waiting = early.map(Early::finish);
         let wired = self.wire_gateway(&mut situation, &leased, &id, ground.as_ref());
