@@ -22,6 +22,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("endpoint.after-write", "the endpoint is written, nobody was told"),
     ("endpoint.after-remove", "the endpoint is gone, its lease is not yet"),
     ("add.after-record", "the attachment is recorded, nothing is leased or wired"),
+    ("add.after-ground", "the node's ground is about to be laid, nothing is leased or wired"),
     ("add.after-lease", "the gateway's addresses are leased, it is not wired"),
     ("undo.after-record", "an ADD failed, its record is as before it, its wiring is not undone"),
     ("update.after-intention", "the next plan is on file, the kernel holds the one before"),

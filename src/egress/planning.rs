@@ -12,7 +12,8 @@ use crate::addr::{Cidr, Family};
 use crate::egress::candidates::node_address;
 use crate::egress::exit_planning;
 use crate::egress::model::{
-    Action, Announce, Decision, Endpoint, EndpointState, NodeGateway, PoolSource, Resolution, Role, View,
+    Action, Announce, Decision, EgressAddress, Endpoint, EndpointState, NodeGateway, Pool, PoolSource,
+    Resolution, Role, View,
 };
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, mark};
@@ -23,6 +24,12 @@ use crate::egress::plan::{
 };
 use crate::egress::unservable::unservable;
 use crate::problem::Problem;
+
+/// Whether neighbours are to find this address at the node. The primary sees to its own, and nobody outside ever sees a hidden one.
+pub fn is_announced(address: &EgressAddress, pool: Option<&Pool>) -> bool {
+    let silent = |pool: &Pool| pool.nat_outgoing || pool.announce == Announce::None;
+    address.source != PoolSource::PodAddress && !pool.is_some_and(silent)
+}
 
 /// What the verb looks at.
 pub struct Inputs<'a> {
@@ -114,10 +121,7 @@ impl<'a> Work<'a> {
                     gateway.hidden.insert(address.ip, seen);
                     continue;
                 }
-                // The primary sees to its own addresses.
-                if address.source == PoolSource::PodAddress
-                    || pool.is_some_and(|p| p.announce == Announce::None)
-                {
+                if !is_announced(address, pool) {
                     continue;
                 }
                 let uplinks = self.inputs.here.uplinks_for(address.ip);

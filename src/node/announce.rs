@@ -12,6 +12,7 @@ use crate::egress::plan::{Here, NodePlan};
 use crate::kernel::announce::{self as wire, Question};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, now};
+use crate::node::ground::Ground;
 use crate::node::memory::Announced;
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
@@ -30,7 +31,7 @@ pub struct Asked {
 }
 
 /// Addresses to ask about: those that the new plan takes over, and all of them when the update is whole.
-pub fn taken_over(change: &Change<'_>) -> BTreeSet<(String, IpAddr)> {
+fn taken_over(change: &Change<'_>) -> BTreeSet<(String, IpAddr)> {
     let announced =
         |plan: &NodePlan| plan.locals.values().flat_map(|g| g.announced.clone()).collect::<BTreeSet<_>>();
     let next = announced(change.next);
@@ -38,6 +39,15 @@ pub fn taken_over(change: &Change<'_>) -> BTreeSet<(String, IpAddr)> {
         Thoroughness::Whole => next,
         Thoroughness::Quick => next.difference(&announced(change.before)).cloned().collect(),
     }
+}
+
+/// Asks about what a change takes over, but for what was asked already.
+pub fn ask_about(change: &Change<'_>) -> Vec<Asked> {
+    let mut asked = change.ground.map(Ground::asked).unwrap_or_default();
+    let mut addresses = taken_over(change);
+    addresses.retain(|(dev, ip)| !asked.iter().any(|one| one.dev == *dev && one.ip == *ip));
+    asked.extend(ask(&change.next.here, &addresses));
+    asked
 }
 
 /// Asks who has these addresses, with the node's own address as sender: a proxy entry does not answer RFC 5227's probe, whose

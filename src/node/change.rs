@@ -10,6 +10,7 @@ use crate::egress::plan::NodePlan;
 use crate::egress::prefixes;
 use crate::egress::transition::{Transition, transition};
 use crate::kernel::state::State;
+use crate::node::ground::Ground;
 use crate::node::update::Thoroughness;
 
 /// One plan replaces another.
@@ -29,6 +30,8 @@ pub struct Change<'a> {
     pub running: &'a BTreeSet<IpAddr>,
     /// What the kernel was just seen to hold, where nothing else told.
     pub seen: Option<&'a State>,
+    /// What was begun before this change was known.
+    pub ground: Option<&'a Ground>,
     /// Network namespaces by attachment.
     pub namespaces: &'a BTreeMap<String, std::path::PathBuf>,
 }

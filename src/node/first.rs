@@ -4,20 +4,18 @@
 //! Never: decides what a packet does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::addr::Family;
-use crate::egress::belts::Belts;
-use crate::egress::lower::node_state;
 use crate::egress::numbers;
 use crate::egress::overture::{overture, stands, unheard};
 use crate::egress::plan::NodePlan;
-use crate::kernel::nft::diff;
 use crate::kernel::nft::load::{self, Ahead};
 use crate::kernel::state::State;
-use crate::kernel::{self, Begun, Netns, Place, conntrack};
+use crate::kernel::{self, Netns, Place, conntrack};
 use crate::node::change::Change;
 use crate::node::connections;
 use crate::node::embedded::{Embedded, NodeError};
@@ -50,15 +48,7 @@ const OVERTURE: Duration = Duration::from_secs(1);
 /// sockets are connected to is remembered, too, whoever was silent meanwhile. All that for every pod that runs: who is no client yet
 /// may become one while its flows live. What could not be found out comes back as problems.
 pub(super) fn track_ahead(change: &Change<'_>, node_ns: &Netns) -> Result<Vec<Problem>, NodeError> {
-    let mut untracked = BTreeSet::new();
-    for family in Family::BOTH {
-        let of_family = || change.running.iter().filter(|ip| Family::of(**ip) == family);
-        let on = |family| conntrack::is_on(family).map_err(|e| NodeError::Observe(e.to_string()));
-        let cut_short = change.seen.is_some_and(|seen| stands(seen, family));
-        if of_family().next().is_some() && (cut_short || !on(family)?) {
-            untracked.extend(of_family().copied());
-        }
-    }
+    let untracked = untracked(change.running, change.seen)?;
     if untracked.is_empty() {
         return Ok(Vec::new());
     }
@@ -79,6 +69,23 @@ pub(super) fn track_ahead(change: &Change<'_>, node_ns: &Netns) -> Result<Vec<Pr
     Ok(connections::remember(change, &untracked))
 }
 
+/// Pods that run here, of a family whose packets nobody tracks, or was to begin to and was stopped.
+pub(super) fn untracked(
+    running: &BTreeSet<IpAddr>,
+    seen: Option<&State>,
+) -> Result<BTreeSet<IpAddr>, NodeError> {
+    let mut untracked = BTreeSet::new();
+    for family in Family::BOTH {
+        let of_family = || running.iter().filter(|ip| Family::of(**ip) == family);
+        let on = |family| conntrack::is_on(family).map_err(|e| NodeError::Observe(e.to_string()));
+        let cut_short = seen.is_some_and(|seen| stands(seen, family));
+        if of_family().next().is_some() && (cut_short || !on(family)?) {
+            untracked.extend(of_family().copied());
+        }
+    }
+    Ok(untracked)
+}
+
 /// A first wiring that failed on a machine that cannot do it: then that is the sentence, not what the first step said.
 pub(super) fn able(node_ns: &Netns) -> Result<(), NodeError> {
     let lacks = kernel::lacks(node_ns);
@@ -92,14 +99,12 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// One in a gateway's namespace and one here.
-    pub(super) fn start(gateway: &Path) -> Early {
-        let gateway = gateway.to_owned();
+    /// One here, which has its script first, and one in a gateway's namespace if that is wanted so early.
+    pub(super) fn start(gateway: Option<&Path>) -> Early {
+        let gateway = gateway.map(Path::to_owned);
         let start = move || {
-            if let Ok(netns) = Netns::open(gateway) {
-                let _ = netns.run(load::start_ahead);
-            }
             load::start_ahead();
+            gateway.iter().for_each(|gateway| start_in(gateway));
         };
         // What was not started here is started when it is needed.
         Early { starting: thread::Builder::new().spawn(start).ok(), _ahead: Ahead }
@@ -112,8 +117,13 @@ impl Early {
         self
     }
 
+    /// Who waits for the programs in its place.
+    pub(super) fn starting(&mut self) -> Option<JoinHandle<()>> {
+        self.starting.take()
+    }
+
     fn join(&mut self) {
-        if let Some(starting) = self.starting.take() {
+        if let Some(starting) = self.starting() {
             let _ = starting.join();
         }
     }
@@ -125,37 +135,22 @@ impl Drop for Early {
     }
 }
 
-/// A first wiring loads whole tables, here and in each gateway's namespace.
+/// One more, in a gateway's namespace.
+pub(super) fn start_in(gateway: &Path) {
+    if let Ok(netns) = Netns::open(gateway) {
+        let _ = netns.run(load::start_ahead);
+    }
+}
+
+/// A first wiring loads whole tables, here and in each gateway's namespace. Where the ground was begun already, it has its program.
 pub(super) fn start_ahead(change: &Change<'_>, node_ns: &Netns) -> Ahead {
     let gateways =
         change.next.locals.keys().filter_map(|name| Netns::open(change.namespaces.get(name)?).ok());
     for netns in gateways {
         let _ = netns.run(load::start_ahead);
     }
-    let _ = node_ns.run(load::start_ahead);
+    if change.ground.is_none() {
+        let _ = node_ns.run(load::start_ahead);
+    }
     Ahead
-}
-
-/// Begins the node's part of a first wiring that any gateway would need, so that its tables are loaded while the gateways are wired.
-/// Only where it can do nothing to a packet: nobody here is a client, nothing of ours stood here before, and no setting of the host
-/// is touched. What is left to do then is elements and devices. If it fails, what follows looks and does all of it.
-pub(super) fn lay_ground(change: &Change<'_>, node_ns: &Netns) -> Option<Begun> {
-    let next = change.next;
-    let nothing = State::default();
-    if change.seen != Some(&nothing) || !next.clients.is_empty() || !next.exits.is_empty() {
-        return None;
-    }
-    let bare = next.locals.keys().fold(next.clone(), |plan, gateway| plan.without(gateway));
-    let state = |plan| node_state(plan, Belts::of_this_build());
-    let (ground, whole) = (state(&bare), state(next));
-    let host_settings =
-        ground.sysctls.keys().any(|path| kernel::steps::is_the_hosts(path, &nothing, &ground));
-    // Were rules left to load, a second program would be started for them.
-    let left = diff::change(&ground.tables, &whole.tables)?;
-    if host_settings || left.elements_only().is_none() {
-        return None;
-    }
-    let place = Place { here: node_ns, home: node_ns };
-    let steps = kernel::steps(&nothing, &ground, &kernel::Saved::default());
-    kernel::begin(&place, &numbers::node_scope(), &steps).ok()
 }

@@ -85,6 +85,7 @@ impl Embedded {
             asleep: &asleep,
             running: &BTreeSet::new(),
             seen: None,
+            ground: None,
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();

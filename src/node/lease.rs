@@ -22,6 +22,7 @@ use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::facts::is_routable;
+use crate::node::ground::Ground;
 use crate::store::{Guard, advice, endpoints, nodes};
 
 /// How long an earlier container's node has to give up what that one had, before the pod's start is put off.
@@ -64,6 +65,7 @@ impl Embedded {
         attachment: &Attachment,
         wish: &GatewayWish,
         ahead: Option<&Ahead>,
+        ground: Option<&Ground>,
     ) -> Result<Leased, CniError> {
         let guard = self.lock_store(&format!("ADD {}", attachment.id()))?;
         guard.gather();
@@ -74,11 +76,14 @@ impl Embedded {
             None => {
                 let claims = self.claim(self.store(&guard)?.as_ref(), view, (attachment, &known), wish)?;
                 fault::point("add.after-lease");
+                if let Some(ground) = ground {
+                    ground.ask(view, &claims.addresses);
+                }
                 (claims.addresses, claims.leases)
             }
         };
         let endpoint = self.endpoint(view, attachment, addresses, &known, &guard);
-        // Before anybody asks or is told of these addresses.
+        // Before anybody is told of these addresses.
         match endpoint.and_then(|endpoint| settled(&guard).map(|()| endpoint)) {
             Ok(endpoint) => {
                 let mut leased = Leased { endpoint, claims: undone, superseded: Vec::new() };

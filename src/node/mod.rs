@@ -13,6 +13,7 @@ pub mod facts;
 mod first;
 pub mod flows;
 mod gateways;
+pub mod ground;
 pub mod holding;
 pub mod intention;
 pub mod kept;

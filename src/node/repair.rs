@@ -34,6 +34,7 @@ impl Embedded {
             asleep: &[],
             running: &BTreeSet::new(),
             seen: None,
+            ground: None,
             namespaces: &namespaces(&attachments),
         };
         let node_ns = self.netns()?;

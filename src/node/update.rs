@@ -22,8 +22,9 @@ use crate::node::change::Change;
 use crate::node::closing::close_going;
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts::{self, Machine};
-use crate::node::first::{able, lay_ground, start_ahead, track_ahead};
+use crate::node::first::{able, start_ahead, track_ahead};
 use crate::node::gateways::end_gateways;
+use crate::node::ground::{Ground, lay_ground};
 use crate::node::situation::Situation;
 use crate::node::{announce, flows};
 use crate::problem::Problem;
@@ -100,12 +101,34 @@ impl Embedded {
         how: Thoroughness,
         asleep: &[String],
     ) -> Result<Outcome, NodeError> {
+        self.update_upon(None, situation, how, asleep)
+    }
+
+    /// The same, upon a ground that this call has begun: what it knew of machine and kernel before that is not asked again.
+    ///
+    /// # Errors
+    /// As [`Embedded::update`].
+    pub(super) fn update_upon(
+        &self,
+        ground: Option<&Ground>,
+        situation: &Situation,
+        how: Thoroughness,
+        asleep: &[String],
+    ) -> Result<Outcome, NodeError> {
         let node_ns = self.netns()?;
-        let here = self.here(situation, &node_ns)?;
+        let here = match ground {
+            Some(ground) => ground.here.clone(),
+            None => self.here(situation, &node_ns)?,
+        };
         let before = self.memory.applied().map(|applied| applied.plan);
-        let unfinished = self.memory.intended();
+        // What stands there of the ground is this call's own.
+        let unfinished = if ground.is_some() { None } else { self.memory.intended() };
         // Without a memory of the last plan the kernel says what it holds.
-        let observed = if before.is_none() { Some(self.observed(&node_ns)?) } else { None };
+        let observed = match ground {
+            Some(_) => Some(State::default()),
+            None if before.is_none() => Some(self.observed(&node_ns)?),
+            None => None,
+        };
         let mut numbering = match (&before, &observed) {
             (Some(plan), _) => Numbering::of(plan),
             (None, observed) => observed.as_ref().map(Numbering::read).unwrap_or_default(),
@@ -174,6 +197,7 @@ impl Embedded {
             asleep,
             running: &running,
             seen: observed.as_ref(),
+            ground,
             namespaces: &namespaces,
         };
         let carried_out = self.carry_out(&change, situation.inputs, &node_ns, &mut outcome);
@@ -198,10 +222,9 @@ impl Embedded {
             return Ok(None);
         }
         // First of all: the answers have their time, whatever is done meanwhile.
-        let asking = |change: &Change<'_>| announce::ask(&change.next.here, &announce::taken_over(change));
-        let questions = if self.dry_run { Vec::new() } else { asking(change) };
+        let questions = if self.dry_run { Vec::new() } else { announce::ask_about(change) };
         let first = change.before.is_idle() && !change.next.is_idle();
-        if first {
+        if first && change.ground.is_none() {
             self.fit(change.next, node_ns)?;
         }
         if self.dry_run {

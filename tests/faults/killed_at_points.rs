@@ -16,7 +16,7 @@ use crate::lab::{Lab, SELECTS_RED, WANTS_LEASES, nodes};
 /// What is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verb {
-    /// The first gateway of an empty store.
+    /// The first gateway of an empty store, on a node that has nothing of ours.
     FirstGateway,
     AddGateway,
     /// Its binding is new to the node.
@@ -117,6 +117,8 @@ impl Stage {
         let call = |what: &str, pod: &Pod| lab.cnitool_command(what, pod).unwrap();
         match verb {
             FirstGateway => {
+                let list = lab.conflist_path(1).display().to_string();
+                assert!(lab.egret(1, &["uninstall", "--config", &list]).unwrap().status.success());
                 let pod = self.sandboxed("gw/a");
                 Scene { command: call("add", &pod), pods: vec![pod], live: 1 }
             }

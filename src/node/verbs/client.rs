@@ -44,6 +44,7 @@ impl Embedded {
             asleep: &asleep,
             running: &BTreeSet::new(),
             seen: None,
+            ground: None,
             namespaces: &Default::default(),
         };
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;

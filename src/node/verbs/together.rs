@@ -225,6 +225,7 @@ impl<'a> Round<'a> {
             namespaces: &namespaces(gateways),
             running: &BTreeSet::new(),
             seen: None,
+            ground: None,
         };
         let node = self.node;
         let done = || -> Result<(), CniError> {
