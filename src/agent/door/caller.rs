@@ -52,7 +52,7 @@ impl Caller {
         match (self.told.get(), outcome) {
             (None, outcome) => self.say(&self.question.answered(request, outcome)),
             (Some(_), Err(error)) => {
-                tracing::warn!(%error, "what was to follow an answer is left to the loop")
+                tracing::warn!(%error, "what was to follow an answer is left to the loop");
             }
             (Some(_), Ok(())) => {}
         }

@@ -230,7 +230,9 @@ impl<'a> Round<'a> {
             seen: None,
         };
         let node = self.node;
-        let stands = || self.quick.iter().for_each(|(n, _)| (self.tell)(*n));
+        // Of many, who is answered wants a processor while this one still has the locks that the others wait for.
+        let alone = self.quick.iter().filter(|_| self.calls.len() == 1);
+        let stands = || alone.clone().for_each(|(n, _)| (self.tell)(*n));
         let done = || -> Result<(), CniError> {
             let mut outcome = Outcome::default();
             node.carry_out_telling(&change, inputs, &node.netns()?, &mut outcome, Some(&stands))?;
