@@ -3,9 +3,10 @@
 //! In: connections. Out: what `node`'s verbs say, the very ones that the embedded plugin carries out. Never: decides anything. Each
 //! question has a thread of its own; those that change something take turns, STATUS waits for nobody.
 
+mod caller;
 mod hands;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::agent::calls::{Calls, Places};
 use crate::agent::crowd::Crowd;
 use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
-use crate::cni::relay::{Answer, LONGEST, Question};
+use crate::cni::relay::{LONGEST, Question};
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::{Configurations, Request};
 use crate::cni::{Node, carry_out};
@@ -29,6 +30,7 @@ use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::node::plugin::Here;
 use crate::node::verbs::{Call as Change, Ended, together};
+use caller::{Caller, Success};
 use hands::Hands;
 
 /// How long a plugin may take to say what it wants.
@@ -93,7 +95,7 @@ pub struct Door {
     /// Changes take turns: their files would be drafted under one name.
     turn: Mutex<()>,
     /// Those that wait for the same turn and can share it.
-    crowd: Crowd<Change, Ended>,
+    crowd: Crowd<(Change, Success), Ended>,
 }
 
 impl Door {
@@ -122,13 +124,13 @@ impl Door {
         thread::Builder::new().name("door".to_owned()).spawn(move || keep(&hands, &path, here)).map(drop)
     }
 
-    fn serve(&self, mut stream: UnixStream) {
-        if let Err(error) = self.converse(&mut stream) {
+    fn serve(&self, stream: UnixStream) {
+        if let Err(error) = self.converse(Arc::new(stream)) {
             tracing::warn!(%error, "a call of the plugin was not answered");
         }
     }
 
-    fn converse(&self, stream: &mut UnixStream) -> io::Result<()> {
+    fn converse(&self, stream: Arc<UnixStream>) -> io::Result<()> {
         let who = getsockopt(&*stream, sockopt::PeerCredentials)?;
         if who.uid() != 0 {
             return Err(io::Error::other(format!(
@@ -139,18 +141,16 @@ impl Door {
         }
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let question = question(stream)?;
-        let request = question
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|question| question.request(&self.configurations));
-        let outcome = request.as_ref().map_err(Clone::clone).and_then(|request| self.carry_out(request));
-        let done = outcome.is_ok();
-        let answer = match &question {
-            Ok(question) => question.answered(request.as_ref().ok(), outcome),
-            Err(_) => serde_json::to_vec(&Answer::of(outcome))?,
+        let question = match question(&stream)? {
+            Ok(question) => question,
+            Err(error) => return caller::refuse(&stream, error),
         };
-        let told = stream.write_all(&answer);
+        let caller = Caller::of(stream, question);
+        let request = caller.question().request(&self.configurations);
+        let outcome =
+            request.as_ref().map_err(Clone::clone).and_then(|request| self.carry_out(request, &caller));
+        let done = outcome.is_ok();
+        let told = caller.tell(request.as_ref().ok(), outcome);
         match request {
             // Whoever asked is gone and will take the pod for one that never started.
             Ok(request) if told.is_err() && done && request.verb == Verb::Add => {
@@ -169,17 +169,17 @@ impl Door {
     }
 
     fn here<'a>(&self, config: &'a Config) -> Here<'a> {
-        Here { config, books: self.books.clone(), kept: self.kept.clone(), swept: Vec::new() }
+        Here { config, books: self.books.clone(), kept: self.kept.clone() }
     }
 
     fn config(&self) -> Config {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn carry_out(&self, request: &Request) -> Result<(), CniError> {
+    fn carry_out(&self, request: &Request, caller: &Caller) -> Result<(), CniError> {
         let began = Instant::now();
         let call = (request.verb != Verb::Status).then(|| self.calls.begin());
-        let outcome = self.answer(request, began);
+        let outcome = self.answer(request, caller, began);
         drop(call);
         let verb = request.verb.name();
         let result = outcome.as_ref().map_or_else(|e| (e.code as u16).to_string(), |()| "ok".to_owned());
@@ -188,16 +188,16 @@ impl Door {
         outcome
     }
 
-    fn answer(&self, request: &Request, began: Instant) -> Result<(), CniError> {
+    fn answer(&self, request: &Request, caller: &Caller, began: Instant) -> Result<(), CniError> {
         let config = self.config();
         let node = self.here(&config);
         if request.verb == Verb::Status {
             return self.gate.ready().and_then(|()| carry_out(&node, request));
         }
         let outcome = match request.verb {
-            Verb::Add => self.add(&node, request),
+            Verb::Add => self.add(&node, request, caller),
             Verb::Del => match node.leaving(request) {
-                Some(leaving) => self.change(&node, Change::Del(leaving)),
+                Some(leaving) => self.change(&node, Change::Del(leaving), caller.success(request)),
                 None => node.forget(request),
             },
             _ => {
@@ -220,7 +220,7 @@ impl Door {
 }
 
 impl Door {
-    fn add(&self, node: &Here<'_>, request: &Request) -> Result<(), CniError> {
+    fn add(&self, node: &Here<'_>, request: &Request, caller: &Caller) -> Result<(), CniError> {
         self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
         self.gate.fresh(request)?;
         let place = self.places.take();
@@ -229,7 +229,7 @@ impl Door {
         drop(place);
         prepared.claim()?;
         match prepared.role() {
-            Role::Client => self.change(node, Change::Add(Box::new(prepared))),
+            Role::Client => self.change(node, Change::Add(Box::new(prepared)), caller.success(request)),
             Role::Gateway => {
                 let outcome = self.in_turn(|| prepared.carry_out());
                 self.gate.changed();
@@ -244,8 +244,12 @@ impl Door {
     }
 
     /// With all others that wait for their turn, if that can be.
-    fn change(&self, node: &Here<'_>, change: Change) -> Result<(), CniError> {
-        match self.crowd.join(change, &self.turn, |changes| together(node, changes)) {
+    fn change(&self, node: &Here<'_>, change: Change, success: Success) -> Result<(), CniError> {
+        let round = |calls: Vec<(Change, Success)>| {
+            let (changes, successes): (_, Vec<Success>) = calls.into_iter().unzip();
+            together(node, changes, &|n: usize| successes.iter().skip(n).take(1).for_each(Success::tell))
+        };
+        match self.crowd.join((change, success), &self.turn, round) {
             Some(Ended::Done(outcome)) => outcome,
             Some(Ended::Alone(change)) => {
                 let outcome = self.in_turn(|| change.alone(node));
@@ -267,7 +271,7 @@ impl Door {
 }
 
 /// What is asked, as soon as it is all there: nobody waits for the end of what the plugin may say, of which a wake-up would tell.
-fn question(stream: &mut UnixStream) -> io::Result<Result<Question, CniError>> {
+fn question(mut stream: &UnixStream) -> io::Result<Result<Question, CniError>> {
     let mut bytes = vec![0; USUAL];
     let mut length = 0;
     loop {

@@ -32,6 +32,22 @@ impl Embedded {
         node_ns: &Netns,
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
+        self.carry_out_telling(change, inputs, node_ns, outcome, None)
+    }
+
+    /// The same, and says when the kernel holds the next plan. From then on nothing fails: a file that cannot be written is the next
+    /// call's affair, which finds the intention and reads the kernel.
+    ///
+    /// # Errors
+    /// As [`Embedded::carry_out`].
+    pub(super) fn carry_out_telling(
+        &self,
+        change: &Change<'_>,
+        inputs: u64,
+        node_ns: &Netns,
+        outcome: &mut Outcome,
+        stands: Option<&dyn Fn()>,
+    ) -> Result<(), NodeError> {
         if self.dry_run {
             return self.bring(change, node_ns, outcome).map(drop);
         }
@@ -51,7 +67,16 @@ impl Embedded {
             self.memory.intend(inputs, reduced).map_err(unwritable)?;
         }
         let next = reduced.as_ref().unwrap_or(change.next);
-        self.memory.applied_as_intended(inputs, next.is_idle()).map_err(unwritable)
+        let stands = stands.filter(|_| reduced.is_none());
+        stands.iter().for_each(|stands| stands());
+        let written = self.memory.applied_as_intended(inputs, next.is_idle()).map_err(unwritable);
+        match written {
+            Err(error) if stands.is_some() => {
+                tracing::warn!(%error, "the plan is left intended; the next call reads the kernel");
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// Takes an attachment out of the last plan and of the kernel, by memory alone; without one, only finishes what somebody

@@ -14,9 +14,8 @@ use crate::node::books::Books;
 use crate::node::embedded::Embedded;
 use crate::node::kept::Kept;
 use crate::node::records::{self, attachment_id};
-use crate::node::sweeps::Sweep;
 use crate::node::thin::Thin;
-use crate::node::verbs::{Leaving, Prepared};
+use crate::node::verbs::Prepared;
 use crate::node::{removal, verbs};
 
 /// The node that the plugin's own configuration means, opened anew at each call; in `mode: cluster`, whoever asks its agent.
@@ -33,9 +32,7 @@ impl Plugin {
 
     fn of<'a>(&'a self, request: &'a Request) -> Box<dyn Node + 'a> {
         match request.config.mode {
-            Mode::Embedded => {
-                Box::new(Here { config: &request.config, books: None, kept: None, swept: Vec::new() })
-            }
+            Mode::Embedded => Box::new(Here { config: &request.config, books: None, kept: None }),
             Mode::Cluster => Box::new(&self.thin),
         }
     }
@@ -59,8 +56,7 @@ impl Node for Plugin {
         let Ok(node) = Embedded::look(&Config::default()) else { return };
         let config = node.memory.config().unwrap_or_default();
         if config.mode == Mode::Embedded {
-            Here { config: &config, books: None, kept: None, swept: Vec::new() }
-                .del_unread(container_id, ifname);
+            Here { config: &config, books: None, kept: None }.del_unread(container_id, ifname);
         }
     }
 
@@ -86,14 +82,12 @@ pub struct Here<'a> {
     pub books: Option<Arc<dyn Books>>,
     /// What is kept from call to call, by who answers many.
     pub kept: Option<Arc<Kept>>,
-    /// What becomes of the past of this call's addresses.
-    pub swept: Vec<Arc<Sweep>>,
 }
 
 impl Here<'_> {
     fn with(&self, node: Result<Embedded, CniError>) -> Result<Embedded, CniError> {
         node.map(|node| {
-            let node = Embedded { books: self.books.clone(), swept: self.swept.clone(), ..node };
+            let node = Embedded { books: self.books.clone(), ..node };
             self.kept.iter().fold(node, Embedded::keeping)
         })
     }
@@ -103,20 +97,14 @@ impl Here<'_> {
         self.with(Embedded::at(self.config))
     }
 
-    /// What a DEL is about, before it has a lock: nothing is left of what its pod's addresses opened. `None`: no plan speaks of the pod,
-    /// so nothing of the node is changed.
-    pub fn leaving(&self, request: &Request) -> Option<Leaving> {
-        let (id, mut node) = (attachment_id(request), self.node().ok()?);
-        let ended = id.to_string();
-        if !node.memory.may_concern(&ended).unwrap_or(false) {
-            return node.memory.is_unfinished().then(|| Leaving { id, swept: Vec::new() });
+    /// What a DEL is about, before it has a lock: its pod is cut off. `None`: no plan speaks of the pod, so nothing of the node is changed.
+    pub fn leaving(&self, request: &Request) -> Option<AttachmentId> {
+        let (id, node) = (attachment_id(request), self.node().ok()?);
+        if !node.memory.may_concern(&id).unwrap_or(false) {
+            return node.memory.is_unfinished().then_some(id);
         }
         node.cut_off(&id);
-        node.sweep_ahead(|plan| {
-            let own = plan.clients.iter().filter(|(_, client)| client.attachment == ended);
-            own.map(|(ip, _)| *ip).collect()
-        });
-        Some(Leaving { id, swept: node.swept })
+        Some(id)
     }
 
     /// Undoes an attachment that [`Here::leaving`] has nothing to say of: its record goes.

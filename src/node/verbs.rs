@@ -35,7 +35,7 @@ use crate::store::objects::Objects;
 
 pub use prepared::Prepared;
 pub(super) use prepared::prepare;
-pub use together::{Call, Ended, Leaving, together};
+pub use together::{Call, Ended, together};
 
 /// How long the ADD of a pod without egress waits for a lock, to take up what others changed.
 const IN_PASSING: Duration = Duration::from_millis(20);
@@ -345,6 +345,9 @@ impl Embedded {
             self.patience = self.patience.min(IN_PASSING);
         }
         let caught_up = self.lock("catching up").and_then(|_guard| {
+            if self.is_followed() && asking.attachment.addresses.iter().all(concerns_nobody) {
+                return Ok(()); // the pod that had it was answered before it was gone
+            }
             if !inherits && self.memory.inputs() == Some(inputs) && self.memory.intended().is_none() {
                 return Ok(()); // somebody else was faster
             }

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "how long a repair took is worth a line")]
 
 mod addresses;
+mod answers;
 mod attacks;
 mod changes;
 mod crowds;

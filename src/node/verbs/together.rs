@@ -1,8 +1,11 @@
 //! Calls that come together: one change of the plan, one of the kernel, for all of them.
 //!
 //! In: clients' ADDs and DELs of pods that the plan names, of one agent. Out: what became of each, or the call itself where it must be
-//! carried out alone. Never: answers before the change stands, or lets one that is broken fail the others: whatever goes wrong with all
+//! carried out alone. Never: answers an ADD before the change stands, or lets one that is broken fail the others: whatever goes wrong with all
 //! of them is undone, and each is tried by itself.
+//!
+//! Who called is told as soon as nothing that may still go wrong is its affair: of a pod that comes, when the kernel has its rules; of one that
+//! ends, when it is cut off and nobody else's turn comes before it is gone. Whatever fails then finds record and intention, as after a crash.
 //!
 //! What is on file at each moment is what it would be after as many single calls: first the records of those that come, then the
 //! intention, the kernel, the plan; last the records of those that went are removed.
@@ -28,17 +31,8 @@ use crate::node::update::{Outcome, Thoroughness, namespaces};
 pub enum Call {
     /// A pod comes.
     Add(Box<Prepared>),
-    /// One ends.
-    Del(Leaving),
-}
-
-/// A pod that ends.
-#[derive(Debug, Clone)]
-pub struct Leaving {
-    /// What names it.
-    pub id: AttachmentId,
-    /// What becomes of the past of its addresses.
-    pub swept: Vec<Arc<Sweep>>,
+    /// One ends. Who waits for its end does not wait for a walk through the connection table, so nobody walks ahead for it.
+    Del(AttachmentId),
 }
 
 /// What became of a call.
@@ -53,14 +47,14 @@ impl Call {
     fn id(&self) -> AttachmentId {
         match self {
             Call::Add(prepared) => prepared.asking.attachment.id(),
-            Call::Del(leaving) => leaving.id.clone(),
+            Call::Del(id) => id.clone(),
         }
     }
 
     fn swept(&self) -> &[Arc<Sweep>] {
         match self {
             Call::Add(prepared) => &prepared.node.swept,
-            Call::Del(leaving) => &leaving.swept,
+            Call::Del(_) => &[],
         }
     }
 
@@ -74,21 +68,22 @@ impl Call {
                 let outcome = prepared.carry_out();
                 prepared.settle(outcome)
             }
-            Call::Del(Leaving { id, swept }) => Here { swept, ..here.clone() }.remove(&id),
+            Call::Del(id) => here.remove(&id),
         }
     }
 }
 
-/// Carries calls out together. Outcomes come in the order of the calls.
-pub fn together(here: &Here<'_>, calls: Vec<Call>) -> Vec<Ended> {
-    let outcomes = at_once(here, &calls);
+/// Carries calls out together. Outcomes come in the order of the calls. `tell` is called with the position of each that went well while
+/// something is left to be done of it; more than once, it may be.
+pub fn together(here: &Here<'_>, calls: Vec<Call>, tell: &dyn Fn(usize)) -> Vec<Ended> {
+    let outcomes = at_once(here, &calls, tell);
     let ended = |(call, outcome): (Call, Option<_>)| outcome.map_or_else(|| Ended::Alone(call), Ended::Done);
     calls.into_iter().zip(outcomes).map(ended).collect()
 }
 
 type Outcomes = Vec<Option<Result<(), CniError>>>;
 
-fn at_once(here: &Here<'_>, calls: &[Call]) -> Outcomes {
+fn at_once(here: &Here<'_>, calls: &[Call], tell: &dyn Fn(usize)) -> Outcomes {
     let nothing = || calls.iter().map(|_| None).collect();
     let Ok(mut node) = here.node() else { return nothing() };
     node.swept = calls.iter().flat_map(Call::swept).cloned().collect();
@@ -113,7 +108,7 @@ fn at_once(here: &Here<'_>, calls: &[Call]) -> Outcomes {
     if gateways.iter().any(Attachment::netns_is_gone) {
         return nothing();
     }
-    let mut round = Round::of(&node, last.as_ref().map(|(applied, _)| &applied.plan), calls);
+    let mut round = Round::of(&node, last.as_ref().map(|(applied, _)| &applied.plan), calls, tell);
     round.gather();
     if let Some((applied, inputs)) = &last {
         round.change(&applied.plan, *inputs, &gateways);
@@ -128,6 +123,7 @@ fn at_once(here: &Here<'_>, calls: &[Call]) -> Outcomes {
 struct Round<'a> {
     node: &'a Embedded,
     calls: &'a [Call],
+    tell: &'a dyn Fn(usize),
     /// The plan as it shall be. `None`: nothing is wired yet.
     next: Option<NodePlan>,
     /// Everybody who has a part in it: they send nothing.
@@ -142,10 +138,16 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn of(node: &'a Embedded, last: Option<&NodePlan>, calls: &'a [Call]) -> Round<'a> {
+    fn of(
+        node: &'a Embedded,
+        last: Option<&NodePlan>,
+        calls: &'a [Call],
+        tell: &'a dyn Fn(usize),
+    ) -> Round<'a> {
         Round {
             node,
             calls,
+            tell,
             next: last.cloned(),
             asleep: Vec::new(),
             addresses: BTreeSet::new(),
@@ -210,6 +212,7 @@ impl<'a> Round<'a> {
         if let Some(next) = &mut self.next {
             next.drop_client(name);
         }
+        (self.tell)(n);
         self.quick.push((n, None));
     }
 
@@ -228,14 +231,18 @@ impl<'a> Round<'a> {
             ground: None,
         };
         let node = self.node;
+        // Of many, who is answered wants a processor while this one still has the locks that the others wait for.
+        let alone = self.quick.iter().filter(|_| self.calls.len() == 1);
+        let stands = || alone.clone().for_each(|(n, _)| (self.tell)(*n));
         let done = || -> Result<(), CniError> {
             let mut outcome = Outcome::default();
-            node.carry_out(&change, inputs, &node.netns()?, &mut outcome)?;
+            node.carry_out_telling(&change, inputs, &node.netns()?, &mut outcome, Some(&stands))?;
             node.announce_again(&mut outcome);
             node.finish(outcome)
         };
+        let done = done();
         let quick = std::mem::take(&mut self.quick);
-        match done() {
+        match done {
             Ok(()) => quick.iter().for_each(|(n, _)| self.outcomes[*n] = Some(Ok(()))),
             Err(error) => self.undo(quick, &error),
         }
@@ -245,9 +252,9 @@ impl<'a> Round<'a> {
     fn forget_ended(&mut self) {
         let ended = self.calls.iter().zip(&mut self.outcomes);
         for (call, outcome) in ended {
-            if let (Call::Del(leaving), Some(Ok(()))) = (call, &outcome) {
+            if let (Call::Del(id), Some(Ok(()))) = (call, &outcome) {
                 fault::point("del.after-unwiring");
-                *outcome = Some(self.node.forget(&leaving.id));
+                *outcome = Some(self.node.forget(id));
             }
         }
     }
