@@ -26,6 +26,19 @@ fn a_second_agent_refuses_and_names_the_first_and_so_does_uninstall() {
     assert!(!output.status.success() && said.contains(&pid.to_string()), "{said}");
 }
 
+/// A program that the one before was starting when it was killed has its files open for a moment longer.
+#[test]
+fn whoever_comes_next_waits_a_moment_for_the_place_of_the_one_before() {
+    let lab = Lab::raise(1);
+    drop(lab.agent(1));
+    let lock = std::fs::File::open(crate::lab::memory(1).dir().join("agent.lock")).unwrap();
+    lock.lock().unwrap();
+    let next = lab.start(1);
+    std::thread::sleep(Duration::from_millis(500));
+    drop(lock);
+    eventually("it has its place", || next.state().is_some_and(|state| state.pid == next.pid()));
+}
+
 #[test]
 fn status_tells_whether_it_lives_and_how_long_the_node_was_without_rules() {
     let lab = Lab::raise(1);

@@ -17,6 +17,9 @@ use crate::node::memory::Memory;
 use crate::node::records::node_name;
 use crate::store::{Guard, LockError, lock};
 
+/// How long an agent that ends, or was killed, may hold its place: a program that it was just starting has its files open until it runs.
+const PREDECESSOR: Duration = Duration::from_secs(3);
+
 /// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
 /// was, before we were told to end.
 pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
@@ -44,7 +47,7 @@ pub(super) fn open(config: &Config) -> Result<Embedded, String> {
 pub(super) fn take_turn(memory: &Memory) -> Result<Guard, AgentError> {
     std::fs::create_dir_all(memory.dir())
         .map_err(|e| AgentError::Unable(format!("cannot make {}: {e}", memory.dir().display())))?;
-    match lock(&memory.dir().join(LOCK), "egret agent", Duration::ZERO) {
+    match lock(&memory.dir().join(LOCK), "egret agent", PREDECESSOR) {
         Ok(guard) => Ok(guard),
         Err(busy @ LockError::Busy { .. }) => Err(AgentError::Another(busy)),
         Err(error) => Err(AgentError::Unable(error.to_string())),
