@@ -235,10 +235,15 @@ impl Embedded {
     /// # Errors
     /// A lock cannot be had, or the endpoint cannot be written.
     pub fn republish(&self, endpoint: &Endpoint) -> Result<bool, NodeError> {
+        // What cannot be read may speak of it.
+        let recorded =
+            || self.records.list(None).map_or(true, |all| all.names().contains(&endpoint.attachment));
+        if !recorded() {
+            return Ok(false); // as after every DEL: nobody waits for a lock
+        }
         let what = format!("republishing {}", endpoint.attachment);
         let _guard = self.lock(&what)?;
-        // What cannot be read may speak of it.
-        let stays = self.records.list(None).map_or(true, |all| all.names().contains(&endpoint.attachment));
+        let stays = recorded();
         if stays && endpoints::get(&self.dir, &endpoint.attachment)?.is_none() {
             endpoints::hear(&self.dir, &self.lock_store(&what)?, endpoint)?;
         }

@@ -14,7 +14,6 @@ use super::Cluster;
 use crate::egress::model::{Endpoint, Pairs};
 use crate::hash;
 use crate::kube::{ApiError, NodeSpec, Watched};
-use crate::node::attachment::Attachments;
 use crate::node::embedded::Embedded;
 use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
 use crate::store::{Since, endpoints, interfaces, looks};
@@ -179,7 +178,7 @@ impl Cluster {
         }
         let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
         for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
-            if self.is_recorded(&gone.attachment) && self.republish(gone)? {
+            if self.republish(gone)? {
                 continue;
             }
             match self.client.delete(&format!(
@@ -247,18 +246,13 @@ impl Cluster {
         self.client.replace(path, &object)
     }
 
-    fn is_recorded(&self, attachment: &str) -> bool {
-        let run_dir = self.config.lock().unwrap_or_else(PoisonError::into_inner).run_dir.clone();
-        let records = Attachments::of_node(&run_dir, &self.node);
-        // What cannot be read may speak of it.
-        records.list(None).map_or(true, |all| all.names().contains(attachment))
-    }
-
     /// The state directory was lost under a running gateway; what the cluster says of it is all there is. Whether it stays.
     fn republish(&self, endpoint: &Endpoint) -> Result<bool, ApiError> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stays = Embedded::at(&config).and_then(|node| Ok(node.republish(endpoint)?));
-        tracing::warn!(endpoint = endpoint.attachment, ?stays, "an endpoint is not on disk");
+        if !matches!(stays, Ok(false)) {
+            tracing::warn!(endpoint = endpoint.attachment, ?stays, "an endpoint is not on disk");
+        }
         stays.map_err(|error| ApiError::Access(format!("an endpoint is not on disk: {error}")))
     }
 }
