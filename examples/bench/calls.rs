@@ -84,7 +84,7 @@ impl Bench {
             ..Topology::default()
         };
         let world = World::raise(topology)?;
-        let turns = Turns::on(&world, &arguments.egret)?;
+        let turns = Turns::on(&world, &arguments.egret, &arguments.scratch)?;
         Ok(Bench { world, state, turns })
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use egret::egress::model::PodName;
+use egret::install::Place;
 use egret::kernel::netns::Netns;
 use egret::testbed::{Pod, Trouble, World, programs_dir};
 use serde_json::{Value, json};
@@ -20,22 +21,33 @@ pub(crate) struct As {
     pub(crate) uid: String,
 }
 
-/// Two programs, and the nodes where they are called.
+/// Two programs, and the nodes where they are called. Ours lies as `egret install` laid it, the reference as it was built.
 pub(crate) struct Turns {
+    built: PathBuf,
+    plugins: Place,
     pub(crate) egret: PathBuf,
     sbr: PathBuf,
     nodes: Vec<Netns>,
 }
 
 impl Turns {
-    /// On the nodes of a world.
-    pub(crate) fn on(world: &World, egret: &Path) -> Result<Turns, Trouble> {
+    /// On the nodes of a world. `scratch`: where a folder of plugins may be.
+    pub(crate) fn on(world: &World, egret: &Path, scratch: &Path) -> Result<Turns, Trouble> {
         let sbr = programs_dir().join("sbr");
         if !sbr.exists() {
             return Err(Trouble::new(format!("the reference plugin {} is missing", sbr.display())));
         }
         let nodes = world.nodes().map(|node| node.netns()).collect::<Result<_, _>>()?;
-        Ok(Turns { egret: egret.to_owned(), sbr, nodes })
+        let plugins = Place { bin: scratch.join("plugins"), conf: scratch.to_owned(), list: None };
+        let turns = Turns { built: egret.to_owned(), egret: plugins.binary(), plugins, sbr, nodes };
+        turns.install()?;
+        Ok(turns)
+    }
+
+    /// Anew: what has rested for half a minute may have left the memory of a machine that gives it back to its host.
+    fn install(&self) -> Result<(), Trouble> {
+        let anew = || self.plugins.take_binary().and_then(|_| self.plugins.put_binary(&self.built));
+        anew().map(drop).map_err(|e| Trouble::new(e.to_string()))
     }
 
     pub(crate) fn node(&self, number: u8) -> &Netns {
@@ -101,6 +113,7 @@ impl Turns {
 
     /// ADD and DEL of both in turn, after one pair that finds cold caches. What ADD and DEL took apart is printed.
     pub(crate) fn pairs(&self, pod: &Pod, who: &As, count: usize) -> Result<Pairs, Trouble> {
+        self.install()?;
         print!("egret ADD + DEL as {} (ms): ", who.pod);
         let routes = Routes::of(pod)?;
         let mut pairs = Pairs::default();

@@ -147,13 +147,21 @@ impl Door {
         };
         let caller = Caller::of(stream, question);
         let request = caller.question().request(&self.configurations);
+        let changes = request.as_ref().is_ok_and(|request| request.verb != Verb::Status);
+        let call = changes.then(|| self.calls.begin());
+        let began = Instant::now();
         let outcome =
-            request.as_ref().map_err(Clone::clone).and_then(|request| self.carry_out(request, &caller));
-        let done = outcome.is_ok();
+            request.as_ref().map_err(Clone::clone).and_then(|request| self.answer(request, &caller, began));
+        let (code, took) = (outcome.as_ref().err().map(|error| error.code as u16), began.elapsed());
         let told = caller.tell(request.as_ref().ok(), outcome);
+        drop(call);
+        // The plugin waits for no bookkeeping.
+        if let Ok(request) = &request {
+            self.count(request.verb, code, took);
+        }
         match request {
             // Whoever asked is gone and will take the pod for one that never started.
-            Ok(request) if told.is_err() && done && request.verb == Verb::Add => {
+            Ok(request) if told.is_err() && code.is_none() && request.verb == Verb::Add => {
                 let config = self.config();
                 let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 let undone = self.here(&config).del(&request);
@@ -176,16 +184,10 @@ impl Door {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn carry_out(&self, request: &Request, caller: &Caller) -> Result<(), CniError> {
-        let began = Instant::now();
-        let call = (request.verb != Verb::Status).then(|| self.calls.begin());
-        let outcome = self.answer(request, caller, began);
-        drop(call);
-        let verb = request.verb.name();
-        let result = outcome.as_ref().map_or_else(|e| (e.code as u16).to_string(), |()| "ok".to_owned());
-        self.metrics.add("egret_cni_requests_total", &[verb, &result], 1);
-        self.metrics.took("egret_cni_request_duration_seconds", &[verb], began.elapsed().as_secs_f64());
-        outcome
+    fn count(&self, verb: Verb, code: Option<u16>, took: Duration) {
+        let result = code.map_or_else(|| "ok".to_owned(), |code| code.to_string());
+        self.metrics.add("egret_cni_requests_total", &[verb.name(), &result], 1);
+        self.metrics.took("egret_cni_request_duration_seconds", &[verb.name()], took.as_secs_f64());
     }
 
     fn answer(&self, request: &Request, caller: &Caller, began: Instant) -> Result<(), CniError> {
@@ -198,7 +200,7 @@ impl Door {
             Verb::Add => self.add(&node, request, caller),
             Verb::Del => match node.leaving(request) {
                 Some(leaving) => self.change(&node, Change::Del(leaving), caller.success(request)),
-                None => node.forget(request),
+                None => node.forget(request, || caller.success(request).tell()),
             },
             _ => {
                 let outcome = self.in_turn(|| carry_out(&node, request));

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::document::Document;
@@ -17,8 +17,16 @@ use super::version::Version;
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrevResult {
     text: String,
-    value: Value,
+    version: Option<String>,
+    interfaces: Vec<Interface>,
     ips: Vec<Ip>,
+}
+
+/// What is no text counts as empty.
+#[derive(Debug, Clone, PartialEq)]
+struct Interface {
+    name: String,
+    sandbox: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -41,29 +49,23 @@ pub struct PodAddresses {
 impl PrevResult {
     /// Takes a raw value. Errors are sentences: not an object, `ips` or `interfaces` not a list, an address that is none.
     pub fn read(raw: &RawValue) -> Result<PrevResult, String> {
-        let value: Value = serde_json::from_str(raw.get()).map_err(|e| format!("prevResult: {e}"))?;
-        if !value.is_object() {
-            return Err(format!("prevResult is not an object but {}", raw.get()));
-        }
-        list(&value, "interfaces")?;
-        let ips = list(&value, "ips")?.iter().map(ip).collect::<Result<_, _>>()?;
-        Ok(PrevResult { text: raw.get().to_owned(), value, ips })
-    }
-
-    /// Everything in it.
-    pub fn value(&self) -> &Value {
-        &self.value
+        let document = Document::read(raw.get().as_bytes())
+            .map_err(|_| format!("prevResult is not an object but {}", raw.get()))?;
+        let interfaces = list(&document, "interfaces")?.into_iter().map(interface).collect();
+        let ips = list(&document, "ips")?.into_iter().map(ip).collect::<Result<_, _>>()?;
+        let version = document.present("cniVersion").and_then(text);
+        Ok(PrevResult { text: raw.get().to_owned(), version, interfaces, ips })
     }
 
     /// Its text, unchanged, except that `cniVersion` is this version: the answer must carry the version of the
     /// configuration, and a result may come without one.
     pub fn stamped(&self, version: Version) -> String {
-        match self.value.get("cniVersion") {
-            Some(Value::String(there)) if there == version.text() => self.text.clone(),
-            _ => Document::read(self.text.as_bytes())
-                .map(|document| document.with("cniVersion", version.text()))
-                .unwrap_or_else(|_| self.text.clone()), // it was read before, so it is a document
+        if self.version.as_deref() == Some(version.text()) {
+            return self.text.clone();
         }
+        Document::read(self.text.as_bytes())
+            .map(|document| document.with("cniVersion", version.text()))
+            .unwrap_or_else(|_| self.text.clone()) // it was read before, so it is a document
     }
 
     /// The addresses of the interface `ifname` in the namespace at `netns`.
@@ -72,9 +74,9 @@ impl PrevResult {
     /// ours (as `sbr`, `portmap` and `vrf` have it). Of several interfaces of our name the one in our sandbox is meant,
     /// else the first in any sandbox, else the first.
     pub fn addresses(&self, ifname: &str, netns: Option<&Path>) -> PodAddresses {
-        let interfaces = self.value["interfaces"].as_array().map_or(&[][..], Vec::as_slice);
-        let sandbox = |i: &usize| interfaces[*i]["sandbox"].as_str().unwrap_or_default();
-        let named: Vec<usize> = (0..interfaces.len()).filter(|i| interfaces[*i]["name"] == ifname).collect();
+        let interfaces = &self.interfaces;
+        let sandbox = |i: &usize| interfaces[*i].sandbox.as_str();
+        let named: Vec<usize> = (0..interfaces.len()).filter(|i| interfaces[*i].name == ifname).collect();
         let ours = None
             .or_else(|| named.iter().find(|i| netns.is_some_and(|n| n == Path::new(sandbox(i)))))
             .or_else(|| named.iter().find(|i| !sandbox(i).is_empty()))
@@ -92,26 +94,33 @@ impl PrevResult {
     }
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value], String> {
-    match &value[key] {
-        Value::Null => Ok(&[]),
-        Value::Array(items) => Ok(items),
-        other => Err(format!("prevResult.{key} is not a list but {other}")),
-    }
+fn list<'a>(document: &Document<'a>, key: &str) -> Result<Vec<&'a RawValue>, String> {
+    let Some(raw) = document.present(key) else { return Ok(Vec::new()) };
+    serde_json::from_str(raw.get()).map_err(|_| format!("prevResult.{key} is not a list but {}", raw.get()))
 }
 
-fn ip(value: &Value) -> Result<Ip, String> {
-    let wrong = || format!("prevResult.ips: `address` is not like 10.1.2.3/24 in {value}");
-    let (address, prefix) = value["address"].as_str().and_then(|t| t.split_once('/')).ok_or_else(wrong)?;
+fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn interface(raw: &RawValue) -> Interface {
+    let said = Document::read(raw.get().as_bytes()).ok();
+    let of = |key: &str| said.as_ref().and_then(|said| said.present(key)).and_then(text).unwrap_or_default();
+    Interface { name: of("name"), sandbox: of("sandbox") }
+}
+
+fn ip(raw: &RawValue) -> Result<Ip, String> {
+    let wrong = || format!("prevResult.ips: `address` is not like 10.1.2.3/24 in {}", raw.get());
+    let said = Document::read(raw.get().as_bytes()).map_err(|_| wrong())?;
+    let address = said.present("address").and_then(text).ok_or_else(wrong)?;
+    let (address, prefix) = address.split_once('/').ok_or_else(wrong)?;
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let prefix =
         prefix.parse().ok().filter(|p| *p <= crate::addr::Family::of(address).bits()).ok_or_else(wrong)?;
     // A negative index leads nowhere, like one that is too large.
-    let interface = match &value["interface"] {
-        Value::Number(n) => Some(n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)),
-        _ => None,
-    };
-    Ok(Ip { interface, address, prefix })
+    let place = |n: Number| n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let index = said.present("interface").and_then(|raw| serde_json::from_str(raw.get()).ok());
+    Ok(Ip { interface: index.map(place), address, prefix })
 }
 
 #[cfg(test)]

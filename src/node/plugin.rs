@@ -107,12 +107,12 @@ impl Here<'_> {
         Some(id)
     }
 
-    /// Undoes an attachment that [`Here::leaving`] has nothing to say of: its record goes.
+    /// Undoes an attachment that [`Here::leaving`] has nothing to say of: its record goes. `tell`: only that is left.
     ///
     /// # Errors
     /// As [`Node::del`].
-    pub fn forget(&self, request: &Request) -> Result<(), CniError> {
-        self.node()?.forget(&attachment_id(request))
+    pub fn forget(&self, request: &Request, tell: impl FnOnce()) -> Result<(), CniError> {
+        self.node()?.forget_telling(&attachment_id(request), tell)
     }
 
     /// Undoes an attachment.

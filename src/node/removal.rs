@@ -33,11 +33,17 @@ impl Embedded {
 
     /// What is left of an attachment that is not wired any more: endpoint, leases, record.
     pub(super) fn forget(&self, id: &AttachmentId) -> Result<(), CniError> {
+        self.forget_telling(id, || ())
+    }
+
+    /// The same. `tell`: nothing but the record is left, by which whoever looks next knows an attachment that ended.
+    pub(super) fn forget_telling(&self, id: &AttachmentId, tell: impl FnOnce()) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
             self.end_gateway(id, After::Owner)?;
             fault::point("del.after-release");
         }
+        tell();
         let gone = self.records.remove(id);
         gone.map(drop)
             .map_err(|e| CniError::new(Code::Io, format!("cannot remove the record of attachment {id}: {e}")))

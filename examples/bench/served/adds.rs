@@ -32,7 +32,7 @@ pub(super) struct Pods {
 impl Pods {
     /// Makes them, before anything of ours is on the node.
     pub(super) fn wired(ground: &Ground) -> Result<Pods, Trouble> {
-        let turns = Turns::on(&ground.world, &ground.egret)?;
+        let turns = Turns::on(&ground.world, &ground.egret, &ground.scratch)?;
         let hand = |first: usize| -> Result<Vec<Pod>, Trouble> {
             (first..CROWD)
                 .step_by(HANDS)

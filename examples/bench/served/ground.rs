@@ -27,7 +27,7 @@ pub(super) struct Ground {
     pub(super) client: Arc<Client>,
     pub(super) world: World,
     pub(super) egret: PathBuf,
-    scratch: PathBuf,
+    pub(super) scratch: PathBuf,
     server: Cluster,
 }
 
