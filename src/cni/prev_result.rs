@@ -125,8 +125,10 @@ fn ip(raw: &RawValue) -> Result<Ip, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
 
     fn prev(text: &str) -> PrevResult {
         PrevResult::read(&RawValue::from_string(text.to_owned()).unwrap()).unwrap()
