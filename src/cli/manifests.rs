@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::Refused;
 use super::workload;
@@ -75,8 +76,8 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
     if !fs::metadata(path).map_err(unusable)?.is_dir() {
         return Ok(vec![content(path)?]);
     }
-    // What `ip -j address` printed of nodes may lie beside the manifests.
-    let texts = folder(path, &["interfaces"])?;
+    let mut texts = folder(path, &[])?;
+    texts.retain(|text| !says_interfaces(text));
     if texts.is_empty() {
         let sentence = format!(
             "there is no .yaml, .yml or .json file in {}; name the manifests, or the folder that they are in",
@@ -85,6 +86,17 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
         return Err(Refused::misused(sentence));
     }
     Ok(texts)
+}
+
+/// What `ip -j address` printed of a node, or the node wrote of itself: `interfaces/NODE.json`, which may lie beside the manifests at any
+/// depth, because a folder of examples is full of worlds. People may call a folder of manifests so, too, hence the second look.
+fn says_interfaces(text: &Text) -> bool {
+    let path = Path::new(&text.name);
+    let beside = path.parent().and_then(Path::file_name).is_some_and(|folder| folder == "interfaces");
+    let has_kind = |value: &Value| value.get("kind").is_some();
+    beside
+        && path.extension().is_some_and(|extension| extension == "json")
+        && !document::read(&text.bytes, Format::Json).values.iter().any(has_kind)
 }
 
 /// The manifests of a folder, at any depth, but for those below certain folders of it. One that cannot be read is among them, and

@@ -49,7 +49,7 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
                        it completes that.\n\n\
                        Exit status: 0 done or answered, 1 not, or something is wrong, 2 the arguments are wrong: also a directory or file \
                        that is not there.\n\n\
-                       For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`.")]
+                       For packagers and editors: `egret man`, `egret completions`, `egret schema`; for clusters: `egret crds`, `egret controller`.")]
 struct Line {
     #[command(flatten)]
     common: Common,

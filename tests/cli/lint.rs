@@ -51,6 +51,35 @@ fn a_right_world_is_right_and_what_is_not_ours_is_passed_over() {
 }
 
 #[test]
+fn what_nodes_said_of_their_interfaces_is_no_manifest_at_any_depth_and_a_manifest_beside_it_is_one() {
+    let folder = Folder::with(&[
+        ("shop.yaml", SHOP),
+        ("interfaces/n1.json", "[{\"ifname\": \"eth1\"}]"),
+        ("worlds/one/interfaces/n1.json", "[{\"ifname\": \"eth1\"}]"),
+        ("worlds/one/interfaces/n2.json", "{\"links\": []}"),
+        (
+            "worlds/one/interfaces/pool.json",
+            "{\"apiVersion\": \"egret.dev/v1alpha1\", \"kind\": \"EgressPool\", \"metadata\": {\"name\": \"p\"}}",
+        ),
+        ("worlds/two.json", "[1]"),
+    ]);
+    let said = folder.egret("lint -f . -o json").json();
+    let problems = said["problems"].as_array().unwrap();
+    let told = |problem: &serde_json::Value| {
+        format!("{} {}", problem["file"].as_str().unwrap(), problem["reason"].as_str().unwrap())
+    };
+    assert_eq!(
+        problems.iter().map(told).collect::<Vec<_>>(),
+        ["worlds/one/interfaces/pool.json MissingField", "worlds/two.json NotAnObject"]
+    );
+    assert_eq!(
+        folder.egret("lint -f worlds/one/interfaces/n1.json").status,
+        1,
+        "a file that is named is read"
+    );
+}
+
+#[test]
 fn a_selector_that_matches_no_gateway_among_the_manifests_is_told_but_no_error() {
     let folder =
         Folder::with(&[("pool.yaml", POOL), ("gw.yaml", GATEWAY), ("cart.yaml", &client("app == 'gatway'"))]);

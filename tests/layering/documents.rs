@@ -52,7 +52,7 @@ fn no_file_speaks_of_one_machine() {
 fn pages() -> Vec<PathBuf> {
     let mut all = files(&root().join("docs"));
     all.retain(|path| path.extension().is_some_and(|e| e == "md"));
-    all.extend(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
+    all.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|name| root().join(name)));
     all
 }
 
@@ -105,6 +105,10 @@ fn the_table_of_numbers_is_current() {
         ("rule, behind the sets", n::PRIORITY_BEHIND.to_string()),
         ("rule, brake", n::PRIORITY_BRAKE.to_string()),
         ("rule, belt", n::PRIORITY_BELT.to_string()),
+        (
+            "rules in a gateway",
+            format!("{}`–`{}", n::gateway_priority::FROM_TUNNEL, n::gateway_priority::FROM_LEASE),
+        ),
         ("routing tables", n::TABLES.to_string()),
         ("nexthops", format!("{:#x}", n::NEXTHOPS)),
         ("nexthop groups", format!("{:#x}", n::NEXTHOP_GROUPS)),

@@ -6,5 +6,6 @@
 mod arrows;
 mod documents;
 mod quiet;
+mod reasons;
 mod scenarios;
 mod source;
