@@ -127,6 +127,7 @@ fn ip(raw: &RawValue) -> Result<Ip, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     fn prev(text: &str) -> PrevResult {
         PrevResult::read(&RawValue::from_string(text.to_owned()).unwrap()).unwrap()
