@@ -93,15 +93,22 @@ impl Common {
         if self.state.is_some() {
             return Ok(None);
         }
-        if self.names_cluster() {
-            return found(context)?.map(Some).ok_or_else(|| {
-                Refused::misused("there is no kubeconfig: name one with --kubeconfig, or set KUBECONFIG")
-            });
-        }
-        if self.config.is_some() || (std::env::var_os("KUBECONFIG").is_none() && self.lies_here()) {
+        let said = named();
+        if !self.names_cluster() && (self.config.is_some() || (said.is_none() && self.lies_here())) {
             return Ok(None);
         }
-        found(context)
+        match found(context)? {
+            // Who sets KUBECONFIG means a cluster: what this node's directory has would be an answer to another question.
+            None if self.names_cluster() || said.is_some() => {
+                let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+                let lost = said.map(|_| format!(" where KUBECONFIG says ({})", list.display()));
+                Err(Refused::misused(format!(
+                    "there is no kubeconfig{}: name one with --kubeconfig, or set KUBECONFIG",
+                    lost.unwrap_or_default()
+                )))
+            }
+            access => Ok(access),
+        }
     }
 
     /// Whether this machine is a node that keeps its objects in a directory.
@@ -168,24 +175,20 @@ pub(super) fn readings(looked: &Looked, config: &Config) -> Vec<(String, Reading
     all
 }
 
-/// A kubeconfig where kubectl would look for one: `KUBECONFIG`, the home directory, a pod's own credentials.
+/// The files that `KUBECONFIG` names, if it is set; as kubectl does, empty names among them mean nothing.
+fn named() -> Option<Vec<PathBuf>> {
+    let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty())?;
+    Some(std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()).collect())
+}
+
+/// A kubeconfig where kubectl would look for one: `KUBECONFIG`, else the home directory; a pod's own credentials where no such file is.
 fn found(context: Option<&str>) -> Result<Option<Access>, Refused> {
     let unusable = |e: ApiError| Refused::misused(e.to_string());
-    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        // Of several files the first that has the context; each must be whole by itself.
-        let mut last = None;
-        for file in std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()) {
-            match Access::from_file(&file, context) {
-                Ok(access) => return Ok(Some(access)),
-                Err(error) => last = Some(error),
-            }
-        }
-        return last.map_or(Ok(None), |error| Err(unusable(error)));
-    }
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    match home.filter(|file| file.exists()) {
-        Some(file) => Access::from_file(&file, context).map(Some).map_err(unusable),
-        None if context.is_some() => Ok(None),
-        None => Access::in_cluster().map_err(unusable),
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    let files = named().unwrap_or_else(|| home().into_iter().collect());
+    match Access::from_files(&files, context).map_err(unusable)? {
+        // A pod has no contexts.
+        None if context.is_none() => Access::in_cluster().map_err(unusable),
+        access => Ok(access),
     }
 }

@@ -1,17 +1,20 @@
 //! Which API server, and who we are to it: a kubeconfig, or what a pod finds in itself.
 //!
-//! In: a file and a context's name. Out: [`Access`], or a sentence. Servers whose certificate shall not be checked are refused by name.
+//! In: files and a context's name. Out: [`Access`], or a sentence. Servers whose certificate shall not be checked are refused by name.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use rustls::pki_types::ServerName;
+use serde_json::json;
 
 use super::base64;
 use super::error::ApiError;
-use super::exec::{self, Exec, Program};
+use super::exec::{self, Program};
+use super::kubeconfig::{Cluster, Kubeconfig, Meant, User, no};
+use super::proxy::Proxy;
 
 /// Where a pod finds its service account's credentials.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -27,6 +30,10 @@ pub struct Access {
     pub port: u16,
     /// Before every path; empty, or as in `/k8s/clusters/c-1`.
     pub prefix: String,
+    /// The name that its certificate is checked for and that it is told (SNI), where that is not `host`.
+    pub tls_name: Option<String>,
+    /// What stands on the way to it and is asked for a tunnel.
+    pub proxy: Option<Proxy>,
     /// Certificates (PEM) that sign the server's.
     pub authority: Vec<u8>,
     /// Who we are.
@@ -63,10 +70,15 @@ impl fmt::Debug for Access {
 impl Access {
     /// `https://host:port`.
     pub fn server(&self) -> String {
+        format!("https://{}{}", self.address(), self.prefix)
+    }
+
+    /// `host:port`, as HTTP writes it.
+    pub(super) fn address(&self) -> String {
         if self.host.contains(':') {
-            format!("https://[{}]:{}{}", self.host, self.port, self.prefix)
+            format!("[{}]:{}", self.host, self.port)
         } else {
-            format!("https://{}:{}{}", self.host, self.port, self.prefix)
+            format!("{}:{}", self.host, self.port)
         }
     }
 
@@ -86,7 +98,8 @@ impl Access {
         let authority = read(&folder.join("ca.crt"))?;
         let namespace = fs::read_to_string(folder.join("namespace")).unwrap_or_else(|_| "default".to_owned());
         let credential = Credential::TokenFile(folder.join("token"));
-        Ok(Some(Access { origin, host, port, prefix: String::new(), authority, credential, namespace }))
+        let (prefix, tls_name, proxy) = (String::new(), None, None);
+        Ok(Some(Access { origin, host, port, prefix, tls_name, proxy, authority, credential, namespace }))
     }
 
     /// By a kubeconfig; `context`: its current one if not said.
@@ -94,45 +107,53 @@ impl Access {
     /// # Errors
     /// A sentence with the file, if it cannot be read or asks for what is not served.
     pub fn from_file(path: &Path, context: Option<&str>) -> Result<Access, ApiError> {
-        let text = String::from_utf8(read(path)?).map_err(|_| no(path, "it is no text"))?;
-        let config: Config =
-            serde_yaml_ng::from_str(&text).map_err(|e| no(path, &format!("it is no kubeconfig: {e}")))?;
-        let name = context.unwrap_or(&config.current_context);
-        if name.is_empty() {
-            return Err(no(path, "it has no current-context; name one with --context"));
-        }
-        let lost = |kind: &str, name: &str| no(path, &format!("it has no {kind} `{name}`"));
-        let context = config.contexts.iter().find(|c| c.name == name).ok_or_else(|| lost("context", name))?;
-        let context = &context.context;
-        let cluster = config.clusters.iter().find(|c| c.name == context.cluster);
-        let cluster = &cluster.ok_or_else(|| lost("cluster", &context.cluster))?.cluster;
-        let user = config.users.iter().find(|u| u.name == context.user);
-        let user = &user.ok_or_else(|| lost("user", &context.user))?.user;
+        Access::meant(&Kubeconfig::one(path)?.meant(context)?)
+    }
+
+    /// By those of these kubeconfigs that are there, merged as kubectl merges them; `None`: none is.
+    ///
+    /// # Errors
+    /// As [`Access::from_file`].
+    pub fn from_files(files: &[PathBuf], context: Option<&str>) -> Result<Option<Access>, ApiError> {
+        let Some(merged) = Kubeconfig::merged(files)? else { return Ok(None) };
+        Access::meant(&merged.meant(context)?).map(Some)
+    }
+
+    fn meant(meant: &Meant<'_>) -> Result<Access, ApiError> {
+        let ((path, cluster), (users, user)) = (meant.cluster, meant.user);
+        let refused = |why: &str| no(path, &format!("its cluster `{}` {why}", meant.name));
         if cluster.insecure_skip_tls_verify {
-            let why = "insecure-skip-tls-verify would hand our credentials to whoever answers; \
-                       give the cluster's certificate-authority instead";
-            return Err(no(path, why));
+            return Err(refused(
+                "has insecure-skip-tls-verify, which would hand our credentials to whoever answers; \
+                 give its certificate-authority instead",
+            ));
         }
         let (host, port, prefix) = split(&cluster.server).ok_or_else(|| {
-            no(path, &format!("the server `{}` is not written as https://HOST:PORT", cluster.server))
+            refused(&format!(
+                "has the server `{}`, which is not written as https://HOST:PORT",
+                cluster.server
+            ))
         })?;
+        let tls_name = cluster.tls_server_name.clone().filter(|name| !name.is_empty());
+        if let Some(name) = tls_name.as_ref().filter(|name| ServerName::try_from(name.as_str()).is_err()) {
+            let why = format!("has the tls-server-name `{name}`, which is neither a DNS name nor an address");
+            return Err(refused(&why));
+        }
+        let proxy = cluster.proxy_url.as_deref().filter(|url| !url.is_empty()).map(Proxy::read).transpose();
+        let proxy = proxy.map_err(|why| refused(&why))?;
         let authority =
             inline_or_file(path, &cluster.certificate_authority_data, &cluster.certificate_authority)?;
         let authority = match authority {
             Some(authority) => authority,
             None => read(Path::new("/etc/ssl/certs/ca-certificates.crt"))?,
         };
-        let credential = user.credential(path, &cluster.server, &authority)?;
-        let namespace = context.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        Ok(Access {
-            origin: path.display().to_string(),
-            host,
-            port,
-            prefix,
-            authority,
-            credential,
-            namespace,
-        })
+        let credential = credential(users, user, cluster, &authority)?;
+        let namespace = meant.namespace.unwrap_or("default").to_owned();
+        let mut origin = path.display().to_string();
+        if users != path {
+            origin += &format!(", {}", users.display());
+        }
+        Ok(Access { origin, host, port, prefix, tls_name, proxy, authority, credential, namespace })
     }
 
     /// The value of `Authorization`, if that is how we say who we are.
@@ -160,6 +181,12 @@ impl Access {
 fn split(server: &str) -> Option<(String, u16, String)> {
     let rest = server.strip_prefix("https://")?;
     let (authority, prefix) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (host, port) = host_and_port(authority, 443)?;
+    Some((host, port, prefix.trim_end_matches('/').to_owned()))
+}
+
+/// `host:port`, `host`, `[address]:port` or `[address]` in parts.
+pub(super) fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(inside) => {
             let (host, port) = inside.split_once(']')?;
@@ -167,12 +194,8 @@ fn split(server: &str) -> Option<(String, u16, String)> {
         }
         None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Some(443), |port| port.parse().ok())?;
-    (!host.is_empty()).then(|| (host.to_owned(), port, prefix.trim_end_matches('/').to_owned()))
-}
-
-fn no(path: &Path, why: &str) -> ApiError {
-    ApiError::Access(format!("{}: {why}", path.display()))
+    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {
@@ -195,86 +218,33 @@ fn inline_or_file(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Config {
-    #[serde(default)]
-    current_context: String,
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-    #[serde(default)]
-    users: Vec<NamedUser>,
-    #[serde(default)]
-    contexts: Vec<NamedContext>,
+/// Who a user of the file `path` is.
+fn credential(path: &Path, user: &User, cluster: &Cluster, authority: &[u8]) -> Result<Credential, ApiError> {
+    let chain = inline_or_file(path, &user.client_certificate_data, &user.client_certificate)?;
+    let key = inline_or_file(path, &user.client_key_data, &user.client_key)?;
+    match (chain, key, &user.token_file, &user.token) {
+        (Some(chain), Some(key), ..) => Ok(Credential::Certificate { chain, key }),
+        (_, _, Some(file), _) => Ok(Credential::TokenFile(path.parent().unwrap_or(Path::new("")).join(file))),
+        (_, _, _, Some(token)) => Ok(Credential::Token(token.clone())),
+        _ => match &user.exec {
+            Some(exec) => exec::credential(exec.clone(), path, told(cluster, authority)),
+            None => Err(no(
+                path,
+                "its user has neither a client certificate with its key, nor a token, nor `exec`",
+            )),
+        },
+    }
 }
 
-#[derive(Deserialize)]
-struct NamedCluster {
-    name: String,
-    cluster: Cluster,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    server: String,
-    certificate_authority: Option<PathBuf>,
-    certificate_authority_data: Option<String>,
-    #[serde(default)]
-    insecure_skip_tls_verify: bool,
-}
-
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    context: Context,
-}
-
-#[derive(Deserialize)]
-struct Context {
-    cluster: String,
-    user: String,
-    namespace: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    user: User,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct User {
-    client_certificate: Option<PathBuf>,
-    client_certificate_data: Option<String>,
-    client_key: Option<PathBuf>,
-    client_key_data: Option<String>,
-    token: Option<String>,
-    #[serde(rename = "tokenFile")]
-    token_file: Option<PathBuf>,
-    exec: Option<Exec>,
-}
-
-impl User {
-    fn credential(&self, path: &Path, server: &str, authority: &[u8]) -> Result<Credential, ApiError> {
-        let chain = inline_or_file(path, &self.client_certificate_data, &self.client_certificate)?;
-        let key = inline_or_file(path, &self.client_key_data, &self.client_key)?;
-        match (chain, key, &self.token_file, &self.token) {
-            (Some(chain), Some(key), ..) => Ok(Credential::Certificate { chain, key }),
-            (_, _, Some(file), _) => {
-                Ok(Credential::TokenFile(path.parent().unwrap_or(Path::new("")).join(file)))
-            }
-            (_, _, _, Some(token)) => Ok(Credential::Token(token.clone())),
-            _ => match &self.exec {
-                Some(exec) => exec::credential(exec.clone(), path, server, authority),
-                None => Err(no(
-                    path,
-                    "its user has neither a client certificate with its key, nor a token, nor `exec`",
-                )),
-            },
+/// What a program that hands out credentials is told of the cluster, if it wants that.
+fn told(cluster: &Cluster, authority: &[u8]) -> serde_json::Value {
+    let mut told = json!({"server": cluster.server, "certificate-authority-data": base64::encode(authority)});
+    for (key, value) in [("tls-server-name", &cluster.tls_server_name), ("proxy-url", &cluster.proxy_url)] {
+        if let Some(value) = value {
+            told[key] = value.as_str().into();
         }
     }
+    told
 }
 
 #[cfg(test)]
@@ -291,6 +261,17 @@ mod tests {
         assert_eq!(
             [parts("http://10.0.0.1:8080"), parts("https://x:y"), parts("https://")],
             [None, None, None]
+        );
+    }
+
+    #[test]
+    fn a_program_that_hands_out_credentials_is_told_what_the_kubeconfig_says_of_the_cluster() {
+        let said = |text: &str| told(&serde_yaml_ng::from_str(text).unwrap(), b"x").to_string();
+        let plain = r#"{"server":"https://a:1","certificate-authority-data":"eA=="}"#;
+        assert_eq!(said("server: https://a:1"), plain);
+        assert_eq!(
+            said("{server: \"https://a:1\", tls-server-name: b, proxy-url: \"http://p\"}"),
+            plain.replace('}', r#","tls-server-name":"b","proxy-url":"http://p"}"#)
         );
     }
 
@@ -323,6 +304,18 @@ mod tests {
             (ca, &exec("true"), None, "`true`: what it printed is no JSON"),
             (ca, "", None, "neither a client certificate with its key, nor a token, nor `exec`"),
             ("insecure-skip-tls-verify: true", "token: t", None, "to whoever answers"),
+            (
+                "tls-server-name: \"a b\"",
+                "token: t",
+                None,
+                "its cluster `c` has the tls-server-name `a b`, which is neither",
+            ),
+            (
+                "proxy-url: \"socks5://p:1\"",
+                "token: t",
+                None,
+                "its cluster `c` has a proxy-url that begins with socks5://",
+            ),
             ("certificate-authority: lost", "token: t", None, "lost: cannot be read"),
             ("certificate-authority-data: '!'", "token: t", None, "is no base64"),
         ] {

@@ -254,7 +254,7 @@ impl Client {
     }
 
     fn bytes(&self, verb: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, ApiError> {
-        let host = format!("{}:{}", self.access.host, self.access.port);
+        let host = self.access.address();
         let authorization = self.access.authorization()?;
         let agent = concat!("egret/", env!("CARGO_PKG_VERSION"));
         let mut headers =

@@ -51,37 +51,44 @@ pub(super) fn tls(access: &Access) -> Result<Arc<ClientConfig>, ApiError> {
     Ok(Arc::new(config))
 }
 
-/// Connects. Each address of the server's name is tried.
+/// Connects, through the proxy if there is one.
 pub(super) fn connect(access: &Access, tls: &Arc<ClientConfig>, patience: Duration) -> io::Result<Stream> {
+    let socket = match &access.proxy {
+        None => reach(&access.host, access.port, patience)?,
+        Some(proxy) => reach(&proxy.host, proxy.port, patience)
+            .and_then(|socket| proxy.tunnel(&socket, &access.address()).map(|()| socket))
+            .map_err(|error| proxy.blamed(&error))?,
+    };
+    let name = access.tls_name.as_ref().unwrap_or(&access.host);
+    let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
+    let session = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, socket);
+    stream.flush()?;
+    Ok(BufReader::new(stream))
+}
+
+/// Each address of the name is tried.
+fn reach(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    for address in (access.host.as_str(), access.port).to_socket_addrs()? {
+    for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT) {
-            Ok(socket) => return wrap(access, tls, socket, patience),
+            Ok(socket) => return ready(&socket, patience).map(|()| socket),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn wrap(
-    access: &Access,
-    tls: &Arc<ClientConfig>,
-    socket: TcpStream,
-    patience: Duration,
-) -> io::Result<Stream> {
+fn ready(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
     let (idle, between, count) = KEEPALIVE;
-    setsockopt(&socket, sockopt::KeepAlive, &true)?;
-    setsockopt(&socket, sockopt::TcpKeepIdle, &idle)?;
-    setsockopt(&socket, sockopt::TcpKeepInterval, &between)?;
-    setsockopt(&socket, sockopt::TcpKeepCount, &count)?;
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &idle)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &between)?;
+    setsockopt(socket, sockopt::TcpKeepCount, &count)?;
     // What was sent and is never acknowledged ends the connection, too.
-    setsockopt(&socket, sockopt::TcpUserTimeout, &((idle + between * count) * 1000))?;
-    let name = ServerName::try_from(access.host.clone()).map_err(io::Error::other)?;
-    let session = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(session, socket);
-    stream.flush()?;
-    Ok(BufReader::new(stream))
+    setsockopt(socket, sockopt::TcpUserTimeout, &((idle + between * count) * 1000))?;
+    Ok(())
 }

@@ -81,7 +81,16 @@ impl ApiError {
 }
 
 fn advice(source: &io::Error) -> &'static str {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref());
     match source.kind() {
+        _ if matches!(
+            tls,
+            Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }))
+        ) =>
+        {
+            ". If the kubeconfig reaches it by another name than its certificate has, name that as tls-server-name"
+        }
         io::ErrorKind::ConnectionRefused => ". Nothing listens there; check the address and the server",
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ". It does not answer in time",
         io::ErrorKind::InvalidData => ". Its certificate is not what the kubeconfig's authority signed",

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::Credential;
-use super::base64;
 use super::error::ApiError;
 use crate::api::unix_seconds;
 
@@ -81,13 +80,8 @@ impl fmt::Debug for Program {
     }
 }
 
-/// Asks a kubeconfig's program for the first time. `server` and `authority`: the cluster that it is for.
-pub(super) fn credential(
-    mut exec: Exec,
-    config: &Path,
-    server: &str,
-    authority: &[u8],
-) -> Result<Credential, ApiError> {
+/// Asks a kubeconfig's program for the first time. `cluster`: the one that it is for, as the contract writes it.
+pub(super) fn credential(mut exec: Exec, config: &Path, cluster: Value) -> Result<Credential, ApiError> {
     let origin = config.display().to_string();
     if !VERSIONS.contains(&exec.api_version.as_str()) {
         let why = format!(
@@ -102,9 +96,7 @@ pub(super) fn credential(
         let beside = config.parent().unwrap_or(Path::new("")).join(&exec.command);
         exec.command = beside.display().to_string();
     }
-    let cluster = exec
-        .provide_cluster_info
-        .then(|| json!({"server": server, "certificate-authority-data": base64::encode(authority)}));
+    let cluster = exec.provide_cluster_info.then_some(cluster);
     let program = Program { exec, origin, cluster, kept: Mutex::default() };
     let status = program.ask()?;
     match (status.client_certificate_data, status.client_key_data, status.token) {

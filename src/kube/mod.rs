@@ -17,9 +17,11 @@ mod exec;
 pub mod foreign;
 mod http;
 mod items;
+mod kubeconfig;
 pub mod lease;
 pub mod look;
 pub mod mirror;
+mod proxy;
 pub mod watch;
 pub mod watched;
 

@@ -27,5 +27,6 @@ mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
 mod trouble;
+mod ways;
 mod wired;
 mod world;
