@@ -15,10 +15,10 @@ use egret::egress::numbers::gateway_mac;
 use egret::egress::plan::{Here, LocalPod};
 use egret::egress::planning::{Inputs, plan};
 use egret::egress::resolve::resolve;
-use egret::ipam::{Block, Claim, DirStore, Holder, MemoryStore, Owner, Source, Store, Tenant, block_name};
+use egret::ipam::{Block, Claim, DirStore, Holder, Owner, Source, Store, Tenant, block_name};
 use egret::ipam::{How, claim};
 use egret::store::{Dir, Version, record};
-use egret::testbed::Trouble;
+use egret::testbed::{MemoryStore, Trouble};
 
 use crate::Arguments;
 use crate::policies;

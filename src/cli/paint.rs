@@ -38,11 +38,6 @@ impl Paint {
         self.escape("32", text)
     }
 
-    /// A heading.
-    pub fn heading(self, text: &str) -> String {
-        self.escape("1", text)
-    }
-
     fn escape(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

@@ -38,8 +38,6 @@ pub struct Request {
     pub pod: Option<PodName>,
     /// Its UID (K8S_POD_UID, else `args.cni.egret.uid`).
     pub pod_uid: Option<String>,
-    /// K8S_POD_INFRA_CONTAINER_ID.
-    pub infra_container_id: Option<String>,
     /// `name` of the list.
     pub network: String,
     /// `cniVersion`; the answer carries the same.
@@ -119,7 +117,6 @@ impl Request {
             valid: if verb == Verb::Gc { valid_attachments(&document)? } else { Valid::Absent },
             pod,
             pod_uid,
-            infra_container_id: arg("K8S_POD_INFRA_CONTAINER_ID"),
             container_id: environment.container_id,
             netns: environment.netns,
             netns_override: environment.netns_override,

@@ -44,13 +44,7 @@ pub fn node_state(plan: &NodePlan, state: &mut State) {
     if plan.exits.is_empty() {
         return;
     }
-    let family = Family::of(plan.here.underlay);
-    for peer in others(plan) {
-        if let Some(node) = peer.underlay.iter().copied().find(|ip| Family::of(*ip) == family) {
-            let key = (TUNNEL.to_owned(), numbers::node_mac(peer.wire));
-            state.fdb.insert(key, Remote { node, vni: plan.here.vni });
-        }
-    }
+    to_nodes(plan, TUNNEL, state);
     for (dev, slot) in plan.doors() {
         let Some(door) = plan.here.doors.get(dev) else { continue };
         for (to, next_hop) in door.routes.iter().filter(|(to, _)| families(plan).contains(&to.family())) {
@@ -67,9 +61,20 @@ pub fn node_state(plan: &NodePlan, state: &mut State) {
     }
 }
 
-/// Nodes whose clients may come by the tunnel.
-fn others(plan: &NodePlan) -> impl Iterator<Item = &Peer> {
+/// Every node but this one: the gateway's own node has its clients elsewhere than in the tunnel.
+pub(super) fn others(plan: &NodePlan) -> impl Iterator<Item = &Peer> {
     plan.nodes.iter().filter(|(name, _)| **name != plan.here.node).map(|(_, peer)| peer)
+}
+
+/// Forwarding entries of a tunnel back to the clients' nodes.
+pub(super) fn to_nodes(plan: &NodePlan, tunnel: &str, state: &mut State) {
+    let family = Family::of(plan.here.underlay);
+    for peer in others(plan) {
+        if let Some(node) = peer.underlay.iter().copied().find(|ip| Family::of(*ip) == family) {
+            let key = (tunnel.to_owned(), numbers::node_mac(peer.wire));
+            state.fdb.insert(key, Remote { node, vni: plan.here.vni });
+        }
+    }
 }
 
 /// Adds to the `inet` table. The rules of [`super::lower_nft`] stand already.

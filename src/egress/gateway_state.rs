@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::Family;
+use crate::egress::exits::{others, to_nodes};
 use crate::egress::lower::{Belts, belt_routes, default_route, device_settings, families};
 use crate::egress::lower_nft::{base, chain, digit, egress_hook, map, priority, rule, word};
 use crate::egress::numbers::{
@@ -20,22 +21,17 @@ use crate::egress::numbers::{
 };
 use crate::egress::plan::{LocalGateway, NodePlan, Peer};
 use crate::kernel::nft::table::{Atom, KeyType, Rule as NftRule, Table, Value, ValueType};
-use crate::kernel::state::{Action, Address, Link, LinkKind, Match, NftFamily, Remote, Rule, State, Via};
+use crate::kernel::state::{Action, Address, Link, LinkKind, Match, NftFamily, Rule, State, Via};
 
 /// Everything of ours in the gateway's namespace.
 pub fn gateway_state(plan: &NodePlan, gateway: &LocalGateway, belts: Belts) -> State {
     let mut state = State::default();
     devices(plan, gateway, &mut state);
-    forwarding(plan, &mut state);
+    to_nodes(plan, GATEWAY_TUNNEL, &mut state);
     routes(plan, gateway, belts, &mut state);
     sysctls(plan, gateway, &mut state);
     state.tables = tables(plan, gateway, belts);
     state
-}
-
-/// Nodes that may send: every one but the gateway's own, whose clients come by the veth.
-fn others(plan: &NodePlan) -> impl Iterator<Item = &Peer> {
-    plan.nodes.iter().filter(|(name, _)| **name != plan.here.node).map(|(_, peer)| peer)
 }
 
 fn devices(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
@@ -60,16 +56,6 @@ fn devices(plan: &NodePlan, gateway: &LocalGateway, state: &mut State) {
         // Permanent on both ends: no ARP, no neighbour discovery, nothing to be spoofed.
         let key = (GATEWAY_VETH.to_owned(), numbers::veth_next_hop(*family));
         state.neighbours.insert(key, numbers::VETH_MAC);
-    }
-}
-
-fn forwarding(plan: &NodePlan, state: &mut State) {
-    let family = Family::of(plan.here.underlay);
-    for peer in others(plan) {
-        if let Some(underlay) = peer.underlay.iter().copied().find(|ip| Family::of(*ip) == family) {
-            let key = (GATEWAY_TUNNEL.to_owned(), numbers::node_mac(peer.wire));
-            state.fdb.insert(key, Remote { node: underlay, vni: plan.here.vni });
-        }
     }
 }
 
@@ -184,10 +170,10 @@ fn protocol(family: Family) -> &'static str {
     }
 }
 
-fn echo(ip: IpAddr, kind: &str) -> String {
+fn echo_request(ip: IpAddr) -> &'static str {
     match Family::of(ip) {
-        Family::V4 => format!("icmp type {kind}"),
-        Family::V6 => format!("icmpv6 type {kind}"),
+        Family::V4 => "icmp type echo-request",
+        Family::V6 => "icmpv6 type echo-request",
     }
 }
 
@@ -195,7 +181,7 @@ fn echo(ip: IpAddr, kind: &str) -> String {
 fn probes_in(gateway: &LocalGateway) -> Vec<NftRule> {
     let one = |ip: &IpAddr| {
         let word = word(Family::of(*ip));
-        let request = echo(*ip, "echo-request");
+        let request = echo_request(*ip);
         let matches = format!("iifname \"{GATEWAY_TUNNEL}\" {word} daddr {ip} {request}");
         rule("probe", format!("{matches} meta mark set ether saddr map @node notrack"))
     };
@@ -315,7 +301,7 @@ fn errors(gateway: &LocalGateway) -> Vec<NftRule> {
 /// keeps this kernel from answering RST for a flow whose NAT state was lost.
 fn local(gateway: &LocalGateway, belts: Belts) -> Vec<NftRule> {
     let accept = |ip: &IpAddr| {
-        let request = echo(*ip, "echo-request");
+        let request = echo_request(*ip);
         let word = word(Family::of(*ip));
         rule(
             "probe",

@@ -115,9 +115,6 @@ pub const NEXTHOPS: u32 = 0x0e00_0000;
 /// Nexthop ids of groups: this plus twice the set's number, plus one for IPv6. Above every gateway's.
 pub const NEXTHOP_GROUPS: u32 = 0x0f00_0000;
 
-/// First VNI that a gateway gets; the node's own is in the configuration (4097).
-pub const FIRST_GATEWAY_VNI: u32 = 5000;
-
 /// Address of tunnel devices. `rp_filter=2` on a device without an address drops (measured), so each has one; `scope link`
 /// keeps it from being chosen as a source.
 pub const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);

@@ -9,8 +9,6 @@ use crate::egress::model::EndpointState;
 /// How a gateway's pod is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// Nobody has said yet.
-    Unknown,
     /// It is not ready: it starts, or its probes fail.
     Unready,
     /// It is ready.
@@ -25,7 +23,6 @@ pub enum Life {
 pub fn next(said: EndpointState, life: Life, wired: impl FnOnce() -> bool) -> EndpointState {
     use EndpointState::{Draining, Failed, Ready, Starting};
     match (life, said) {
-        (Life::Unknown, said) => said,
         (Life::Ended, _) => Failed,
         // What failed takes its flows from nobody, so it has none to keep.
         (Life::Leaving | Life::Unready, Failed) => Failed,
@@ -52,7 +49,6 @@ mod tests {
             said = next(said, life, || wired);
             assert_eq!(said, then, "{life:?}");
         };
-        hear(Life::Unknown, true, Starting);
         hear(Life::Unready, true, Starting);
         hear(Life::Ready, false, Starting);
         hear(Life::Ready, true, Ready);
@@ -69,12 +65,11 @@ mod tests {
 
     #[test]
     fn nothing_but_a_ready_and_wired_pod_ever_begins_to_take_flows_and_saying_it_again_changes_nothing() {
-        let lives = [Life::Unknown, Life::Unready, Life::Ready, Life::Leaving, Life::Ended];
+        let lives = [Life::Unready, Life::Ready, Life::Leaving, Life::Ended];
         for said in [Starting, Ready, Draining, Failed] {
             for (life, wired) in lives.into_iter().flat_map(|life| [(life, true), (life, false)]) {
                 let then = next(said, life, || wired);
-                let may = said == Ready && life == Life::Unknown || life == Life::Ready && wired;
-                assert_eq!(then == Ready, may, "{said:?} {life:?} {wired}");
+                assert_eq!(then == Ready, life == Life::Ready && wired, "{said:?} {life:?} {wired}");
                 assert_eq!(next(then, life, || wired), then, "{said:?} {life:?} {wired}");
             }
         }

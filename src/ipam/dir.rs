@@ -15,7 +15,6 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::block::Block;
 use super::cache;
@@ -33,8 +32,8 @@ const KIND: &str = "EgressBlock";
 #[derive(Debug)]
 pub struct DirStore<'a> {
     dir: &'a Dir,
-    lock: Lock<'a>,
-    /// Summaries read under the lock that is still held.
+    guard: &'a Guard,
+    /// Summaries read under the lock that is held.
     known: RefCell<BTreeMap<String, Known>>,
 }
 
@@ -47,28 +46,10 @@ struct Known {
     written: cache::Written,
 }
 
-#[derive(Debug)]
-enum Lock<'a> {
-    Held(&'a Guard),
-    Each { who: String, timeout: Duration },
-}
-
 impl<'a> DirStore<'a> {
-    /// For a caller that holds the directory's lock: nobody else writes as long as it does.
+    /// The caller holds the directory's lock: nobody else writes as long as it does.
     pub fn under(dir: &'a Dir, guard: &'a Guard) -> DirStore<'a> {
-        DirStore { dir, lock: Lock::Held(guard), known: RefCell::default() }
-    }
-
-    /// For a caller that does not: each single call takes the lock. Others may write between two calls.
-    pub fn alone(dir: &'a Dir, who: &str, timeout: Duration) -> DirStore<'a> {
-        DirStore { dir, lock: Lock::Each { who: who.to_owned(), timeout }, known: RefCell::default() }
-    }
-
-    fn locked<T>(&self, work: impl FnOnce(&Guard) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.lock {
-            Lock::Held(guard) => work(guard),
-            Lock::Each { who, timeout } => work(&self.dir.lock(who, *timeout)?),
-        }
+        DirStore { dir, guard, known: RefCell::default() }
     }
 
     /// The books of a pool; `None`: it has no folder.
@@ -83,9 +64,7 @@ impl<'a> DirStore<'a> {
     }
 
     fn remember(&self, pool: &str, known: Known) -> Known {
-        if let Lock::Held(_) = self.lock {
-            self.known.borrow_mut().insert(pool.to_owned(), known.clone());
-        }
+        self.known.borrow_mut().insert(pool.to_owned(), known.clone());
         known
     }
 
@@ -150,29 +129,6 @@ impl<'a> DirStore<'a> {
         mark().map_err(failed("write", &path))
     }
 
-    fn swap_under(&self, guard: &Guard, block: &Block, seen: Option<Version>) -> Result<Swap, StoreError> {
-        let pool = block.pool.as_str();
-        let folder = make_pool_folder(self.dir, pool)?;
-        let known = self.known(pool)?;
-        let mark = self.mark(pool)?;
-        fault::point("ipam.after-cache-mark");
-        let name = block_name(block.cidr);
-        let path = folder.join(format!("{name}.json"));
-        let swap = record::swap(guard, &path, (KIND, &name), seen, block, true)?;
-        if let Swap::Raced(_) = swap {
-            mark.write_all_at(&cache::CLEAN, cache::STATE_AT)
-                .map_err(failed("write", &self.cache_path(pool)))?;
-            return Ok(swap);
-        }
-        fault::point("ipam.after-block-write");
-        // Otherwise the mark stays, and nobody believes the cache.
-        if let (Some(known), Ok(now)) = (known, look(&folder)) {
-            self.learn(pool, block, known, now);
-        }
-        fault::point("ipam.after-cache-write");
-        Ok(swap)
-    }
-
     /// A block was written: says so in the cache, at its end as long as that is short.
     fn learn(&self, pool: &str, block: &Block, known: Known, now: cache::Folder) {
         let Known { mut summary, mut written, .. } = known;
@@ -193,11 +149,11 @@ impl Store for DirStore<'_> {
     }
 
     fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
-        self.locked(|_| Ok(self.known(pool)?.map(|known| known.summary).unwrap_or_default()))
+        Ok(self.known(pool)?.map(|known| known.summary).unwrap_or_default())
     }
 
     fn refresh(&self, pool: &str) -> Result<(), StoreError> {
-        self.locked(|_| self.rebuild(pool).map(drop))
+        self.rebuild(pool).map(drop)
     }
 
     fn read(&self, pool: &str, block: Cidr) -> Result<Option<(Block, Version)>, StoreError> {
@@ -212,7 +168,26 @@ impl Store for DirStore<'_> {
     }
 
     fn swap(&self, block: &Block, seen: Option<Version>) -> Result<Swap, StoreError> {
-        self.locked(|guard| self.swap_under(guard, block, seen))
+        let pool = block.pool.as_str();
+        let folder = make_pool_folder(self.dir, pool)?;
+        let known = self.known(pool)?;
+        let mark = self.mark(pool)?;
+        fault::point("ipam.after-cache-mark");
+        let name = block_name(block.cidr);
+        let path = folder.join(format!("{name}.json"));
+        let swap = record::swap(self.guard, &path, (KIND, &name), seen, block, true)?;
+        if let Swap::Raced(_) = swap {
+            mark.write_all_at(&cache::CLEAN, cache::STATE_AT)
+                .map_err(failed("write", &self.cache_path(pool)))?;
+            return Ok(swap);
+        }
+        fault::point("ipam.after-block-write");
+        // Otherwise the mark stays, and nobody believes the cache.
+        if let (Some(known), Ok(now)) = (known, look(&folder)) {
+            self.learn(pool, block, known, now);
+        }
+        fault::point("ipam.after-cache-write");
+        Ok(swap)
     }
 }
 

@@ -144,7 +144,7 @@ impl IpamError {
                 | IpamError::TakenElsewhere { .. }
                 | IpamError::InUse { .. }
                 | IpamError::Elsewhere { .. }
-                | IpamError::Store(StoreError::Lock(_) | StoreError::Remote(_))
+                | IpamError::Store(StoreError::Remote(_))
         )
     }
 }

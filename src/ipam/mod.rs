@@ -1,7 +1,7 @@
 //! Leases of egress addresses: pools cut into blocks, blocks claimed by nodes, addresses leased to owners.
 //!
 //! ```text
-//! pool (what may be given)  ─choose─►  block (what was given)  ─swap─►  Store: memory, directory, later the API
+//! pool (what may be given)  ─choose─►  block (what was given)  ─swap─►  Store: directory, API
 //!                                      summary (what is known of all blocks without reading them)
 //! ```
 //! The clock is an argument everywhere: Unix seconds. `pool`, `block`, `lease` and `summary` are pure.
@@ -19,7 +19,6 @@ mod error;
 mod fill;
 mod hold;
 mod lease;
-mod memory;
 mod pool;
 mod release;
 mod store;
@@ -33,7 +32,6 @@ pub use error::{IpamError, Refused};
 pub use fill::Fill;
 pub use hold::{Held, Running, hold};
 pub use lease::{Holder, Lease, Owner, Tenant};
-pub use memory::MemoryStore;
 pub use pool::{Choice, Source, choose};
 pub use release::{
     Freed, cancel, forget_node, forget_owners, release, release_address, release_owner, retain,

@@ -21,8 +21,6 @@ pub struct Freed {
     pub pool: String,
     /// Who it is, or was, for.
     pub owner: Owner,
-    /// Whether it stays reserved for its owner.
-    pub reserved: bool,
 }
 
 /// The container is gone: takes it from every address it holds. Once more is no error and changes nothing.
@@ -90,7 +88,7 @@ fn part(
 
 fn freed(block: &Block, ip: IpAddr) -> Option<Freed> {
     let a = block.allocations.get(&ip)?;
-    Some(Freed { ip, pool: block.pool.clone(), owner: a.owner.clone(), reserved: a.freed_at.is_none() })
+    Some(Freed { ip, pool: block.pool.clone(), owner: a.owner.clone() })
 }
 
 /// The claim failed further on and nobody ever used the address: as before the claim, without cooling.
@@ -167,8 +165,7 @@ fn give_up(
     edit(store, pool, block, |block| {
         (held, given_up) = (None, None);
         let Some(present) = block.allocations.get(&address).filter(|a| meant(&a.owner)) else { return false };
-        let freed =
-            Freed { ip: address, pool: pool.to_owned(), owner: present.owner.clone(), reserved: false };
+        let freed = Freed { ip: address, pool: pool.to_owned(), owner: present.owner.clone() };
         match &present.holder {
             Some(holder) if !force => {
                 held = Some(holder.clone());

@@ -1,4 +1,4 @@
-//! Where blocks are kept: the trait that a directory, memory, and later the Kubernetes API fulfil.
+//! Where blocks are kept: the trait that a directory and the Kubernetes API fulfil.
 //!
 //! In: blocks. Out: blocks with versions. Never: what a claim is.
 
@@ -10,14 +10,11 @@ use super::block::Block;
 use super::summary::Summary;
 use crate::addr::Cidr;
 use crate::egress::model::Pool;
-use crate::store::{DirError, LockError, RecordError, Swap, Version, advice};
+use crate::store::{DirError, RecordError, Swap, Version, advice};
 
 /// Why a store did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The lock was not had in time.
-    #[error(transparent)]
-    Lock(#[from] LockError),
     /// A block cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),

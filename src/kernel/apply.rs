@@ -302,7 +302,7 @@ impl Hands<'_> {
             return Ok(*index);
         }
         let answer = self.here()?.ask(link::by_name(name))?;
-        let index = answer.iter().find_map(|message| link::read(message.payload)).map(|device| device.index);
+        let index = answer.iter().find_map(link::read).map(|device| device.index);
         let index = index.ok_or(Refusal { errno: libc::ENODEV, words: String::new() })?;
         self.indexes.insert(name.to_owned(), index);
         Ok(index)

@@ -61,7 +61,7 @@ const LOOK: Duration = Duration::from_micros(200);
 /// As the kernel's. A device that was not there is an absence; one that goes meanwhile is an absence or no error at all.
 pub(crate) fn delete_link(socket: &mut Socket, mut calls: Socket, name: &str) -> Result<(), Refusal> {
     let found = socket.ask(link::by_name(name))?;
-    let index = found.iter().find_map(|message| link::read(message.payload)).map(|device| device.index);
+    let index = found.iter().find_map(link::read).map(|device| device.index);
     let index = index.ok_or(Refusal { errno: libc::ENODEV, words: String::new() })?;
     if getpid().as_raw() == 1 {
         return socket.change(link::delete(index), 0);

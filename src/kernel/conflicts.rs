@@ -38,7 +38,7 @@ pub fn lacks(here: &Netns) -> Vec<String> {
 fn rules(here: &Netns, scope: &Scope, mark_mask: u32, found: &mut Vec<String>) -> Result<(), KernelError> {
     let mut socket = open(here)?;
     let dump = socket.dump(&rule::list()).map_err(reading("policy rules"))?;
-    for known in dump.iter().filter_map(|message| rule::read(message.payload)) {
+    for known in dump.iter().filter_map(rule::read) {
         let at_ours = scope.rule_priorities.contains(&known.priority);
         if known.protocol == scope.protocol && at_ours {
             continue;
@@ -69,7 +69,7 @@ fn nexthops(here: &Netns, scope: &Scope, found: &mut Vec<String>) -> Result<(), 
         }
         Err(refusal) => return Err(reading("nexthop objects")(refusal)),
     };
-    for object in dump.iter().filter_map(|message| nexthop::read(message.payload)) {
+    for object in dump.iter().filter_map(nexthop::read) {
         if object.protocol != scope.protocol && scope.nexthop_ids.contains(&object.id) {
             found.push(format!(
                 "nexthop object {} ({}) lies among Egret's ids {} to {}; its owner must use others",
@@ -91,7 +91,7 @@ fn tunnels(
 ) -> Result<(), KernelError> {
     let mut socket = open(here)?;
     let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-    for device in dump.iter().filter_map(|message| link::read(message.payload)) {
+    for device in dump.iter().filter_map(link::read) {
         if device.name == tunnel && device.group != scope.link_group {
             found.push(format!(
                 "device {tunnel} is not Egret's (link group {}, not {}), and Egret needs the name; remove it, or give it another \

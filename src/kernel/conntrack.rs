@@ -78,18 +78,15 @@ impl MarkFilter {
     }
 }
 
-/// Deletes the entries of flows that this address opened to anything outside `keep`, and tells how many.
+/// Deletes the entries of flows that these addresses opened to anything outside `keep`, and tells how many; all in one listing, because
+/// each walks the table of the whole machine.
 ///
-/// *To* means where its packets really go, after DNAT: a flow to a service address counts by the pod behind it. Flows that others
-/// opened to the address stay. An entry that ends by itself meanwhile is not counted.
-pub fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
-    forget_or_mark(&BTreeSet::from([source]), keep, |_| None, None)
-}
-
-/// The same for many addresses in one listing, because each walks the table of the whole machine; and where `mark` names bits
-/// (value, mask) for an address, established TCP, and whatever leaves with this very address, keep their entries and get these bits in
-/// their marks: without the entry the far end's next packet would look like a flow that the far end opened. `others` says the same of
-/// everybody else's entries, by their mark.
+/// *To* means where their packets really go, after DNAT: a flow to a service address counts by the pod behind it. Flows that others
+/// opened to the addresses stay. An entry that ends by itself meanwhile is not counted.
+///
+/// Where `mark` names bits (value, mask) for an address, established TCP, and whatever leaves with this very address, keep their entries
+/// and get these bits in their marks: without the entry the far end's next packet would look like a flow that the far end opened. `others`
+/// says the same of everybody else's entries, by their mark.
 pub fn forget_or_mark(
     sources: &BTreeSet<IpAddr>,
     keep: &[Cidr],
@@ -243,13 +240,6 @@ fn pass(
         })?;
     }
     Ok(change(socket, "mark", marks)? + change(socket, "delete", deletions)?)
-}
-
-/// How many entries the filter matches.
-pub fn count(filter: MarkFilter) -> Result<usize, Error> {
-    let mut found = 0;
-    list(&mut open()?, filter, None, |_| found += 1)?;
-    Ok(found)
 }
 
 /// Whether packets of a family are tracked in this namespace. The kernel tracks only where some rule asks it to, and tells nobody;

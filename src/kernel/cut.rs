@@ -30,7 +30,7 @@ pub fn cut_at(node: &Netns, end: &End) -> Result<bool, KernelError> {
         Err(refusal) if refusal.is_absence() => return Ok(false),
         Err(refusal) => return Err(reading("the other end of the pod's interface")(refusal)),
     };
-    let mut found = answer.iter().filter_map(|message| link::read(message.payload));
+    let mut found = answer.iter().filter_map(link::read);
     match found.any(|device| device.index == end.index && device.name == end.name) {
         true => lower(node, end),
         false => Ok(false),

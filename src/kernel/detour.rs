@@ -63,7 +63,7 @@ pub fn detours(node: &Netns, name: &str) -> Result<Vec<Detour>, KernelError> {
         Err(refusal) if refusal.is_absence() => return Ok(Vec::new()),
         Err(refusal) => return Err(reading("the node's end of a pod's interface")(refusal)),
     };
-    let Some(device) = answer.iter().find_map(|message| link::read(message.payload)) else {
+    let Some(device) = answer.iter().find_map(link::read) else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
@@ -72,7 +72,7 @@ pub fn detours(node: &Netns, name: &str) -> Result<Vec<Detour>, KernelError> {
     found.extend(device.xdp.then_some(Detour::Xdp));
     let dump =
         socket.dump(&filter::at_ingress(device.index)).map_err(reading("filters of a pod's interface"))?;
-    for takes in dump.iter().flat_map(|message| filter::read(message.payload)) {
+    for takes in dump.iter().flat_map(filter::read) {
         found.extend(named(&mut socket, takes)?);
     }
     let tcx = node.run(|| has_tcx(device.index)).map_err(|error| entering(node, error))?;
@@ -92,7 +92,7 @@ fn named(socket: &mut Socket, takes: Takes) -> Result<Option<Detour>, KernelErro
         Err(refusal) if refusal.is_absence() => return Ok(None),
         Err(refusal) => return Err(reading("the target of a tc filter")(refusal)),
     };
-    let target = answer.iter().find_map(|message| link::read(message.payload));
+    let target = answer.iter().find_map(link::read);
     Ok(target.filter(|device| device.kind != "ifb").map(|device| Detour::Redirect(device.name.to_owned())))
 }
 

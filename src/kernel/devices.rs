@@ -41,10 +41,10 @@ pub struct Device {
 pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
     let mut socket = open(netns)?;
     let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-    let found = dump.iter().filter_map(|message| link::read(message.payload));
+    let found = dump.iter().filter_map(link::read);
     let mut devices: Vec<Device> = found.map(|device| plain(&device)).collect();
     let dump = socket.dump(&address::list(None)).map_err(reading("addresses"))?;
-    let mut found: Vec<_> = dump.iter().filter_map(|message| address::read(message.payload)).collect();
+    let mut found: Vec<_> = dump.iter().filter_map(address::read).collect();
     found.sort_by_key(|found| found.passing);
     for found in found {
         if let Some(device) = devices.iter_mut().find(|device| device.index == found.index) {
@@ -95,7 +95,7 @@ pub fn interface_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<In
     let mut inside = open(pod)?;
     let Some(found) = index_of(&mut inside, ifname)? else { return Ok(None) };
     let dump = inside.dump(&address::list(Some(found.0))).map_err(reading("addresses"))?;
-    let addresses = dump.iter().filter_map(|message| address::read(message.payload));
+    let addresses = dump.iter().filter_map(address::read);
     let addresses = addresses.filter(|a| a.index == found.0).map(|a| (a.ip, a.prefix)).collect();
     Ok(Some(Interface { addresses, peer: other_end(node, pod, &mut inside, found)? }))
 }
@@ -132,7 +132,7 @@ fn other_end(
     // Both sides must name the other's namespace: indexes alone meet by chance, every namespace counts them from 1.
     let node_id = id_of(inside, node)?;
     let pod_id = id_of(&mut outside, pod)?;
-    let found = answer.iter().filter_map(|message| link::read(message.payload)).find(points_back);
+    let found = answer.iter().filter_map(link::read).find(points_back);
     let ours =
         found.filter(|device| in_netns.is_some() && in_netns == node_id && device.peer_netns == pod_id);
     Ok(ours.map(|device| End { name: device.name.to_owned(), index: device.index }))
@@ -140,7 +140,7 @@ fn other_end(
 
 fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError> {
     let answer = socket.ask(link::netns_id(other)).map_err(reading("a namespace's id"))?;
-    Ok(answer.iter().find_map(|message| link::read_netns_id(message.payload)))
+    Ok(answer.iter().find_map(link::read_netns_id))
 }
 
 /// Source address that a packet to the outside would get in a family; `None` without a default route.
@@ -170,7 +170,7 @@ pub fn default_routes(netns: &Netns, without: u8) -> Result<Vec<DefaultRoute>, K
     for family in Family::BOTH {
         // A protocol of 0 asks for all.
         let dump = socket.dump(&route::list(family, 0)).map_err(reading("routes"))?;
-        found.extend(dump.iter().flat_map(|message| route::read_default(message.payload, without)));
+        found.extend(dump.iter().flat_map(|object| route::read_default(object, without)));
     }
     found.sort_by_key(|way| (way.table != MAIN, way.table, way.metric));
     Ok(found)
@@ -186,16 +186,14 @@ fn default_way(netns: &Netns, family: Family) -> Result<Option<(IpAddr, u32)>, K
         Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
     };
     let answer = open(netns)?.ask(route::lookup(outside));
-    Ok(answer.ok().and_then(|a| a.iter().find_map(|m| route::read_lookup(m.payload))))
+    Ok(answer.ok().and_then(|a| a.iter().find_map(route::read_lookup)))
 }
 
 type Found = (u32, Option<u32>, Option<i32>);
 
 fn index_of(socket: &mut Socket, name: &str) -> Result<Option<Found>, KernelError> {
     match socket.ask(link::by_name(name)) {
-        Ok(answer) => Ok(answer
-            .iter()
-            .find_map(|message| link::read(message.payload).map(|d| (d.index, d.peer, d.peer_netns)))),
+        Ok(answer) => Ok(answer.iter().find_map(link::read).map(|d| (d.index, d.peer, d.peer_netns))),
         Err(refusal) if refusal.is_absence() => Ok(None),
         Err(refusal) => Err(reading("the pod's interface")(refusal)),
     }

@@ -162,7 +162,7 @@ mod tests {
             assert!(
                 pod.run(|| here != Netns::current().unwrap() && here.run(|| ask(&here)).is_ok()).unwrap()
             );
-            assert!(here.is_current());
+            assert_eq!(Netns::current().unwrap(), here);
         });
     }
 

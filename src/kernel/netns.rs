@@ -113,11 +113,6 @@ impl Netns {
         &self.path
     }
 
-    /// Whether the calling thread is in it.
-    pub fn is_current(&self) -> bool {
-        current().is_ok_and(|here| self.is(&here))
-    }
-
     fn is(&self, other: &File) -> bool {
         identity(other).is_ok_and(|id| id == self.id)
     }
@@ -245,9 +240,8 @@ mod tests {
     fn work_is_done_inside_and_the_thread_comes_back() {
         let (here, other) = (Netns::current().unwrap(), fresh());
         assert_ne!(here, other);
-        let seen = other.run(|| (other.is_current(), Netns::current().unwrap().id())).unwrap();
-        assert_eq!(seen, (true, other.id()));
-        assert!(here.is_current());
+        assert_eq!(other.run(|| Netns::current().unwrap()).unwrap(), other);
+        assert_eq!(Netns::current().unwrap(), here);
     }
 
     #[test]
@@ -257,7 +251,7 @@ mod tests {
             |netns: &Netns| netns.is(&of_socket(&netns.socket(UnixDatagram::unbound).unwrap()).unwrap());
         assert!(made_in(&here) && made_in(&other));
         assert!(other.run(|| made_in(&here) && made_in(&other)).unwrap());
-        assert!(here.is_current());
+        assert_eq!(Netns::current().unwrap(), here);
     }
 
     #[test]
@@ -266,7 +260,7 @@ mod tests {
         let result =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.run(|| panic!("inside"))));
         assert!(result.is_err());
-        assert!(here.is_current());
+        assert_eq!(Netns::current().unwrap(), here);
     }
 
     #[test]

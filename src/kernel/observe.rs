@@ -66,7 +66,7 @@ pub fn observe<'a>(
 ) -> Result<State, KernelError> {
     let mut socket = open(place.here)?;
     let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-    let devices: Vec<link::Device<'_>> = dump.iter().filter_map(|m| link::read(m.payload)).collect();
+    let devices: Vec<link::Device<'_>> = dump.iter().filter_map(link::read).collect();
     let names: HashMap<u32, &str> = devices.iter().map(|device| (device.index, device.name)).collect();
     let ours: Vec<&link::Device<'_>> = devices.iter().filter(|d| d.group == scope.link_group).collect();
 
@@ -108,7 +108,7 @@ impl Pairs {
             return Ok(Pairs::Same);
         }
         let answer = here.ask(link::netns_id(place.home)).map_err(reading("the home namespace's id"))?;
-        let id = answer.iter().find_map(|message| link::read_netns_id(message.payload));
+        let id = answer.iter().find_map(link::read_netns_id);
         Ok(Pairs::Apart { home: open(place.home)?, id })
     }
 }
@@ -167,7 +167,7 @@ fn veth(
         Pairs::Apart { home, id } if device.peer_netns.is_some() && device.peer_netns == *id => {
             match home.ask(link::by_index(peer)) {
                 Ok(answer) => {
-                    let kind = answer.iter().find_map(|m| veth_to(&link::read(m.payload)?));
+                    let kind = answer.iter().find_map(|object| veth_to(&link::read(object)?));
                     Ok(kind)
                 }
                 Err(refusal) if refusal.is_absence() => Ok(None),
@@ -184,7 +184,7 @@ fn veth_to(other: &link::Device<'_>) -> Option<LinkKind> {
 
 fn addresses(socket: &mut Socket, ours: &[&link::Device<'_>], state: &mut State) -> Result<(), KernelError> {
     let dump = socket.dump(&address::list(None)).map_err(reading("addresses"))?;
-    for found in dump.iter().filter_map(|message| address::read(message.payload)) {
+    for found in dump.iter().filter_map(address::read) {
         let Some(device) = ours.iter().find(|device| device.index == found.index) else { continue };
         let (dev, ip) = (device.name.to_owned(), found.ip);
         if found.prefix == Family::of(ip).bits() {
@@ -202,14 +202,14 @@ fn addresses(socket: &mut Socket, ours: &[&link::Device<'_>], state: &mut State)
 
 fn neighbours(socket: &mut Socket, device: &link::Device<'_>, state: &mut State) -> Result<(), KernelError> {
     let dump = socket.dump(&neighbour::list(device.index)).map_err(reading("neighbours"))?;
-    for entry in dump.iter().filter_map(|message| neighbour::read(message.payload)) {
+    for entry in dump.iter().filter_map(neighbour::read) {
         if let (true, Some(ip), Some(mac)) = (entry.permanent, entry.ip, entry.mac) {
             state.neighbours.insert((device.name.to_owned(), ip), mac);
         }
     }
     let Some(vxlan) = device.vxlan() else { return Ok(()) };
     let dump = socket.dump(&neighbour::list_fdb(device.index)).map_err(reading("forwarding entries"))?;
-    for entry in dump.iter().filter_map(|message| neighbour::read(message.payload)) {
+    for entry in dump.iter().filter_map(neighbour::read) {
         if let (true, true, Some(mac), Some(node)) = (entry.permanent, entry.own, entry.mac, entry.ip) {
             // The kernel leaves the VNI out where it is the device's own.
             let remote = Remote { node, vni: entry.vni.unwrap_or(vxlan.vni) };
@@ -222,7 +222,7 @@ fn neighbours(socket: &mut Socket, device: &link::Device<'_>, state: &mut State)
 /// Proxy neighbours of ours, by their devices' indexes.
 pub(super) fn proxies(socket: &mut Socket, scope: &Scope) -> Result<Vec<(u32, IpAddr)>, KernelError> {
     let dump = socket.dump(&neighbour::list_proxies()).map_err(reading("proxy neighbours"))?;
-    let entries = dump.iter().filter_map(|message| neighbour::read(message.payload));
+    let entries = dump.iter().filter_map(neighbour::read);
     let ours = entries.filter(|entry| entry.protocol == scope.protocol);
     Ok(ours.filter_map(|entry| Some((entry.index, entry.ip?))).collect())
 }
@@ -237,7 +237,7 @@ fn nexthops(
         libc::EOPNOTSUPP => KernelError::NoNexthops,
         _ => reading("nexthop objects")(refusal),
     })?;
-    let objects: Vec<_> = dump.iter().filter_map(|message| nexthop::read(message.payload)).collect();
+    let objects: Vec<_> = dump.iter().filter_map(nexthop::read).collect();
     let family_of = |id: u32| {
         objects.iter().find(|object| object.id == id).and_then(|object| match &object.shape {
             nexthop::Shape::Via(gateway, _) => Some(Family::of(*gateway)),
@@ -276,8 +276,8 @@ fn routes(
     state: &mut State,
 ) -> Result<(), KernelError> {
     let dump = socket.dump(&route::list(family, scope.protocol)).map_err(reading("routes"))?;
-    for message in dump.iter() {
-        let Some(known) = route::read(message.payload) else { continue };
+    for object in dump.iter() {
+        let Some(known) = route::read(object) else { continue };
         if known.protocol != scope.protocol {
             continue;
         }
@@ -294,7 +294,7 @@ fn routes(
             state.routes.insert(Route { table, to, metric, via });
         } else {
             let what = format!("route {to} table {table} metric {metric}, which is not as we make them");
-            let removal = Removal::Route(message.payload.to_vec());
+            let removal = Removal::Route(object.to_vec());
             state.faults.insert(Fault::Odd { what, removal });
         }
     }
@@ -303,8 +303,8 @@ fn routes(
 
 fn rules(socket: &mut Socket, scope: &Scope, state: &mut State) -> Result<(), KernelError> {
     let dump = socket.dump(&rule::list()).map_err(reading("policy rules"))?;
-    for message in dump.iter() {
-        let Some(known) = rule::read(message.payload) else { continue };
+    for object in dump.iter() {
+        let Some(known) = rule::read(object) else { continue };
         if known.protocol != scope.protocol || !scope.rule_priorities.contains(&known.priority) {
             continue;
         }
@@ -315,7 +315,7 @@ fn rules(socket: &mut Socket, scope: &Scope, state: &mut State) -> Result<(), Ke
         } else {
             let what =
                 format!("{} policy rule {}, which is not as we make them", known.family, known.priority);
-            let removal = Removal::Rule(message.payload.to_vec());
+            let removal = Removal::Rule(object.to_vec());
             state.faults.insert(Fault::Odd { what, removal });
         }
     }

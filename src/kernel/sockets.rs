@@ -83,7 +83,7 @@ pub fn flows(netns: &Netns, carrier: Carrier) -> Result<Vec<(IpAddr, Opened)>, R
     let mut seen = Vec::new();
     for family in Family::BOTH {
         let answer = socket.dump(&Question::of(carrier, family))?;
-        seen.extend(answer.iter().filter_map(|message| socket_of(message.payload)));
+        seen.extend(answer.iter().filter_map(socket_of));
     }
     Ok(directed(carrier, &seen))
 }

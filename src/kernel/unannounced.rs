@@ -58,7 +58,7 @@ impl Unannounced {
 /// A device's name; it may be gone by now, and its neighbours with it.
 fn name(socket: &mut Socket, index: u32) -> Option<String> {
     let answer = socket.ask(link::by_index(index)).ok()?;
-    answer.iter().find_map(|message| link::read(message.payload).map(|d| d.name.to_owned()))
+    answer.iter().find_map(link::read).map(|d| d.name.to_owned())
 }
 
 #[cfg(test)]

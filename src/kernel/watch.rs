@@ -55,13 +55,6 @@ pub struct Notices {
     pub lost: bool,
 }
 
-impl Notices {
-    /// Whether nothing was heard.
-    pub fn is_empty(&self) -> bool {
-        *self == Notices::default()
-    }
-}
-
 /// Sockets that listen. Each can be polled for reading.
 pub struct Watch {
     scope: Scope,
@@ -95,7 +88,7 @@ impl Watch {
         let (here, elsewhere, nftables) = netns.run(sockets).map_err(failed)?.map_err(failed)?;
         let mut socket = open(netns)?;
         let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-        let found = dump.iter().filter_map(|m| link::read(m.payload));
+        let found = dump.iter().filter_map(link::read);
         let devices = found.filter(|d| d.group == scope.link_group).map(|d| d.index).collect();
         Ok(Watch { scope: scope.clone(), devices, here, elsewhere, nftables, buffer: vec![0; DATAGRAM] })
     }

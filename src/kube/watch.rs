@@ -65,15 +65,8 @@ impl Adopted {
 }
 
 impl Following {
-    /// Begins to follow everything that a node needs where no foreign kind is adopted.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn start(client: &Arc<Client>, node: &str) -> std::io::Result<Following> {
-        Following::adopting(client, node, |_| false)
-    }
-
-    /// The same, and the foreign kinds that `adopted` names as closely as our own; the others are looked at now and then.
+    /// Begins to follow everything that a node needs, the foreign kinds that `adopted` names as closely as our own; the others are looked
+    /// at now and then.
     ///
     /// # Errors
     /// If no thread can be started.

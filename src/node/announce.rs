@@ -68,11 +68,6 @@ pub fn ask(here: &Here, addresses: &BTreeSet<(String, IpAddr)>) -> Vec<Asked> {
 }
 
 impl Asked {
-    /// The address asked for.
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
-
     /// Who else has it, by the answers that have come in until the deadline: a problem each.
     pub fn owners(&self, deadline: Instant) -> Vec<Problem> {
         let answers = self.question.answers(deadline).unwrap_or_default();

@@ -43,7 +43,7 @@ impl Embedded {
         if whole.clients.values().any(|client| client.attachment == name) {
             still_passes(&node_ns, record.as_ref())?;
         }
-        let place = Place { here: &node_ns, home: &node_ns };
+        let place = Place::node(&node_ns);
         let (whole_state, part) = (node_state(whole, belts), node_state(&part_of(whole, &name), belts));
         let mut steps = difference(&place, &numbers::node_scope(), &part, &whole_state)?;
         if let Some(gateway) = whole.locals.get(&name) {

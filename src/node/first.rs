@@ -29,7 +29,7 @@ impl Embedded {
 
     /// Whether nobody else uses what is ours. Asked before the first wiring.
     pub(super) fn fit(&self, next: &NodePlan, node_ns: &Netns) -> Result<(), NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         let tunnel = (numbers::TUNNEL, next.here.port);
         let unfit = kernel::conflicts(&place, &numbers::node_scope(), next.here.mark_mask, tunnel)
             .map_err(|e| NodeError::Observe(e.to_string()))?;
@@ -52,7 +52,7 @@ pub(super) fn track_ahead(change: &Change<'_>, node_ns: &Netns) -> Result<Vec<Pr
     if untracked.is_empty() {
         return Ok(Vec::new());
     }
-    let place = Place { here: node_ns, home: node_ns };
+    let place = Place::node(node_ns);
     for state in [unheard(&untracked), overture(&untracked)] {
         let report = kernel::reconcile(&place, &numbers::node_scope(), &state, &mut BTreeMap::new(), false)?;
         let failed = report

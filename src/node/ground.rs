@@ -173,6 +173,6 @@ fn steps_to(ground: &State) -> Option<Vec<Step>> {
 }
 
 fn lay(node_ns: &Netns, steps: &[Step]) -> Option<Begun> {
-    let place = Place { here: node_ns, home: node_ns };
+    let place = Place::node(node_ns);
     kernel::begin(&place, &numbers::node_scope(), steps).ok()
 }

@@ -140,7 +140,7 @@ impl Embedded {
 
     /// A node that nothing is known of needs nothing; what its kernel holds of ours is of a life that somebody deleted.
     pub(super) fn take_out_remnants(&self, node_ns: &Netns, outcome: &mut Outcome) -> Result<(), NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         let mut saved = self.memory.saved_settings();
         let (scope, nothing) = (numbers::node_scope(), State::default());
         let kept = saved.clone();

@@ -216,7 +216,7 @@ impl Embedded {
     ///
     /// # Errors
     /// The store cannot be locked or written.
-    pub(super) fn end_gateway(&self, id: &AttachmentId, after: After) -> Result<(), NodeError> {
+    pub(super) fn end_gateway(&self, id: &AttachmentId) -> Result<(), NodeError> {
         let guard = self.lock_store(&format!("DEL {id}"))?;
         guard.gather();
         endpoints::remove(&self.dir, &guard, &id.to_string())?;
@@ -224,7 +224,7 @@ impl Embedded {
         match &self.books {
             // Nobody waits for the API server, and it is tried until it is done.
             Some(books) => books.release_later(Some(self.holder(id))),
-            None => self.release_under(&guard, id, after)?,
+            None => self.release_under(&guard, id)?,
         }
         settled(&guard)
     }
@@ -250,8 +250,8 @@ impl Embedded {
         Ok(stays)
     }
 
-    fn release_under(&self, guard: &Guard, id: &AttachmentId, after: After) -> Result<(), NodeError> {
-        let released = ipam::release(self.store(guard)?.as_ref(), &self.holder(id), after, now());
+    fn release_under(&self, guard: &Guard, id: &AttachmentId) -> Result<(), NodeError> {
+        let released = ipam::release(self.store(guard)?.as_ref(), &self.holder(id), After::Owner, now());
         released.map(drop).map_err(|error| NodeError::Ipam(error.to_string()))
     }
 

@@ -87,7 +87,7 @@ impl Embedded {
         if steps.iter().any(kernel::Step::needs_a_look) {
             return None;
         }
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         let begun = kernel::begin(&place, &numbers::node_scope(), &steps).ok()?;
         Some((next, begun))
     }

@@ -63,7 +63,7 @@ impl Embedded {
             }
         }
         let mut saved = self.memory.saved_settings();
-        let place = Place { here: &node_ns, home: &node_ns };
+        let place = Place::node(&node_ns);
         let report = kernel::reconcile(&place, &numbers::node_scope(), &nothing, &mut saved, self.dry_run)
             .map_err(|e| NodeError::Observe(e.to_string()))?;
         outcome.reports.push(("node".to_owned(), report));
@@ -181,6 +181,9 @@ impl Embedded {
             return Ok(waits.get());
         }
         let guard = self.lock_store("looking for leases without a holder")?;
+        if let Err(error) = self.dir.sweep(&guard) {
+            tracing::warn!(%error, "temporary files that a killed process left are still there");
+        }
         // Under the store's lock: an ADD writes its record first and leases under this lock, so no lease found below can be
         // younger than this listing. What cannot be listed or read still holds its lease.
         let known = self.listing(network)?.names();
@@ -198,7 +201,7 @@ impl Embedded {
     /// The kernel cannot be read, or the node's directory cannot be written.
     pub(crate) fn clear(&self) -> Result<(), NodeError> {
         let node_ns = self.netns()?;
-        let place = Place { here: &node_ns, home: &node_ns };
+        let place = Place::node(&node_ns);
         let mut saved = self.memory.saved_settings();
         kernel::reconcile(&place, &numbers::node_scope(), &State::default(), &mut saved, false)
             .map_err(|e| NodeError::Observe(e.to_string()))?;

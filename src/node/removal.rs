@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::{Request, Valid};
 use crate::fault;
-use crate::ipam::After;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::Embedded;
 
@@ -40,7 +39,7 @@ impl Embedded {
     pub(super) fn forget_telling(&self, id: &AttachmentId, tell: impl FnOnce()) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
-            self.end_gateway(id, After::Owner)?;
+            self.end_gateway(id)?;
             fault::point("del.after-release");
         }
         tell();

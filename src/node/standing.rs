@@ -47,7 +47,7 @@ impl Standings {
         if Standings::read(state_dir, node).as_ref() == Some(self) {
             return Ok(());
         }
-        crate::store::record::replace_file(&Standings::file(state_dir, node), self, true)
+        crate::store::record::replace_file(&Standings::file(state_dir, node), self)
     }
 
     /// Whether a pod may start as one without egress, as far as that can be known now. `annotations`: what the runtime passed.

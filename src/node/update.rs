@@ -282,7 +282,7 @@ impl Embedded {
 
     /// What must be known of this node's namespace before it is brought to a plan.
     fn look_at_node(&self, next: &NodePlan, node_ns: &Netns) -> Result<State, NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         let desired = node_state(next, Belts::of_this_build());
         Ok(kernel::look(&place, &numbers::node_scope(), &desired, &self.memory.saved_settings())?)
     }
@@ -296,7 +296,7 @@ impl Embedded {
         (node_ns, seen): (&Netns, Option<State>),
         outcome: &mut Outcome,
     ) -> Result<(), NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         let mut saved = self.memory.saved_settings();
         if how == Thoroughness::Quick && !before.is_idle() && !self.dry_run {
             let steps = assumed_steps(before, next, &saved);
@@ -342,7 +342,7 @@ impl Embedded {
     /// # Errors
     /// It cannot be read.
     pub fn observed(&self, node_ns: &Netns) -> Result<State, NodeError> {
-        let place = Place { here: node_ns, home: node_ns };
+        let place = Place::node(node_ns);
         kernel::observe(&place, &numbers::node_scope(), std::iter::empty())
             .map_err(|e| NodeError::Observe(e.to_string()))
     }

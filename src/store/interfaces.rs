@@ -69,7 +69,7 @@ pub fn put(dir: &Dir, node: &str, now: &Interfaces) -> io::Result<bool> {
         return Ok(false);
     }
     fs::create_dir_all(dir.interfaces())?;
-    replace_file(&path, now, true)?;
+    replace_file(&path, now)?;
     Ok(true)
 }
 

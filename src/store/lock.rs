@@ -74,17 +74,11 @@ fn busy(path: &Path, waited: Duration, holder: Option<&HeldBy>) -> String {
 #[derive(Debug)]
 pub struct Guard {
     file: File,
-    path: PathBuf,
     /// Folders with records that were replaced or removed and are not on disk yet; `None`: nothing waits.
     folders: Mutex<Option<BTreeSet<PathBuf>>>,
 }
 
 impl Guard {
-    /// The lock's file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// From here on, records that are written or removed under this guard are on disk when [`Guard::settle`] has returned: each folder
     /// is waited for once, and a file system with one journal writes it once for all of them. The files themselves are on disk before they
     /// are put into their places, as ever.
@@ -178,7 +172,7 @@ fn wait(
             Ok(()) if is_still_at(&file, path) => {
                 // Who cannot say who it is still holds it: on a full disk a pod's end must not fail by this.
                 say(&mut file);
-                return Ok(Guard { file, path: path.to_owned(), folders: Mutex::default() });
+                return Ok(Guard { file, folders: Mutex::default() });
             }
             Ok(()) => continue,
             Err(TryLockError::WouldBlock) => {}

@@ -157,11 +157,6 @@ impl Objects {
         self.decode(Kind::Node, name)
     }
 
-    /// A pool of either kind, if it is there, right, and not in the way of another.
-    pub fn pool(&self, name: &str) -> Option<Pool> {
-        self.decode(Kind::EgressPool, name)
-    }
-
     /// All pods that are right, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = (PodName, Pod)> {
         self.image.of(slot(Kind::Pod)).filter_map(|row| {

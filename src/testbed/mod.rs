@@ -3,7 +3,7 @@
 //! A [`Topology`] says what it looks like, [`World::raise`] makes it, pods are wired by the real `cnitool`, servers
 //! outside answer with the address they saw, and a [`Capture`] counts every packet that got there. It lives in a
 //! mount and a network namespace of the calling thread and vanishes with them, even after SIGKILL. A [`Cluster`] has
-//! real API servers and kubelets, and no pods wired by us.
+//! real API servers and kubelets, and no pods wired by us. A [`MemoryStore`] keeps blocks as the rules say, and nothing else.
 //!
 //! Nothing of the product knows this module.
 
@@ -13,6 +13,7 @@ mod conflist;
 mod conversation;
 mod documents;
 mod flow;
+mod memory;
 mod netns;
 mod objects;
 mod packet;
@@ -32,6 +33,7 @@ pub use capture::Capture;
 pub use cluster::{Cluster, ROUTER, repository};
 pub use documents::faults;
 pub use flow::{Answer, Flow};
+pub use memory::MemoryStore;
 pub use objects::Words;
 pub use packet::{Packet, Spot};
 pub use patience::within;

@@ -278,7 +278,7 @@ fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm
         let first = watch && silent.swap(false, std::sync::atomic::Ordering::Relaxed);
         if first { Fate::Silence } else { Fate::Pass }
     });
-    let following = egret::kube::Following::start(&client, "here").unwrap();
+    let following = egret::kube::Following::adopting(&client, "here", |_| false).unwrap();
     crate::following::until(&following, Mirror::is_synced);
     kubectl(&["label", "namespace", "storm", "--overwrite", "n=heard"], "");
     crate::following::until(&following, |mirror| {
@@ -293,7 +293,7 @@ fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm
             false => Fate::Pass,
         });
         let client = std::sync::Arc::new(Client::new(proxy.access()).unwrap());
-        let following = egret::kube::Following::start(&client, "here").unwrap();
+        let following = egret::kube::Following::adopting(&client, "here", |_| false).unwrap();
         crate::following::until(&following, Mirror::is_synced);
         let began = Instant::now();
         let asked = || proxy.asked("/api/v1/namespaces?");

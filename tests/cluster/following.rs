@@ -107,7 +107,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     let client = Arc::new(client_of("admin"));
     forget(&client);
     kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
-    let following = Following::start(&client, "here").unwrap();
+    let following = Following::adopting(&client, "here", |_| false).unwrap();
     println!("synced in {:?}", until(&following, Mirror::is_synced));
     let seen = agreed(&following);
     assert_eq!(seen.endpoints.len(), 1);
@@ -156,7 +156,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
 fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
-    let following = Following::start(&client, "here").unwrap();
+    let following = Following::adopting(&client, "here", |_| false).unwrap();
     until(&following, |mirror| mirror.lost().len() == 9);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
@@ -184,7 +184,7 @@ fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_delete
     };
     let both = ["outlives-a", "outlives-b"];
     let lost = |mirror: &Mirror, part: &str| mirror.lost().iter().any(|(_, why)| why.contains(part));
-    let following = Following::start(&client, "here").unwrap();
+    let following = Following::adopting(&client, "here", |_| false).unwrap();
     until(&following, |mirror| mirror.is_synced() && names(mirror).len() == 3);
     kubectl(&["delete", "egpol", "goes"], "");
     until(&following, |mirror| names(mirror) == both);
@@ -193,7 +193,7 @@ fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_delete
     until(&following, |mirror| lost(mirror, "egressgatewaypolicies"));
     assert_eq!(names(&following.mirror()), both);
     // Who starts now knows as little as the server.
-    let late = Following::start(&client, "here").unwrap();
+    let late = Following::adopting(&client, "here", |_| false).unwrap();
     until(&late, |mirror| lost(mirror, "404"));
     assert_eq!(
         late.mirror().generation(Watched::Policies),
@@ -225,7 +225,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     kubectl(&["create", "clusterrolebinding", "lab-agent", "--clusterrole=egret-agent", "--user=agent"], "");
     kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
     let client = Arc::new(client_of("agent"));
-    let following = Following::start(&client, "here").unwrap();
+    let following = Following::adopting(&client, "here", |_| false).unwrap();
     let known = agreed(&following);
     kubectl(&["delete", "clusterrolebinding", "lab-agent"], "");
     let began = Instant::now();
@@ -234,7 +234,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
         std::thread::sleep(Duration::from_millis(50));
     }
     // A watch that is open goes on; whoever begins one is refused.
-    let again = Following::start(&client, "here").unwrap();
+    let again = Following::adopting(&client, "here", |_| false).unwrap();
     let parts =
         ["cannot list resource", "apiGroups [egret.dev], resources [egresspools] needs the verb list"];
     until(&again, |mirror| {

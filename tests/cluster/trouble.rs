@@ -62,7 +62,8 @@ fn a_watch_that_is_cut_in_the_middle_loses_nothing_and_lists_nothing_anew() {
     let direct = client_of("admin");
     namespace(&direct, "cut");
     let proxy = Proxy::start();
-    let following = Following::start(&Arc::new(Client::new(proxy.access()).unwrap()), "here").unwrap();
+    let following =
+        Following::adopting(&Arc::new(Client::new(proxy.access()).unwrap()), "here", |_| false).unwrap();
     until(&following, Mirror::is_synced);
     let lists = proxy.listed("/api/v1/namespaces");
     assert!(lists > 0, "it begins with a list");
@@ -102,7 +103,8 @@ fn a_version_that_the_server_forgot_is_a_list_that_changes_nothing() {
         // A first list may be older than what was written just before it.
         let before = format!("not-yet-{after}");
         label(&direct, "gone", &before);
-        let following = Following::start(&Arc::new(Client::new(proxy.access()).unwrap()), "here").unwrap();
+        let following =
+            Following::adopting(&Arc::new(Client::new(proxy.access()).unwrap()), "here", |_| false).unwrap();
         until(&following, |mirror| mirror.is_synced() && labelled(mirror, "gone", &before));
         let generation = following.mirror().generation(Watched::Namespaces);
         let started = Instant::now();

@@ -46,7 +46,7 @@ fn a_gateway_is_wired_from_its_node_and_read_back() {
     let keys = gateway();
     let observed = observe(&place, &scope(), keys.sysctls.keys().map(String::as_str)).unwrap();
     assert_eq!(observed, gateway());
-    assert!(home.is_current());
+    assert_eq!(Netns::current().unwrap(), home);
     settle(&Place::node(&home), &host(), &mut Saved::new());
 }
 

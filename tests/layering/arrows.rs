@@ -62,7 +62,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
         ],
     ),
     // The testbed looks at the program from outside.
-    ("testbed", &["addr", "egress", "kernel"]),
+    ("testbed", &["addr", "egress", "ipam", "kernel", "store"]),
     ("lib", &[]),
 ];
 

@@ -112,7 +112,7 @@ fn the_table_of_numbers_is_current() {
         ("routing tables", n::TABLES.to_string()),
         ("nexthops", format!("{:#x}", n::NEXTHOPS)),
         ("nexthop groups", format!("{:#x}", n::NEXTHOP_GROUPS)),
-        ("gateways' VNIs", n::FIRST_GATEWAY_VNI.to_string()),
+        ("gateways' VNIs", egret::store::nodes::FIRST_VNI.to_string()),
         ("pin", format!("{:#x}", n::PIN_MASK)),
         ("dead pin", format!("{:#x}", n::PIN_DEAD)),
         ("tunnel address", n::TUNNEL_ADDRESS.to_string()),

@@ -11,7 +11,7 @@ fn file(scratch: &Scratch, block: &str) -> PathBuf {
     scratch.dir.ipam().join("p").join(format!("{block}.json"))
 }
 
-fn is_right(store: &DirStore<'_>, scratch: &Scratch) {
+fn is_right(store: &dyn Store, scratch: &Scratch) {
     let (blocks, _) = blocks_in(&scratch.dir, "p").unwrap();
     assert_eq!(*store.summary("p").unwrap(), Summary::of(&blocks, []));
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use egret::addr::Cidr;
 use egret::egress::model::Pool;
 use egret::ipam::{
-    After, Allocation, Block, DirStore, Holder, IpamError, MemoryStore, Owner, State, Store, StoreError,
-    Summary, forget_owners, release, retain,
+    After, Allocation, Block, DirStore, Holder, IpamError, Owner, State, Store, StoreError, Summary,
+    forget_owners, release, retain,
 };
 use egret::store::{Swap, Version};
+use egret::testbed::MemoryStore;
 use proptest::prelude::*;
 
 use crate::world::*;

@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use egret::ipam::{After, DirStore, IpamError, MemoryStore, Store, Summary, blocks_in, release, retain};
+use egret::ipam::{After, DirStore, IpamError, Store, Summary, blocks_in, release, retain};
 use egret::store::Dir;
+use egret::testbed::MemoryStore;
 
 use crate::world::*;
 
@@ -54,7 +55,7 @@ fn eight_threads_in_one_directory_get_every_address_once() {
         let path = scratch.path.clone();
         Box::new(move |n| {
             let dir = Dir::open(&path).unwrap();
-            let store = DirStore::alone(&dir, &format!("thread {thread}"), Duration::from_secs(120));
+            let store = ByTheCall { dir: &dir, who: format!("thread {thread}") };
             let pool = pool("p", "10.0.0.0/26", 31);
             given(
                 &store,
@@ -98,7 +99,7 @@ fn one_node_of_many() {
             let guard = dir.lock(&who, Duration::from_secs(120)).unwrap();
             ask(&DirStore::under(&dir, &guard), &[&pool], tenant(&owner, &node, &container), n)
         } else {
-            let store = DirStore::alone(&dir, &who, Duration::from_secs(120));
+            let store = ByTheCall { dir: &dir, who };
             ask(&store, &[&pool], tenant(&owner, &node, &container), n)
         };
         match result {
@@ -108,7 +109,7 @@ fn one_node_of_many() {
         }
         if n % 3 == 2 {
             println!("\nreleasing {owner}");
-            let store = DirStore::alone(&dir, "DEL", Duration::from_secs(120));
+            let store = ByTheCall { dir: &dir, who: "DEL".to_owned() };
             release(&store, &holder(&node, &container), After::Owner, n).unwrap();
             println!("\nreleased {owner}");
         }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use egret::addr::Cidr;
 use egret::egress::model::Pool;
-use egret::ipam::{Block, DirStore, How, MemoryStore, Source, Store, block_name};
+use egret::ipam::{Block, DirStore, How, Source, Store, block_name};
 use egret::store::{Version, record};
+use egret::testbed::MemoryStore;
 
 use crate::world::*;
 

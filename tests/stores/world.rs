@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use egret::addr::Cidr;
 use egret::egress::model::Pool;
 use egret::ipam::{
-    Allocation, Claim, Claimed, DirStore, Holder, IpamError, MemoryStore, Owner, Store, Tenant, claim,
+    Allocation, Block, Claim, Claimed, DirStore, Holder, IpamError, Owner, Store, StoreError, Summary,
+    Tenant, claim,
 };
-use egret::store::Dir;
+use egret::store::{Dir, Swap, Version};
+use egret::testbed::MemoryStore;
 
 /// A pool with the defaults of an `EgressPool`.
 pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
@@ -89,7 +93,7 @@ pub(crate) fn books(store: &dyn Store, pools: &[&Pool]) -> BTreeMap<(String, IpA
     for pool in pools {
         for n in 0..pool.cidr.size() {
             let address = pool.cidr.nth(n).unwrap();
-            let cidr = egret::addr::Cidr::covering(address, pool.block_size);
+            let cidr = Cidr::covering(address, pool.block_size);
             if let Some((block, _)) = store.read(&pool.name, cidr).unwrap()
                 && let Some(allocation) = block.allocations.get(&address)
             {
@@ -116,8 +120,43 @@ impl Scratch {
     }
 
     /// A store whose every call takes the lock for itself.
-    pub(crate) fn store(&self) -> DirStore<'_> {
-        DirStore::alone(&self.dir, "test", Duration::from_secs(120))
+    pub(crate) fn store(&self) -> ByTheCall<'_> {
+        ByTheCall { dir: &self.dir, who: "test".to_owned() }
+    }
+}
+
+/// A directory whose lock is taken for each single call, so that others write between any two.
+pub(crate) struct ByTheCall<'a> {
+    pub(crate) dir: &'a Dir,
+    pub(crate) who: String,
+}
+
+impl ByTheCall<'_> {
+    fn locked<T>(&self, call: impl FnOnce(&DirStore<'_>) -> T) -> T {
+        let guard = self.dir.lock(&self.who, Duration::from_secs(120)).unwrap();
+        call(&DirStore::under(self.dir, &guard))
+    }
+}
+
+impl Store for ByTheCall<'_> {
+    fn pools(&self) -> Result<Vec<String>, StoreError> {
+        self.locked(|store| store.pools())
+    }
+
+    fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
+        self.locked(|store| store.summary(pool))
+    }
+
+    fn refresh(&self, pool: &str) -> Result<(), StoreError> {
+        self.locked(|store| store.refresh(pool))
+    }
+
+    fn read(&self, pool: &str, block: Cidr) -> Result<Option<(Block, Version)>, StoreError> {
+        self.locked(|store| store.read(pool, block))
+    }
+
+    fn swap(&self, block: &Block, seen: Option<Version>) -> Result<Swap, StoreError> {
+        self.locked(|store| store.swap(block, seen))
     }
 }
 

@@ -109,7 +109,7 @@ impl Cluster {
         if fs::read(&file).is_ok_and(|written| written == text) {
             return Ok(());
         }
-        replace_text(&file, text, false).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        replace_text(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([file, folder]);
         Ok(())
     }

@@ -24,7 +24,7 @@ fn world(root: &Path) -> (Dir, Config) {
         node_name: Some("one".to_owned()),
         ..Config::default()
     };
-    let pool = objects(&dir).unwrap().unwrap().pool("egress").unwrap();
+    let pool = objects(&dir).unwrap().unwrap().pools().next().unwrap().1;
     let guard = dir.lock("test", Duration::ZERO).unwrap();
     let store = DirStore::under(&dir, &guard);
     let owners =

@@ -21,7 +21,7 @@ use crate::kernel::nfnetlink::{ACK, Netfilter, Request};
 /// opened to them stay. Entries to destinations in `may_stay` go where that costs no listing, and stay otherwise.
 ///
 /// # Errors
-/// As [`super::forget`].
+/// As [`super::forget_or_mark`].
 pub fn clear(sources: &BTreeSet<IpAddr>, may_stay: &[Cidr]) -> Result<(), Error> {
     clear_by(sources, may_stay, delete)
 }

@@ -82,6 +82,17 @@ fn marks(machine: &Namespace) -> Vec<u32> {
     marks
 }
 
+/// How many entries the filter matches.
+pub(super) fn count(filter: MarkFilter) -> Result<usize, Error> {
+    let mut found = 0;
+    list(&mut open()?, filter, None, |_| found += 1)?;
+    Ok(found)
+}
+
+fn forget(source: IpAddr, keep: &[Cidr]) -> Result<usize, Error> {
+    forget_or_mark(&[source].into(), keep, |_| None, None)
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }

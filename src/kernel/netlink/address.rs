@@ -12,8 +12,6 @@ use crate::addr::Family;
 const HEADER: usize = 8;
 /// `RT_SCOPE_LINK`.
 const SCOPE_LINK: u8 = 253;
-/// `RT_SCOPE_HOST`.
-const SCOPE_HOST: u8 = 254;
 /// `IFA_F_DEPRECATED`.
 const DEPRECATED: u8 = 0x20;
 /// `IFA_F_TEMPORARY`, which in IPv4 means secondary, and `IFA_F_DADFAILED`.
@@ -30,8 +28,6 @@ pub struct Assigned {
     pub prefix: u8,
     /// Valid on this link only.
     pub link_scope: bool,
-    /// Valid on this host only, as 127.0.0.1.
-    pub host_scope: bool,
     /// Temporary, deprecated, or refused by duplicate address detection.
     pub passing: bool,
 }
@@ -55,7 +51,6 @@ pub fn read(payload: &[u8]) -> Option<Assigned> {
         prefix: *payload.get(1)?,
         passing: flags & DEPRECATED != 0 || ip.is_ipv6() && flags & PASSING_V6 != 0,
         link_scope: scope == SCOPE_LINK,
-        host_scope: scope == SCOPE_HOST,
     })
 }
 

@@ -14,4 +14,4 @@ pub mod route;
 pub mod rule;
 pub mod socket;
 
-pub use socket::{Message, Refusal, Socket};
+pub use socket::{Refusal, Socket};

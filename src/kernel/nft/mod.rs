@@ -91,13 +91,6 @@ pub struct ElementRefusal {
     pub words: Option<String>,
 }
 
-impl Error {
-    /// Whether something the change builds on is missing, so that observing again and changing more will help.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Error::Elements(refusals) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT))
-    }
-}
-
 fn sentences(refusals: &[ElementRefusal]) -> String {
     let first = refusals.first().map(ElementRefusal::to_string).unwrap_or_default();
     match refusals.len() {

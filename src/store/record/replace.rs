@@ -31,14 +31,14 @@ pub(super) fn pretty<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Writes JSON beside a file and puts it in its place.
-pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
-    replace_text(path, &pretty(value)?, durable)
+/// Writes JSON beside a file, puts it in its place, and waits for the disk.
+pub(crate) fn replace_file<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    replace_as(path, &pretty(value)?, Waits::FileAndFolder)
 }
 
-/// Writes a text beside a file and puts it in its place.
-pub(crate) fn replace_text(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
-    replace_as(path, text, Waits::of(durable))
+/// The same with a text, and without waiting: for what can be had again.
+pub(crate) fn replace_text(path: &Path, text: &[u8]) -> io::Result<()> {
+    replace_as(path, text, Waits::Nothing)
 }
 
 pub(super) fn replace_as(path: &Path, text: &[u8], waits: Waits) -> io::Result<()> {

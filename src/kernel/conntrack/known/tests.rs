@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::*;
-use crate::kernel::conntrack::{MarkFilter, count};
+use crate::kernel::conntrack::MarkFilter;
+use crate::kernel::conntrack::tests::count;
 use crate::kernel::netns::Netns;
 use crate::kernel::sandbox::Namespace;
 use crate::kernel::sockets::flows;

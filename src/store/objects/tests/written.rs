@@ -105,7 +105,7 @@ fn of_two_objects_with_one_name_the_first_by_file_name_is_in_force() {
     ]);
     let objects = world.open();
     assert_eq!(label(&objects, "x").as_deref(), Some("a"));
-    assert_eq!(objects.pool("p").unwrap().cidr.to_string(), "10.0.0.0/24");
+    assert_eq!(objects.pools().next().unwrap().1.cidr.to_string(), "10.0.0.0/24");
     assert!(objects.broken().is_empty());
     assert_eq!(
         told(&objects),

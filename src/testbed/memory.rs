@@ -1,12 +1,12 @@
-//! Blocks in memory: for tests, plans and what-if questions.
+//! Blocks in memory: what a store is without a disk, a lock or a server, to compare the others with.
+//!
+//! In: blocks. Out: a [`Store`]. Never: outlives its process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::block::Block;
-use super::store::{Store, StoreError};
-use super::summary::Summary;
 use crate::addr::Cidr;
+use crate::ipam::{Block, Store, StoreError, Summary};
 use crate::store::{Swap, Version};
 
 /// A store that ends with the process. Any number of threads may share it.
