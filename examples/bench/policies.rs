@@ -1,7 +1,8 @@
 //! A thousand policies: decisions and plan from nothing, and after one changed label.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use egret::egress::inside::inside;
@@ -82,7 +83,28 @@ pub(crate) fn measure(arguments: &Arguments, rows: &mut Rows) -> Result<(), Trou
         Target::AtMost(100.0),
     );
     rows.figure("the same after one changed label", &label, "ms", Target::AtMost(1.0));
+    rows.figure("… found by a comparison of everything", &compared(view, arguments)?, "ms", Target::None);
     Ok(())
+}
+
+/// Decisions as the agent follows them: it has the next view and not the name of what changed. The view before is held meanwhile, as whoever
+/// reads by it does.
+fn compared(mut view: View, arguments: &Arguments) -> Result<Series, Trouble> {
+    let asked: BTreeSet<PodName> = (0..PODS).map(pod).collect();
+    let mut last = Arc::new(view.clone());
+    let mut live = Live::of(Arc::clone(&last), asked.iter().cloned());
+    let mut took = Series::default();
+    for n in 0..arguments.pairs * 2 {
+        view.pods.insert(pod(n * 37 % PODS), labelled((n * 61 + 1) % POLICIES));
+        let _before = std::mem::replace(&mut last, Arc::new(view.clone()));
+        let begun = Instant::now();
+        let touched = live.follow(Arc::clone(&last), &asked);
+        took.0.push(ms(begun));
+        if touched.is_none_or(|touched| touched.len() > 1) {
+            return Err(Trouble::new("one label had everyone decided for anew, or touched several pods"));
+        }
+    }
+    Ok(took)
 }
 
 fn labelled(app: usize) -> Pod {

@@ -7,6 +7,7 @@
 //! What is remembered of policies and gateways depends on no client, so a client costs its own decision alone. A gateway's pod is
 //! another matter: its labels are what others find it by.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -113,9 +114,11 @@ impl Live {
         self.view = view;
         let decided = &self.resolution.decisions;
         let stay = touched.into_iter().filter(|pod| pods.contains(pod) && decided.contains_key(pod));
-        let come = pods.iter().filter(|pod| !decided.contains_key(pod)).cloned();
-        let left: BTreeSet<PodName> = decided.keys().filter(|pod| !pods.contains(pod)).cloned().collect();
-        let asked: Vec<PodName> = stay.chain(come).collect();
+        let asked_for = pods.iter().map(|pod| (pod, ()));
+        let moved = apart(decided.keys().map(|pod| (pod, ())), asked_for, |(), ()| true);
+        let (come, left): (Vec<&PodName>, Vec<&PodName>) = moved.into_iter().partition(|pod| pods.contains(pod));
+        let left: Vec<PodName> = left.into_iter().cloned().collect();
+        let asked: Vec<PodName> = stay.chain(come.into_iter().cloned()).collect();
         let mut changed: BTreeSet<PodName> = asked.into_iter().filter(|pod| self.put(pod)).collect();
         left.iter().for_each(|pod| self.forget(pod));
         changed.extend(left);
@@ -244,7 +247,30 @@ fn pods_between(before: &View, now: &View) -> Option<BTreeSet<PodName>> {
     if !same {
         return None;
     }
-    let changed = now.pods.iter().filter(|(name, pod)| pods.get(name) != Some(pod)).map(|(name, _)| name);
-    let gone = pods.keys().filter(|name| !now.pods.contains_key(name));
-    Some(changed.chain(gone).cloned().collect())
+    Some(apart(pods.iter(), now.pods.iter(), |before, now| before == now).into_iter().cloned().collect())
+}
+
+/// The keys of two sorted runs that only one of them has, or whose values differ. One step per key: a look into a tree of ten thousand names
+/// for each of them took longer than all comparisons.
+fn apart<'k, K: Ord, V: Copy>(
+    before: impl Iterator<Item = (&'k K, V)>,
+    now: impl Iterator<Item = (&'k K, V)>,
+    same: impl Fn(V, V) -> bool,
+) -> Vec<&'k K> {
+    let (mut before, mut now, mut found) = (before.peekable(), now.peekable(), Vec::new());
+    loop {
+        let order = match (before.peek(), now.peek()) {
+            (None, None) => return found,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let one = if order.is_le() { before.next() } else { None };
+        let other = if order.is_ge() { now.next() } else { None };
+        match (one, other) {
+            (Some((_, one)), Some((_, other))) if same(one, other) => {}
+            (Some((key, _)), _) | (None, Some((key, _))) => found.push(key),
+            (None, None) => {}
+        }
+    }
 }
