@@ -94,8 +94,12 @@ fn consequence(status: u16, path: &str, message: &str) -> String {
     match status {
         401 => ". The credentials are not known to it, or have expired".to_owned(),
         403 => {
-            let of_controller = message.contains(":egret-controller\"");
-            let file = if of_controller { "deploy/controller-rbac.yaml" } else { "deploy/rbac.yaml" };
+            let file = match message {
+                _ if message.contains(":egret-controller\"") => "deploy/controller-rbac.yaml",
+                // Agents and controllers find their configuration in a volume; people ask for it.
+                _ if message.contains(" resource \"configmaps\"") => "deploy/users.yaml",
+                _ => "deploy/rbac.yaml",
+            };
             format!(". Grant it: `{file}` has the role that Egret needs{}", rule(message))
         }
         // A missing object has its own sentence, with its name in quotes.
