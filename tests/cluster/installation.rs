@@ -28,9 +28,12 @@ fn agent_of(node: &str) -> Client {
           spec: {{nodeName: {node}, serviceAccountName: egret-agent, containers: [{{name: c, image: x}}]}}}}"
     );
     kubectl(&["apply", "-f", "-"], &pod);
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name", &name];
-    let token =
-        kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], &bound].concat(), "");
+    bearer(&["--bound-object-kind=Pod", "--bound-object-name", &name])
+}
+
+/// The agents' service account, with a token that is bound to something.
+fn bearer(bound: &[&str]) -> Client {
+    let token = kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], bound].concat(), "");
     server().enter().unwrap();
     let admin = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
     Client::new(Access { credential: Credential::Token(token.trim().to_owned()), ..admin }).unwrap()
@@ -137,6 +140,29 @@ fn an_agent_writes_what_its_own_node_says_and_nothing_else() {
     );
     assert_eq!(back.map_err(|e: StoreError| e.to_string()).unwrap().len(), 1);
     forget_blocks(&admin);
+}
+
+#[test]
+fn an_agent_that_is_started_by_hand_is_held_to_the_node_of_its_token() {
+    let _alone = alone();
+    for file in ["rbac.yaml", "admission.yaml"] {
+        let file = repository().join("deploy").join(file);
+        kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()], "");
+    }
+    kubectl(&["apply", "-f", "-"], "{apiVersion: v1, kind: Node, metadata: {name: hand}}");
+    let here = bearer(&["--bound-object-kind=Node", "--bound-object-name=hand"]);
+    let sign = |node: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": format!("agent.{node}")}, "spec": {}});
+    soon(|| here.create(LEASES, &sign("hand")));
+    soon(|| match here.create(LEASES, &sign("hand-other")) {
+        Err(error) if error.to_string().contains("signs of life of its own node only") => Ok(()),
+        other => {
+            kubectl(&["delete", "lease", "-n", "egret-system", "agent.hand-other", "--ignore-not-found"], "");
+            Err(other)
+        }
+    });
+    refused(bearer(&[]).create(LEASES, &sign("hand")), "the agent's token names no node");
+    kubectl(&["delete", "lease", "-n", "egret-system", "agent.hand"], "");
+    kubectl(&["delete", "node", "hand"], "");
 }
 
 #[test]
