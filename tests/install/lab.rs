@@ -123,6 +123,14 @@ impl Lab {
         self.get(&["pods", "-n", "egret-system", "-l", &selector, "-o", "name"])
     }
 
+    /// Volumes that a container of a DaemonSet's pod has, as the API server took it.
+    pub(crate) fn mounts(&self, name: &str, container: &str) -> String {
+        let selector = format!("app.kubernetes.io/name={name}");
+        let path =
+            format!("jsonpath={{.items[*].spec.containers[?(@.name=='{container}')].volumeMounts[*].name}}");
+        self.get(&["pods", "-n", "egret-system", "-l", &selector, "-o", &path])
+    }
+
     /// Whether a DaemonSet's pod on the one node is ready.
     pub(crate) fn ready(&self, name: &str) -> bool {
         self.get(&["ds", "-n", "egret-system", name, "-o", "jsonpath={.status.numberReady}"]) == "1"
