@@ -120,7 +120,7 @@ impl Common {
         let Some(access) = self.access()? else { return Ok(None) };
         let failed = |e: ApiError| Refused::failed(e.to_string());
         let client = Client::new(access).map_err(failed)?;
-        let looked = Looked::at(&client).map_err(failed)?;
+        let looked = Looked::at(&client).map_err(|e| Refused::failed(e.to_person()))?;
         let mut unseen = looked.unseen.clone();
         let config = match (&self.config, &looked.config) {
             (Some(file), _) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,

@@ -74,6 +74,11 @@ impl ApiError {
         self.status().is_none_or(|status| status == 429 || status >= 500)
     }
 
+    /// The same, said to a person who asked: the role for people is another than an agent's, which may write.
+    pub fn to_person(&self) -> String {
+        self.to_string().replace("`deploy/rbac.yaml`", "`deploy/users.yaml`")
+    }
+
     /// We may not. Nothing may be removed because of it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.status(), Some(401 | 403))
@@ -94,12 +99,8 @@ fn consequence(status: u16, path: &str, message: &str) -> String {
     match status {
         401 => ". The credentials are not known to it, or have expired".to_owned(),
         403 => {
-            let file = match message {
-                _ if message.contains(":egret-controller\"") => "deploy/controller-rbac.yaml",
-                // Agents and controllers find their configuration in a volume; people ask for it.
-                _ if message.contains(" resource \"configmaps\"") => "deploy/users.yaml",
-                _ => "deploy/rbac.yaml",
-            };
+            let of_controller = message.contains(":egret-controller\"");
+            let file = if of_controller { "deploy/controller-rbac.yaml" } else { "deploy/rbac.yaml" };
             format!(". Grant it: `{file}` has the role that Egret needs{}", rule(message))
         }
         // A missing object has its own sentence, with its name in quotes.

@@ -50,7 +50,7 @@ impl Looked {
                 }
                 Err(error) if error.is_absent() && (kind.is_foreign() || kind.definition().is_none()) => {}
                 Err(error) if error.is_forbidden() && kind.is_dispensable() => {
-                    looked.unseen.push(error.to_string());
+                    looked.unseen.push(error.to_person());
                 }
                 Err(error) => return Err(error),
             }
@@ -59,7 +59,7 @@ impl Looked {
             Ok(map) => configuration(&map).map(Some),
             // Nodes that are not installed as `deploy/` does it; what is inside is then said by objects alone.
             Err(error) if error.is_absent() => Ok(None),
-            Err(error) if error.is_forbidden() => Err(error.to_string()),
+            Err(error) if error.is_forbidden() => Err(error.to_person()),
             Err(error) => return Err(error),
         };
         Ok(looked)
