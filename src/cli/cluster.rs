@@ -127,16 +127,25 @@ impl Common {
         let Some(access) = self.access()? else { return Ok(None) };
         let failed = |e: ApiError| Refused::failed(e.to_string());
         let client = Client::new(access).map_err(failed)?;
-        let looked = Looked::at(&client).map_err(failed)?;
+        let looked = Looked::at(&client).map_err(|e| Refused::failed(e.to_person()))?;
+        let mut unseen = looked.unseen.clone();
         let config = match (&self.config, &looked.config) {
             (Some(file), _) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
-            (None, Some(said)) => Config::from_json(said).map_err(|e| Refused::failed(e.to_string()))?,
-            (None, None) => Config::default(),
+            (None, Ok(Some(said))) => Config::from_json(said).map_err(|e| Refused::failed(e.to_string()))?,
+            (None, Ok(None)) => Config::default(),
+            // An address that is inside by it alone is then answered as one outside.
+            (None, Err(why)) => {
+                unseen.push(format!(
+                    "the nodes' configuration cannot be seen, so `clusterCIDRs` and `adopt` are taken as empty; name a copy of it with \
+                     --config: {why}"
+                ));
+                Config::default()
+            }
         };
         let readings = readings(&looked, &config);
         let objects = Objects::of(readings).map_err(|e| Refused::failed(e.to_string()))?;
-        let unseen = looked.unseen.iter().map(|why| Problem::new("", "Unseen", why.clone()));
-        let mut problems: Vec<Problem> = unseen.collect();
+        let mut problems: Vec<Problem> =
+            unseen.into_iter().map(|why| Problem::new("", "Unseen", why)).collect();
         problems.extend(objects.problems());
         Ok(Some(Cluster { client, looked, objects, config, problems }))
     }

@@ -27,7 +27,7 @@ pub enum Owner {
         /// N.
         ordinal: u32,
     },
-    /// The Nth replica of an EgressGateway, through all its restarts.
+    /// The Nth replica of an EgressGateway, through all its restarts: kept for a kind that is not there yet. Read and shown; nothing makes it.
     Slot {
         /// Namespace of the EgressGateway.
         namespace: String,

@@ -74,6 +74,11 @@ impl ApiError {
         self.status().is_none_or(|status| status == 429 || status >= 500)
     }
 
+    /// The same, said to a person who asked: the role for people is another than an agent's, which may write.
+    pub fn to_person(&self) -> String {
+        self.to_string().replace("`deploy/rbac.yaml`", "`deploy/users.yaml`")
+    }
+
     /// We may not. Nothing may be removed because of it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.status(), Some(401 | 403))

@@ -21,8 +21,8 @@ pub struct Looked {
     pub mirror: Mirror,
     /// Whether an agent's pod is ready, by node. Empty: none is installed as `deploy/` does it.
     pub agents: BTreeMap<String, bool>,
-    /// What plugin and agents of the nodes go by, if it is there and we may see it.
-    pub config: Option<Value>,
+    /// What plugin and agents of the nodes go by, if it is there; why it cannot be seen. With a configuration in hand that is no loss.
+    pub config: Result<Option<Value>, String>,
     /// What we may not see and can do without, as sentences.
     pub unseen: Vec<String>,
 }
@@ -33,8 +33,12 @@ impl Looked {
     /// # Errors
     /// What decides cannot be seen: an answer without it would be wrong, not short.
     pub fn at(client: &Client) -> Result<Looked, ApiError> {
-        let mut looked =
-            Looked { mirror: Mirror::default(), agents: BTreeMap::new(), config: None, unseen: Vec::new() };
+        let mut looked = Looked {
+            mirror: Mirror::default(),
+            agents: BTreeMap::new(),
+            config: Ok(None),
+            unseen: Vec::new(),
+        };
         for kind in Watched::of_a_node() {
             match client.list(&kind.path(&Reach::Cluster)) {
                 Ok((items, version)) => {
@@ -46,16 +50,29 @@ impl Looked {
                 }
                 Err(error) if error.is_absent() && (kind.is_foreign() || kind.definition().is_none()) => {}
                 Err(error) if error.is_forbidden() && kind.is_dispensable() => {
-                    looked.unseen.push(error.to_string());
+                    looked.unseen.push(error.to_person());
                 }
                 Err(error) => return Err(error),
             }
         }
-        let map = client.get(CONFIG).ok();
-        let text = map.as_ref().and_then(|map| map["data"]["egret.json"].as_str());
-        looked.config = text.and_then(|text| serde_json::from_str(text).ok());
+        looked.config = match client.get(CONFIG) {
+            Ok(map) => configuration(&map).map(Some),
+            // Nodes that are not installed as `deploy/` does it; what is inside is then said by objects alone.
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) if error.is_forbidden() => Err(error.to_person()),
+            Err(error) => return Err(error),
+        };
         Ok(looked)
     }
+}
+
+/// What the ConfigMap says.
+fn configuration(map: &Value) -> Result<Value, String> {
+    let no = |why: &str| {
+        format!("ConfigMap egret-system/egret: {why}; `deploy/config.yaml` has one as it should be")
+    };
+    let text = map["data"]["egret.json"].as_str().ok_or_else(|| no("it has no `egret.json`"))?;
+    serde_json::from_str(text).map_err(|e| no(&format!("its `egret.json` is no JSON ({e})")))
 }
 
 impl Watched {
@@ -86,6 +103,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_is_said_and_not_taken_as_empty() {
+        let said = |data: Value| configuration(&json!({"data": data}));
+        assert_eq!(said(json!({"egret.json": "{\"mode\": \"cluster\"}"})), Ok(json!({"mode": "cluster"})));
+        for (data, why) in [
+            (json!({"egret": "{}"}), "it has no `egret.json`"),
+            (
+                json!({"egret.json": "{"}),
+                "its `egret.json` is no JSON (EOF while parsing an object at line 1 column 1)",
+            ),
+        ] {
+            let error = said(data).unwrap_err();
+            assert!(error.starts_with(&format!("ConfigMap egret-system/egret: {why}; ")), "{error}");
+        }
+    }
 
     #[test]
     fn an_agent_is_ready_if_any_pod_of_it_on_the_node_is() {

@@ -15,7 +15,7 @@ const ENDPOINTS: &str = "/apis/egret.dev/v1alpha1/egressendpoints";
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases";
 
-fn install() -> String {
+pub(crate) fn install() -> String {
     let deploy = repository().join("deploy");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-k", deploy.to_str().unwrap()], "")
 }
@@ -28,9 +28,12 @@ fn agent_of(node: &str) -> Client {
           spec: {{nodeName: {node}, serviceAccountName: egret-agent, containers: [{{name: c, image: x}}]}}}}"
     );
     kubectl(&["apply", "-f", "-"], &pod);
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name", &name];
-    let token =
-        kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], &bound].concat(), "");
+    bearer(&["--bound-object-kind=Pod", "--bound-object-name", &name])
+}
+
+/// The agents' service account, with a token that is bound to something.
+fn bearer(bound: &[&str]) -> Client {
+    let token = kubectl(&[&["create", "token", "egret-agent", "-n", "egret-system"][..], bound].concat(), "");
     server().enter().unwrap();
     let admin = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
     Client::new(Access { credential: Credential::Token(token.trim().to_owned()), ..admin }).unwrap()
@@ -49,7 +52,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, ApiError>, sentence: &str) {
 }
 
 /// The server learns of roles and policies by watches of its own.
-fn soon<T, E: std::fmt::Debug>(mut so: impl FnMut() -> Result<T, E>) -> T {
+pub(crate) fn soon<T, E: std::fmt::Debug>(mut so: impl FnMut() -> Result<T, E>) -> T {
     let began = Instant::now();
     loop {
         match so() {
@@ -140,6 +143,29 @@ fn an_agent_writes_what_its_own_node_says_and_nothing_else() {
 }
 
 #[test]
+fn an_agent_that_is_started_by_hand_is_held_to_the_node_of_its_token() {
+    let _alone = alone();
+    for file in ["rbac.yaml", "admission.yaml"] {
+        let file = repository().join("deploy").join(file);
+        kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()], "");
+    }
+    kubectl(&["apply", "-f", "-"], "{apiVersion: v1, kind: Node, metadata: {name: hand}}");
+    let here = bearer(&["--bound-object-kind=Node", "--bound-object-name=hand"]);
+    let sign = |node: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": format!("agent.{node}")}, "spec": {}});
+    soon(|| here.create(LEASES, &sign("hand")));
+    soon(|| match here.create(LEASES, &sign("hand-other")) {
+        Err(error) if error.to_string().contains("signs of life of its own node only") => Ok(()),
+        other => {
+            kubectl(&["delete", "lease", "-n", "egret-system", "agent.hand-other", "--ignore-not-found"], "");
+            Err(other)
+        }
+    });
+    refused(bearer(&[]).create(LEASES, &sign("hand")), "the agent's token names no node");
+    kubectl(&["delete", "lease", "-n", "egret-system", "agent.hand"], "");
+    kubectl(&["delete", "node", "hand"], "");
+}
+
+#[test]
 fn an_agent_annotates_pods_of_its_own_node_with_addresses_and_nothing_else() {
     let _alone = alone();
     install();
@@ -147,9 +173,39 @@ fn an_agent_annotates_pods_of_its_own_node_with_addresses_and_nothing_else() {
     let own = "/api/v1/namespaces/egret-system/pods/agent-tell-here/status";
     let addresses = json!({"metadata": {"annotations": {"egret.dev/egress-addresses": "10.10.10.0"}}});
     soon(|| here.merge(own, &addresses));
-    refused(there.merge(own, &addresses), "may annotate only pods of its own node");
+    // The policy is at work when it refuses for the first time.
+    soon(|| match there.merge(own, &addresses) {
+        Err(error) if error.to_string().contains("may annotate only pods of its own node") => Ok(()),
+        other => Err(other),
+    });
     let other = json!({"metadata": {"annotations": {"cni.projectcalico.org/ipv4pools": "[]"}}});
-    refused(here.merge(own, &other), "no annotation of pods but egret.dev/egress-addresses");
+    refused(here.merge(own, &other), "writes no annotation of pods but egret.dev/egress-addresses");
+
+    // What somebody else wrote stays as it is, beside an annotation of ours or alone.
+    let pod = ["pod", "-n", "egret-system", "agent-tell-here"];
+    kubectl(&[&["annotate"], &pod[..], &["egret.dev/selector=role == 'gw'"]].concat(), "");
+    kubectl(&[&["label"], &pod[..], &["role=gw"]].concat(), "");
+    let metadata = |fields: Value| json!({"metadata": fields});
+    let (no_removal, nothing_else) =
+        ("removes no annotation of pods but", "changes no labels, finalizers or status of pods");
+    for (forged, sentence) in [
+        (metadata(json!({"annotations": {"egret.dev/selector": null}})), no_removal),
+        (metadata(json!({"annotations": null})), no_removal),
+        (
+            metadata(json!({"annotations": {"egret.dev/selector": "all()"}})),
+            "writes no annotation of pods but",
+        ),
+        (metadata(json!({"labels": {"role": "other"}})), nothing_else),
+        (metadata(json!({"labels": {"new": "1"}})), nothing_else),
+        (metadata(json!({"labels": null})), nothing_else),
+        (metadata(json!({"finalizers": ["egret.dev/stay"]})), nothing_else),
+        (json!({"status": {"podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}]}}), nothing_else),
+        (json!({"status": {"phase": "Succeeded"}}), nothing_else),
+        (json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), nothing_else),
+    ] {
+        refused(here.merge(own, &forged), sentence);
+    }
+    here.merge(own, &addresses).unwrap();
     here.merge(own, &json!({"metadata": {"annotations": {"egret.dev/egress-addresses": null}}})).unwrap();
     refused(here.merge("/api/v1/namespaces/egret-system/pods/agent-tell-here", &addresses), "403");
 }

@@ -11,6 +11,7 @@ mod bad;
 mod blocks;
 mod controller;
 mod definitions;
+mod explaining;
 mod follower;
 mod following;
 mod foreign;

@@ -172,6 +172,7 @@ fn who_may_not_or_names_two_worlds_is_told_so() {
     let (status, said) = ask("nobody", "list");
     assert_eq!(status, Some(1));
     assert!(said.contains("cannot list resource \"namespaces\"") && said.contains("403"), "{said}");
+    assert!(said.contains("`deploy/users.yaml` has the role"), "{said}");
     let (status, said) = ask("admin", "list --context other");
     assert!(status == Some(2) && said.contains("it has no context `other`"), "{said}");
     let (status, said) = ask("admin", "list --state /var/lib/egret");

@@ -54,11 +54,11 @@ impl Lab {
         self.kubectl(&away, "");
         self.eventually("no agent runs", || self.pods("egret-agent").is_empty());
         // The node has no way to a registry.
-        let overlay = "resources: [base]\nimages: [{name: registry.k8s.io/pause, newName: lab.local/busybox, newTag: '1'}]\n";
+        let overlay = "resources: [base/uninstall]\nimages: [{name: registry.k8s.io/pause, newName: lab.local/busybox, newTag: '1'}]\n";
         std::fs::write(self.scratch.join("kustomization.yaml"), overlay).unwrap();
         let copied = Command::new("cp")
             .arg("-r")
-            .arg(repository().join("deploy/uninstall"))
+            .arg(repository().join("deploy"))
             .arg(self.scratch.join("base"))
             .status();
         assert!(copied.unwrap().success());
@@ -121,6 +121,14 @@ impl Lab {
     fn pods(&self, name: &str) -> String {
         let selector = format!("app.kubernetes.io/name={name}");
         self.get(&["pods", "-n", "egret-system", "-l", &selector, "-o", "name"])
+    }
+
+    /// Volumes that a container of a DaemonSet's pod has, as the API server took it.
+    pub(crate) fn mounts(&self, name: &str, container: &str) -> String {
+        let selector = format!("app.kubernetes.io/name={name}");
+        let path =
+            format!("jsonpath={{.items[*].spec.containers[?(@.name=='{container}')].volumeMounts[*].name}}");
+        self.get(&["pods", "-n", "egret-system", "-l", &selector, "-o", &path])
     }
 
     /// Whether a DaemonSet's pod on the one node is ready.

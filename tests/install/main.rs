@@ -41,6 +41,8 @@ fn a_cluster_is_installed_told_of_and_left_as_it_was() {
     lab.eventually("the definitions are there", || lab.try_kubectl(&["apply", "-f", "-"], POOL).is_ok());
     lab.eventually("the agent is ready", || lab.ready("egret-agent"));
     lab.eventually("the entry is in the list", || lab.entries() == 1);
+    // The agent found its token where it looks for one; who writes the list has none.
+    assert_eq!(lab.mounts("egret-agent", "plugin"), "config state cni-bin cni-conf");
     lab.kubectl(&["apply", "-f", "-"], &pod("gw", "one", GATEWAY));
     lab.kubectl(&["apply", "-f", "-"], &pod("shop", "cart", ""));
     lab.eventually("the pod's addresses are told", || lab.told("shop", "cart") == "172.31.0.128");
