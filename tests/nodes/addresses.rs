@@ -25,7 +25,8 @@ pub(crate) fn belong_to_whoever_has_them_now(lab: &Lab, red: &str) {
         &node,
         "whom nothing selects leaves as its node with the address of one that has ended",
     );
-    assert_eq!(ip(lab, "plain", "stranger"), address);
+    // The kubelet says a pod's address when it has looked at the container; the pod itself is heard before.
+    lab.eventually("its status says that address", || ip(lab, "plain", "stranger") == address);
     assert_eq!(ended(lab, "shop", "job"), address, "the first one's status still says it");
     lab.kubectl(&["delete", "pod", "-n", "shop", "job"], "");
     leave_with(lab, "stranger", &node, "also when that one's object goes");
