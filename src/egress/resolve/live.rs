@@ -116,7 +116,8 @@ impl Live {
         let stay = touched.into_iter().filter(|pod| pods.contains(pod) && decided.contains_key(pod));
         let asked_for = pods.iter().map(|pod| (pod, ()));
         let moved = apart(decided.keys().map(|pod| (pod, ())), asked_for, |(), ()| true);
-        let (come, left): (Vec<&PodName>, Vec<&PodName>) = moved.into_iter().partition(|pod| pods.contains(pod));
+        let (come, left): (Vec<&PodName>, Vec<&PodName>) =
+            moved.into_iter().partition(|pod| pods.contains(pod));
         let left: Vec<PodName> = left.into_iter().cloned().collect();
         let asked: Vec<PodName> = stay.chain(come.into_iter().cloned()).collect();
         let mut changed: BTreeSet<PodName> = asked.into_iter().filter(|pod| self.put(pod)).collect();
