@@ -101,6 +101,7 @@ const OTHERS: [&[&str]; 6] = [
         "Always",
         "Auto",
         "Automatic",
+        "Config",
         "Deny",
         "DoesNotExist",
         "EnabledPerNamespace",
