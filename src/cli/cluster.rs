@@ -4,6 +4,7 @@
 //! guess where a person said something: the more explicit word wins.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -93,15 +94,14 @@ impl Common {
         if self.state.is_some() {
             return Ok(None);
         }
-        let said = named();
+        let said = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
         if !self.names_cluster() && (self.config.is_some() || (said.is_none() && self.lies_here())) {
             return Ok(None);
         }
-        match found(context)? {
+        match found(said.as_deref(), context)? {
             // Who sets KUBECONFIG means a cluster: what this node's directory has would be an answer to another question.
             None if self.names_cluster() || said.is_some() => {
-                let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
-                let lost = said.map(|_| format!(" where KUBECONFIG says ({})", list.display()));
+                let lost = said.map(|list| format!(" where KUBECONFIG says ({})", list.display()));
                 Err(Refused::misused(format!(
                     "there is no kubeconfig{}: name one with --kubeconfig, or set KUBECONFIG",
                     lost.unwrap_or_default()
@@ -184,17 +184,13 @@ pub(super) fn readings(looked: &Looked, config: &Config) -> Vec<(String, Reading
     all
 }
 
-/// The files that `KUBECONFIG` names, if it is set; as kubectl does, empty names among them mean nothing.
-fn named() -> Option<Vec<PathBuf>> {
-    let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty())?;
-    Some(std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()).collect())
-}
-
-/// A kubeconfig where kubectl would look for one: `KUBECONFIG`, else the home directory; a pod's own credentials where no such file is.
-fn found(context: Option<&str>) -> Result<Option<Access>, Refused> {
+/// A kubeconfig where kubectl would look for one: in the `list` of `KUBECONFIG`, in which empty names mean nothing, else in the home
+/// directory; a pod's own credentials where no such file is.
+fn found(list: Option<&OsStr>, context: Option<&str>) -> Result<Option<Access>, Refused> {
     let unusable = |e: ApiError| Refused::misused(e.to_string());
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    let files = named().unwrap_or_else(|| home().into_iter().collect());
+    let listed = |list| std::env::split_paths(list).filter(|file| !file.as_os_str().is_empty()).collect();
+    let files: Vec<PathBuf> = list.map_or_else(|| home().into_iter().collect(), listed);
     match Access::from_files(&files, context).map_err(unusable)? {
         // A pod has no contexts.
         None if context.is_none() => Access::in_cluster().map_err(unusable),

@@ -75,11 +75,7 @@ impl Access {
 
     /// `host:port`, as HTTP writes it.
     pub(super) fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        host_with_port(&self.host, self.port)
     }
 
     /// As a pod's service account, or `None` where no pod is.
@@ -196,6 +192,11 @@ pub(super) fn host_and_port(authority: &str, default: u16) -> Option<(String, u1
     };
     let port = port.map_or(Some(default), |port| port.parse().ok())?;
     (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+/// The way back: an IPv6 address in brackets.
+pub(super) fn host_with_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {

@@ -6,7 +6,7 @@
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 
-use super::access::host_and_port;
+use super::access::{host_and_port, host_with_port};
 use super::base64;
 use super::http;
 
@@ -71,12 +71,12 @@ impl Proxy {
 
     /// That it was the proxy, not the server.
     pub(super) fn blamed(&self, error: &io::Error) -> io::Error {
-        let place = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let place = host_with_port(&self.host, self.port);
         let why = match error.kind() {
             ErrorKind::UnexpectedEof => "it hung up before it answered".to_owned(),
             _ => error.to_string(),
         };
-        io::Error::new(error.kind(), format!("the proxy http://{place}:{}: {why}", self.port))
+        io::Error::new(error.kind(), format!("the proxy http://{place}: {why}"))
     }
 }
 

@@ -69,6 +69,7 @@ fn a_freed_address_rests_and_only_its_old_owner_may_have_it_meanwhile() {
         assert_eq!(given(store, &[&pool], tenant("pod:a", "one", "c1"), 0), "10.10.10.0");
         let freed = release(store, &holder("one", "c1"), After::Owner, 100).unwrap();
         assert_eq!(freed.len(), 1);
+        assert!(!is_reserved(store, &pool, freed[0].ip));
 
         let other = || tenant("pod:b", "one", "c2");
         let full = ask(store, &[&pool], other(), 130).unwrap_err();
@@ -91,7 +92,8 @@ fn an_ordinals_address_waits_for_it_on_whatever_node_until_a_person_says_otherwi
         let mut pool = pool("p", "10.10.10.0/31", 31);
         pool.strict_affinity = true;
         let address = given(store, &[&pool], tenant("ordinal:shop/gw/0", "one", "c1"), 0);
-        release(store, &holder("one", "c1"), After::Owner, 10).unwrap();
+        let freed = release(store, &holder("one", "c1"), After::Owner, 10).unwrap();
+        assert!(is_reserved(store, &pool, freed[0].ip));
         given(store, &[&pool], tenant("pod:b", "one", "c2"), 1 << 30);
         let full = ask(store, &[&pool], tenant("pod:c", "one", "c3"), 1 << 30).unwrap_err();
         assert!(full.to_string().contains("1 of 2 leased, 0 cooling, 1 reserved"), "{full}");
@@ -116,7 +118,8 @@ fn a_pods_lease_can_be_kept_while_its_pod_lives_on_without_a_sandbox() {
     in_each_store(|store| {
         let pool = pool("p", "10.10.10.0/32", 32);
         given(store, &[&pool], tenant("pod:a", "one", "c1"), 0);
-        release(store, &holder("one", "c1"), After::Reserved, 10).unwrap();
+        let freed = release(store, &holder("one", "c1"), After::Reserved, 10).unwrap();
+        assert!(is_reserved(store, &pool, freed[0].ip));
         assert!(ask(store, &[&pool], tenant("pod:b", "one", "c2"), 1 << 30).is_err());
         let gone = forget_owners(store, &|o| *o == owner("pod:a"), 1 << 30).unwrap();
         assert_eq!(gone.len(), 1);

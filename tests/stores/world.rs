@@ -87,6 +87,11 @@ pub(crate) fn given(store: &dyn Store, pools: &[&Pool], tenant: Tenant, now: u64
     ask(store, pools, tenant, now).unwrap().lease.ip.to_string()
 }
 
+/// Whether an address that somebody gave back waits for its owner, and does not rest.
+pub(crate) fn is_reserved(store: &dyn Store, pool: &Pool, address: IpAddr) -> bool {
+    books(store, &[pool])[&(pool.name.clone(), address)].freed_at.is_none()
+}
+
 /// Every allocation of a pool whose blocks all have the pool's block size.
 pub(crate) fn books(store: &dyn Store, pools: &[&Pool]) -> BTreeMap<(String, IpAddr), Allocation> {
     let mut all = BTreeMap::new();
