@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
 
 use egret::kernel::netns::Netns;
@@ -25,7 +25,7 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn command(&self, program: &Path, reply: &Path) -> Result<Command, Trouble> {
+    fn command(&self, program: &Path) -> Result<Command, Trouble> {
         let open = |e: std::io::Error| Trouble::new(format!("{}: {e}", self.stdin.display()));
         let mut command = Command::new(program);
         command
@@ -38,30 +38,35 @@ impl Call<'_> {
             .env("CNI_PATH", "/opt/cni/bin")
             .env("CNI_ARGS", &self.args)
             .stdin(File::open(self.stdin).map_err(open)?)
-            .stdout(File::create(reply).map_err(open)?)
+            .stdout(Stdio::piped())
             .stderr(Stdio::null());
         Ok(command)
     }
 
     /// Runs it in a node's namespace; milliseconds from spawn to its end. Anything but success is trouble.
     pub(crate) fn time(&self, node: &Netns) -> Result<f64, Trouble> {
-        // Each its own: some are measured at once.
-        let reply = PathBuf::from(format!("/run/reply-{}", self.container));
-        let mut command = self.command(self.program, &reply)?;
-        let run = || -> std::io::Result<(f64, bool)> {
+        let mut command = self.command(self.program)?;
+        let run = || -> std::io::Result<(f64, Output)> {
             let begun = Instant::now();
-            let status = command.spawn()?.wait()?;
-            Ok((begun.elapsed().as_secs_f64() * 1e3, status.success()))
+            let mut child = command.spawn()?;
+            // A reply is shorter than what a pipe holds.
+            child.wait()?;
+            let took = begun.elapsed();
+            Ok((took.as_secs_f64() * 1e3, child.wait_with_output()?))
         };
-        let (took, well) = node.run(run).and_then(|r| r).map_err(|e| self.trouble(&e.to_string()))?;
-        if well { Ok(took) } else { Err(self.trouble(&std::fs::read_to_string(&reply).unwrap_or_default())) }
+        let (took, said) = node.run(run).and_then(|r| r).map_err(|e| self.trouble(&e.to_string()))?;
+        if said.status.success() {
+            Ok(took)
+        } else {
+            Err(self.trouble(&String::from_utf8_lossy(&said.stdout)))
+        }
     }
 
     /// Peak resident memory in MB (1,000,000 bytes).
     pub(crate) fn peak(&self, node: &Netns) -> Result<f64, Trouble> {
         let own = std::env::current_exe().map_err(|e| self.trouble(&e.to_string()))?;
-        let mut command = self.command(&own, Path::new("/run/reply"))?;
-        command.arg(LAUNCH).arg(self.program).stdout(Stdio::piped());
+        let mut command = self.command(&own)?;
+        command.arg(LAUNCH).arg(self.program);
         let run = || command.output();
         let said = node.run(run).and_then(|r| r).map_err(|e| self.trouble(&e.to_string()))?;
         let text = String::from_utf8_lossy(&said.stdout).into_owned();

@@ -76,7 +76,8 @@ impl Asked {
 }
 
 impl Embedded {
-    /// Collects the answers, announces what is new, and repeats what was taken over within the last minute.
+    /// Collects the answers, announces what is new, and repeats what was taken over within the last minute. An agent, which repeats it by
+    /// its own clock, announces only when the plan announces something else: whoever called waits for the packets.
     pub fn announce(&self, change: &Change<'_>, asked: Vec<Asked>, outcome: &mut Outcome) {
         if self.dry_run {
             return;
@@ -88,23 +89,32 @@ impl Embedded {
         let announced =
             |plan: &NodePlan| plan.locals.values().flat_map(|g| g.announced.clone()).collect::<BTreeSet<_>>();
         let (before, next) = (announced(change.before), announced(change.next));
+        if self.kept.is_some() && before == next {
+            return;
+        }
         let new =
             next.difference(&before).map(|(dev, ip)| Announced { dev: dev.clone(), ip: *ip, since: now() });
-        let mut remembered = self.memory.announced();
+        let known = self.memory.announced();
+        let mut remembered = known.clone();
         remembered.retain(|old| next.contains(&(old.dev.clone(), old.ip)));
         remembered.extend(new);
-        self.repeat(remembered, outcome);
+        self.repeat(&known, remembered, outcome);
     }
 
-    /// Announces again what was taken over within the last minute; called by every later call on this node.
+    /// Announces again what was taken over within the last minute; called by every later call on this node, where no agent does it.
     pub fn announce_again(&self, outcome: &mut Outcome) {
+        if self.kept.is_some() || outcome.announced {
+            return;
+        }
         let remembered = self.memory.announced();
         if !remembered.is_empty() && !self.dry_run {
-            self.repeat(remembered, outcome);
+            self.repeat(&remembered, remembered.clone(), outcome);
         }
     }
 
-    fn repeat(&self, mut remembered: Vec<Announced>, outcome: &mut Outcome) {
+    /// `known`: what is on file.
+    fn repeat(&self, known: &[Announced], mut remembered: Vec<Announced>, outcome: &mut Outcome) {
+        outcome.announced = true;
         let oldest = now().saturating_sub(REPEAT_SECONDS);
         remembered.retain(|one| one.since >= oldest);
         for one in &remembered {
@@ -116,7 +126,9 @@ impl Embedded {
                 outcome.problems.push(Problem::new(format!("Address {}", one.ip), "NotAnnounced", message));
             }
         }
-        if let Err(error) = self.memory.remember_announced(&remembered) {
+        if remembered != known
+            && let Err(error) = self.memory.remember_announced(&remembered)
+        {
             tracing::warn!(%error, "announcements will not be repeated");
         }
     }

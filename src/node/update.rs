@@ -45,6 +45,8 @@ pub struct Outcome {
     pub reports: Vec<(String, Report)>,
     /// What is wrong in objects, records and around announced addresses.
     pub problems: Vec<Problem>,
+    /// What was taken over within the last minute has been announced again.
+    pub announced: bool,
 }
 
 impl Outcome {

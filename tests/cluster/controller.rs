@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use egret::kube::Client;
 use egret::kube::lease::{self, LeaseSpec};
-use egret::kube::{Access, Client};
 use egret::testbed::{repository, within};
 use serde_json::Value;
 
 use crate::proxy::Proxy;
-use crate::server::{kubectl, server};
+use crate::server::{kubeconfig_of, kubectl};
 use crate::world::{alone, client_of, forget};
 
 const WORLD: &str = "
@@ -143,16 +143,7 @@ pub(crate) fn kubeconfig() -> String {
     for file in ["deploy/rbac.yaml", "deploy/controller-rbac.yaml"] {
         kubectl(&["apply", "-f", "-"], &fs::read_to_string(repository().join(file)).unwrap());
     }
-    let token = kubectl(&["create", "token", "egret-controller", "-n", "egret-system", "--duration=1h"], "");
-    let access = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
-    let file = server().kubeconfig("controller");
-    let config = format!(
-        "clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: pki/ca.crt}}}}]\n\
-         users: [{{name: u, user: {{token: {}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
-        access.server(),
-        token.trim()
-    );
-    fs::write(&file, config).unwrap();
+    let file = kubeconfig_of("egret-controller", "egret-system");
     file.to_str().unwrap().to_owned()
 }
 

@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use egret::kube::Access;
 use egret::testbed::{ROUTER, repository};
 use serde_json::Value;
 
 use crate::installation::{install, soon};
-use crate::server::{kubectl, server};
+use crate::server::{kubeconfig_of, kubectl, server};
 use crate::world::*;
 
 const WORLD: &str = "
@@ -38,22 +37,6 @@ metadata:
  subjects: [{kind: ServiceAccount, name: person, namespace: see}]}
 ";
 
-/// A kubeconfig of the service account `see/person`.
-fn person() -> std::path::PathBuf {
-    let token = kubectl(&["create", "token", "person", "-n", "see", "--duration=1h"], "");
-    let admin = Access::from_file(&server().kubeconfig("admin"), None).unwrap();
-    let config = format!(
-        "{{apiVersion: v1, kind: Config, current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}],\n\
-         clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: pki/ca.crt}}}}],\n\
-         users: [{{name: u, user: {{token: \"{}\"}}}}]}}\n",
-        admin.server(),
-        token.trim()
-    );
-    let file = server().kubeconfig("person");
-    fs::write(&file, config).unwrap();
-    file
-}
-
 /// What `egret … -o json` says to the person, and the problems `Unseen` in it.
 fn asked(person: &Path, arguments: &str) -> (Value, Vec<String>) {
     let mut command = server().command(ROUTER);
@@ -81,7 +64,7 @@ fn who_has_the_roles_for_people_sees_all_that_decides_and_else_is_told_what_is_m
     install();
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], WORLD);
     configure(ADOPTING);
-    let person = person();
+    let person = kubeconfig_of("person", "see");
     let explain = |to: &str| asked(&person, &format!("explain -n see cart {to}"));
     // The server learns of roles by a watch of its own.
     soon(|| match explain("10.99.1.1") {
