@@ -124,6 +124,7 @@ fn records(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
                 unservable: &std::collections::BTreeMap::new(),
                 in_use: &std::collections::BTreeMap::new(),
                 nodes: None,
+                endpoints: &[],
                 now: 1,
             };
             let lease = ipam::claim(&DirStore::under(&dir, &guard), &claim)?.lease;

@@ -210,6 +210,7 @@ fn claims(arguments: &Arguments, rows: &mut Rows) -> Result<(), Box<dyn std::err
                 unservable: &BTreeMap::new(),
                 in_use: &BTreeMap::new(),
                 nodes: None,
+                endpoints: &[],
                 now: 1,
             };
             let claimed = claim(store, &asked).map_err(|e| e.to_string())?;

@@ -98,7 +98,11 @@ fn is_ours(plugin: &Value) -> bool {
     plugin["type"] == TYPE
 }
 
-fn read(text: &[u8]) -> Result<Value, ListError> {
+/// What a file says.
+///
+/// # Errors
+/// It is neither a list nor a plugin.
+pub fn read(text: &[u8]) -> Result<Value, ListError> {
     let value: Value = serde_json::from_slice(text).map_err(|e| ListError::Syntax(e.to_string()))?;
     if value["plugins"].is_array() || value["type"].is_string() { Ok(value) } else { Err(ListError::Foreign) }
 }

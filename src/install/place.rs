@@ -3,6 +3,9 @@
 //! In: where they are. Out: files replaced in one piece, because a runtime reads them whenever they change; what was changed.
 //! Never: a file that its owner has written meanwhile, or one that is not JSON.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -12,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::list::{self, ListError, Shape};
+use super::multus::{self, Known};
 
 /// A list of ours, where the primary's stands alone and nothing can stand behind it. It sorts before anybody's.
 pub const WRAPPED: &str = "00-egret.conflist";
@@ -56,6 +60,23 @@ pub enum InstallError {
         path: PathBuf,
         /// What is wrong.
         why: ListError,
+    },
+    /// Multus's file stands first, and what it hands pods on to is not there.
+    #[error(
+        "pods are started with {}, which is Multus's and hands them on to a list that is not beside it: Egret's entry belongs into that one; \
+         name it with --list", .0.display()
+    )]
+    NoMaster(PathBuf),
+    /// What Multus hands pods on to is no list, and it would not take one of ours before it starts anew.
+    #[error(
+        "{} is one plugin alone, so nothing can stand behind it, and Multus ({}) would not hand pods on to a list around it: write it as a \
+         list (`plugins`) in a file of its own, start Multus anew, and name that file with --list", path.display(), multus.display()
+    )]
+    Alone {
+        /// The file.
+        path: PathBuf,
+        /// Multus's.
+        multus: PathBuf,
     },
     /// The kernel refused.
     #[error("cannot {verb} {}: {source}", path.display())]
@@ -121,6 +142,9 @@ impl Place {
             return Ok(Change { file: path.display().to_string(), what: "unchanged" });
         };
         if list::shape(&text).map_err(unfit)? == Shape::Single {
+            if let Some(multus) = self.first_is_multus()? {
+                return Err(InstallError::Alone { path, multus });
+            }
             let ours = self.conf.join(WRAPPED);
             let file = ours.display().to_string();
             if fs::read(&ours).is_ok_and(|now| now == next.as_bytes()) {
@@ -170,20 +194,40 @@ impl Place {
         }
     }
 
-    /// The list that pods are started with: the first by name that can be understood, as libcni and containerd choose it.
+    /// The list that pods are started with: the first by name that can be understood, as libcni and containerd choose it; behind Multus
+    /// the one that it hands them on to.
     fn primary(&self) -> Result<PathBuf, InstallError> {
         if let Some(name) = &self.list {
             return Ok(self.conf.join(name));
         }
-        let mut broken = None;
+        let (lists, broken) = self.known()?;
+        let Some(first) = lists.first() else {
+            return Err(broken.unwrap_or_else(|| InstallError::NoList(self.conf.clone())));
+        };
+        let Some(multus) = first.multus() else { return Ok(self.conf.join(&first.file)) };
+        match multus::master(multus, &lists) {
+            Some(file) => Ok(self.conf.join(file)),
+            None => Err(InstallError::NoMaster(self.conf.join(&first.file))),
+        }
+    }
+
+    fn first_is_multus(&self) -> Result<Option<PathBuf>, InstallError> {
+        let (lists, _) = self.known()?;
+        Ok(lists.first().filter(|first| first.multus().is_some()).map(|first| self.conf.join(&first.file)))
+    }
+
+    /// Lists of others that can be understood, by name; and why the first of the rest cannot.
+    fn known(&self) -> Result<(Vec<Known>, Option<InstallError>), InstallError> {
+        let (mut known, mut broken) = (Vec::new(), None);
         for path in self.lists()?.into_iter().filter(|path| !path.ends_with(WRAPPED)) {
             let text = fs::read(&path).map_err(failed("read", &path))?;
-            match list::shape(&text) {
-                Ok(_) => return Ok(path),
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match list::shape(&text).and_then(|_| list::read(&text)) {
+                Ok(list) => known.push(Known { file, list }),
                 Err(why) => broken = broken.or(Some(InstallError::Unfit { path, why })),
             }
         }
-        Err(broken.unwrap_or_else(|| InstallError::NoList(self.conf.clone())))
+        Ok((known, broken))
     }
 
     fn lists(&self) -> Result<Vec<PathBuf>, InstallError> {
@@ -256,101 +300,4 @@ fn replace(path: &Path, content: &mut impl Read, mode: u32) -> Result<(), Instal
         let _ = fs::remove_file(&draft);
         InstallError::Io { verb: "write", path: path.to_owned(), source }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    struct Node(Place);
-
-    impl Node {
-        fn new(name: &str) -> Node {
-            let root = std::env::temp_dir().join(format!("egret-place-{name}-{}", std::process::id()));
-            let place = Place { bin: root.join("bin"), conf: root.join("conf"), list: None };
-            fs::create_dir_all(&place.conf).unwrap();
-            Node(place)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.0.conf.join(name), text).unwrap();
-        }
-
-        fn read(&self, name: &str) -> String {
-            fs::read_to_string(self.0.conf.join(name)).unwrap()
-        }
-
-        fn put(&self) -> Result<&'static str, String> {
-            let entry = json!({"type": "egret"});
-            self.0.put_entry(&entry).map(|change| change.what).map_err(|e| e.to_string())
-        }
-    }
-
-    impl Drop for Node {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(self.0.conf.parent().unwrap());
-        }
-    }
-
-    const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}]}"#;
-
-    #[test]
-    fn the_entry_goes_into_the_first_list_that_a_runtime_would_take_and_out_of_it_again() {
-        let node = Node::new("first");
-        assert!(node.put().unwrap_err().contains("install the cluster's network first"));
-        node.write("05-half.conflist", "{");
-        assert!(node.put().unwrap_err().contains("05-half.conflist is no JSON"));
-        node.write("10-net.conflist", LIST);
-        node.write("20-other.conflist", LIST);
-        node.write("README", "notes");
-        assert_eq!(node.put(), Ok("entered"));
-        assert_eq!(node.put(), Ok("unchanged"));
-        assert!(node.read("10-net.conflist").contains("egret"));
-        assert_eq!(
-            (node.read("20-other.conflist").as_str(), node.read("05-half.conflist").as_str()),
-            (LIST, "{")
-        );
-        // The primary starts anew and writes its list as it knows it.
-        node.write("10-net.conflist", LIST);
-        assert_eq!(node.put(), Ok("entered"));
-        assert_eq!(node.0.take_entries().unwrap().len(), 1);
-        assert!(!node.read("10-net.conflist").contains("egret"));
-        assert_eq!(node.0.take_entries().unwrap(), []);
-        let names: Vec<_> = fs::read_dir(&node.0.conf).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 4, "no draft is left: {names:?}");
-    }
-
-    #[test]
-    fn a_plugin_that_stands_alone_gets_a_list_of_ours_until_it_has_one_of_its_own() {
-        let node = Node::new("alone");
-        node.write("10-net.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#);
-        assert_eq!((node.put(), node.put()), (Ok("entered"), Ok("unchanged")));
-        assert!(node.read(WRAPPED).contains("bridge"));
-        node.write("10-net.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "ptp"}"#);
-        assert_eq!(node.put(), Ok("entered"));
-        assert!(node.read(WRAPPED).contains("ptp"));
-        fs::remove_file(node.0.conf.join("10-net.conf")).unwrap();
-        node.write("10-net.conflist", LIST);
-        assert_eq!(node.put(), Ok("entered"));
-        assert!(!node.0.conf.join(WRAPPED).exists());
-    }
-
-    #[test]
-    fn the_binary_is_replaced_only_if_it_differs_and_by_a_new_file() {
-        let node = Node::new("binary");
-        let program = node.0.conf.join("program");
-        fs::write(&program, "one").unwrap();
-        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed");
-        assert_eq!(node.0.put_binary(&program).unwrap().what, "unchanged");
-        let before = fs::metadata(node.0.binary()).unwrap().ino();
-        fs::write(&program, "two").unwrap();
-        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed");
-        assert_ne!(fs::metadata(node.0.binary()).unwrap().ino(), before);
-        fs::set_permissions(node.0.binary(), fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(node.0.put_binary(&program).unwrap().what, "installed", "nobody could start it");
-        assert!(node.0.take_binary().unwrap().is_some());
-        assert!(node.0.take_binary().unwrap().is_none());
-    }
 }

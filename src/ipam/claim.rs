@@ -16,7 +16,7 @@ use super::pool::{Source, choose};
 use super::store::{Store, StoreError, edit, taken_elsewhere};
 use super::summary::Summary;
 use crate::addr::Cidr;
-use crate::egress::model::{Node, Pool};
+use crate::egress::model::{Endpoint, Node, Pool};
 use crate::store::{Swap, Version};
 use full::full;
 
@@ -38,6 +38,9 @@ pub struct Claim<'a> {
     /// Nodes that exist: what an earlier container of the owner holds on another one of them, only that node can give up, for it may
     /// still answer there. `None`: the later container has it, wherever the earlier one was.
     pub nodes: Option<&'a BTreeMap<String, Node>>,
+    /// Endpoints that are known. One of that earlier container means the same where its node does not exist: a Node object is deleted
+    /// by mistake, too, and whoever finds that nobody is heard there any more deletes the endpoint.
+    pub endpoints: &'a [Endpoint],
     /// The time, in Unix seconds.
     pub now: u64,
 }
@@ -153,11 +156,17 @@ fn attempt(store: &dyn Store, claim: &Claim<'_>, believe: bool) -> Result<Attemp
     Ok(attempt)
 }
 
-/// A StatefulSet's pod is made anew although its node is silent: by force, which says nothing of what that node still does.
+/// A StatefulSet's pod is made anew although its node is silent, or its Node object gone: which says nothing of what that node still does.
 fn still_elsewhere(claim: &Claim<'_>, own: &Own) -> Result<(), IpamError> {
     let holder = own.block.allocations.get(&own.ip).and_then(|allocation| allocation.holder.as_ref());
-    let exists = |node: &String| claim.nodes.is_some_and(|nodes| nodes.contains_key(node));
-    match holder.filter(|holder| holder.node != claim.tenant.holder.node && exists(&holder.node)) {
+    let is_known = |holder: &Holder| {
+        let attachment = holder.attachment();
+        claim.endpoints.iter().any(|e| e.node == holder.node && e.attachment == attachment)
+    };
+    let may_answer = |holder: &Holder| {
+        claim.nodes.is_some_and(|nodes| nodes.contains_key(&holder.node) || is_known(holder))
+    };
+    match holder.filter(|holder| holder.node != claim.tenant.holder.node && may_answer(holder)) {
         None => Ok(()),
         Some(holder) => Err(IpamError::Elsewhere {
             address: own.ip,

@@ -114,8 +114,8 @@ pub enum IpamError {
     /// The owner's earlier container has it on another node, which has not said that it is gone.
     #[error(
         "address {address} of {tenant} is held by {holder}: that node may still answer for it. It is given up when the agent there says so, \
-         or when that node's object is deleted or tainted node.kubernetes.io/out-of-service; if you know that nothing runs there any more, \
-         say `egret ipam release {address} --force`"
+         or by the controller once that agent is silent and the node's object deleted or tainted node.kubernetes.io/out-of-service; if you \
+         know that nothing runs there any more, say `egret ipam release {address} --force`"
     )]
     Elsewhere {
         /// The address.

@@ -4,8 +4,9 @@
 //! a pod that names it is held and told, and not let out as if it had named nothing.
 //!
 //! Two programs must not act on one object, so a project that is at work itself keeps its own. That is looked at: its DaemonSet,
-//! `calico-node` or `cilium` in any namespace, with at least one ready pod. Where Calico is at work its pools are ranges of the
-//! cluster, adopted or not; adopted, a gateway may have its own address there, and none is leased.
+//! `calico-node` or `cilium` in any namespace, that is meant for any node at all. Whether its pods are ready says nothing: those of
+//! one node are not for as long as it is upgraded, and what the pods got of it stays. Where Calico is at work its pools are ranges of
+//! the cluster, adopted or not; adopted, a gateway may have its own address there, and none is leased.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,26 +66,33 @@ fn both(mirror: &Mirror, api: Watched, store: Watched) -> Vec<Value> {
     all.into_values().cloned().collect()
 }
 
+/// The DaemonSet by which a project is at work.
+pub fn at_work(mirror: &Mirror, project: Project) -> Option<&str> {
+    let agents = match project {
+        Project::Calico => Watched::CalicoAgents,
+        Project::Cilium => Watched::CiliumAgents,
+    };
+    let is_meant =
+        |set: &Value| set["status"]["desiredNumberScheduled"].as_u64().is_some_and(|nodes| nodes > 0);
+    mirror.objects(agents).find_map(|(name, set)| is_meant(set).then_some(name))
+}
+
 /// How a project stands in this cluster.
 struct Stand {
     name: &'static str,
     key: &'static str,
     adopted: bool,
-    /// `DaemonSet kube-system/cilium (3 ready)`.
+    /// `DaemonSet kube-system/cilium`.
     at_work: Option<String>,
 }
 
 impl Stand {
     fn of(mirror: &Mirror, adopted: &BTreeSet<Project>, project: Project) -> Stand {
-        let (name, key, agents) = match project {
-            Project::Calico => ("Calico", "calico", Watched::CalicoAgents),
-            Project::Cilium => ("Cilium", "cilium", Watched::CiliumAgents),
+        let (name, key) = match project {
+            Project::Calico => ("Calico", "calico"),
+            Project::Cilium => ("Cilium", "cilium"),
         };
-        let ready = |(set, object): (&str, &Value)| {
-            let ready = object["status"]["numberReady"].as_u64().filter(|ready| *ready > 0)?;
-            Some(format!("DaemonSet {set} ({ready} ready)"))
-        };
-        let at_work = mirror.objects(agents).find_map(ready);
+        let at_work = at_work(mirror, project).map(|set| format!("DaemonSet {set}"));
         Stand { name, key, adopted: adopted.contains(&project), at_work }
     }
 
@@ -149,8 +157,10 @@ mod tests {
         json!({"metadata": {"name": name}, "spec": {"cidr": cidr}})
     }
 
-    fn agents(ready: u32) -> Value {
-        json!({"metadata": {"name": "x", "namespace": "kube-system"}, "status": {"numberReady": ready}})
+    /// Meant for so many nodes, and ready on none.
+    fn agents(nodes: u32) -> Value {
+        json!({"metadata": {"name": "x", "namespace": "kube-system"},
+            "status": {"desiredNumberScheduled": nodes, "numberReady": 0}})
     }
 
     /// What a node reads: the object, or what is said of it.
@@ -207,10 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn a_daemonset_that_is_meant_for_no_node_is_nobody_at_work_and_one_whose_pods_are_not_ready_is() {
+        assert_eq!(at_work(&mirror(0, 1), Project::Calico), None);
+        assert_eq!(at_work(&mirror(0, 1), Project::Cilium), Some("kube-system/x"));
+        assert_eq!(at_work(&Mirror::default(), Project::Cilium), None);
+    }
+
+    #[test]
     fn a_project_at_work_keeps_its_policies_and_who_adopted_them_is_told() {
         let told = read(&mirror(0, 3), &[Project::Calico, Project::Cilium]);
         assert!(
-            told[2].contains("Cilium is at work in this cluster, DaemonSet kube-system/x (3 ready)"),
+            told[2].contains("Cilium is at work in this cluster, DaemonSet kube-system/x, and"),
             "{told:?}"
         );
         assert_eq!(

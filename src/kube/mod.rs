@@ -21,6 +21,7 @@ mod kubeconfig;
 pub mod lease;
 pub mod look;
 pub mod mirror;
+mod pace;
 mod proxy;
 pub mod watch;
 pub mod watched;

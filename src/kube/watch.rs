@@ -4,10 +4,9 @@
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
 //! thread at a time of its own, so that its return is no storm.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::events::Event;
 use super::mirror::{Mirror, Seen};
+use super::pace::{Pace, Paces};
 use super::watched::{Reach, Watched};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -24,10 +24,6 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 const WATCH_SECONDS: u64 = 300;
 /// The same while objects are in force that went with their definition: at its end the list is asked for again.
 const WATCH_SECONDS_OUTLIVED: u64 = 60;
-/// How often a kind is looked for that is wanted, but unknown to the server.
-const MISSING: Duration = Duration::from_secs(10);
-/// How often a foreign kind is looked at that nobody adopted: what is said of it need not be quick, and no watch need stand for it.
-const STRANGE: Duration = Duration::from_secs(300);
 /// A watch that ended sooner and said nothing is no watch: what stands between ends it, and would again at once.
 const SHORT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -40,33 +36,12 @@ pub struct Following {
     /// One notice stands for any number of changes: who hears it looks at everything.
     notices: Receiver<()>,
     bell: SyncSender<()>,
-    adopted: Arc<Adopted>,
-}
-
-/// Foreign kinds that are followed as closely as our own.
-#[derive(Debug, Default)]
-struct Adopted {
-    kinds: Mutex<BTreeSet<Watched>>,
-    changed: Condvar,
-}
-
-impl Adopted {
-    fn kinds(&self) -> MutexGuard<'_, BTreeSet<Watched>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Rests so long, but only while the kind is adopted, or is not.
-    fn rest(&self, kind: Watched, adopted: bool, pause: Duration) {
-        let kinds = self.kinds();
-        let same = |kinds: &mut BTreeSet<Watched>| kinds.contains(&kind) == adopted;
-        let rested = self.changed.wait_timeout_while(kinds, pause, same);
-        drop(rested.unwrap_or_else(PoisonError::into_inner));
-    }
+    paces: Arc<Paces>,
 }
 
 impl Following {
-    /// Begins to follow everything that a node needs, the foreign kinds that `adopted` names as closely as our own; the others are looked
-    /// at now and then.
+    /// Begins to follow everything that a node needs, the foreign kinds that `adopted` names as closely as our own; the others as
+    /// [`pace`](super::pace) has it.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -90,12 +65,12 @@ impl Following {
         let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
         let (sender, notices) = sync_channel(1);
         let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
-        let adopted = Arc::new(Adopted { kinds: Mutex::new(foreign.collect()), changed: Condvar::new() });
+        let paces = Arc::new(Paces::adopting(foreign.collect()));
         for kind in reach.kinds() {
             let follower = Follower {
                 client: client.clone(),
                 kind,
-                adopted: adopted.clone(),
+                paces: paces.clone(),
                 path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
@@ -104,7 +79,7 @@ impl Following {
             let thread = thread::Builder::new().name(format!("watch-{kind:?}")).stack_size(256 << 10);
             thread.spawn(move || follower.run())?;
         }
-        Ok(Following { mirror, notices, bell: sender, adopted })
+        Ok(Following { mirror, notices, bell: sender, paces })
     }
 
     /// What is known now.
@@ -122,16 +97,11 @@ impl Following {
         self.bell.clone()
     }
 
-    /// From now on these foreign kinds are followed as closely as our own, and the others looked at now and then.
+    /// From now on these foreign kinds are followed as closely as our own, and no others but for what they decide.
     pub fn adopt(&self, adopted: impl Fn(Watched) -> bool) {
         let reach = self.mirror().reach().clone();
         let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
-        let now: BTreeSet<Watched> = foreign.collect();
-        let mut kinds = self.adopted.kinds();
-        if *kinds != now {
-            *kinds = now;
-            self.adopted.changed.notify_all();
-        }
+        self.paces.adopt(foreign.collect());
     }
 
     /// Waits until something has changed; `false`: nothing did in this time.
@@ -144,7 +114,7 @@ impl Following {
 struct Follower {
     client: Arc<Client>,
     kind: Watched,
-    adopted: Arc<Adopted>,
+    paces: Arc<Paces>,
     path: String,
     mirror: Arc<Mutex<Mirror>>,
     notice: SyncSender<()>,
@@ -164,27 +134,27 @@ impl Follower {
             match result {
                 Ok(next) => {
                     trouble.clear();
-                    let strange = self.is_strange();
-                    let next = next.filter(|_| !strange);
+                    let pace = self.paces.of(self.kind);
+                    let looked = pace != Pace::Watched;
+                    let next = next.filter(|_| !looked);
                     let said_nothing = version.is_some() && version == next && began.elapsed() < SHORT;
                     if said_nothing {
                         rest(&mut pause);
-                    } else if version.is_some() || strange {
+                    } else if version.is_some() || looked {
                         // A list alone is no beginning: a watch from there may be refused, and then it is listed again.
                         pause = FIRST_PAUSE;
                     }
                     version = next;
-                    if strange {
-                        self.adopted.rest(self.kind, false, STRANGE.mul_f64(0.5 + random()));
+                    if looked {
+                        self.paces.rest(self.kind, pace, 0.5 + random());
                     }
                 }
                 Err(error) if self.is_nobodys(&error) => {
-                    let strange = self.is_strange();
-                    let undefined = error.is_absent() && !strange;
+                    let pace = self.paces.of(self.kind);
+                    let undefined = error.is_absent() && self.paces.is_wanted(self.kind);
                     self.change(|mirror| mirror.has_none(self.kind, &error.to_string(), undefined));
                     version = None;
-                    let pause = if strange { STRANGE } else { MISSING };
-                    self.adopted.rest(self.kind, !strange, pause.mul_f64(0.5 + random()));
+                    self.paces.rest(self.kind, pace, 0.5 + random());
                 }
                 // Older than the server remembers: begin with a list, which changes nothing that did not change. After a rest: it may
                 // have forgotten for all nodes at once, or go on to forget.
@@ -210,11 +180,6 @@ impl Follower {
         }
     }
 
-    /// A foreign kind that nobody adopted.
-    fn is_strange(&self) -> bool {
-        self.kind.is_foreign() && !self.adopted.kinds().contains(&self.kind)
-    }
-
     fn cannot_see(&self, error: &ApiError) {
         let (kind, why) = (self.kind, error.to_string());
         self.change(|mirror| match error.is_absent() {
@@ -226,7 +191,8 @@ impl Follower {
 
     /// Nobody brought this foreign kind here, or nobody asked us to look at it.
     fn is_nobodys(&self, error: &ApiError) -> bool {
-        self.kind.is_foreign() && (error.is_absent() || self.is_strange() && error.is_forbidden())
+        self.kind.is_foreign()
+            && (error.is_absent() || !self.paces.is_wanted(self.kind) && error.is_forbidden())
     }
 
     /// Every object; the version that they are of. From the server's memory, not older than what was heard already: what an ADD goes by
@@ -350,7 +316,14 @@ impl Follower {
     }
 
     fn change(&self, change: impl FnOnce(&mut Mirror) -> bool) {
-        let changed = change(&mut self.mirror());
+        let changed = {
+            let mut mirror = self.mirror();
+            let changed = change(&mut mirror);
+            if self.kind.is_foreign() {
+                self.paces.hear(&mirror);
+            }
+            changed
+        };
         if changed {
             // Full: a notice is on its way already.
             let _ = self.notice.try_send(());

@@ -138,6 +138,7 @@ impl Embedded {
                 in_use: &in_use,
                 // Who shares a directory has no agent that could say so.
                 nodes: self.books.is_some().then_some(&view.nodes),
+                endpoints: known,
                 now: now(),
             };
             let claimed = given_up(store, &claim);

@@ -112,19 +112,19 @@ fn has(lines: &[String], wanted: &[&str]) -> bool {
     wanted.iter().all(|line| lines.iter().any(|known| known == line))
 }
 
-/// A DaemonSet of that name with so many ready pods, as the project's own controller has it.
-fn at_work(client: &Client, name: &str, ready: u32) {
+/// A DaemonSet of that name for so many nodes, of which none is ready just now.
+fn at_work(client: &Client, name: &str, nodes: u32) {
     let labels = json!({"app": name});
     let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"namespace": "kube-system", "name": name}, "spec": {
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}});
     let path = format!("/apis/apps/v1/namespaces/kube-system/daemonsets/{name}");
-    if ready == 0 {
+    if nodes == 0 {
         return drop(client.delete(&path).unwrap());
     }
     apply(&set.to_string());
-    let status = json!({"status": {"numberReady": ready, "currentNumberScheduled": ready, "numberMisscheduled": 0,
-        "desiredNumberScheduled": ready}});
+    let status = json!({"status": {"numberReady": 0, "currentNumberScheduled": nodes, "numberMisscheduled": 0,
+        "desiredNumberScheduled": nodes}});
     let patch = [
         "patch",
         "daemonset",
@@ -137,6 +137,16 @@ fn at_work(client: &Client, name: &str, ready: u32) {
         &status.to_string(),
     ];
     kubectl(&patch, "");
+}
+
+/// Calico's pools are so many, and ranges all.
+fn has_ranges(follower: &Follower, number: usize) {
+    let pools = || -> Vec<_> {
+        let all: Vec<_> = Objects::look(&follower.dir).unwrap().pools().map(|(_, pool)| pool).collect();
+        all.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect()
+    };
+    let ranges = || pools().len() == number && pools().iter().all(|pool| !pool.source.is_pool());
+    assert!(within(PATIENCE, Duration::from_millis(50), ranges).is_some(), "{:?}", pools());
 }
 
 #[test]
@@ -190,16 +200,16 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
     // Calico itself comes to work: its policy is left to it, its pools are ranges, and nothing is leased of them.
     at_work(&client, "calico-node", 3);
     becomes(&adopted, "bank/teller", |lines, problems| {
-        let told =
-            |problem: &Problem| problem.message.contains("DaemonSet kube-system/calico-node (3 ready)");
+        let told = |problem: &Problem| problem.message.contains("DaemonSet kube-system/calico-node, and");
         has(lines, &["0.0.0.0/0 held"]) && problems.iter().any(told)
     });
-    let pools = || -> Vec<_> {
-        let all: Vec<_> = Objects::look(&adopted.dir).unwrap().pools().map(|(_, pool)| pool).collect();
-        all.into_iter().filter(|pool| pool.kind == PoolKind::IPPool).collect()
-    };
-    let ranges = || pools().len() == 2 && pools().iter().all(|pool| !pool.source.is_pool());
-    assert!(within(PATIENCE, Duration::from_millis(50), ranges).is_some(), "{:?}", pools());
+    has_ranges(&adopted, 2);
+    // Who adopted nothing looks for it rarely, but knows its pools as soon as it was seen, and new ones at once.
+    has_ranges(&strange, 2);
+    apply(&late.to_string());
+    has_ranges(&strange, 3);
+    client.delete("/apis/projectcalico.org/v3/ippools/late").unwrap();
+    has_ranges(&strange, 2);
     at_work(&client, "calico-node", 0);
     becomes(&adopted, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 gateway 10.10.10.0"]));
     drop((adopted, strange)); // else they say again what is forgotten now

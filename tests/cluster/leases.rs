@@ -57,7 +57,9 @@ fn claim_by(agent: &Follower, pod: &str, uid: &str, container: &str) -> Result<(
     let began = Instant::now();
     let view = loop {
         let view = Objects::look(&agent.dir).unwrap().view(&agent.config, Vec::new());
-        if view.pods.contains_key(&name) && view.pools.contains_key("leases") {
+        // And not a gateway of that name elsewhere.
+        let is_here = view.pods.get(&name).is_some_and(|known| known.uid.as_deref() == Some(uid));
+        if is_here && view.pools.contains_key("leases") {
             break view;
         }
         assert!(began.elapsed() < Duration::from_secs(120), "the agent does not hear of {name}");
@@ -257,25 +259,35 @@ fn a_lost_endpoint_comes_back_and_that_of_a_gateway_which_ends_does_not() {
     forget(&client);
 }
 
-/// Two nodes with one address: the pod was deleted by force, while its node was not reached.
-#[test]
-fn a_stateful_pod_waits_for_the_node_that_has_its_address() {
-    let _alone = alone();
-    let client = ground(&["lease-one", "lease-two"]);
+/// What a StatefulSet's first pod has on the second node.
+fn far_lease(client: &Client) {
     let block = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressBlock", "metadata": {"name": "leases.v4-10-88-0-0-31"}, "spec": {
         "pool": "leases", "cidr": "10.88.0.0/31", "affinity": "lease-two", "sequence": 3, "allocations": {"10.88.0.1": {
             "owner": "ordinal:leases/gw/0", "sequence": 3, "since": 5,
             "holder": {"network": "net", "container": "far", "ifname": "eth0", "node": "lease-two"}}}}});
     client.create("/apis/egret.dev/v1alpha1/egressblocks", &block).unwrap();
-    let agent = follow(&Proxy::start(), "lease-one");
-    agent.synced();
+}
+
+/// That pod, made anew on the first node; its UID.
+fn stateful_pod(client: &Client) -> String {
     let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "gw", "uid": "00000000-0000-0000-0000-000000000001", "controller": true});
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gw-0", "namespace": "leases", "ownerReferences": [set],
         "annotations": {"cni.projectcalico.org/ipv4pools": "[\"leases\"]"}},
         "spec": {"nodeName": "lease-one", "containers": [{"name": "c", "image": "x"}]}});
     let made = client.create("/api/v1/namespaces/leases/pods", &pod).unwrap();
-    let uid = made["metadata"]["uid"].as_str().unwrap();
-    let refused = claim(&agent, "gw-0", uid).unwrap_err();
+    made["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+/// Two nodes with one address: the pod was deleted by force, while its node was not reached.
+#[test]
+fn a_stateful_pod_waits_for_the_node_that_has_its_address() {
+    let _alone = alone();
+    let client = ground(&["lease-one", "lease-two"]);
+    far_lease(&client);
+    let agent = follow(&Proxy::start(), "lease-one");
+    agent.synced();
+    let uid = stateful_pod(&client);
+    let refused = claim(&agent, "gw-0", &uid).unwrap_err();
     let parts = [
         "held by net/far/eth0 on node lease-two",
         "node.kubernetes.io/out-of-service",
@@ -287,12 +299,42 @@ fn a_stateful_pod_waits_for_the_node_that_has_its_address() {
     // The node is reached again while the pod waits: its agent says that the container is gone.
     std::thread::scope(|scope| {
         let claims =
-            scope.spawn(|| claim(&agent, "gw-0", uid).map(|(_, ahead)| ahead.addresses()[0].ip.to_string()));
+            scope.spawn(|| claim(&agent, "gw-0", &uid).map(|(_, ahead)| ahead.addresses()[0].ip.to_string()));
         std::thread::sleep(Duration::from_secs(1));
         assert!(!claims.is_finished(), "it was to wait");
         release(&ClusterStore::new(&client), &holder("lease-two", "far"), After::Owner, 10).unwrap();
         assert_eq!(claims.join().unwrap().unwrap(), "10.88.0.1");
     });
+    drop(agent);
+    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    forget(&client);
+}
+
+/// Two nodes with one address: a Node object was deleted, by whom ever, and the containers there go on.
+#[test]
+fn a_stateful_pod_waits_for_a_container_whose_node_object_is_gone_while_its_endpoint_is_known() {
+    let _alone = alone();
+    let client = ground(&["lease-one"]);
+    far_lease(&client);
+    let endpoint = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint", "metadata": {"name": "far"}, "spec": {
+        "pod": "leases/gw-0", "attachment": "net/far/eth0", "node": "lease-two", "underlay": ["172.31.0.8"], "vni": 5001,
+        "mac": "02:67:0a:58:00:01", "addresses": [{"ip": "10.88.0.1", "pool": "leases"}], "state": "ready", "generation": 1}});
+    client.create("/apis/egret.dev/v1alpha1/egressendpoints", &endpoint).unwrap();
+    let agent = follow(&Proxy::start(), "lease-one");
+    agent.synced();
+    let dir = Dir::open(&agent.dir).unwrap();
+    let known = || endpoints::get(&dir, "net/far/eth0").unwrap();
+    wait("the endpoint is not heard of", known);
+    let uid = stateful_pod(&client);
+    let refused = claim(&agent, "gw-0", &uid).unwrap_err();
+    assert!(refused.contains("held by net/far/eth0 on node lease-two"), "{refused}");
+    assert_eq!(allocation(&client, "10.88.0.1").unwrap().sequence, 3);
+
+    // The controller finds nobody there, and the endpoint goes first.
+    client.delete("/apis/egret.dev/v1alpha1/egressendpoints/far").unwrap();
+    wait("it is still heard of", || known().is_none().then_some(()));
+    let (_, ahead) = claim(&agent, "gw-0", &uid).unwrap();
+    assert_eq!(ahead.addresses()[0].ip.to_string(), "10.88.0.1");
     drop(agent);
     kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
     forget(&client);

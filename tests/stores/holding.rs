@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use egret::egress::model::Node;
+use egret::egress::model::{Endpoint, Node};
 use egret::ipam::{After, Block, Claim, Held, How, IpamError, Running, Store, Tenant, claim, hold, release};
 
 use crate::world::*;
@@ -97,8 +97,9 @@ fn an_address_that_a_running_gateway_shows_is_given_to_nobody_though_the_books_a
         let ask = |of: &str, address: Option<&str>| {
             let (tenant, known) = (tenant(of, "two", of), &[&pool]);
             let (unservable, address) = (&none, address.map(ip));
-            let (in_use, nodes) = (&shown, None);
-            claim(store, &Claim { tenant, pools: known, known, address, unservable, in_use, nodes, now: 0 })
+            let (in_use, nodes, endpoints, now) = (&shown, None, &[], 0);
+            let pools = known;
+            claim(store, &Claim { tenant, pools, known, address, unservable, in_use, nodes, endpoints, now })
         };
         assert_eq!(ask("pod:a", None).unwrap().lease.ip, ip("10.10.10.1"));
         let full = ask("pod:b", None).unwrap_err();
@@ -129,7 +130,8 @@ fn what_an_owner_has_on_another_node_that_exists_is_given_up_by_that_node_or_whe
         let ask = |nodes: Option<&BTreeMap<String, Node>>, on: &str, address: Option<&str>| {
             let (tenant, known) = (tenant("ordinal:shop/gw/0", on, &format!("on-{on}")), &[&pool]);
             let (unservable, in_use, address) = (&none, &BTreeMap::new(), address.map(ip));
-            claim(store, &Claim { tenant, pools: known, known, address, unservable, in_use, nodes, now: 0 })
+            let (pools, endpoints, now) = (known, &[], 0);
+            claim(store, &Claim { tenant, pools, known, address, unservable, in_use, nodes, endpoints, now })
         };
         let first = ask(Some(&both), "one", None).unwrap().lease.ip;
         let other = if first == ip("10.10.10.0") { "10.10.10.1" } else { "10.10.10.0" };
@@ -153,5 +155,34 @@ fn what_an_owner_has_on_another_node_that_exists_is_given_up_by_that_node_or_whe
         assert_eq!((back.lease.ip, back.how), (first, How::TakenOver(holder("two", "on-two"))));
         let moved = ask(Some(&one_gone), "two", None).unwrap();
         assert_eq!((moved.lease.ip, moved.how), (first, How::TakenOver(holder("one", "on-one"))));
+    });
+}
+
+/// A Node object that is deleted by mistake stops no container: its gateway answers on for as long as its endpoint is known.
+#[test]
+fn what_an_owner_has_where_the_node_object_is_gone_is_given_up_with_the_endpoint_of_its_container() {
+    in_each_store(|store| {
+        let pool = pool("p", "10.10.10.0/31", 31);
+        let nodes = BTreeMap::from([("two".to_owned(), Node::default())]);
+        let ask = |nodes: Option<&BTreeMap<String, Node>>, on: &str, endpoints: &[Endpoint]| {
+            let (tenant, known) = (tenant("ordinal:shop/gw/0", on, &format!("on-{on}")), &[&pool]);
+            let (unservable, in_use, pools) = (&BTreeMap::new(), &BTreeMap::new(), known);
+            let (address, now) = (None, 0);
+            claim(store, &Claim { tenant, pools, known, address, unservable, in_use, nodes, endpoints, now })
+        };
+        let had = ask(Some(&nodes), "one", &[]).unwrap().lease.ip;
+        let answers = gateway(&holder("one", "on-one"));
+        // Its earlier containers, and others of its node, are not it.
+        let others = [gateway(&holder("one", "earlier")), gateway(&holder("three", "on-one"))];
+
+        let refused = ask(Some(&nodes), "two", &[others[0].clone(), answers.clone()]).unwrap_err();
+        assert!(matches!(refused, IpamError::Elsewhere { .. }) && refused.try_again(), "{refused}");
+        let left = &books(store, &[&pool])[&("p".to_owned(), had)];
+        assert_eq!(left.holder, Some(holder("one", "on-one")), "nothing was taken");
+        // The controller has deleted it, because nobody is heard there.
+        let moved = ask(Some(&nodes), "two", &others).unwrap();
+        assert_eq!((moved.lease.ip, moved.how), (had, How::TakenOver(holder("one", "on-one"))));
+        // Who shares a directory has no controller that would.
+        assert_eq!(ask(None, "one", &[gateway(&holder("two", "on-two"))]).unwrap().lease.ip, had);
     });
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use egret::addr::Cidr;
-use egret::egress::model::Pool;
+use egret::addr::{Cidr, Mac};
+use egret::egress::model::{Endpoint, EndpointState, PodName, Pool};
 use egret::ipam::{
     Allocation, Block, Claim, Claimed, DirStore, Holder, IpamError, Owner, Store, StoreError, Summary,
     Tenant, claim,
@@ -43,6 +43,23 @@ pub(crate) fn tenant(of: &str, node: &str, container: &str) -> Tenant {
     Tenant { owner: owner(of), holder: holder(node, container), pod: None }
 }
 
+/// The endpoint of a container.
+pub(crate) fn gateway(holder: &Holder) -> Endpoint {
+    Endpoint {
+        pod: PodName::new("shop", "gw-0"),
+        uid: None,
+        attachment: holder.attachment(),
+        node: holder.node.clone(),
+        underlay: Vec::new(),
+        vni: 5001,
+        mac: Mac::default(),
+        addresses: Vec::new(),
+        state: EndpointState::Ready,
+        generation: 1,
+        problems: Vec::new(),
+    }
+}
+
 /// Claims from these pools, which are all there are.
 pub(crate) fn ask(
     store: &dyn Store,
@@ -73,8 +90,8 @@ pub(crate) fn ask_beside(
     unservable: &BTreeMap<IpAddr, String>,
     now: u64,
 ) -> Result<Claimed, IpamError> {
-    let in_use = &BTreeMap::new();
-    claim(store, &Claim { tenant, pools, known: pools, address, unservable, in_use, nodes: None, now })
+    let (in_use, nodes, endpoints) = (&BTreeMap::new(), None, &[]);
+    claim(store, &Claim { tenant, pools, known: pools, address, unservable, in_use, nodes, endpoints, now })
 }
 
 /// Addresses that would serve nobody, because a node has them.

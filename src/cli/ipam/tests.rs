@@ -44,6 +44,7 @@ fn world(root: &Path) -> (Dir, Config) {
                 unservable: &BTreeMap::new(),
                 in_use: &BTreeMap::new(),
                 nodes: None,
+                endpoints: &[],
                 now: NOW - 7200,
             },
         )

@@ -85,7 +85,7 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
             keep("spec", &[]);
             keep("status", &[]);
         }
-        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["numberReady"]),
+        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["desiredNumberScheduled"]),
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
