@@ -15,8 +15,9 @@ mod say;
 mod tell;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -34,11 +35,12 @@ use crate::cni::request::Request;
 use crate::config::{Config, Project};
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Watched, foreign};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, foreign};
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
-use crate::store::Dir;
+use crate::store::{Dir, Inventory};
+use copy::{Copied, Look};
 use fresh::Fresh;
 use held::Ledger;
 use lives::Gateways;
@@ -48,7 +50,7 @@ pub use told::NOT_SEEN;
 
 /// How often this node's own files are looked at, should nobody have rung.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often gateways are looked at, should nothing have changed: their wiring may have.
+/// How often gateways are looked at, should nothing have changed: their wiring may have. And every file of the copy.
 const SELDOM: Duration = Duration::from_secs(1);
 /// How often everything is compared, whatever it looks like.
 const REGULARLY: Duration = Duration::from_secs(10);
@@ -69,8 +71,9 @@ pub struct Cluster {
     node: String,
     /// What was adopted when foreign kinds were last copied.
     adopted: Mutex<BTreeSet<Project>>,
-    /// Generation of each kind that lies on disk.
-    copied: Mutex<BTreeMap<Watched, u64>>,
+    copied: Mutex<Copied>,
+    /// The files of objects among them.
+    own: Arc<Inventory>,
     /// Who keeps what was read of the files.
     kept: Option<Arc<Kept>>,
     /// Files that were written, and that the disk may not have yet.
@@ -119,16 +122,18 @@ impl Cluster {
             foreign::of(kind).is_some_and(|p| adopted.contains(&p))
         });
         let following = following.map_err(unstarted)?;
+        let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
         // Of a first start that never heard of everything, nothing is in force.
-        if marker(&dir).exists() {
-            recall::recall(&dir, &mut following.mirror());
-        }
+        let marked = fs::read_to_string(marker(&dir));
+        let recalled = marked.as_ref().map(|marked| recall::recall(&mut following.mirror(), &own, marked));
+        // With less than the earlier agent left nothing is decided: what is lost has to be heard first.
+        let synced = recalled.is_ok() && own.lost().is_none();
+        kept.iter().for_each(|kept| kept.owns(own.clone()));
         let passing = Arc::new(OnceLock::new());
         let turns = Arc::new(Turns::default());
         let unwired = Arc::new(Mutex::default());
         let beat = beat::Beat::new(client.clone(), node, (passing.clone(), unwired.clone()), turns.clone());
         beat.start(marker(&dir)).map_err(unstarted)?;
-        let marker = marker(&dir);
         let (voice, rung) = sync_channel(1);
         let cluster = Arc::new(Cluster {
             client,
@@ -138,12 +143,13 @@ impl Cluster {
             config,
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
-            copied: Mutex::default(),
+            copied: Mutex::new(Copied::by_an_earlier_one(recalled.unwrap_or_default())),
+            own,
             kept,
             unsettled: Mutex::default(),
             fresh: Fresh::default(),
             metrics,
-            synced: AtomicBool::new(marker.exists()),
+            synced: AtomicBool::new(synced),
             turns,
             voice,
             unheld: Mutex::default(),
@@ -179,7 +185,7 @@ impl Cluster {
 
     fn run(self: &Arc<Cluster>, following: &Following) {
         self.see_pods();
-        let (mut gateways, mut looked) = (Gateways::default(), Instant::now());
+        let (mut gateways, mut looked, mut closely) = (Gateways::default(), Instant::now(), Instant::now());
         loop {
             self.turns.at(Loop::Cluster, "wait");
             let rung = following.changed(LOOK);
@@ -189,7 +195,11 @@ impl Cluster {
             if rung {
                 self.see_pods();
             }
-            if let Err(error) = self.copy() {
+            let look = if closely.elapsed() < SELDOM { Look::Glance } else { Look::Close };
+            if look == Look::Close {
+                closely = Instant::now();
+            }
+            if let Err(error) = self.copy(look) {
                 tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
                 thread::sleep(LOOK);
             }
@@ -308,7 +318,16 @@ impl Gate for Cluster {
         let lost: Vec<String> = self.mirror().lost().into_iter().map(|(_, why)| why).take(1).collect();
         let why = lost.first().map_or("it has not heard of all objects yet", String::as_str);
         let server = self.client.access().server();
-        let msg = format!("the agent of node {} follows {server} for the first time: {why}", self.node);
+        let why = match self.own.lost() {
+            None => format!("follows {server} for the first time: {why}"),
+            Some(lost) => {
+                format!(
+                    "found its copy of {server} without {} and waits to hear it again: {why}",
+                    lost.display()
+                )
+            }
+        };
+        let msg = format!("the agent of node {} {why}", self.node);
         Err(CniError::new(Code::NotAvailable, msg))
     }
 

@@ -21,7 +21,7 @@ use crate::agent::health::Known;
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
-use crate::egress::standing::standing;
+use crate::egress::standing::{hosts, standing};
 use crate::kernel::devices::Device;
 use crate::kernel::nft::load;
 use crate::kernel::state::State;
@@ -208,6 +208,7 @@ impl<'a> Agent<'a> {
             support: view.support,
             exempt: EXEMPT.map(str::to_owned).into(),
             namespaces: standing(&view),
+            hosts: Some(hosts(&view)),
         };
         if let Err(error) = standings.write(&self.node.config.state_dir, &self.node.name) {
             tracing::warn!(%error, "what pods may do without an agent is not written");

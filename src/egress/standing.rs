@@ -1,9 +1,9 @@
 //! What is known of each namespace's pods before anything is known of a pod: whether one that starts now may be selected.
 //!
-//! In: the whole view. Out: a [`Standing`] per namespace, for the hours in which nobody can be asked. Never: looks at a pod; what
-//! stands on the pod itself, its runtime says.
+//! In: the whole view. Out: a [`Standing`] per namespace, and whose pods pools take as gateways, for the hours in which nobody can be
+//! asked. Never: looks at a pod; what stands on the pod itself, its runtime says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,21 @@ pub fn standing(view: &View) -> BTreeMap<String, Standing> {
     view.namespaces.iter().map(of).collect()
 }
 
+/// Namespaces whose pods are gateways if they ask to be: a pool takes them.
+pub fn hosts(view: &View) -> BTreeSet<String> {
+    // One that is no selector takes nobody while an agent looks, and may be mended before the next one does.
+    let selectors: Vec<Option<Selector>> = view
+        .pools
+        .values()
+        .filter_map(|pool| pool.gateway_namespaces.as_ref().map(|text| Selector::parse(text).ok()))
+        .collect();
+    let takes = |name: &String| {
+        let labels = NamespaceLabels::of(view, name);
+        selectors.iter().any(|selector| selector.as_ref().is_none_or(|selector| selector.matches(&labels)))
+    };
+    view.namespaces.keys().filter(|name| takes(name)).cloned().collect()
+}
+
 fn of_one(labels: &impl Labels, namespace: &Namespace, policies: &[&Policy]) -> Standing {
     // Whatever it says: a slip of the pen holds pods, it does not let them out.
     if namespace.annotations.keys().any(|key| is_ours(key)) {
@@ -54,6 +69,7 @@ fn by(selection: &PodSelection, labels: &impl Labels) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::model::{Pairs, Pool};
     use crate::egress::policy::PolicyKind;
 
     fn policy(selectors: Vec<PodSelection>) -> Policy {
@@ -109,5 +125,31 @@ mod tests {
             policy(vec![PodSelection { pods: Some("x".into()), ..PodSelection::default() }]),
         );
         assert_eq!(standing(&view)["plain"], Standing::ByLabel, "a policy for pods of any namespace");
+    }
+
+    #[test]
+    fn a_namespace_has_gateways_where_a_pools_own_word_takes_it() {
+        let mut view = View::default();
+        for (name, labels) in [("net", pairs(&[("team", "net")])), ("shop", Pairs::new())] {
+            view.namespaces.insert(name.to_owned(), Namespace { labels, annotations: Pairs::new() });
+        }
+        let pool = |gateways: Option<&str>| Pool {
+            gateway_namespaces: gateways.map(str::to_owned),
+            ..Pool::new("p", "10.0.0.0/24".parse().unwrap(), 26)
+        };
+        for (gateways, expected) in [
+            (None, &[][..]),
+            (Some("!all()"), &[]),
+            (Some("team == 'net'"), &["net"]),
+            (Some("all()"), &["net", "shop"]),
+            (Some("team =="), &["net", "shop"]),
+        ] {
+            view.pools.insert("p".to_owned(), pool(gateways));
+            assert_eq!(
+                hosts(&view),
+                expected.iter().map(|name| (*name).to_owned()).collect(),
+                "{gateways:?}"
+            );
+        }
     }
 }

@@ -105,7 +105,9 @@ impl From<KernelError> for NodeError {
 impl From<NodeError> for CniError {
     fn from(error: NodeError) -> CniError {
         let code = match &error {
-            NodeError::Lock(LockError::Busy { .. }) => Code::TryAgainLater,
+            NodeError::Lock(LockError::Busy { .. }) | NodeError::Objects(ObjectsError::Lost(_)) => {
+                Code::TryAgainLater
+            }
             NodeError::Lock(_) | NodeError::Dir(_) | NodeError::Objects(_) | NodeError::Memory(..) => {
                 Code::Io
             }

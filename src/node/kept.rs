@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::addr::Cidr;
 use crate::config::Config;
@@ -24,7 +24,7 @@ use crate::node::unborne::Unborne;
 use crate::problem::Problem;
 use crate::store::nodes::{self, NodeRecord};
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, RecordError, endpoints, looks};
+use crate::store::{Dir, Inventory, RecordError, endpoints, looks};
 
 /// Objects as they were last read; decisions and plan of the last update.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub struct Kept {
     objects: Mutex<Option<Objects>>,
     /// How often files of objects were written by this process, where nobody else writes them; 0: others do.
     written: AtomicU64,
+    /// Those files, where this process alone writes them.
+    own: OnceLock<Arc<Inventory>>,
     /// Which directory was last looked at whole, and how often that had been then.
     looked_at: Mutex<Option<(PathBuf, u64)>>,
     outline: Mutex<Option<Outline>>,
@@ -102,7 +104,7 @@ impl Kept {
     pub fn objects(&self, state_dir: &Path) -> Result<Objects, ObjectsError> {
         let written = self.written.load(Ordering::Acquire);
         let mut last = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = Objects::open_again(state_dir, last.as_ref())?;
+        let objects = self.as_written(|| Objects::open_again(state_dir, last.as_ref()))?;
         *last = Some(objects.clone());
         *self.looked_at() = Some((state_dir.to_owned(), written));
         Ok(objects)
@@ -121,6 +123,25 @@ impl Kept {
         known.flatten().map_or_else(|| self.objects(state_dir), Ok)
     }
 
+    /// Files of objects that this process alone writes. From now on nothing is believed that was read while one of them was not there
+    /// as it was written.
+    pub fn owns(&self, own: Arc<Inventory>) {
+        let _ = self.own.set(own); // Err: it was told already
+    }
+
+    fn as_written(
+        &self,
+        read: impl FnOnce() -> Result<Objects, ObjectsError>,
+    ) -> Result<Objects, ObjectsError> {
+        let Some(own) = self.own.get() else { return read() };
+        let losses = own.losses();
+        let objects = read()?;
+        match own.held_since(losses) {
+            true => Ok(objects),
+            false => Err(ObjectsError::Lost(own.lost().unwrap_or_else(|| own.folder().to_owned()))),
+        }
+    }
+
     /// Files of objects were written just now, by who alone does.
     pub fn wrote(&self) {
         self.written.fetch_add(1, Ordering::AcqRel);
@@ -134,7 +155,10 @@ impl Kept {
     /// [`Objects::keep`]. `None`: all must be looked at.
     pub fn follow(&self, state_dir: &Path, told: &BTreeSet<PathBuf>) -> Option<Objects> {
         let mut last = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = Objects::follow(state_dir, last.as_ref()?, told.iter().map(PathBuf::as_path))?;
+        let told = told.iter().map(PathBuf::as_path);
+        let follow = || Objects::follow(state_dir, last.as_ref()?, told);
+        let objects =
+            self.as_written(|| follow().ok_or_else(|| ObjectsError::Missing(state_dir.to_owned()))).ok()?;
         *last = Some(objects.clone());
         Some(objects)
     }

@@ -16,7 +16,6 @@ use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::update::{Outcome, Thoroughness};
 use crate::store::endpoints;
-use crate::store::objects::Objects;
 
 impl Embedded {
     /// Forgets what is provably gone, then brings everything to its plan, trusting nothing.
@@ -154,8 +153,7 @@ impl Embedded {
     /// # Errors
     /// The store cannot be locked, read or written.
     pub fn release_lost_leases(&self, network: Option<&str>) -> Result<bool, NodeError> {
-        let living = Objects::open(self.dir.path())
-            .map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
+        let living = self.objects().map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
         let waits = Cell::new(false);
         let of_dead = |owner: &Owner| match (owner, &living) {
             (Owner::PodUid(uid), Ok(living)) => !living.contains(uid),

@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::egress::annotations::is_ours;
+use crate::egress::annotations::{GatewayRequest, is_ours};
 use crate::egress::model::{EgressSupport, Pairs, PodName};
 use crate::egress::standing::Standing;
 
 /// Pods that must start before anything else does. They may use no gateway while the agent is away.
 pub const EXEMPT: [&str; 2] = ["kube-system", "egret-system"];
+
+const UNTOLD: &str =
+    "the runtime does not pass its annotations (capability io.kubernetes.cri.pod-annotations)";
 
 /// What the agent last knew of every namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct Standings {
     pub exempt: BTreeSet<String>,
     /// All the others.
     pub namespaces: BTreeMap<String, Standing>,
+    /// Those among all whose pods pools take as gateways; `None`: a release before this one wrote it, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<BTreeSet<String>>,
 }
 
 impl Standings {
@@ -68,17 +74,29 @@ impl Standings {
             }
             Some(Standing::Never) => {}
         }
-        match annotations {
-            _ if self.support == EgressSupport::EnabledPerNamespace => Ok(()),
-            Some(all) => match all.keys().find(|key| is_ours(key)) {
-                Some(key) => Err(format!("it has the annotation {key}")),
-                None => Ok(()),
+        match (annotations, self.support) {
+            (Some(all), EgressSupport::EnabledPerNamespace) => match GatewayRequest::on(all) {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("its annotations ask to be a gateway".to_owned()),
+                Err(problem) => Err(format!("its annotations may ask to be a gateway: {problem}")),
             },
-            None => Err(
-                "the runtime does not pass its annotations (capability io.kubernetes.cri.pod-annotations)"
-                    .to_owned(),
-            ),
+            (Some(all), EgressSupport::EnabledPerNamespaceOrPerPod) => {
+                match all.keys().find(|key| is_ours(key)) {
+                    Some(key) => Err(format!("it has the annotation {key}")),
+                    None => Ok(()),
+                }
+            }
+            (None, EgressSupport::EnabledPerNamespace) if !self.may_host(&pod.namespace) => Ok(()),
+            (None, EgressSupport::EnabledPerNamespace) => {
+                Err(format!("pools may take pods of namespace {} as gateways, and {UNTOLD}", pod.namespace))
+            }
+            (None, EgressSupport::EnabledPerNamespaceOrPerPod) => Err(UNTOLD.to_owned()),
         }
+    }
+
+    /// Whether a pod of a namespace could be a gateway, if it asked for it.
+    fn may_host(&self, namespace: &str) -> bool {
+        self.hosts.as_ref().is_none_or(|hosts| hosts.contains(namespace))
     }
 }
 
@@ -96,6 +114,7 @@ mod tests {
                 ("some".to_owned(), Standing::ByLabel),
                 ("shop".to_owned(), Standing::Always),
             ]),
+            hosts: Some(BTreeSet::new()),
         };
         let none = Pairs::new();
         let ours = Pairs::from([("egret.dev/egressGatewayPolicy".to_owned(), "p".to_owned())]);
@@ -112,7 +131,50 @@ mod tests {
         ] {
             assert!(may(namespace, annotations).contains(why), "{}", may(namespace, annotations));
         }
-        let per_namespace = Standings { support: EgressSupport::EnabledPerNamespace, ..standings };
-        assert_eq!(per_namespace.may_start(&PodName::new("plain", "p"), Some(&ours)), Ok(()));
+    }
+
+    #[test]
+    fn where_pods_own_annotations_select_nothing_those_that_ask_to_be_gateways_wait_all_the_same() {
+        let standings = Standings {
+            support: EgressSupport::EnabledPerNamespace,
+            namespaces: ["plain", "net"].map(|name| (name.to_owned(), Standing::Never)).into(),
+            hosts: Some(BTreeSet::from(["net".to_owned()])),
+            ..Standings::default()
+        };
+        let may = |standings: &Standings, namespace: &str, annotations: &[(&str, &str)]| {
+            let all =
+                annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            standings.may_start(&PodName::new(namespace, "p"), Some(&all)).err().unwrap_or_default()
+        };
+        for harmless in [
+            ("egret.dev/egressGatewayPolicy", "p"),
+            ("egress.projectcalico.org/selector", "all()"),
+            ("egret.dev/gateway", "false"),
+        ] {
+            assert_eq!(may(&standings, "net", &[harmless]), "", "{harmless:?}");
+        }
+        for gateway in [
+            ("cni.projectcalico.org/ipv4pools", "[\"p\"]"),
+            ("egret.dev/ipv6pools", "p"),
+            ("egret.dev/gateway", "true"),
+            ("egret.dev/address", "10.0.0.1"),
+        ] {
+            assert!(may(&standings, "net", &[gateway]).contains("ask to be a gateway"), "{gateway:?}");
+        }
+        let slip = may(&standings, "net", &[("egret.dev/gateway", "yes")]);
+        assert!(slip.contains("may ask to be a gateway") && slip.contains("`yes`"), "{slip}");
+
+        // What the runtime does not pass may be anything, where a pool would take the pod.
+        let untold = |standings: &Standings, namespace: &str| {
+            standings.may_start(&PodName::new(namespace, "p"), None).err().unwrap_or_default()
+        };
+        assert_eq!(untold(&standings, "plain"), "");
+        assert!(untold(&standings, "net").contains("pools may take pods of namespace net as gateways"));
+        // A file of a release that did not write of pools.
+        let mut older = serde_json::to_value(&standings).unwrap();
+        older.as_object_mut().unwrap().remove("hosts").unwrap();
+        let older: Standings = serde_json::from_value(older).unwrap();
+        assert_eq!(may(&older, "plain", &[]), "");
+        assert!(untold(&older, "plain").contains("does not pass its annotations"));
     }
 }

@@ -70,6 +70,11 @@ pub enum ObjectsError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Somebody else had a hand in files that this process alone writes.
+    #[error(
+        "{0} is not as this agent wrote it, so what was just read counts for nothing; it is written again"
+    )]
+    Lost(PathBuf),
     /// More than 4 GiB of objects.
     #[error("{0} holds more than 4 GiB of objects; remove those that have nothing to do with egress")]
     TooLarge(PathBuf),

@@ -2,7 +2,7 @@
 //!
 //! In: a proxy, the name of a node. Out: what the agent heard of and what it would say to a plugin. Never: the agent's loop, or a kernel.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,11 +46,17 @@ pub(crate) fn follow_adopting(proxy: &Arc<Proxy>, node: &str, adopt: &[Project])
 /// The next agent of a node, with what the earlier one left on disk, and behind another proxy. The earlier one's threads live on, and
 /// what they hear by watches that stand must not come to its successor: so that has a copy.
 pub(crate) fn follow_again(proxy: &Arc<Proxy>, earlier: Follower) -> Follower {
+    follow_after(proxy, earlier, |_| {})
+}
+
+/// The same, after something was done to the state directory while no agent was there.
+pub(crate) fn follow_after(proxy: &Arc<Proxy>, earlier: Follower, deed: impl FnOnce(&Path)) -> Follower {
     let (node, adopt) = (earlier.config.node_name.clone().unwrap(), &earlier.config.adopt.clone());
     let left = earlier.dir.parent().unwrap();
     let dir = left.with_extension("next");
     let copied = Command::new("cp").arg("-a").arg(left).arg(&dir).status().unwrap();
     assert!(copied.success(), "{}", left.display());
+    deed(&dir.join("state"));
     follow_from(proxy, &node, &adopt.iter().copied().collect::<Vec<_>>(), dir)
 }
 

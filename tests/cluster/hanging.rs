@@ -20,14 +20,14 @@ use crate::world::*;
 const OTHERS: Duration = Duration::from_secs(8);
 const NAMESPACES: [&str; 3] = ["hang", "well", "leases"];
 /// What makes a pod a gateway, and what a client of that gateway.
-const LEASE: (&str, &str) = ("cni.projectcalico.org/ipv4pools", "[\"leases\"]");
-const SELECTS: [(&str, &str); 2] = [
+pub(crate) const LEASE: (&str, &str) = ("cni.projectcalico.org/ipv4pools", "[\"leases\"]");
+pub(crate) const SELECTS: [(&str, &str); 2] = [
     ("egress.projectcalico.org/selector", "app == 'gw'"),
     ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'leases'"),
 ];
 
 /// A pod of the node, as the API server has it; its UID.
-fn pod(client: &Client, name: &str, annotations: &[(&str, &str)]) -> String {
+pub(crate) fn pod(client: &Client, name: &str, annotations: &[(&str, &str)]) -> String {
     let (namespace, name) = name.split_once('/').unwrap();
     let annotations: serde_json::Map<String, Value> =
         annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
@@ -46,7 +46,7 @@ fn timed(node: &Wired, pod: &str, uid: &str) -> (Duration, Result<Pod, CnitoolEr
 }
 
 /// The address that the outside sees.
-fn seen(pod: &Pod) -> Option<IpAddr> {
+pub(crate) fn seen(pod: &Pod) -> Option<IpAddr> {
     pod.tcp(Outside::Near.address(Family::V4)).ok()
 }
 

@@ -21,6 +21,7 @@ mod holding;
 mod installation;
 mod leading;
 mod leases;
+mod lost;
 mod others;
 mod proxy;
 mod questions;

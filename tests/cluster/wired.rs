@@ -12,6 +12,7 @@ use egret::addr::Family;
 use egret::agent::state::{AgentState, FILE, Health};
 use egret::kernel::netns::Netns;
 use egret::node::memory::Memory;
+use egret::problem::Problem;
 use egret::store::{Dir, endpoints};
 use egret::testbed::{CnitoolError, Families, Pod, Primary, RUN_DIR, Topology, World, within};
 use serde_json::json;
@@ -87,10 +88,19 @@ impl Wired {
         wired
     }
 
-    fn is_well(&self) -> bool {
+    fn says(&self) -> Option<AgentState> {
         let path = Memory::new(Path::new(RUN_DIR), NODE).dir().join(FILE);
-        let state = fs::read(path).ok().and_then(|said| serde_json::from_slice::<AgentState>(&said).ok());
-        state.is_some_and(|state| state.pid == self.agent.id() && state.health == Health::Well)
+        let said = fs::read(path).ok().and_then(|said| serde_json::from_slice::<AgentState>(&said).ok());
+        said.filter(|state| state.pid == self.agent.id())
+    }
+
+    pub(crate) fn is_well(&self) -> bool {
+        self.says().is_some_and(|state| state.health == Health::Well)
+    }
+
+    /// What the agent says is wrong.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        self.says().map(|state| state.problems).unwrap_or_default()
     }
 
     /// Where the agent keeps its copy of the cluster.

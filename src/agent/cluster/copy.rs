@@ -1,10 +1,12 @@
 //! The mirror on disk: a file per kind, records of endpoints and nodes.
 //!
-//! In: the mirror. Out: files in the state directory, written when their kind has changed. Never: writes a kind of which less is known
-//! than lies there, so that what an earlier agent knew stays in force until it was listed.
+//! In: the mirror. Out: files in the state directory, written when their kind has changed, and again when somebody else had a hand in
+//! them. Never: writes a kind of which less is known than lies there, so that what an earlier agent knew stays in force until it was
+//! listed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +18,39 @@ use crate::kube::{NodeSpec, Watched, foreign};
 use crate::node::kept::Kept;
 use crate::store::nodes::NodeRecord;
 use crate::store::record::replace_text;
-use crate::store::{Guard, endpoints, interfaces, nodes};
+use crate::store::{Dir, Guard, Stamp, endpoints, interfaces, nodes};
+
+/// The file of gateways' pods elsewhere; every other one has the name of a kind.
+pub(super) const GATEWAY_PODS: &str = "GatewayPod";
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Generation of each kind that lies on disk; 0: as an earlier agent left it.
+    pub(super) kinds: BTreeMap<Watched, u64>,
+    /// How often files were found lost when that was so.
+    losses: u64,
+    /// Folders of records, as they were when their kinds were last compared with them.
+    records: BTreeMap<PathBuf, Option<Stamp>>,
+    /// The files that the marker names.
+    marked: Option<String>,
+}
+
+impl Copied {
+    /// Of these kinds an earlier agent left what it knew.
+    pub(super) fn by_an_earlier_one(kinds: BTreeMap<Watched, u64>) -> Copied {
+        Copied { kinds, ..Copied::default() }
+    }
+}
+
+/// How closely the disk is looked at before anything is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// By one question, unless something is to be written: a call waits for it.
+    Glance,
+    /// At every file.
+    Close,
+}
 
 pub(super) struct Written<'a>(Option<&'a Kept>);
 
@@ -39,37 +73,109 @@ impl Cluster {
     }
 
     /// Brings the disk to what the mirror says. Whoever returns from here finds everything there that was in the mirror before.
-    pub(super) fn copy(&self) -> Result<(), String> {
+    pub(super) fn copy(&self, look: Look) -> Result<(), String> {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
         if self.adopts_others() {
-            copied.retain(|kind, _| !kind.is_foreign());
+            copied.kinds.retain(|kind, _| !kind.is_foreign());
         }
-        for kind in Watched::of_a_node() {
-            let generation = self.mirror().edition(kind);
-            if generation == 0 || copied.get(&kind) == Some(&generation) {
-                continue;
-            }
-            let _written = self.writing();
-            match kind {
-                Watched::Endpoints => {
-                    self.copy_gateway_pods()?; // first: an endpoint without its pod is nobody's gateway
-                    self.copy_endpoints()?;
-                }
-                Watched::NodeRecords => self.copy_nodes()?,
-                foreign if foreign.is_foreign() => self.copy_foreign()?,
-                _ => {
-                    let text = listing(self.mirror().objects(kind).map(|(_, object)| object))?;
-                    self.copy_text(kind.typed().1, &text)?;
-                }
-            }
-            if kind == Watched::Pods {
-                self.copy_gateway_pods()?;
-            }
-            copied.insert(kind, generation);
+        if look == Look::Close {
+            self.look_at_records(&mut copied);
         }
-        if !self.is_synced() && copied.len() == Watched::of_a_node().count() && self.is_numbered() {
-            fs::write(marker(&self.dir), "").map_err(|e| format!("{}: {e}", marker(&self.dir).display()))?;
-            self.synced.store(true, Ordering::Release);
+        let mut due = self.due(&copied);
+        if look == Look::Close || !due.is_empty() || !self.own.glance() {
+            self.own.check();
+            if self.take_back(&mut copied)? {
+                due = self.due(&copied);
+            }
+        }
+        for (kind, generation) in &due {
+            self.copy_kind(*kind)?;
+            copied.kinds.insert(*kind, *generation);
+        }
+        if let Some(lost) = self.own.lost() {
+            let why = "was removed or changed by somebody, and nothing was heard yet from which it could be written again";
+            return Err(format!("{} {why}", lost.display()));
+        }
+        if look == Look::Close || !due.is_empty() { self.mark(&mut copied) } else { Ok(()) }
+    }
+
+    /// Nothing is planned by less than was copied: says whether all of it lies on disk. What does not is written again first.
+    pub(in crate::agent) fn restore(&self) -> Result<(), String> {
+        if self.own.check() {
+            return Ok(());
+        }
+        let copied = self.copy(Look::Close);
+        match self.own.lost() {
+            None => Ok(()),
+            Some(lost) => copied.and_then(|()| Err(format!("{} was lost again", lost.display()))),
+        }
+    }
+
+    /// Kinds of which something else is known than lies on disk.
+    fn due(&self, copied: &Copied) -> Vec<(Watched, u64)> {
+        let mirror = self.mirror();
+        let known = Watched::of_a_node().filter(|kind| mirror.is_whole(*kind));
+        let known = known.map(|kind| (kind, mirror.edition(kind)));
+        known.filter(|(kind, edition)| copied.kinds.get(kind) != Some(edition)).collect()
+    }
+
+    /// Forgets what was copied, if any of it is lost: says whether it was.
+    fn take_back(&self, copied: &mut Copied) -> Result<bool, String> {
+        let losses = self.own.losses();
+        if losses == std::mem::replace(&mut copied.losses, losses) {
+            return Ok(false);
+        }
+        copied.kinds.clear();
+        // Whoever removed files may have removed all the rest.
+        Dir::open(self.dir.path()).map_err(|e| e.to_string())?;
+        Ok(true)
+    }
+
+    /// Others write records, too, so all that is seen from outside is that there is something to be compared.
+    fn look_at_records(&self, copied: &mut Copied) {
+        let dir = &self.dir;
+        for (kind, folder) in [
+            (Watched::Endpoints, dir.endpoints()),
+            (Watched::NodeRecords, dir.nodes()),
+            (Watched::NodeRecords, dir.interfaces()),
+        ] {
+            let now = Stamp::of(&folder).ok();
+            if copied.records.get(&folder) != Some(&now) {
+                copied.kinds.remove(&kind);
+                copied.records.insert(folder, now);
+            }
+        }
+    }
+
+    fn copy_kind(&self, kind: Watched) -> Result<(), String> {
+        let _written = self.writing();
+        match kind {
+            Watched::Endpoints => {
+                self.copy_gateway_pods()?; // first: an endpoint without its pod is nobody's gateway
+                self.copy_endpoints()
+            }
+            Watched::NodeRecords => self.copy_nodes(),
+            foreign if foreign.is_foreign() => self.copy_foreign(),
+            _ => {
+                let text = listing(self.mirror().objects(kind).map(|(_, object)| object))?;
+                self.copy_text(kind.typed().1, &text)?;
+                if kind == Watched::Pods { self.copy_gateway_pods() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Says for other programs and the next agent that everything was heard once, and by its files' names what that was.
+    fn mark(&self, copied: &mut Copied) -> Result<(), String> {
+        let all = || copied.kinds.len() == Watched::of_a_node().count() && self.is_numbered();
+        if !self.is_synced() && !all() {
+            return Ok(());
+        }
+        let (marker, names) = (marker(&self.dir), self.own.names().join("\n"));
+        if copied.marked.as_ref() != Some(&names) || !marker.exists() {
+            replace_text(&marker, names.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
+            copied.marked = Some(names);
+        }
+        if !self.synced.swap(true, Ordering::AcqRel) {
             tracing::info!("everything was heard of once");
         }
         Ok(())
@@ -102,15 +208,15 @@ impl Cluster {
     }
 
     fn copy_text(&self, name: &str, text: &[u8]) -> Result<(), String> {
-        let folder = self.dir.objects().join("cluster");
-        fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+        let folder = self.own.folder();
+        fs::create_dir_all(folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
         let file = folder.join(format!("{name}.json"));
         // Written for many reasons, and read again only if it says something else.
-        if fs::read(&file).is_ok_and(|written| written == text) {
-            return Ok(());
+        let written = self.own.put(&format!("{name}.json"), text);
+        if written.map_err(|e| format!("cannot write {}: {e}", file.display()))? {
+            let folder = folder.to_owned();
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([file, folder]);
         }
-        replace_text(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([file, folder]);
         Ok(())
     }
 
@@ -149,7 +255,7 @@ impl Cluster {
             }
             pods.into_values().collect()
         };
-        self.copy_objects("GatewayPod", &pods)
+        self.copy_objects(GATEWAY_PODS, &pods)
     }
 
     fn guard(&self) -> Result<Guard, String> {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Cluster;
+use super::copy::Look;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
@@ -78,7 +79,7 @@ impl Cluster {
     }
 
     fn copied(&self) -> Result<(), CniError> {
-        self.copy().map_err(|error| CniError::new(Code::TryAgainLater, error))
+        self.copy(Look::Glance).map_err(|error| CniError::new(Code::TryAgainLater, error))
     }
 
     /// Waits until the mirror has this very pod: any version of it is newer than its making.

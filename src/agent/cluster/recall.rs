@@ -4,23 +4,43 @@
 //! Never: counts as heard by this agent. Without it an agent that starts while a definition is gone, or the API server, knows less
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
+use super::copy::GATEWAY_PODS;
 use crate::api::NOT_SERVED;
 use crate::kube::{Mirror, Watched, foreign};
-use crate::store::Dir;
+use crate::store::{Inventory, Stamp};
 
-/// Reads it back; what cannot be read was never heard of.
-pub(super) fn recall(dir: &Dir, mirror: &mut Mirror) {
-    let folder = dir.objects().join("cluster");
-    for kind in Watched::of_a_node() {
-        if let Some(objects) = file(kind).and_then(|name| read(&folder.join(format!("{name}.json")), kind)) {
-            mirror.remember(kind, objects);
+/// Reads it back, and says of which kinds; what cannot be read was never heard of. `marked`: the names of all files that the earlier agent
+/// left, if it said so. One of those that is not there, or no whole file, is lost.
+pub(super) fn recall(mirror: &mut Mirror, own: &Inventory, marked: &str) -> BTreeMap<Watched, u64> {
+    let marked: BTreeSet<&str> = marked.lines().collect();
+    let mut files: BTreeMap<String, Value> = BTreeMap::new();
+    let kinds: BTreeSet<&str> = Watched::of_a_node().filter_map(file).collect();
+    for name in kinds.into_iter().chain([GATEWAY_PODS]).map(|name| format!("{name}.json")) {
+        let path = own.folder().join(&name);
+        let stamp = Stamp::of(&path).ok();
+        let list = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        match list.filter(|list| list["items"].is_array()) {
+            Some(list) => {
+                own.inherit(&name, stamp);
+                files.insert(name, list);
+            }
+            None if marked.contains(name.as_str()) => own.inherit(&name, None),
+            None => {}
         }
     }
+    let mut recalled = BTreeMap::new();
+    for kind in Watched::of_a_node() {
+        if let Some(list) = file(kind).and_then(|name| files.get(&format!("{name}.json"))) {
+            mirror.remember(kind, objects(list, kind));
+            recalled.insert(kind, 0);
+        }
+    }
+    recalled
 }
 
 /// Where a kind's objects are; `None`: they are no objects that anybody decides by.
@@ -28,15 +48,13 @@ fn file(kind: Watched) -> Option<&'static str> {
     foreign::file(kind).or_else(|| kind.is_read().then(|| kind.typed().1))
 }
 
-fn read(path: &Path, kind: Watched) -> Option<Vec<Value>> {
-    let mut list: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+fn objects(list: &Value, kind: Watched) -> Vec<Value> {
     let (version, word) = kind.typed();
-    let Value::Array(items) = list["items"].take() else { return None };
     // Of what was not served nothing is in force; both of Calico's stores share a file.
-    let is_it = |object: &Value| {
+    let is_it = |object: &&Value| {
         object["apiVersion"] == version
             && object["kind"] == word
             && object["metadata"]["annotations"][NOT_SERVED].is_null()
     };
-    Some(items.into_iter().filter(is_it).collect())
+    list["items"].as_array().into_iter().flatten().filter(is_it).cloned().collect()
 }

@@ -48,7 +48,7 @@ fn run(cluster: &Cluster) -> ! {
         thread::sleep(if waits { pause.max(WAITING) } else { pause });
         // What was copied is what the node acts on; what is newer comes with the next look.
         let copied: Vec<u64> =
-            cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+            cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).kinds.values().copied().collect();
         let bypassed = cluster.passing.get().map(Passing::bypassed).unwrap_or_default();
         if !cluster.is_synced() || ((&copied, &bypassed) == (&seen.0, &seen.1) && !waits) {
             continue;

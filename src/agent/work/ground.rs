@@ -1,6 +1,7 @@
-//! What the agent stands on: a directory of objects that is there, and is not an empty one where another was.
+//! What the agent stands on: a directory of objects that is there, and is not an empty one where another was; in a cluster, that has all
+//! which the agent wrote there.
 //!
-//! In: the directory, what it was, the plan last applied. Out: which one it is, or why what was last read stays in force. Never: reads an
+//! In: the directory, what it was, the plan last applied, the copy of the cluster. Out: which one it is, or why what was last read stays in force. Never: reads an
 //! object.
 
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ impl Agent<'_> {
             );
             Problem::new("", DIRECTORY_UNREADABLE, message)
         };
+        if let Some(Err(why)) = self.cluster.as_ref().map(|cluster| cluster.restore()) {
+            let why = format!("is not the copy of the cluster that this agent wrote ({why})");
+            return Err(unreadable(dir.objects(), why));
+        }
         for part in [dir.objects(), dir.endpoints(), dir.nodes()] {
             if let Err(error) = std::fs::read_dir(&part) {
                 return Err(unreadable(part, format!("cannot be listed: {error}")));
