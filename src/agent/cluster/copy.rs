@@ -16,7 +16,7 @@ use crate::kube::{NodeSpec, Watched, foreign};
 use crate::node::kept::Kept;
 use crate::store::nodes::NodeRecord;
 use crate::store::record::replace_text;
-use crate::store::{Guard, endpoints, interfaces, nodes};
+use crate::store::{Guard, endpoints, interfaces, nodes, read_whole};
 
 pub(super) struct Written<'a>(Option<&'a Kept>);
 
@@ -106,7 +106,7 @@ impl Cluster {
         fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
         let file = folder.join(format!("{name}.json"));
         // Written for many reasons, and read again only if it says something else.
-        if fs::read(&file).is_ok_and(|written| written == text) {
+        if read_whole(&file).is_ok_and(|written| written == text) {
             return Ok(());
         }
         replace_text(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;

@@ -4,14 +4,13 @@
 //! Never: counts as heard by this agent. Without it an agent that starts while a definition is gone, or the API server, knows less
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::api::NOT_SERVED;
 use crate::kube::{Mirror, Watched, foreign};
-use crate::store::Dir;
+use crate::store::{Dir, read_whole};
 
 /// Reads it back; what cannot be read was never heard of.
 pub(super) fn recall(dir: &Dir, mirror: &mut Mirror) {
@@ -29,7 +28,7 @@ fn file(kind: Watched) -> Option<&'static str> {
 }
 
 fn read(path: &Path, kind: Watched) -> Option<Vec<Value>> {
-    let mut list: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let mut list: Value = serde_json::from_slice(&read_whole(path).ok()?).ok()?;
     let (version, word) = kind.typed();
     let Value::Array(items) = list["items"].take() else { return None };
     // Of what was not served nothing is in force; both of Calico's stores share a file.
