@@ -22,6 +22,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use crate::agent::ear::Ear;
 use crate::agent::schedule::Job;
 use crate::store::Dir;
+use crate::store::objects::names_objects;
 use folders::Folders;
 pub use told::Told;
 
@@ -288,9 +289,9 @@ pub fn holds_objects(folder: &Path) -> bool {
         entries.flatten().any(|entry| {
             let name = entry.file_name();
             let name = name.as_encoded_bytes();
-            let object = [&b".yaml"[..], b".yml", b".json"].iter().any(|end| name.ends_with(end));
             !name.starts_with(b".")
-                && (object || (depth < DEPTH && is_folder(&entry) && look(&entry.path(), depth + 1)))
+                && (names_objects(name)
+                    || (depth < DEPTH && is_folder(&entry) && look(&entry.path(), depth + 1)))
         })
     }
     look(folder, 0)

@@ -240,7 +240,7 @@ impl AgentState {
 
 /// What an agent said of itself last; `None` if none ever did. Errors are sentences.
 pub fn read(path: &Path) -> Result<Option<AgentState>, String> {
-    let text = match std::fs::read(path) {
+    let text = match crate::store::read_whole(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),

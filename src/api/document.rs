@@ -20,9 +20,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the file's name: `.json` is JSON, everything else YAML.
+    /// By the file's name: `.json` is JSON, however that is written, everything else YAML.
     pub fn of(file: &str) -> Format {
-        if file.ends_with(".json") { Format::Json } else { Format::Yaml }
+        if file.to_ascii_lowercase().ends_with(".json") { Format::Json } else { Format::Yaml }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{Findings, Section};
 use super::kind::Kind;
+use crate::egress::names::{LABEL, SUBDOMAIN, label, subdomain};
 
 /// The object's name as a key: `name`, or `namespace/name`. Wrong or absent: noted, and `None`.
 pub(super) fn name(map: &Map<String, Value>, kind: Kind, findings: &mut Findings<'_>) -> Option<String> {
@@ -51,29 +52,6 @@ pub(super) fn any_name(map: &Map<String, Value>, kind: Kind) -> Option<String> {
 }
 
 fn refuse(field: &str, name: &str, short: bool, findings: &mut Findings<'_>) {
-    let rule = if short {
-        "at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
-    } else {
-        "at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part"
-    };
+    let rule = if short { LABEL } else { SUBDOMAIN };
     findings.wrong(field, name, "InvalidName", format!("`{name}` is no name: write {rule}"));
-}
-
-/// RFC 1123 label.
-pub(super) fn label(name: &str) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let bytes = name.as_bytes();
-    bytes.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-}
-
-/// RFC 1123 subdomain. As in Kubernetes, its parts may be longer than a label's 63 characters.
-pub(crate) fn subdomain(name: &str) -> bool {
-    let part = |p: &str| {
-        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        p.starts_with(edge) && p.ends_with(edge) && p.chars().all(|c| edge(c) || c == '-')
-    };
-    name.len() <= 253 && name.split('.').all(part)
 }

@@ -31,6 +31,7 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
     let known = Known::look(common)?;
     let pod = pod(&args.pod, &known.namespace)?;
     let mut explanation = explain(&known.view, &pod, args.destination);
+    explanation.doubt(&known.objects.unread());
     for item in &mut explanation.items {
         forget_assumed(&known, item);
     }

@@ -19,6 +19,7 @@ use super::reply::{CniError, Code};
 use super::version::Version;
 use crate::config::{Config, ConfigError, Mode};
 use crate::egress::model::{Pairs, PodName};
+use crate::egress::names::{LABEL, SUBDOMAIN, label, subdomain};
 use crate::problem::Problem;
 
 /// One call of the plugin.
@@ -98,11 +99,7 @@ impl Request {
         allowed(verb, cni_version)?;
         let patient = verb == Verb::Del;
         let args = or_nothing(patient, cni_args(&document))?;
-        let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
-        let (pod, pod_uid) = match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME")) {
-            (Some(namespace), Some(name)) => (Some(PodName { namespace, name }), arg("K8S_POD_UID")),
-            _ => args.map_or((None, None), |a| (Some(PodName::new(a.namespace, a.name)), a.uid)),
-        };
+        let (pod, pod_uid) = named(&environment, args)?;
         let Understood { config, misspelled } = configuration(&document, verb)?;
         let passed_on = keeps && config.mode == Mode::Cluster;
         Ok(Request {
@@ -277,6 +274,48 @@ struct PodArgs {
     namespace: String,
     name: String,
     uid: Option<String>,
+}
+
+/// Who the pod is. Where it is wired by that, a half or a wrong name is an error: it may be meant for a pod that is selected, and as nobody's
+/// it would leave with the node's address. What ends or only lists pods goes on.
+fn named(
+    environment: &Environment,
+    args: Option<PodArgs>,
+) -> Result<(Option<PodName>, Option<String>), CniError> {
+    let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
+    let judged = matches!(environment.verb, Verb::Add | Verb::Check);
+    let fault = |msg: String| CniError::new(Code::InvalidEnvironment, msg);
+    match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"), args) {
+        (Some(namespace), Some(name), _) => {
+            let pod = PodName { namespace, name };
+            match misnamed(&pod).filter(|_| judged) {
+                Some((part, why)) => Err(fault(format!("CNI_ARGS: K8S_POD_{} {why}", part.to_uppercase()))),
+                None => Ok((Some(pod), arg("K8S_POD_UID"))),
+            }
+        }
+        (.., Some(args)) => {
+            let pod = PodName::new(args.namespace, args.name);
+            match misnamed(&pod).filter(|_| judged) {
+                Some((part, why)) => Err(wrong(&format!("args.cni.egret.{part}"), why)),
+                None => Ok((Some(pod), args.uid)),
+            }
+        }
+        (Some(namespace), None, None) if judged => Err(fault(format!(
+            "CNI_ARGS: K8S_POD_NAMESPACE is \"{namespace}\" and K8S_POD_NAME is missing, so nobody knows what this pod is: set both"
+        ))),
+        // A name alone is what podman gives its containers, which are nobody's pods.
+        _ => Ok((None, None)),
+    }
+}
+
+/// The half of a pod's name that Kubernetes would not give, and what is wrong with it.
+fn misnamed(pod: &PodName) -> Option<(&'static str, String)> {
+    let why = |text: &str, rule| format!("is \"{text}\", but must be {rule}");
+    match (label(&pod.namespace), subdomain(&pod.name)) {
+        (false, _) => Some(("namespace", why(&pod.namespace, LABEL))),
+        (_, false) => Some(("name", why(&pod.name, SUBDOMAIN))),
+        _ => None,
+    }
 }
 
 /// `args.cni.egret`: who the pod is, where no CNI_ARGS say it (cnitool, nerdctl, podman).

@@ -124,6 +124,35 @@ pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Expla
     }
 }
 
+impl Explanation {
+    /// That nothing selects a pod is known only as far as the files are: these are not, or not to their end.
+    pub fn doubt(&mut self, unread: &[String]) {
+        if let Some(doubt) = doubt(unread) {
+            let unselected = self.items.iter_mut().filter(|item| item.role == Role::Unselected);
+            unselected.for_each(|item| item.reason += &format!("; {doubt}"));
+        }
+    }
+}
+
+/// Why nobody can be sure that nothing selects a pod, as a half of a sentence; `None`: there is no such file.
+pub fn doubt(unread: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let names = unread.get(..SHOWN.min(unread.len()))?.join(", ");
+    let more = unread.len().saturating_sub(SHOWN);
+    match (unread.len(), more) {
+        (0, _) => None,
+        (1, _) => {
+            Some(format!("that is not certain, because {names} is not read to its end and may say otherwise"))
+        }
+        (_, 0) => Some(format!(
+            "that is not certain, because {names} are not read to their end and may say otherwise"
+        )),
+        _ => Some(format!(
+            "that is not certain, because {names} and {more} more files are not read to their end and may say otherwise"
+        )),
+    }
+}
+
 /// A sentence for a name that no object has, with the one that may have been meant.
 fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
     let object = format!("Pod {pod}");

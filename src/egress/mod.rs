@@ -20,6 +20,7 @@ pub mod lower;
 pub mod lower_clients;
 pub mod lower_nft;
 pub mod model;
+pub mod names;
 mod node_gateways;
 pub mod numbering;
 pub mod numbers;

@@ -14,6 +14,9 @@ use crate::kernel::state::{NftFamily, Scope};
 /// Equal to the tunnel's default VNI, to be remembered once.
 pub const LINK_GROUP: u32 = 4097;
 
+/// First VNI of a gateway: clear of the nodes' own, which the configuration holds below it.
+pub const FIRST_VNI: u32 = 5000;
+
 /// Route protocol of our routes, rules, nexthops and proxy neighbours. Unassigned in iproute2's `rt_protos` and in the daemons
 /// known to us; a router daemon can export leases by it (BIRD: `krt_source = 65`).
 pub const PROTOCOL: u8 = 65;

@@ -24,7 +24,7 @@ use crate::addr::Cidr;
 use crate::fault;
 use crate::problem::Problem;
 use crate::store::record::{self, RecordError, file_name};
-use crate::store::{Dir, Guard, Swap, Version};
+use crate::store::{Dir, Guard, Swap, Version, read_whole};
 
 const KIND: &str = "EgressBlock";
 
@@ -58,7 +58,7 @@ impl<'a> DirStore<'a> {
         if let Some(known) = self.known.borrow().get(pool).filter(|known| known.folder == folder) {
             return Ok(Some(known.clone()));
         }
-        let cached = fs::read(self.cache_path(pool)).ok().and_then(|bytes| cache::decode(&bytes, folder));
+        let cached = read_whole(&self.cache_path(pool)).ok().and_then(|bytes| cache::decode(&bytes, folder));
         let Some((summary, written)) = cached else { return self.rebuild(pool) };
         Ok(Some(self.remember(pool, Known { folder, summary: Arc::new(summary), written })))
     }
@@ -263,7 +263,9 @@ fn make_pool_folder(dir: &Dir, pool: &str) -> Result<PathBuf, StoreError> {
 }
 
 fn open_cache(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path)
+    let mut open = OpenOptions::new();
+    // Not blocking, should a pipe be in its place.
+    open.write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn look(folder: &Path) -> io::Result<cache::Folder> {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::egress::model::{Pairs, PodName};
 use crate::kernel::devices::End;
 use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
-use crate::store::exchange;
+use crate::store::{exchange, read_whole};
 pub use last::LastRecords;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
@@ -250,7 +250,7 @@ impl Attachments {
             );
             Box::new(Problem::new(String::new(), "TornRecord", message).file(file.display().to_string()))
         };
-        let bytes = match fs::read(&file) {
+        let bytes = match read_whole(&file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(problem(error.to_string())),
@@ -326,8 +326,11 @@ impl Attachments {
 /// Opens the draft, empty, with its lock held until it is closed, so that two calls for one attachment (a runtime that tries again while the first
 /// call still runs) write one after the other. The lock is held for one small write and never across a wait.
 fn locked_draft(path: &Path) -> io::Result<File> {
+    let mut draft = File::options();
+    // Not blocking, should a pipe be in its place.
+    draft.create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK);
     loop {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let file = draft.open(path)?;
         file.lock()?;
         // The one before us renamed what we opened: it is a record now.
         match fs::metadata(path) {

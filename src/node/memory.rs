@@ -9,7 +9,7 @@ mod last;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::egress::interfaces::Interfaces;
 use crate::egress::plan::{LocalGateway, NodePlan};
 use crate::fault;
 use crate::problem::Problem;
+use crate::store::{read_whole, read_with_look};
 pub use last::LastPlans;
 use last::Look;
 
@@ -97,14 +98,12 @@ impl Memory {
         if let Some(known) = last.of(Look::of(&fs::metadata(&path).ok()?)) {
             return Some(known);
         }
-        let mut file = File::open(path).ok()?;
-        let (look, mut bytes) = (Look::of(&file.metadata().ok()?), Vec::new());
-        file.read_to_end(&mut bytes).ok()?;
+        let (look, bytes) = read_with_look(&path).ok()?;
         let Some(applied) = self.whole(serde_json::from_slice(&bytes).ok()?) else {
             return self.read_plan(PLAN).map(Arc::new);
         };
         let applied = Arc::new(applied);
-        last.keep(look, Arc::clone(&applied));
+        last.keep(Look::of(&look), Arc::clone(&applied));
         Some(applied)
     }
 
@@ -135,8 +134,8 @@ impl Memory {
 
     /// The fingerprint alone: a few bytes, for calls that only ask whether anything changed.
     pub fn inputs(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.dir.join("inputs")).ok()?;
-        u64::from_str_radix(text.trim(), 16).ok()
+        let text = read_whole(&self.dir.join("inputs")).ok()?;
+        u64::from_str_radix(str::from_utf8(&text).ok()?.trim(), 16).ok()
     }
 
     /// A plan that somebody began to apply and did not finish: killed on the way, or a step failed. The kernel may hold any
@@ -204,9 +203,10 @@ impl Memory {
             return Some(applied.plan.names(&name.to_string()));
         }
         let Ok(quoted) = serde_json::to_string(&name.to_string()) else { return Some(true) };
-        match fs::read_to_string(self.dir.join(PLAN)) {
+        match read_whole(&self.dir.join(PLAN)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            plan => Some(plan.map_or(true, |plan| plan.contains(&quoted))),
+            Err(_) => Some(true),
+            Ok(plan) => Some(str::from_utf8(&plan).map_or(true, |plan| plan.contains(&quoted))),
         }
     }
 
@@ -327,7 +327,7 @@ impl Memory {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        serde_json::from_slice(&fs::read(self.dir.join(name)).ok()?).ok()
+        serde_json::from_slice(&read_whole(&self.dir.join(name)).ok()?).ok()
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {

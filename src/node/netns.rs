@@ -41,8 +41,18 @@ pub enum NetnsError {
 
 impl From<NetnsError> for CniError {
     fn from(error: NetnsError) -> CniError {
-        CniError::new(Code::NetnsUnusable, error.to_string())
+        let code = match &error {
+            NetnsError::Unreadable(_, why) => code(why),
+            NetnsError::Gone(_) | NetnsError::Other(_) => Code::NetnsUnusable,
+        };
+        CniError::new(code, error.to_string())
     }
+}
+
+/// What a runtime should make of a namespace that refuses us. Without the right to enter it nothing is wrong with it, and no pod started
+/// anew would fare better.
+pub fn code(error: &io::Error) -> Code {
+    if error.kind() == io::ErrorKind::PermissionDenied { Code::Io } else { Code::NetnsUnusable }
 }
 
 /// `NSFS_MAGIC`, linux/magic.h.

@@ -1,22 +1,23 @@
 //! Where a node's records lie, and what CHECK and STATUS ask of them.
 //!
-//! In: a configuration, a [`Request`]. Out: names and paths, or what is missing. Never: changes anything.
+//! In: a configuration, a [`Request`]. Out: names and paths, or what is missing. Never: leaves anything.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-use nix::unistd::{AccessFlags, access};
 
 use super::attachment::{AttachmentId, Attachments};
 use super::netns;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
-use crate::config::Config;
+use crate::config::{Config, Mode};
+use crate::store::advice;
 
 /// The node's name: configured, or the host's. One path component, because it names folders.
 pub fn node_name(config: &Config) -> Result<String, CniError> {
     let name = match &config.node_name {
         Some(name) => name.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+        None => fs::read_to_string("/proc/sys/kernel/hostname")
             .map_err(|e| CniError::new(Code::Io, format!("cannot read the host name: {e}; set `nodeName`")))?
             .trim()
             .to_ascii_lowercase(), // as the kubelet does
@@ -71,24 +72,42 @@ pub fn check(config: &Config, request: &Request) -> Result<(), CniError> {
             format!("there is no interface {} in {}", request.ifname, record.netns.display()),
         )),
         Err(error) => Err(CniError::new(
-            Code::NetnsUnusable,
+            netns::code(&error),
             format!("cannot enter {}: {error}; the plugin must run as root", record.netns.display()),
         )),
     }
 }
 
-/// Whether even a pod without egress could start here: its record must find room.
+/// Whether even a pod without egress could start here: its record must find room, and the objects must be where they can be listed.
 ///
 /// # Errors
 /// Where it does not.
 pub fn status(config: &Config) -> Result<(), CniError> {
-    node_name(config)?;
-    let run_dir = &config.run_dir;
-    let there = nearest(run_dir);
-    access(&there, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
-        let msg = format!("no pod can start: {} (for `runDir`) cannot be written: {error}", there.display());
-        CniError::new(Code::NotAvailable, msg)
+    let none_starts = |msg: String| CniError::new(Code::NotAvailable, format!("no pod can start: {msg}"));
+    // An agent's own directory is its own affair: without it pods start by what it last said.
+    if config.mode == Mode::Embedded {
+        let objects = config.state_dir.join("objects");
+        let there = nearest(&objects);
+        fs::read_dir(&there).map_err(|error| {
+            none_starts(format!(
+                "{} (for `stateDir`) cannot be listed: {error}{}",
+                there.display(),
+                advice(&error)
+            ))
+        })?;
+    }
+    let there = nearest(&config.run_dir.join(node_name(config)?));
+    draft(&there).map_err(|error| {
+        let advice = advice(&error);
+        none_starts(format!("{} (for `runDir`) cannot be written: {error}{advice}", there.display()))
     })
+}
+
+/// Writes as much as a record, and removes it again: whether there is room only the writing tells.
+fn draft(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".status.{}", nix::unistd::gettid()));
+    let written = File::create(&path).and_then(|mut file| file.write_all(&[b' '; 4096]));
+    written.and(fs::remove_file(&path))
 }
 
 /// The path itself or its nearest ancestor that exists: what an ADD would have to write into.

@@ -42,7 +42,7 @@ impl Standings {
 
     /// As it was last written; `None`: no agent was ever here, or nobody can read what it said.
     pub fn read(state_dir: &Path, node: &str) -> Option<Standings> {
-        serde_json::from_slice(&std::fs::read(Standings::file(state_dir, node)).ok()?).ok()
+        serde_json::from_slice(&crate::store::read_whole(&Standings::file(state_dir, node)).ok()?).ok()
     }
 
     /// Writes it, if it says something else.

@@ -15,13 +15,14 @@ use crate::addr::Cidr;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::Mode;
+use crate::egress::explain::doubt;
 use crate::egress::gateway::wanted;
 use crate::egress::model::{PodName, Role, View};
 use crate::egress::plan::binding_chain;
 use crate::egress::resolve::Common;
 use crate::fault;
-use crate::kernel::devices;
 use crate::kernel::netns::{Netns, NetnsError};
+use crate::kernel::{KernelError, devices};
 use crate::node::ahead::Ahead;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError, now_nanos};
@@ -92,12 +93,24 @@ fn ask(node: &mut Embedded, request: &Request) -> Result<Asking, CniError> {
         Some(kept) => kept.lend(&objects, &node.config, &pods, decide),
         None => decide(&mut objects.view_of_one(&node.config, &pods, &node.name), &mut None),
     }?;
+    if let (Role::Unselected, Some(pod)) = (asking.role, &asking.attachment.pod)
+        && let Some(doubt) = doubt(&asking.objects.unread())
+    {
+        tracing::warn!(%pod, "nothing selects the pod; {doubt}");
+    }
     let read_addresses = request.addresses().read_netns;
     if asking.role == Role::Client && !read_addresses {
         node.sweep_new(&asking.attachment.addresses);
     }
     if matches!(asking.role, Role::Client | Role::Gateway) {
-        let unusable = |error: NetnsError| CniError::new(Code::NetnsUnusable, error.to_string());
+        let unusable = |error: NetnsError| {
+            let code = if let NetnsError::Io { error, .. } = &error {
+                netns::code(error)
+            } else {
+                Code::NetnsUnusable
+            };
+            CniError::new(code, error.to_string())
+        };
         let pod = Netns::open(&asking.attachment.netns).map_err(unusable)?;
         let here = Netns::current().map_err(unusable)?;
         read_namespace(request, (&here, &pod), read_addresses, &mut asking.attachment)?;
@@ -199,8 +212,11 @@ fn read_namespace(
     read_addresses: bool,
     attachment: &mut Attachment,
 ) -> Result<(), CniError> {
-    let found = devices::interface_of(here, pod, &request.ifname)
-        .map_err(|e| CniError::new(Code::NetnsUnusable, e.to_string()))?;
+    let found = devices::interface_of(here, pod, &request.ifname).map_err(|e| {
+        let code =
+            if let KernelError::Enter { error, .. } = &e { netns::code(error) } else { Code::NetnsUnusable };
+        CniError::new(code, e.to_string())
+    })?;
     let Some(found) = found else {
         let msg = format!("there is no interface {} in {}", request.ifname, attachment.netns.display());
         return Err(CniError::new(Code::InterfaceMissing, msg));

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::record::{file_name, replace_file};
-use super::{Dir, DirError};
+use super::{Dir, DirError, read_whole};
 use crate::egress::interfaces::{Interface, Interfaces};
 use crate::egress::numbers::LINK_GROUP;
 use crate::problem::Problem;
@@ -41,7 +41,7 @@ pub fn list(dir: &Dir) -> Result<Said, DirError> {
         let path = entry.map_err(unlisted)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let Some(node) = name.strip_suffix(".json").filter(|node| !node.starts_with('.')) else { continue };
-        match fs::read(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text)) {
+        match read_whole(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text)) {
             Ok(found) => drop(said.interfaces.insert(node.to_owned(), found)),
             Err(why) => {
                 let message = format!(
@@ -65,7 +65,7 @@ pub fn list(dir: &Dir) -> Result<Said, DirError> {
 /// It cannot be written; the old content stays.
 pub fn put(dir: &Dir, node: &str, now: &Interfaces) -> io::Result<bool> {
     let path = dir.interfaces().join(format!("{}.json", file_name(node)));
-    if fs::read(&path).is_ok_and(|text| parse(&text).as_ref() == Ok(now)) {
+    if read_whole(&path).is_ok_and(|text| parse(&text).as_ref() == Ok(now)) {
         return Ok(false);
     }
     fs::create_dir_all(dir.interfaces())?;

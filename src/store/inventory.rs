@@ -5,13 +5,13 @@
 //! it says now.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::looks::Stamp;
 use super::record::replace_text;
+use super::whole::read_whole;
 
 /// The files of a folder.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Inventory {
         // Kept until the new file is known: who looks meanwhile would find a stranger.
         let mut seen = self.seen();
         let before = Stamp::of(&path).ok();
-        let is_there = before.is_some() && fs::read(&path).is_ok_and(|written| written == text);
+        let is_there = before.is_some() && read_whole(&path).is_ok_and(|written| written == text);
         let stamp = match is_there {
             true => before,
             false => {
@@ -129,6 +129,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::store::dir::tests::scratch;
 

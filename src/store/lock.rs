@@ -129,7 +129,7 @@ pub fn wait_for_writers(path: &Path, timeout: Duration) -> Result<Option<Guard>,
     if !path.exists() {
         return Ok(None);
     }
-    wait(path, timeout, || File::open(path), |_| {}).map(Some)
+    wait(path, timeout, || looking().open(path), |_| {}).map(Some)
 }
 
 /// Takes the lock at `path`, waiting at most `timeout`. The file is made if it is missing; its folder must exist.
@@ -189,7 +189,14 @@ fn wait(
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
+    looking().write(true).create(true).truncate(false).mode(0o644).open(path)
+}
+
+/// Not blocking, should a pipe be in its place.
+fn looking() -> OpenOptions {
+    let mut open = OpenOptions::new();
+    open.read(true).custom_flags(libc::O_NONBLOCK);
+    open
 }
 
 fn is_still_at(file: &File, path: &Path) -> bool {

@@ -23,6 +23,7 @@ pub(crate) mod looks;
 pub mod nodes;
 pub mod objects;
 pub mod record;
+mod whole;
 
 pub use advice::advice;
 pub(crate) use dir::make_folder;
@@ -32,3 +33,4 @@ pub use inventory::Inventory;
 pub use lock::{Guard, HeldBy, LockError, is_held, lock, wait_for_writers};
 pub use looks::{Since, Stamp};
 pub use record::{RecordError, Swap, Version};
+pub use whole::{read_whole, read_with_look};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{self, RecordError, Version, file_name};
 use super::{Dir, Guard};
 use crate::egress::model::Endpoint;
+pub use crate::egress::numbers::FIRST_VNI;
 use crate::problem::Problem;
 use crate::{fault, hash};
 
@@ -17,8 +18,6 @@ const KIND: &str = "NodeRecord";
 
 /// Highest node number: fourteen bits of the conntrack mark.
 pub const LAST_NUMBER: u16 = 0x3fff;
-/// First VNI of a gateway: clear of the node's own (4097 by default).
-pub const FIRST_VNI: u32 = 5000;
 /// Highest VNI: 24 bits (RFC 7348 §5).
 pub const LAST_VNI: u32 = 0xff_ffff;
 

@@ -44,7 +44,11 @@ use file::{read, unread};
 use follow::refilled;
 use image::{FileRecord, Image, ObjectRow, slot};
 use scan::Survey;
+pub use scan::names_objects;
 use stamp::Stamp;
+
+/// Reasons of problems that a file has as such, when more may be in it than was read.
+const IN_DOUBT: [&str; 5] = ["EmptyFile", "NotJson", "NotYaml", "PassedOver", "Unreadable"];
 
 /// All objects of a state directory at one moment. A copy costs nothing.
 #[derive(Clone)]
@@ -223,6 +227,16 @@ impl Objects {
     pub fn problems(&self) -> Vec<Problem> {
         let lists = self.image.files().map(|file| file.problems).chain([self.image.problems()]);
         lists.flat_map(json_list::<Problem>).collect()
+    }
+
+    /// Files of which nobody knows all that they hold: not read, or not to their end. Any object may be in them.
+    pub fn unread(&self) -> Vec<String> {
+        let in_doubt = |problem: &Problem| problem.object.is_empty() && IN_DOUBT.contains(&&*problem.reason);
+        let doubtful = |file: &image::FileRow<'_>| {
+            !file.problems.is_empty() && json_list::<Problem>(file.problems).iter().any(in_doubt)
+        };
+        let files = self.image.files().filter(doubtful);
+        files.map(|file| file.path.to_string_lossy().into_owned()).collect()
     }
 
     /// Objects that exist but cannot be understood or used, as `Kind name` or `Kind namespace/name`.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::advice;
 use super::lock::Guard;
+use super::whole::read_whole;
 use crate::problem::Problem;
 
 mod replace;
@@ -130,7 +131,7 @@ pub fn read<T: DeserializeOwned>(
 }
 
 fn read_any<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<Option<Record<T>>, RecordError> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_whole(path) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RecordError::Io { verb: "read", path: path.to_owned(), source }),

@@ -62,3 +62,69 @@ fn the_books_of_a_directory_that_nobody_may_write_are_checked_all_the_same() {
     assert!(output.status.success(), "it needs root, for a read-only mount: {said}");
     assert!(said.contains("1 pool, 1 block, 1 lease: nothing wrong"), "{said}");
 }
+
+/// Whoever opened it to read would wait for who writes into it.
+#[test]
+fn a_pipe_among_the_records_is_named_and_nobody_waits_for_it() {
+    let folder =
+        Folder::with(&[("state/objects/pool.yaml", POOL), ("state/ipam/egress/10-10-10-2-31.json", BLOCK)]);
+    folder.write("run.json", &format!("{{\"runDir\": \"{}\"}}", folder.path().join("run").display()));
+    let pipes = [
+        "state/endpoints/zz.json",
+        "state/nodes/zz.json",
+        "state/interfaces/n1.json",
+        "state/ipam/egress/10-10-10-4-31.json",
+        "run/n1/config.json",
+        "run/n1/plan.json",
+        "run/n1/settings.json",
+        "run/n1/announced.json",
+    ];
+    for pipe in pipes.map(|pipe| folder.path().join(pipe)) {
+        fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let endless = folder.path().join("state/ipam/egress/10-10-10-6-31.json");
+    std::os::unix::fs::symlink("/dev/zero", endless).unwrap();
+    for (command, named) in [
+        ("list", "interfaces/n1.json"),
+        ("explain shop/cart", "endpoints/zz.json"),
+        ("ipam show", "10-10-10-4-31.json"),
+        ("ipam check", "10-10-10-6-31.json"),
+        ("status", "endpoints/zz.json"),
+        ("reconcile --dry-run", ""),
+    ] {
+        let said = folder.egret(&format!("{command} --state state --node n1 --config run.json"));
+        let text = format!("{}{}", said.out, said.err);
+        assert!(text.contains(named), "{command}: {text}");
+        assert!(
+            named.is_empty() || text.contains("no file but a pipe, socket or device"),
+            "{command}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_not_read_makes_direct_uncertain_and_its_ending_may_be_written_in_any_case() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {egress.projectcalico.org/selector: role == 'gw'}}\n";
+    let folder = Folder::with(&[("state/objects/pool.yaml", POOL), ("state/objects/shop.txt", namespace)]);
+    let explain = || folder.egret("explain shop/cart --state state --node n1 -o json").json();
+    let doubtful = explain();
+    assert_eq!(doubtful["items"][0]["action"], "direct");
+    let reason = doubtful["items"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.ends_with("not certain, because shop.txt is not read to its end and may say otherwise"),
+        "{reason}"
+    );
+    let reasons: Vec<_> = doubtful["problems"].as_array().unwrap().iter().map(|p| &p["reason"]).collect();
+    assert!(reasons.contains(&&"PassedOver".into()), "{reasons:?}");
+    let said = folder.egret("explain shop/cart --state state --node n1");
+    assert!(said.out.contains("that is not certain, because shop.txt"), "{}", said.out);
+    let objects = folder.path().join("state/objects");
+    fs::rename(objects.join("shop.txt"), objects.join("shop.YAML")).unwrap();
+    let read = explain();
+    assert_eq!((&read["items"][0]["role"], &read["items"][0]["action"]), (&"client".into(), &"held".into()));
+    // Beside manifests lies what is none.
+    folder.write("state/objects/README.md", "words");
+    let lint = folder.egret("lint -f state/objects");
+    assert!(!lint.out.contains("README"), "{}", lint.out);
+}

@@ -6,12 +6,18 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::call::{entry, result};
-use crate::world::{Kind, bind, for_an_unselected_pod, for_every_pod, identity, ip, output, wait_until};
+use crate::world::{
+    Kind, bind, for_a_client, for_an_unselected_pod, for_every_pod, identity, ip, output, wait_until,
+};
 
 #[test]
 fn row_4_14_unknown_arguments_are_ignored() {
     for_every_pod(|world| {
-        world.call("ADD").env("CNI_ARGS", "IgnoreUnknown=1;FOO=bar;K8S_POD_NAME=p1").run().succeeds();
+        world
+            .call("ADD")
+            .env("CNI_ARGS", "IgnoreUnknown=1;FOO=bar;K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=p1")
+            .run()
+            .succeeds();
     });
 }
 
@@ -46,6 +52,87 @@ fn row_4_17_a_pod_without_a_name_passes() {
             .with("args", half)
             .run()
             .fails(7, &["args.cni.egret", "namespace"]);
+    });
+}
+
+/// As podman calls: a container's name, and no namespace.
+#[test]
+fn row_4_17_a_name_without_a_namespace_is_nobody_s_pod() {
+    for_every_pod(|world| {
+        world.call("ADD").env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=merry_ritchie").run().succeeds();
+        let named = json!({"cni": {"egret": {"namespace": "ns1", "name": "p1"}}});
+        let call = world.call("ADD").env("CNI_ARGS", "K8S_POD_NAME=merry_ritchie").with("args", named);
+        call.run().succeeds();
+        let record = fs::read_to_string(format!("{}/net/c1:eth0.json", crate::world::RECORDS)).unwrap();
+        assert!(record.contains(r#""pod":"ns1/p1""#), "{record}");
+    });
+}
+
+/// It may be meant for a pod that is selected, which as nobody's would leave with the node's address.
+#[test]
+fn general_rule_a_pod_that_is_named_by_half_or_wrongly_is_not_wired_and_can_end() {
+    for_every_pod(|world| {
+        let before = world.dump();
+        for (args, words) in [
+            ("K8S_POD_NAMESPACE=ns1", ["K8S_POD_NAME is missing", "ns1"]),
+            ("K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=", ["K8S_POD_NAME is missing", "ns1"]),
+            ("K8S_POD_NAMESPACE=ns1 K8S_POD_NAME=p1", ["K8S_POD_NAME is missing", "ns1"]),
+            ("K8S_POD_NAMESPACE=Ns1;K8S_POD_NAME=p1", ["K8S_POD_NAMESPACE is", "at most 63"]),
+            ("K8S_POD_NAMESPACE=../ns1;K8S_POD_NAME=p1", ["K8S_POD_NAMESPACE is", "../ns1"]),
+            ("K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=P_1", ["K8S_POD_NAME is", "at most 253"]),
+        ] {
+            let call = |verb| world.call(verb).env("CNI_ARGS", args);
+            call("ADD").run().fails(4, &words);
+            call("CHECK").run().fails(4, &words);
+            call("DEL").run().succeeds();
+        }
+        let named = json!({"cni": {"egret": {"namespace": "Ns1!", "name": "p1"}}});
+        let call = |verb| world.call(verb).without("CNI_ARGS").with("args", named.clone());
+        call("ADD").run().fails(7, &["args.cni.egret.namespace", "Ns1!"]);
+        call("DEL").run().succeeds();
+        world.dump().is_as(&before);
+    });
+}
+
+/// Somebody put it there; whoever opened it to read would wait for who writes into it, and with it every pod of the node.
+#[test]
+fn general_rule_a_pipe_among_the_records_holds_no_pod() {
+    for_every_pod(|world| {
+        world.add("c1"); // the folders are there
+        world.call("DEL").container("c1").run().succeeds();
+        let pipes = [
+            "/var/lib/egret/endpoints/zz.json",
+            "/var/lib/egret/nodes/zz.json",
+            "/var/lib/egret/interfaces/zz.json",
+            "/var/lib/egret/ipam/blue/zz.json",
+            "/run/egret/n1/announced.json",
+            "/run/egret/n1/attachments/net/zz:eth0.json",
+        ];
+        for pipe in pipes {
+            fs::create_dir_all(Path::new(pipe).parent().unwrap()).unwrap();
+            let _ = fs::remove_file(pipe);
+            nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        world.add("c1");
+        world.call("CHECK").container("c1").run();
+        world.call("DEL").container("c1").run().succeeds();
+        for pipe in ["/run/egret/n1/config.json", "/run/egret/n1/plan.json", "/run/egret/n1/settings.json"] {
+            let _ = fs::remove_file(pipe);
+            nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        world.add("c1");
+        world.call("DEL").container("c1").run().succeeds();
+    });
+}
+
+/// Without the right to enter it nothing is wrong with the namespace: the runtime need not start the pod anew.
+#[test]
+fn general_rule_without_root_the_namespace_is_not_to_blame() {
+    for_a_client(|world| {
+        for folder in ["/run/egret/n1/attachments/net", "/var/lib/egret/cache"] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        world.call("ADD").by_nobody().run().fails(5, &["root"]);
     });
 }
 

@@ -35,6 +35,43 @@ fn row_8_2_a_node_that_cannot_start_any_pod_says_50() {
 }
 
 #[test]
+fn row_8_2_a_node_whose_records_find_no_room_says_50() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let before = world.records();
+        output(&["mount", "-t", "tmpfs", "-o", "size=64k", "full", "/run/egret/n1"]);
+        let filled = fs::write("/run/egret/n1/all", [0; 1 << 17]);
+        assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        status(world).run().fails(50, &["runDir", "/run/egret/n1", "free space"]);
+        fs::remove_file("/run/egret/n1/all").unwrap();
+        status(world).run().succeeds();
+        let left: Vec<_> = fs::read_dir("/run/egret/n1").unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        output(&["umount", "/run/egret/n1"]);
+        assert_eq!(world.records(), before);
+    });
+}
+
+#[test]
+fn row_8_2_a_node_whose_objects_cannot_be_listed_says_50() {
+    for_an_unselected_pod(|world| {
+        assert!(!fs::exists("/var/lib/egret/objects").unwrap());
+        status(world).run().succeeds(); // the first ADD makes it
+        fs::write("/var/lib/egret/objects", "").unwrap();
+        world.call("ADD").run().fails(5, &["/var/lib/egret/objects"]);
+        status(world).run().fails(50, &["stateDir", "/var/lib/egret/objects"]);
+    });
+}
+
+#[test]
+fn row_8_2_without_root_it_says_50() {
+    for_an_unselected_pod(|world| {
+        world.add("c1");
+        status(world).by_nobody().run().fails(50, &["runDir", "run as root"]);
+    });
+}
+
+#[test]
 fn row_8_2_without_its_agent_it_is_an_error_only_where_none_ever_was() {
     for_an_unselected_pod(|world| {
         let cluster = || status(world).with("mode", "cluster").run();

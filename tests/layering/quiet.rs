@@ -135,3 +135,23 @@ fn the_kernels_numbers_stand_in_one_file() {
     let wrong: Vec<String> = others.flat_map(|s| found(s, &NUMBERS).collect::<Vec<_>>()).collect();
     assert!(wrong.is_empty(), "name these in egress/numbers.rs:\n{}", wrong.join("\n"));
 }
+
+/// A pipe among the files of the state or run directory must stop nobody, so they are read by one door, which looks what stands there.
+/// Files of the kernel are none of these; nor is a folder, whose file descriptor waits for nobody.
+#[test]
+fn files_of_the_directories_are_read_by_one_door() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    let modules = ["store", "ipam", "node", "agent"];
+    for source in sources().iter().filter(|source| modules.contains(&source.module())) {
+        seen += 1;
+        for (number, line) in &source.lines {
+            let reads = ["fs::read(", "fs::read_to_string("].iter().any(|word| line.contains(word));
+            if reads && !line.contains("/proc") {
+                wrong.push(source.at(*number, line));
+            }
+        }
+    }
+    assert!(seen > 40, "only {seen} files of {modules:?}: the walk is broken");
+    assert!(wrong.is_empty(), "read these with `store::read_whole`:\n{}", wrong.join("\n"));
+}

@@ -5,14 +5,13 @@
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 use serde_json::Value;
 
 use super::copy::GATEWAY_PODS;
 use crate::api::NOT_SERVED;
 use crate::kube::{Mirror, Watched, foreign};
-use crate::store::{Inventory, Stamp};
+use crate::store::{Inventory, Stamp, read_whole};
 
 /// Reads it back, and says of which kinds; what cannot be read was never heard of. `marked`: the names of all files that the earlier agent
 /// left, if it said so. One of those that is not there, or no whole file, is lost.
@@ -23,7 +22,7 @@ pub(super) fn recall(mirror: &mut Mirror, own: &Inventory, marked: &str) -> BTre
     for name in kinds.into_iter().chain([GATEWAY_PODS]).map(|name| format!("{name}.json")) {
         let path = own.folder().join(&name);
         let stamp = Stamp::of(&path).ok();
-        let list = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let list = read_whole(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         match list.filter(|list| list["items"].is_array()) {
             Some(list) => {
                 own.inherit(&name, stamp);

@@ -94,6 +94,36 @@ fn the_pod_is_named_by_arguments_first_and_by_the_configuration_else() {
 }
 
 #[test]
+fn a_name_that_no_pod_has_is_an_error_where_it_would_be_wired_and_none_where_it_ends() {
+    let plain = entry(json!({}));
+    let named = |namespace: &str, name: &str| {
+        entry(json!({"args": {"cni": {"egret": {"namespace": namespace, "name": name}}}}))
+    };
+    let long = "n".repeat(64);
+    for (args, stdin, number, words) in [
+        ("K8S_POD_NAMESPACE=shop", &plain, 4, "K8S_POD_NAME is missing"),
+        ("K8S_POD_NAMESPACE=Shop;K8S_POD_NAME=a", &plain, 4, "K8S_POD_NAMESPACE is \"Shop\""),
+        ("K8S_POD_NAMESPACE=a.b;K8S_POD_NAME=a", &plain, 4, "K8S_POD_NAMESPACE is \"a.b\""),
+        (&format!("K8S_POD_NAMESPACE={long};K8S_POD_NAME=a"), &plain, 4, "at most 63"),
+        ("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a..b", &plain, 4, "K8S_POD_NAME is \"a..b\""),
+        ("", &named("shop!", "a"), 7, "`args.cni.egret.namespace` is \"shop!\""),
+        ("", &named("shop", "-a"), 7, "`args.cni.egret.name` is \"-a\""),
+    ] {
+        for verb in [Verb::Add, Verb::Check] {
+            let error = read(verb, args, stdin).unwrap_err();
+            assert_eq!(error.code as u16, number, "{args} {stdin}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        for verb in [Verb::Del, Verb::Gc, Verb::Status] {
+            assert_eq!(code(read(verb, args, stdin)), 0, "{verb:?} {args} {stdin}");
+        }
+    }
+    assert_eq!(read(Verb::Add, "K8S_POD_NAME=Merry_Ritchie", &plain).unwrap().pod, None, "as podman calls");
+    let dotted = read(Verb::Add, "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a.b-1", &plain).unwrap();
+    assert_eq!(dotted.pod, Some(PodName::new("shop", "a.b-1")));
+}
+
+#[test]
 fn annotations_that_are_absent_are_told_from_none() {
     let add = |keys: Value| read(Verb::Add, "", &entry(keys)).unwrap().pod_annotations;
     assert_eq!(add(json!({})), None);

@@ -347,3 +347,26 @@ fn an_inside_destination_says_so_to_machines() {
     assert_eq!(json["inside"], serde_json::json!({"cidr": "10.60.0.0/16", "source": "clusterCIDRs"}));
     assert_eq!((json["action"].as_str(), json.get("rule")), (Some("direct"), None));
 }
+
+#[test]
+fn that_nothing_selects_a_pod_is_not_certain_while_a_file_is_not_read() {
+    let view = world();
+    let unread = ["a.yaml", "b.txt", "c.json", "d.yml", "e.yml"].map(ToOwned::to_owned);
+    let why = |pod: &str, unread: &[String]| {
+        let mut explanation = explain(&view, &pod_name(pod), None);
+        explanation.doubt(unread);
+        explanation.items[0].reason.clone()
+    };
+    assert!(!why("default/plain", &[]).contains("certain"));
+    let doubts = [
+        (1, "a.yaml is not read to its end and may say otherwise"),
+        (3, "a.yaml, b.txt, c.json are not read to their end and may say otherwise"),
+        (5, "a.yaml, b.txt, c.json and 2 more files are not read to their end and may say otherwise"),
+    ];
+    for (count, doubt) in doubts {
+        let said = why("default/plain", &unread[..count]);
+        assert!(said.starts_with("nothing selects the pod: it leaves as the primary network does"), "{said}");
+        assert!(said.ends_with(&format!("; that is not certain, because {doubt}")), "{said}");
+        assert!(!why("shop/cart", &unread[..count]).contains("certain"), "a client is selected");
+    }
+}

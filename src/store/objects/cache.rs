@@ -3,7 +3,7 @@
 //! It is replaced whole, by name, and not fsynced: what a power cut leaves of it does not pass its checksum.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,11 @@ use nix::sys::time::TimeSpec;
 
 use super::bytes::{Bytes, Mapped};
 use super::image::Image;
-use crate::store::exchange;
+use crate::store::{exchange, read_whole};
 
 /// Reads the cache, if there is a good one, for who keeps it.
 pub(super) fn load(state_dir: &Path) -> Option<Image> {
-    let mut file = open(state_dir)?;
-    let length = usize::try_from(file.metadata().ok()?.len()).ok()?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).ok()?;
-    file.read_to_end(&mut bytes).ok()?;
-    Image::parse(bytes)
+    Image::parse(read_whole(&state_dir.join("cache/objects")).ok()?)
 }
 
 /// The same for a moment. It is never written in place, nor truncated ([`Pen::write`]).
@@ -33,7 +28,9 @@ pub(super) fn glance(state_dir: &Path) -> Option<Image> {
 }
 
 fn open(state_dir: &Path) -> Option<File> {
-    File::open(state_dir.join("cache/objects")).ok()
+    // Not blocking, should a pipe be in its place.
+    let mut open = OpenOptions::new();
+    open.read(true).custom_flags(libc::O_NONBLOCK).open(state_dir.join("cache/objects")).ok()
 }
 
 /// The right to write the cache next. One at a time: of fifty calls that see a change, one writes, the others go on

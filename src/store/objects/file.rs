@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
+use super::scan::PASSED_OVER;
 use super::stamp::Stamp;
 use crate::api::{self, Reading};
 use crate::problem::Problem;
@@ -86,6 +87,7 @@ pub(super) fn is_being_written(file: &File) -> bool {
 }
 
 pub(super) fn unread(path: &CStr, why: &str) -> Reading {
-    let problem = Problem::new("", "Unreadable", why).file(path.to_string_lossy());
+    let reason = if why == PASSED_OVER { "PassedOver" } else { "Unreadable" };
+    let problem = Problem::new("", reason, why).file(path.to_string_lossy());
     Reading { objects: Vec::new(), problems: vec![problem], whole: false }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::file::content;
+use super::scan::PASSED_OVER;
 use super::{ObjectsError, scanned};
 
 /// A file of the folder: its path below that, and its text or the sentence that says why it cannot be read.
@@ -29,5 +30,7 @@ pub fn files(folder: &Path) -> Result<Vec<Found>, ObjectsError> {
             .map(|(_, text, _)| text)
             .map_err(|error| format!("cannot be read: {error}; make it readable, or delete it")),
     };
-    Ok(found.files.iter().map(|file| (file.path.to_string_lossy().into_owned(), text(file))).collect())
+    // A folder of manifests holds what is none, too.
+    let meant = found.files.iter().filter(|file| file.unfit != Some(PASSED_OVER));
+    Ok(meant.map(|file| (file.path.to_string_lossy().into_owned(), text(file))).collect())
 }

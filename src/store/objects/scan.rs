@@ -179,7 +179,11 @@ pub(super) struct Unlisted {
     pub(super) errno: Errno,
 }
 
-/// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and others are left out, symlinks followed.
+/// Why a file of another ending is not opened.
+pub(super) const PASSED_OVER: &str = "its name ends neither in .yaml nor in .yml or .json, so it is not read; give it such an ending, or move it out of here";
+
+/// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and what editors leave are left out, symlinks followed. Another
+/// name is no object's, and is found all the same: who misnames a file must hear of it.
 /// Plain files that the survey has looked at are not looked at again.
 pub(super) fn scan(
     root: BorrowedFd<'_>,
@@ -215,14 +219,15 @@ fn walk(
     above.push((stat.st_dev, stat.st_ino));
     for (name, kind) in entries {
         let named = named_as_objects(&name);
-        if kind == Some(Type::File) && !named {
+        if !named && is_left_by_an_editor(&name) {
             continue;
         }
+        let passed_over = (!named).then_some(PASSED_OVER);
         let path = joined(&path, &name);
         if kind == Some(Type::File)
             && let Some(stamp) = last.and_then(|(image, survey)| survey.unchanged(image, &path))
         {
-            found.files.push(FoundFile { path: path.into(), stamp, unfit: None });
+            found.files.push(FoundFile { path: path.into(), stamp, unfit: passed_over });
             continue;
         }
         let stat = match fstatat(root, path.as_c_str(), AtFlags::empty()) {
@@ -254,7 +259,7 @@ fn walk(
                 found.files.push(FoundFile { path: path.into(), stamp, unfit });
             }
             SFlag::S_IFDIR => walk(root, last, path, above, found)?,
-            SFlag::S_IFREG if named => found.files.push(FoundFile { path: path.into(), stamp, unfit: None }),
+            SFlag::S_IFREG => found.files.push(FoundFile { path: path.into(), stamp, unfit: passed_over }),
             _ if named => {
                 let unfit = Some("it is no file but a pipe, socket or device; delete it");
                 found.files.push(FoundFile { path: path.into(), stamp, unfit });
@@ -271,7 +276,20 @@ fn type_of(stat: &FileStat) -> SFlag {
 }
 
 fn named_as_objects(name: &CStr) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|end| name.to_bytes().ends_with(end.as_bytes()))
+    names_objects(name.to_bytes())
+}
+
+/// Whether a file of this name is read: by its ending, however that is written.
+pub fn names_objects(name: &[u8]) -> bool {
+    let ends =
+        |end: &&[u8]| name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
+    [&b".yaml"[..], b".yml", b".json"].iter().any(ends)
+}
+
+/// Copies that editors put beside what is edited: nobody means them to be read, nor to be told of them.
+fn is_left_by_an_editor(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    name.ends_with(b"~") || name.ends_with(b".swp") || (name.starts_with(b"#") && name.ends_with(b"#"))
 }
 
 fn joined(dir: &CStr, name: &CStr) -> CString {

@@ -46,7 +46,9 @@ pub(super) fn replace_as(path: &Path, text: &[u8], waits: Waits) -> io::Result<(
     let stem = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     // One name per record, not one per process: writers hold a lock, so a leftover is overwritten by the next one.
     let temporary = folder.join(format!(".{stem}.tmp"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+    let mut draft = OpenOptions::new();
+    draft.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NONBLOCK);
+    let mut file = draft.open(&temporary)?;
     let written = file.write_all(text);
     let written = written.and_then(|()| if waits == Waits::Nothing { Ok(()) } else { file.sync_all() });
     fault::point("record.after-temp");

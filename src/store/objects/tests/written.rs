@@ -11,24 +11,63 @@ use crate::config::Config;
 use crate::egress::model::{Endpoint, EndpointState, PodName};
 
 #[test]
-fn files_are_found_at_any_depth_and_other_names_are_left_alone() {
+fn files_are_found_at_any_depth_and_other_names_are_named() {
     let world = World::with(&[
         ("a.yaml", &pod("a", "1")),
         ("deep/er/b.yml", &pod("b", "1")),
         ("c.json", r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"c","namespace":"s"}}"#),
         ("x.yaml.d/d.yaml", &pod("d", "1")),
+        ("i.YAML", &pod("i", "1")),
+        ("j.Yml", &pod("j", "1")),
+        ("k.JSON", r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"k","namespace":"s"}}"#),
         (".hidden.yaml", &pod("e", "1")),
         (".git/f.yaml", &pod("f", "1")),
-        ("g.yaml.tmp", &pod("g", "1")),
         ("h.yaml~", &pod("h", "1")),
+        ("#h.yaml#", &pod("h", "1")),
+        ("h.swp", "words"),
+        ("g.yaml.tmp", &pod("g", "1")),
+        ("deep/noending", &pod("g", "1")),
         ("README.md", "words"),
     ]);
-    let objects = world.open();
-    assert_eq!(
-        (pods(&objects), told(&objects)),
-        (vec!["s/a".into(), "s/b".into(), "s/c".into(), "s/d".into()], vec![])
-    );
+    for _ in 0..2 {
+        let objects = world.open();
+        assert_eq!(pods(&objects), ["a", "b", "c", "d", "i", "j", "k"].map(|name| format!("s/{name}")));
+        let why = "its name ends neither in .yaml nor in .yml or .json, so it is not read; give it such an ending, or move it out of here";
+        let passed_over = ["README.md", "deep/noending", "g.yaml.tmp"];
+        assert_eq!(told(&objects), passed_over.map(|name| format!("{name}: {why}")));
+        assert_eq!(objects.unread(), passed_over);
+    }
+    let objects = world.settle();
     assert_eq!(objects.file(Kind::Pod, "s/b").as_deref(), Some("deep/er/b.yml"));
+}
+
+#[test]
+fn a_file_that_is_renamed_to_an_ending_that_is_not_read_is_gone_and_named_until_it_is_read_again() {
+    let world = World::with(&[("a.yaml", &pod("a", "1"))]);
+    assert_eq!((pods(&world.settle()), world.open().unread()), (vec!["s/a".into()], vec![]));
+    world.rename("a.yaml", "a.txt");
+    assert_eq!((pods(&world.settle()), world.open().unread()), (vec![], vec!["a.txt".into()]));
+    world.write("a.txt", &pod("a", "2"));
+    assert_eq!(world.open().unread(), ["a.txt"]);
+    world.rename("a.txt", "a.YML");
+    let objects = world.open();
+    assert_eq!((label(&objects, "a").as_deref(), objects.unread()), (Some("2"), vec![]));
+}
+
+#[test]
+fn a_file_is_in_doubt_until_it_is_read_to_its_end() {
+    let world = World::with(&[
+        ("whole.yaml", &pod("a", "1")),
+        ("wrong.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: b, namespace: s}\nspec: 7\n"),
+        ("half.yaml", &format!("{}---\n{{", pod("c", "1"))),
+        ("empty.yml", ""),
+        ("torn.json", "{"),
+    ]);
+    assert_eq!(world.open().unread(), ["empty.yml", "half.yaml", "torn.json"]);
+    for name in ["half.yaml", "empty.yml", "torn.json"] {
+        world.delete(name);
+    }
+    assert_eq!(world.open().unread(), [""; 0]);
 }
 
 #[test]
@@ -50,6 +89,7 @@ fn links_are_followed_and_those_that_lead_nowhere_are_named() {
             "d.yaml: the link leads to nothing; restore what it should lead to, or delete it",
             "e: the link leads to nothing; restore what it should lead to, or delete it",
             "f.yaml: the link leads back to itself; delete it",
+            "more/c.txt: its name ends neither in .yaml nor in .yml or .json, so it is not read; give it such an ending, or move it out of here",
             "pipe.yaml: it is no file but a pipe, socket or device; delete it",
             "round: the link leads to a directory that holds it; delete it",
         ]
