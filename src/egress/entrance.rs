@@ -1,28 +1,56 @@
-//! Which tunnels lead into this node: its own, and those of the gateways that its plan has.
+//! Who may send into this node's tunnels, and which there are: its own, and those of the gateways that its plan has.
 //!
-//! In: a plan. Out: a set, and a rule of the node's `input`. Never: looks at a kernel.
+//! In: a plan. Out: a set, the node's `input`, and a rule of its `forward`. Never: looks at a kernel.
 //!
 //! A gateway's `vxlan0` lies in its pod's namespace, and its socket in the node's. What it brings in leaves by rules of this node, and of a
 //! gateway with its pod's own address by nothing else: without them the primary's masquerade has it. The namespace may be out of reach
 //! when the gateway goes (its path is gone and a process keeps it alive), or be wired before the node is, while another node still
 //! sends to a gateway that had this address. So the node lets a tunnel in by the same transaction that brings the rules, and no
 //! longer than they stand.
+//!
+//! The socket hears every address of the node, by every device. What the nodes' `forward` does not guard must not be heard: an address
+//! that no Node object names; and another node's address that a pod of this very node writes into its packets.
 
-use crate::egress::lower_nft::{map, rule};
+use crate::egress::lower_nft::{base, both, chain, map, priority, rule};
 use crate::egress::plan::NodePlan;
-use crate::kernel::nft::table::{Atom, KeyType, Map, Rule};
+use crate::kernel::nft::table::{Atom, KeyType, Map, Rule, Table};
 
 /// Name of the set.
-pub(super) const TUNNELS: &str = "tunnels";
+const TUNNELS: &str = "tunnels";
+/// Name of the chain that looks at what comes to the tunnels' port.
+const ENTRANCE: &str = "entrance";
+
+/// Adds what comes in by the tunnels' port, and from whom. Gives the rule of `forward`, where nothing goes to it.
+pub(super) fn guarded(plan: &NodePlan, table: &mut Table) -> Rule {
+    let guard = both("guard: no pod forges tunnel traffic", "{ip} daddr @nodes{n} counter drop");
+    table.chains.insert("guard".into(), chain(guard.to_vec()));
+    let mut rules =
+        both("guard: only nodes speak the tunnel", "{ip} saddr != @nodes{n} counter drop").to_vec();
+    rules.extend(both("guard: to nodes' own addresses", "{ip} daddr != @nodes{n} counter drop"));
+    // Of several uplinks another may be the way back. The one that has the address is nobody's pod, and is not asked.
+    let elsewhere = underlay_device(plan).map_or_else(String::new, |dev| format!("iifname != \"{dev}\" "));
+    let text = format!("{elsewhere}fib saddr . iif oif missing counter drop");
+    rules.push(rule("guard: from where that node is", text));
+    rules.push(rule(
+        "guard: no tunnel to a gateway that is none",
+        format!("@th,96,32 != @{TUNNELS} counter drop"),
+    ));
+    table.maps.insert(TUNNELS.to_owned(), known_tunnels(plan));
+    table.chains.insert(ENTRANCE.to_owned(), chain(rules));
+    let to_port = rule("guard", format!("udp dport {} goto {ENTRANCE}", plan.here.port));
+    table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, vec![to_port]));
+    rule("guard", format!("udp dport {} goto guard", plan.here.port))
+}
 
 /// The tunnels that lead in: an element each, so that a gateway comes and goes without a rule.
-pub(super) fn known_tunnels(plan: &NodePlan) -> Map {
+fn known_tunnels(plan: &NodePlan) -> Map {
     let vnis = std::iter::once(plan.here.vni).chain(plan.locals.values().map(|gateway| gateway.vni));
     map(&[KeyType::Vni], None, vnis.map(|vni| (vec![Atom::Vni(vni)], None)))
 }
 
-/// The rule, behind those that say who may speak the tunnel.
-pub(super) fn no_other_tunnel(plan: &NodePlan) -> Rule {
-    let text = format!("udp dport {} @th,96,32 != @{TUNNELS} counter drop", plan.here.port);
-    rule("guard: no tunnel to a gateway that is none", text)
+/// The device that has the address at which other nodes find this one.
+fn underlay_device(plan: &NodePlan) -> Option<&str> {
+    let mut uplinks = plan.here.uplinks.iter();
+    let found = uplinks.find(|uplink| uplink.addresses.iter().any(|(ip, _)| *ip == plan.here.underlay));
+    found.map(|uplink| uplink.dev.as_str())
 }

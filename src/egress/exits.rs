@@ -12,7 +12,9 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::egress::lower::{Belts, families, mark_value, table_of};
-use crate::egress::lower_nft::{HELD, TO_TUNNEL, base, chain, map, priority, rule, set_chain, word};
+use crate::egress::lower_nft::{
+    HELD, TO_TUNNEL, WITHOUT_ENTRY, base, chain, map, priority, rule, set_chain, word,
+};
 use crate::egress::numbers::{
     self, CLIENT_MASK, EXIT_MASK, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, TUNNEL, client_mark, exit_mark,
 };
@@ -85,7 +87,7 @@ pub fn inet(plan: &NodePlan, belts: Belts, table: &mut Table) {
     }
     maps(plan, table);
     arriving(plan, table);
-    going(plan, table);
+    going(plan, belts, table);
     leaving(plan, belts, table);
     returning(table);
     if belts.forward {
@@ -182,7 +184,7 @@ fn arriving(plan: &NodePlan, table: &mut Table) {
 }
 
 /// Into the table of the declared interface.
-fn going(plan: &NodePlan, table: &mut Table) {
+fn going(plan: &NodePlan, belts: Belts, table: &mut Table) {
     let mask = plan.here.mark_mask;
     let own = plan.nodes.get(&plan.here.node).map_or(0, |peer| peer.number);
     for (index, exit) in &plan.exits {
@@ -191,12 +193,15 @@ fn going(plan: &NodePlan, table: &mut Table) {
         let rules = vec![rule("by its interface", text), rule("decided", "accept")];
         table.chains.insert(go_chain(*index), chain(rules));
         let own = exit_mark(*index) | client_mark(own);
-        let rules = vec![
+        let mut rules = vec![
             // An entry from before carries another NAT binding for good.
             rule("a flow with another address", format!("ct status confirmed goto {HELD}")),
             rule("a client of this node", write(PIN_MASK, own)),
             rule("go on", format!("goto {}", go_chain(*index))),
         ];
+        if belts.invalid {
+            rules.insert(0, rule("belt: without an entry there is no NAT", WITHOUT_ENTRY));
+        }
         table.chains.insert(chain_for("here", *index), chain(rules));
     }
 }
@@ -249,11 +254,15 @@ fn returning(table: &mut Table) {
     front(table, "output", errors);
 }
 
-/// The forward belt knows which mark may leave by which interface.
+/// The forward belt knows which mark may leave by which interface, and that the flow's own mark says so, too: what has no entry has none,
+/// and nothing would give it the address.
 fn forward(plan: &NodePlan, table: &mut Table) {
     let mask = plan.here.mark_mask;
     let may = |(dev, slot): (&str, u8)| {
-        let text = format!("meta mark & {mask:#x} == {:#x} oifname \"{dev}\" return", mark_value(mask, slot));
+        let slot = mark_value(mask, slot);
+        let text = format!(
+            "meta mark & {mask:#x} == {slot:#x} oifname \"{dev}\" ct mark & {PIN_IS_EXIT:#x} != 0 return"
+        );
         rule("its own interface", text)
     };
     let mut rules: Vec<Rule> = plan.doors().into_iter().map(may).collect();

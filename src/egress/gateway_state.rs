@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use crate::addr::Family;
 use crate::egress::exits::{others, to_nodes};
 use crate::egress::lower::{Belts, belt_routes, default_route, device_settings, families};
-use crate::egress::lower_nft::{base, chain, digit, egress_hook, map, priority, rule, word};
+use crate::egress::lower_nft::{WITHOUT_ENTRY, base, chain, digit, egress_hook, map, priority, rule, word};
 use crate::egress::numbers::{
     self, BY_VETH, GATEWAY_TUNNEL, GATEWAY_VETH, NODE_MASK, TABLE_CLIENTS, TABLE_OUTSIDE, gateway_priority,
 };
@@ -274,7 +274,7 @@ fn passed_on(gateway: &LocalGateway, ours: &str) -> Vec<NftRule> {
         })
         .collect();
     // That device forwards now, and only for our clients.
-    let text = format!("iifname \"{dev}\" ct state invalid counter drop");
+    let text = format!("iifname \"{dev}\" {WITHOUT_ENTRY}");
     rules.push(rule("belt: the primary's device passes nothing on", text));
     let text = format!("iifname \"{dev}\" ct mark 0 counter drop");
     rules.push(rule("belt: the primary's device passes answers on", text));

@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
-use crate::egress::entrance::{TUNNELS, known_tunnels, no_other_tunnel};
 use crate::egress::inside::flatten;
 use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
-use crate::egress::lower_clients::{binding_map, clients_of};
+use crate::egress::lower_clients::binding_map;
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
-use crate::egress::{always, exits, own_address};
+use crate::egress::{always, entrance, exits, leased, own_address};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -24,6 +23,9 @@ use crate::kernel::state::NftFamily;
 pub(crate) const HELD: &str = "held";
 /// Chain that sends a pinned packet into the tunnel.
 pub(crate) const TO_TUNNEL: &str = "to_tunnel";
+/// What no NAT touches: packets that conntrack cannot place, and those that it does not look at, by somebody's `notrack` or of its own
+/// accord (ICMPv6 130 to 136 and 143). Every `ct mark`, `status` or `direction` fails on both.
+pub(crate) const WITHOUT_ENTRY: &str = "ct state invalid,untracked counter drop";
 
 /// Chain that counts what a firewall's chains let through: see `forwarded`.
 pub const FORWARDED: &str = "forwarded";
@@ -122,7 +124,7 @@ pub fn both(label: &str, text: &str) -> [Rule; 2] {
 
 fn inet(plan: &NodePlan, belts: Belts) -> Table {
     let mut table = Table::default();
-    maps(plan, &mut table);
+    maps(plan, belts, &mut table);
     decide(plan, belts, &mut table);
     pins(plan, belts, &mut table);
     guards(plan, belts, &mut table);
@@ -135,11 +137,11 @@ fn inet(plan: &NodePlan, belts: Belts) -> Table {
 }
 
 /// The maps and sets whose elements are the plan.
-fn maps(plan: &NodePlan, table: &mut Table) {
+fn maps(plan: &NodePlan, belts: Belts, table: &mut Table) {
     for family in Family::BOTH {
         let (kind, n) = (key_type(family), digit(family));
         let of_family = |ip: &IpAddr| Family::of(*ip) == family;
-        table.maps.insert(binding_map(family), clients_of(&plan.clients, family));
+        table.maps.insert(binding_map(family), leased::senders(plan, belts, family));
 
         let inside = plan.inside.iter().filter(|net| net.family() == family).map(|net| (*net, ()));
         let mut direct = map(&[kind], None, ranges(&inside.collect()).map(|(key, ())| (key, None)));
@@ -196,6 +198,9 @@ fn decide(plan: &NodePlan, belts: Belts, table: &mut Table) {
         rules.push(rule("neighbour discovery", "ip6 daddr ff02::/16 drop"));
         rules.push(rule("belt: our devices open no flows", "counter drop"));
         table.chains.insert("from_us".into(), chain(rules));
+    }
+    if belts.spoof {
+        table.chains.insert(leased::LEASED.into(), leased::chain_of_leases());
     }
     let held = vec![
         rule("held: TCP is told", "meta l4proto tcp counter reject with tcp reset"),
@@ -324,7 +329,7 @@ fn pins(plan: &NodePlan, belts: Belts, table: &mut Table) {
 
 /// What no packet may do, whatever was decided.
 fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
-    let (mask, port) = (plan.here.mark_mask, plan.here.port);
+    let mask = plan.here.mark_mask;
     let mut rules = Vec::new();
     if belts.forward {
         // In `forward`, not `postrouting`: there the node's own MLD and IGMP reports carry garbage marks.
@@ -339,14 +344,7 @@ fn guards(plan: &NodePlan, belts: Belts, table: &mut Table) {
     );
     rules.push(rule("MSS of the tunnel", clamp));
     if belts.guard {
-        rules.push(rule("guard", format!("udp dport {port} goto guard")));
-        let guard = both("guard: no pod forges tunnel traffic", "{ip} daddr @nodes{n} counter drop");
-        table.chains.insert("guard".into(), chain(guard.to_vec()));
-        let text = format!("udp dport {port} {{ip}} saddr != @nodes{{n}} counter drop");
-        let mut input = both("guard: only nodes speak the tunnel", &text).to_vec();
-        input.push(no_other_tunnel(plan));
-        table.maps.insert(TUNNELS.to_owned(), known_tunnels(plan));
-        table.chains.insert("input".into(), base("filter", "input", priority::MANGLE, input));
+        rules.push(entrance::guarded(plan, table));
     }
     table.chains.insert("forward".into(), base("filter", "forward", priority::MANGLE, rules));
     let late = base("filter", "forward", priority::LATE, forwarded().to_vec());

@@ -14,6 +14,7 @@ mod gateway_row;
 pub mod gateway_state;
 pub mod inside;
 pub mod interfaces;
+mod leased;
 pub mod lint;
 pub mod list;
 pub mod lower;

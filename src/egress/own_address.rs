@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::Family;
 use crate::egress::belts::Belts;
 use crate::egress::gateway::GatewayWish;
-use crate::egress::lower_nft::{digit, rule, word};
+use crate::egress::lower_nft::{WITHOUT_ENTRY, digit, rule, word};
 use crate::egress::model::{EgressAddress, Endpoint, Pool, PoolKind, PoolSource, View};
 use crate::egress::plan::LocalGateway;
 use crate::kernel::nft::table::Rule;
@@ -135,7 +135,7 @@ pub(super) fn guarded(gateway: &LocalGateway, belts: Belts) -> impl Iterator<Ite
     });
     let hidden = gateway.hidden.keys().filter(move |_| belts.invalid).map(|ip| {
         let (word, n) = (word(Family::of(*ip)), digit(Family::of(*ip)));
-        let text = format!("{word} saddr {ip} {word} daddr != @direct{n} ct state invalid counter drop");
+        let text = format!("{word} saddr {ip} {word} daddr != @direct{n} {WITHOUT_ENTRY}");
         rule("belt: without an entry there is no NAT", text)
     });
     own.chain(hidden)

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Cidr, Family};
 use crate::egress::always::{self, HELD_KEY, LET_GO_KEY};
+use crate::egress::leased::LEASED;
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers::{self, PIN_MASK, PIN_SHIFT};
 use crate::egress::plan::{
@@ -254,6 +255,7 @@ pub fn believed(observed: &State, numbers: &Numbering, next: &NodePlan, locals: 
     for (key, value) in maps.flat_map(|map| &map.elements) {
         if let ([Atom::Ip(ip)], Some(Value::Goto(chain))) = (key.as_slice(), value)
             && *chain != binding_chain(LET_GO_KEY)
+            && chain != LEASED
         {
             let attachment = match next.clients.get(ip) {
                 Some(client) => (client.binding == *chain).then_some(&client.attachment),

@@ -2,17 +2,14 @@
 //!
 //! In: a lab with traffic. Out: a fault done to it. Each line is shown by `matrix`; `docs/belts.md` is the same table for people.
 
-use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use egret::addr::Family;
-use egret::egress::numbers::node_mac;
-use egret::kernel::Netns;
-use egret::testbed::{Capture, Outside, Packet, node_address, second_address};
+use egret::testbed::{Capture, Packet, node_address, second_address};
 
+use crate::cheats::{borrowed, forged, leased, reply_by_tunnel, thefts, untracked};
 use crate::lab::{Lab, forget};
-use crate::traffic::{Meeting, Sender, Storm, WAIT};
+use crate::traffic::{Meeting, Sender, Storm};
 
 /// One line of the matrix.
 pub(crate) struct Fault {
@@ -45,45 +42,6 @@ fn in_gateway(lab: &Lab, line: &str) {
 const EMPTY_TABLES: &str = "for f in -4 -6; do ip $f route show table all | \
     sed -n 's/^\\(unreachable \\)\\?\\(default\\).* table \\(479[0-9]*\\).*/\\1\\2 table \\3/p' | \
     while read r; do ip $f route del $r || true; done; done";
-
-/// Node 2 pretends to be the far end of a flow of node 1's client, and sends one datagram of it by the tunnel. Gives how many of the
-/// far end's own datagrams no longer find the client afterwards, as they went to node 2, and how many of node 2's did.
-fn reply_by_tunnel(lab: &Lab) -> usize {
-    let (gateway, lease) = (lab.endpoint(), lab.lease(Family::V4));
-    let open = |path: PathBuf| Netns::open(path).unwrap();
-    let bind = |netns: &Netns, at: (IpAddr, u16)| netns.run(|| UdpSocket::bind(at)).unwrap().unwrap();
-    let outside = Lab::outside_address(Family::V4);
-    let far = bind(&open(lab.outside(Outside::Near).path()), (outside, 0));
-    let near = bind(&open(lab.clients[0].place().path()), ([0, 0, 0, 0].into(), 0));
-    far.set_read_timeout(Some(WAIT)).unwrap();
-    near.send_to(b"hello", far.local_addr().unwrap()).unwrap();
-    let (_, from) = far.recv_from(&mut [0; 9]).unwrap();
-    assert_eq!(from.ip(), lease);
-
-    let forged = format!(
-        "ip link add forged type vxlan id {} remote {} dstport 4790 nolearning\n\
-         ip link set forged address {} up\nip addr add {outside}/32 dev forged\n\
-         ip neigh add 169.254.9.9 lladdr {} dev forged nud permanent\n\
-         ip route add {lease} via 169.254.9.9 dev forged onlink",
-        gateway.vni,
-        node_address(1, Family::V4),
-        node_mac([172, 30, 0, 2].into()),
-        gateway.mac,
-    );
-    lab.node(2).sh(&forged).unwrap();
-    let forger = bind(&open(lab.node(2).path()), far.local_addr().map(|at| (at.ip(), at.port())).unwrap());
-    forger.send_to(b"forged", from).unwrap();
-    // Where it arrives, it does so at the client.
-    near.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut answer = [0; 9];
-    let forged = near.recv(&mut answer).is_ok();
-    lab.node(2).sh("ip link del forged").unwrap();
-
-    far.send_to(b"news", from).unwrap();
-    near.set_read_timeout(Some(if forged { Duration::from_millis(500) } else { WAIT })).unwrap();
-    let heard = near.recv(&mut answer).is_ok_and(|n| answer[..n] == *b"news");
-    usize::from(forged) + usize::from(!heard)
-}
 
 /// Long connections of clients that are let go end after that.
 fn unbound_then_ended(lab: &Lab, _: &mut [Sender], capture: &Capture) -> usize {
@@ -227,32 +185,45 @@ pub(crate) const FAULTS: &[Fault] = &[
         covered_by: &["spoof"],
         strike: |lab, _, capture| {
             for family in Family::BOTH {
-                let stolen = lab.clients[1].address(family).unwrap();
-                lab.thief.place().sh(&format!("ip addr replace {stolen} dev lo")).unwrap();
-                lab.thief_sends(stolen);
-                lab.thief.place().sh(&format!("ip addr del {stolen} dev lo")).unwrap();
+                borrowed(&lab.thief, lab.clients[1].address(family).unwrap());
             }
-            lab.thefts(capture)
+            thefts(lab, &lab.thief, capture)
         },
+    },
+    Fault {
+        name: "another pod of the gateway's node uses the lease",
+        covered_by: &["spoof"],
+        strike: |lab, _, capture| leased(lab, &lab.neighbour, capture),
     },
     Fault {
         name: "a pod forges tunnel traffic: it would leave with the lease",
         covered_by: &["guard"],
+        strike: |lab, _, capture| forged(lab, &lab.thief, node_address(1, Family::V4), capture),
+    },
+    Fault {
+        name: "a pod forges tunnel traffic to an address of the gateway's node that no Node object names",
+        covered_by: &["guard"],
         strike: |lab, _, capture| {
-            let gateway = lab.endpoint();
-            let (vni, mac) = (gateway.vni, gateway.mac);
-            let lines = format!(
-                "ip link add forged type vxlan id {vni} remote {} dstport 4790 nolearning\n\
-                 ip link set forged address {} up\nip addr add 10.60.2.99/32 dev forged\n\
-                 ip neigh add 169.254.9.9 lladdr {mac} dev forged nud permanent\n\
-                 ip route add 198.51.100.100 via 169.254.9.9 dev forged onlink",
-                node_address(1, Family::V4),
-                node_mac([172, 30, 0, 2].into()),
-            );
-            lab.thief.place().sh(&lines).unwrap();
-            lab.thief_sends([10, 60, 2, 99].into());
-            lab.thief.place().sh("ip link del forged").unwrap();
-            lab.thefts(capture)
+            let second = [172, 30, 77, 1].into();
+            let way = format!("ip route add {second} via {}", node_address(1, Family::V4));
+            lab.node(1).sh(&format!("ip address add {second}/32 dev lo")).unwrap();
+            lab.node(2).sh(&way).unwrap();
+            let thefts = forged(lab, &lab.thief, second, capture);
+            lab.node(2).sh(&way.replace("add", "del")).unwrap();
+            lab.node(1).sh(&format!("ip address del {second}/32 dev lo")).unwrap();
+            thefts
+        },
+    },
+    Fault {
+        name: "a pod of the gateway's node forges tunnel traffic of another node",
+        covered_by: &["guard"],
+        strike: |lab, _, capture| {
+            // What its packets carry as their source; only who may make raw packets can do that.
+            let other = node_address(2, Family::V4);
+            lab.neighbour.place().sh(&format!("ip address add {other}/32 dev lo")).unwrap();
+            let thefts = forged(lab, &lab.neighbour, node_address(1, Family::V4), capture);
+            lab.neighbour.place().sh(&format!("ip address del {other}/32 dev lo")).unwrap();
+            thefts
         },
     },
     Fault {
@@ -326,7 +297,7 @@ pub(crate) const EXIT_FAULTS: &[Fault] = &[
     },
     Fault {
         name: "its conntrack is flushed, then the client's FIN",
-        covered_by: &["invalid"],
+        covered_by: &["invalid", "forward"],
         strike: |lab, _, _| {
             let meetings = lab.meetings();
             forget(&lab.node(2));
@@ -335,6 +306,11 @@ pub(crate) const EXIT_FAULTS: &[Fault] = &[
             drop(far);
             0
         },
+    },
+    Fault {
+        name: "clients send what conntrack does not track, where the node is the gateway",
+        covered_by: &["invalid", "forward"],
+        strike: untracked,
     },
     Fault {
         name: "clients are unbound, then they end their connections to it",
@@ -367,6 +343,11 @@ pub(crate) const HARMLESS: &[Fault] = &[
             drop(meetings);
             0
         },
+    },
+    Fault {
+        name: "clients send what conntrack does not track",
+        covered_by: &["invalid", "gateway-invalid", "source", "from-us"],
+        strike: untracked,
     },
     Fault {
         name: "clients are bound while they send",

@@ -4,7 +4,7 @@
 //! crate's own `weakened` feature, built by the test into a target directory of its own.
 
 use std::fs;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,8 @@ pub(crate) struct Lab {
     pub(crate) clients: Vec<Pod>,
     /// On the other node; nothing selects it.
     pub(crate) thief: Pod,
+    /// On the gateway's node; nothing selects it either.
+    pub(crate) neighbour: Pod,
     /// The clients leave by node 2 itself, and the pod gateway is gone.
     by_node: bool,
     _wrapper: Option<Wrapper>,
@@ -158,8 +160,9 @@ impl Lab {
             world.settle().unwrap();
         }
         let clients = [1, 2].map(|node| world.add_pod(node, &format!("shop/c{node}")).unwrap()).into();
-        let thief = world.add_pod(2, "plain/thief").unwrap();
-        Lab { world, gateway, clients, thief, by_node, _wrapper: None }
+        let [thief, neighbour] = [(2, "plain/thief"), (1, "plain/neighbour")]
+            .map(|(node, name)| world.add_pod(node, name).unwrap());
+        Lab { world, gateway, clients, thief, neighbour, by_node, _wrapper: None }
     }
 
     /// One more gateway of the clients.
@@ -285,23 +288,6 @@ impl Lab {
     pub(crate) fn meetings(&self) -> Vec<Meeting> {
         let outside = Netns::open(self.outside(Outside::Near).path()).unwrap();
         self.clients.iter().map(|pod| Meeting::arrange(pod, &outside)).collect()
-    }
-
-    /// The thief sends to its own port outside, from an address that is not its own.
-    pub(crate) fn thief_sends(&self, from: IpAddr) {
-        let to = (Lab::outside_address(Family::of(from)), self.thief.port());
-        let netns = Netns::open(self.thief.place().path()).unwrap();
-        let socket = netns.run(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
-        for _ in 0..3 {
-            let _ = socket.send_to(b"mine", to);
-        }
-        std::thread::sleep(Duration::from_millis(30));
-    }
-
-    /// Packets of the thief that left with a lease.
-    pub(crate) fn thefts(&self, capture: &Capture) -> usize {
-        let leases = Family::BOTH.map(|family| self.lease(family));
-        capture.sources_of(&self.thief).iter().filter(|(ip, _)| leases.contains(ip)).map(|(_, n)| n).sum()
     }
 
     /// Whether an address is a client's own.

@@ -40,6 +40,7 @@ fn a_node_that_lost_its_plan_holds_a_new_client_and_leaves_the_others_as_the_ker
     let mut world = world.client(11, &[2]);
     let after = world.plan();
     let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &world.locals);
+    assert!(remembered.clients.keys().eq(before.clients.keys()), "a lease in the clients' map is no client");
     let change = transition(&remembered, &after);
     assert_eq!(change.rebound, BTreeSet::from([client(11), ip("fd00:10:60:1::b")]));
     let held = holding(&remembered, &after, &change.rebound, &change.released);
