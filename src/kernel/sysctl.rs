@@ -92,12 +92,7 @@ pub fn write(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
     said(netns, path, value, put(netns, path, value))
 }
 
-fn said(
-    netns: &Netns,
-    path: &str,
-    value: &str,
-    written: io::Result<io::Result<()>>,
-) -> Result<(), String> {
+fn said(netns: &Netns, path: &str, value: &str, written: io::Result<io::Result<()>>) -> Result<(), String> {
     match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(match device_of(path) {
