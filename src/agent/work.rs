@@ -291,7 +291,7 @@ impl<'a> Agent<'a> {
         }
         if applied.is_none()
             && let Some(last) = self.applied.as_ref().filter(|last| !last.plan.is_idle())
-            && self.node.memory.intended().is_none()
+            && !self.node.memory.is_unfinished()
         {
             tracing::warn!("the plan last applied was deleted; written again");
             let memory = &self.node.memory;

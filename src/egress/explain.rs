@@ -272,7 +272,7 @@ impl Asking<'_> {
         if self.decision.rules.is_empty() {
             return Family::BOTH.map(|family| self.unruled(family.everything().to_string(), family)).into();
         }
-        let sources = inside::sources(self.view);
+        let sources = inside::sources_for(self.view, &self.decision.pod);
         let item = |(rule, outcome): (&Cidr, &Outcome)| match inside::holding(&sources, *rule) {
             Some(inside) => self.within(rule.to_string(), inside.clone()),
             None => self.ruled(rule.to_string(), *rule, outcome),
@@ -286,7 +286,8 @@ impl Asking<'_> {
     }
 
     fn address(&self, ip: IpAddr) -> Item {
-        if let (Role::Client, Some(inside)) = (self.decision.role, inside::because(self.view, ip)) {
+        let because = || inside::because(inside::sources_for(self.view, &self.decision.pod), ip);
+        if let (Role::Client, Some(inside)) = (self.decision.role, because()) {
             return self.within(ip.to_string(), inside);
         }
         let rules = self.decision.rules.iter().filter(|(rule, _)| rule.contains(ip));

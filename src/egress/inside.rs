@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family, address_bits, address_from_bits};
-use crate::egress::model::{PoolKind, View};
+use crate::egress::model::{PodName, PoolKind, View};
 
 /// What is never redirected anywhere, with its reason. 169.254.0.0/16 holds the metadata services of AWS, Google, Azure,
 /// Oracle and others; the single addresses are what clouds put beside it, each served by the machine's own host.
@@ -62,15 +62,36 @@ pub fn sources(view: &View) -> Vec<Inside> {
     all
 }
 
+/// What is inside besides for the pods of a node: the subnets of those that run there, by node. Only a node knows, and only of itself.
+pub fn subnets(view: &View) -> BTreeMap<&str, Vec<Inside>> {
+    let mut all: BTreeMap<&str, Vec<Inside>> = BTreeMap::new();
+    for (name, pod) in &view.pods {
+        let inside = |cidr: &Cidr| Inside { cidr: *cidr, source: format!("subnet of Pod {name}") };
+        if let Some(node) = pod.node.as_deref().filter(|_| !pod.networks.is_empty()) {
+            all.entry(node).or_default().extend(pod.networks.iter().map(inside));
+        }
+    }
+    all
+}
+
+/// Every inside prefix for one pod.
+pub fn sources_for(view: &View, pod: &PodName) -> Vec<Inside> {
+    let mut all = sources(view);
+    let node = view.pods.get(pod).and_then(|pod| pod.node.as_deref());
+    all.extend(node.and_then(|node| subnets(view).remove(node)).unwrap_or_default());
+    all.sort();
+    all
+}
+
 /// The inside prefixes, merged to as few as hold the same addresses; sorted, IPv4 first.
 pub fn inside(view: &View) -> Vec<Cidr> {
     let rules: BTreeMap<Cidr, ()> = sources(view).into_iter().map(|inside| (inside.cidr, ())).collect();
     flatten(&rules).into_iter().flat_map(|(first, last, ())| prefixes(first, last)).collect()
 }
 
-/// Why an address is inside: the longest prefix that holds it. `None`: it is outside.
-pub fn because(view: &View, ip: IpAddr) -> Option<Inside> {
-    let holding = sources(view).into_iter().filter(|inside| inside.cidr.contains(ip));
+/// Why an address is inside: the longest of these prefixes that holds it. `None`: it is outside.
+pub fn because(sources: Vec<Inside>, ip: IpAddr) -> Option<Inside> {
+    let holding = sources.into_iter().filter(|inside| inside.cidr.contains(ip));
     // The first of the longest: sources are sorted, so that the answer does not depend on the order of objects.
     holding.reduce(|best, next| if next.cidr.prefix() > best.cidr.prefix() { next } else { best })
 }

@@ -67,8 +67,14 @@ pub struct Row {
 pub fn list(view: &View, pods: impl IntoIterator<Item = PodName>) -> Listing {
     let mut resolver = Resolver::of(view);
     let gateways = GatewayRows::of(view);
-    let mut rows =
-        Rows { view, gateways, known: HashMap::new(), inside: inside::sources(view), within: HashMap::new() };
+    let mut rows = Rows {
+        view,
+        gateways,
+        known: HashMap::new(),
+        inside: inside::sources(view),
+        subnets: inside::subnets(view),
+        within: HashMap::new(),
+    };
     let mut items = Vec::new();
     for pod in pods {
         rows.of(&resolver.decide(&pod), &mut items);
@@ -90,6 +96,8 @@ struct Rows<'a> {
     /// By the candidates' place in memory, which is kept alive beside.
     known: HashMap<(*const Vec<Candidate>, Family, bool), Shown>,
     inside: Vec<Inside>,
+    /// What is inside besides, by node.
+    subnets: BTreeMap<&'a str, Vec<Inside>>,
     /// Why a rule's prefix is inside as a whole, if it is.
     within: HashMap<Cidr, Option<String>>,
 }
@@ -130,7 +138,7 @@ impl Rows<'_> {
                 items.push(row(family.everything(), said, Vec::new(), by));
             }
             for (cidr, outcome) in rules {
-                if let Some(why) = self.within(cidr) {
+                if let Some(why) = self.within(cidr, node.as_deref()) {
                     items.push(row(cidr, (Verdict::Direct, why), Vec::new(), None));
                     continue;
                 }
@@ -142,9 +150,10 @@ impl Rows<'_> {
         }
     }
 
-    fn within(&mut self, cidr: Cidr) -> Option<String> {
+    fn within(&mut self, cidr: Cidr, node: Option<&str>) -> Option<String> {
         let why = || inside::holding(&self.inside, cidr).map(Inside::sentence);
-        self.within.entry(cidr).or_insert_with(why).clone()
+        let of_subnets = || inside::holding(self.subnets.get(node?)?, cidr).map(Inside::sentence);
+        self.within.entry(cidr).or_insert_with(why).clone().or_else(of_subnets)
     }
 
     fn gateways(&mut self, outcome: &Outcome, family: Family, action: Verdict) -> Vec<GatewayRow> {

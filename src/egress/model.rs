@@ -136,6 +136,9 @@ pub struct Pod {
     /// `status.podIPs` (or `status.podIP`) of a pod that has not ended. Only `list` asks: on a node the attachment says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
+    /// Subnets that its primary plugin put it in, where that is known: on its node. Inside for the pods of that node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Cidr>,
     /// `StatefulSet` that owns it (`metadata.ownerReferences` with `controller: true`), by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<String>,

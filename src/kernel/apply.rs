@@ -116,8 +116,11 @@ impl Hands<'_> {
                 self.here().and_then(|here| Ok(here.change(link::raise(name, *arp), 0)?))
             }
             Step::DelLink(name) => gone(self.delete_link(name)),
-            Step::SetSysctl { path, value } | Step::RestoreSysctl { path, value } => {
+            Step::SetSysctl { path, value } => {
                 sysctl::write(self.place.here, path, value).map_err(Failure::Said)
+            }
+            Step::RestoreSysctl { path, value } => {
+                sysctl::restore(self.place.here, path, value).map_err(Failure::Said)
             }
             Step::Nft(change) => match self.place.here.run(|| change.apply()) {
                 Ok(applied) => applied.map_err(|e| Failure::Said(e.to_string())),

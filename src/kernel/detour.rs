@@ -4,11 +4,14 @@
 //! packet that arrives, or does not, can say that ([`crate::kernel::passage`]). Changes nothing.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use crate::addr::Family;
 use crate::kernel::netlink::filter::{self, Takes};
-use crate::kernel::netlink::{Socket, link};
+use crate::kernel::netlink::{Socket, link, route};
 use crate::kernel::netns::Netns;
 use crate::kernel::observe::{KernelError, entering, open, reading};
+use crate::kernel::passage::outside;
 
 /// `BPF_PROG_QUERY` of `linux/bpf.h` (4.16).
 const PROG_QUERY: libc::c_long = 16;
@@ -30,6 +33,9 @@ pub enum Detour {
     Netkit,
     /// The device is a port of Open vSwitch, whose flows decide.
     OpenVSwitch,
+    /// The device is a port of a bridge, and the pod sends what goes outside to this, which is no address of the node: by another port of the
+    /// bridge it may leave below IP. `None`: to nobody in between.
+    Bridge(Option<IpAddr>),
 }
 
 impl Detour {
@@ -48,15 +54,24 @@ impl fmt::Display for Detour {
             Detour::Xdp => write!(f, "an XDP program"),
             Detour::Netkit => write!(f, "it is a netkit device"),
             Detour::OpenVSwitch => write!(f, "it is a port of Open vSwitch"),
+            Detour::Bridge(Some(gateway)) => {
+                write!(f, "it is a port of a bridge, and the pod's gateway {gateway} is not this node")
+            }
+            Detour::Bridge(None) => write!(f, "it is a port of a bridge, and the pod has no gateway"),
         }
     }
 }
 
-/// Every detour at a device; none where the device is gone.
+/// Every detour at a device, the node's end of a pod's interface with these addresses; none where the device is gone.
 ///
 /// # Errors
-/// The namespace cannot be entered or read.
-pub fn detours(node: &Netns, name: &str) -> Result<Vec<Detour>, KernelError> {
+/// A namespace cannot be entered or read.
+pub fn detours(
+    node: &Netns,
+    pod: &Netns,
+    name: &str,
+    addresses: &[IpAddr],
+) -> Result<Vec<Detour>, KernelError> {
     let mut socket = open(node)?;
     let answer = match socket.ask(link::by_name(name)) {
         Ok(answer) => answer,
@@ -70,6 +85,9 @@ pub fn detours(node: &Netns, name: &str) -> Result<Vec<Detour>, KernelError> {
     found.extend((device.kind == "netkit").then_some(Detour::Netkit));
     found.extend((device.port_of == "openvswitch").then_some(Detour::OpenVSwitch));
     found.extend(device.xdp.then_some(Detour::Xdp));
+    if device.port_of == "bridge" {
+        found.extend(bridged(&mut socket, pod, addresses)?);
+    }
     let dump =
         socket.dump(&filter::at_ingress(device.index)).map_err(reading("filters of a pod's interface"))?;
     for takes in dump.iter().flat_map(filter::read) {
@@ -78,6 +96,24 @@ pub fn detours(node: &Netns, name: &str) -> Result<Vec<Detour>, KernelError> {
     let tcx = node.run(|| has_tcx(device.index)).map_err(|error| entering(node, error))?;
     found.extend(tcx.then_some(Detour::Tcx));
     Ok(found)
+}
+
+/// What a bridge hands on to the node itself is a packet for the node's own MAC: that of a pod whose gateway is an address of the node.
+fn bridged(socket: &mut Socket, pod: &Netns, addresses: &[IpAddr]) -> Result<Option<Detour>, KernelError> {
+    let mut inside = open(pod)?;
+    for family in Family::BOTH {
+        let Some(own) = addresses.iter().find(|ip| Family::of(**ip) == family) else { continue };
+        // Without a way outside nothing goes there.
+        let Ok(way) = inside.ask(route::lookup(outside(*own))) else { continue };
+        let Some(gateway) = way.iter().find_map(route::read_next_hop) else {
+            return Ok(Some(Detour::Bridge(None)));
+        };
+        let of_the_node = socket.ask(route::lookup(gateway));
+        if !of_the_node.is_ok_and(|answer| answer.iter().any(route::is_local)) {
+            return Ok(Some(Detour::Bridge(Some(gateway))));
+        }
+    }
+    Ok(None)
 }
 
 /// A redirection to an `ifb` device is none: what was shaped there goes on where it was (the bandwidth plugin does that).

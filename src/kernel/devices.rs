@@ -94,10 +94,26 @@ pub struct End {
 pub fn interface_of(node: &Netns, pod: &Netns, ifname: &str) -> Result<Option<Interface>, KernelError> {
     let mut inside = open(pod)?;
     let Some(found) = index_of(&mut inside, ifname)? else { return Ok(None) };
-    let dump = inside.dump(&address::list(Some(found.0))).map_err(reading("addresses"))?;
-    let addresses = dump.iter().filter_map(address::read);
-    let addresses = addresses.filter(|a| a.index == found.0).map(|a| (a.ip, a.prefix)).collect();
+    let addresses = addresses_at(&mut inside, found.0)?;
     Ok(Some(Interface { addresses, peer: other_end(node, pod, &mut inside, found)? }))
+}
+
+/// The addresses of one interface of a pod, with the prefix lengths of their subnets; none if there is none of this name.
+///
+/// # Errors
+/// The namespace cannot be entered or read.
+pub fn addresses_of(pod: &Netns, ifname: &str) -> Result<Vec<(IpAddr, u8)>, KernelError> {
+    let mut inside = open(pod)?;
+    match index_of(&mut inside, ifname)? {
+        Some((index, ..)) => addresses_at(&mut inside, index),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn addresses_at(inside: &mut Socket, index: u32) -> Result<Vec<(IpAddr, u8)>, KernelError> {
+    let dump = inside.dump(&address::list(Some(index))).map_err(reading("addresses"))?;
+    let addresses = dump.iter().filter_map(address::read);
+    Ok(addresses.filter(|a| a.index == index).map(|a| (a.ip, a.prefix)).collect())
 }
 
 /// The node's end of a pod's interface, if it has one that points back.

@@ -146,7 +146,8 @@ pub fn reconcile_from<E: From<KernelError>>(
     let mut changing = saved.clone();
     keep_originals(&steps, observed, desired, &mut changing);
     before(&changing)?;
-    let report = Report { unchanged, ..apply(place, scope, &steps)? };
+    let mut report = Report { unchanged, ..apply(place, scope, &steps)? };
+    report.failed.retain(|(step, _)| !is_of_a_lost_device(place.here, step, observed, desired));
     keep_originals(&report.done, observed, desired, saved);
     for step in &report.done {
         if let Step::RestoreSysctl { path, .. } = step {
@@ -154,6 +155,20 @@ pub fn reconcile_from<E: From<KernelError>>(
         }
     }
     Ok(report)
+}
+
+/// Whether a step is about a device of the host's that is not there: whoever works from a plan of before, without a look at the machine, asks
+/// for what nobody can do. Nothing leaves by such a device, and a plan made anew does not name it. One of ours that is missing is a failure.
+fn is_of_a_lost_device(here: &Netns, step: &Step, observed: &State, desired: &State) -> bool {
+    let device = match step {
+        Step::SetSysctl { path, .. } => sysctl::device_of(path),
+        Step::AddRoute(route) | Step::ReplaceRoute(route) => effect::device_of(route),
+        Step::AddProxy { dev, .. } => Some(dev.as_str()),
+        _ => None,
+    };
+    let is_the_hosts =
+        |device: &&str| !observed.links.contains_key(*device) && !desired.links.contains_key(*device);
+    device.filter(is_the_hosts).is_some_and(|device| !sysctl::has_device(here, device))
 }
 
 /// Keeps the original of a setting from the first change of it; until it is restored.

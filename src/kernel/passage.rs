@@ -82,7 +82,7 @@ fn counting(table: &str, pod: IpAddr) -> String {
 }
 
 /// Nobody's (RFC 5737, RFC 3849), and not inside any cluster.
-fn outside(pod: IpAddr) -> IpAddr {
+pub(super) fn outside(pod: IpAddr) -> IpAddr {
     match pod {
         IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),

@@ -89,12 +89,10 @@ fn line(file: &File) -> Option<String> {
 
 /// Writes one setting inside a namespace; errors are sentences that name it.
 pub fn write(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
-    let written = netns.run(|| {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(file(path))
-            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
-    });
+    said(netns, path, value, put(netns, path, value))
+}
+
+fn said(netns: &Netns, path: &str, value: &str, written: io::Result<io::Result<()>>) -> Result<(), String> {
     match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(match device_of(path) {
@@ -107,6 +105,34 @@ pub fn write(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
         Ok(Err(error)) => Err(format!("cannot write `{value}` to {path}: {error}")),
         Err(error) => Err(format!("cannot enter {netns:?} to write {path}: {error}")),
     }
+}
+
+/// Gives a setting of the host back. A device's settings went with the device: there is nothing to give back, and one that comes by its name
+/// has the host's values from the start.
+///
+/// # Errors
+/// As [`write`].
+pub fn restore(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
+    match put(netns, path, value) {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound && device_of(path).is_some() => Ok(()),
+        written => said(netns, path, value, written),
+    }
+}
+
+/// Whether a device is there, by its settings: whatever else is read of devices costs a dump.
+pub fn has_device(netns: &Netns, device: &str) -> bool {
+    let folder = |version| file(&format!("net/{version}/conf/{device}"));
+    let there = || ["ipv4", "ipv6"].iter().any(|version| std::path::Path::new(&folder(version)).exists());
+    netns.run(there).unwrap_or(true)
+}
+
+fn put(netns: &Netns, path: &str, value: &str) -> io::Result<io::Result<()>> {
+    netns.run(|| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(file(path))
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+    })
 }
 
 fn file(path: &str) -> String {

@@ -116,6 +116,11 @@ fn is_zero(index: &u32) -> bool {
 }
 
 impl Attachment {
+    /// What a problem is about.
+    pub fn object(&self) -> String {
+        self.pod.as_ref().map_or_else(|| format!("Attachment {}", self.id()), |pod| format!("Pod {pod}"))
+    }
+
     /// What names it.
     pub fn id(&self) -> AttachmentId {
         AttachmentId {

@@ -15,7 +15,7 @@ use crate::kernel::state::{Scope, State};
 use crate::kernel::{self, Place, Step, step};
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::passage::bypass;
+use crate::node::passage::{bypass, unbound};
 
 impl Embedded {
     /// Compares the kernel with the plan last applied, as far as it concerns this attachment.
@@ -41,7 +41,7 @@ impl Embedded {
         let belts = Belts::of_this_build();
         let node_ns = self.netns()?;
         if whole.clients.values().any(|client| client.attachment == name) {
-            still_passes(&node_ns, record.as_ref())?;
+            still_passes(&node_ns, record.as_ref(), whole)?;
         }
         let place = Place::node(&node_ns);
         let (whole_state, part) = (node_state(whole, belts), node_state(&part_of(whole, &name), belts));
@@ -67,12 +67,16 @@ impl Embedded {
     }
 }
 
-/// Whether a client's packets still come here.
-fn still_passes(node_ns: &Netns, record: Option<&Attachment>) -> Result<(), CniError> {
+/// Whether a client's packets still come here, from every address it has.
+fn still_passes(node_ns: &Netns, record: Option<&Attachment>, plan: &NodePlan) -> Result<(), CniError> {
     let Some(record) = record else { return Ok(()) };
     let pod = Netns::open(&record.netns).map_err(NodeError::from)?;
     let device = (record.ifname.as_str(), record.host_interface.as_deref());
-    match bypass(node_ns, &pod, device, &record.addresses)? {
+    let why = match bypass(node_ns, &pod, device, &record.addresses)? {
+        None => unbound(&pod, &record.ifname, plan)?,
+        why => why,
+    };
+    match why {
         None => Ok(()),
         Some(why) => Err(CniError::new(Code::TrafficBypassesNode, why)),
     }

@@ -85,7 +85,7 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::carry_out`], and failed steps.
     pub fn unwire(&self, attachment: Option<&str>) -> Result<(), NodeError> {
-        let unfinished = self.memory.intended();
+        let (unfinished, torn) = self.memory.left_half_done();
         let (inputs, before) = match (self.memory.applied(), &unfinished) {
             (Some(applied), _) => (applied.inputs, applied.plan),
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
@@ -106,7 +106,7 @@ impl Embedded {
             before: &before,
             unfinished: unfinished.as_ref(),
             next: &next,
-            how: Thoroughness::Quick,
+            how: if torn { Thoroughness::Whole } else { Thoroughness::Quick },
             asleep: &asleep,
             running: &BTreeSet::new(),
             seen: None,
@@ -131,7 +131,7 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::unwire`].
     pub fn finish_unfinished(&self) -> Result<(), NodeError> {
-        if self.memory.intended().is_none() {
+        if !self.memory.is_unfinished() {
             return Ok(());
         }
         let _guard = self.lock("finishing what was left half done")?;

@@ -126,10 +126,11 @@ impl Memory {
         self.read::<Part>(PLAN).map(|part| part.plan.locals)
     }
 
-    /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways.
+    /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways; or nobody knows what the latter has.
     pub fn serves_pods(&self) -> bool {
         let applied = self.applied().map(|applied| applied.plan);
-        applied.into_iter().chain(self.intended()).any(|plan| !plan.is_idle())
+        let (intended, torn) = self.left_half_done();
+        torn || applied.into_iter().chain(intended).any(|plan| !plan.is_idle())
     }
 
     /// The fingerprint alone: a few bytes, for calls that only ask whether anything changed.
@@ -142,6 +143,14 @@ impl Memory {
     /// part of it.
     pub fn intended(&self) -> Option<NodePlan> {
         self.read_plan(INTENDED).map(|intended| intended.plan)
+    }
+
+    /// The same, and whether somebody began to apply a plan that nobody can read: another release's, or torn. Then the plan before it is not to
+    /// be believed either.
+    pub fn left_half_done(&self) -> (Option<NodePlan>, bool) {
+        let intended = if self.is_unfinished() { Some(self.intended()) } else { None };
+        let torn = intended.as_ref().is_some_and(Option::is_none);
+        (intended.flatten(), torn)
     }
 
     /// Says what the kernel will hold, before it is touched.

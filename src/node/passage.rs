@@ -1,16 +1,18 @@
 //! Whether a pod's traffic passes this node's forwarding: without that nothing of a plan reaches it.
 //!
-//! In: a pod's namespace, its interface, its addresses. Out: why its packets pass by, if they do. Never: believes a
+//! In: a pod's namespace, its interface, its addresses. Out: why its packets pass by, if they do, or by which addresses. Never: believes a
 //! program's name; where something *may* take packets away, one is sent.
 
 use std::net::IpAddr;
 
+use crate::egress::plan::NodePlan;
 use crate::kernel::detour::{Detour, detours};
-use crate::kernel::devices::peer_of;
+use crate::kernel::devices::{addresses_of, peer_of};
 use crate::kernel::netns::Netns;
 use crate::kernel::passage::{PassageError, passes};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError};
+use crate::node::facts::is_routable;
 use crate::problem::Problem;
 
 /// Reason of a running pod's problem.
@@ -38,7 +40,7 @@ pub(crate) fn bypass(
             None => return Ok(Some(without_other_end(ifname))),
         },
     };
-    let found = detours(node, &device)?;
+    let found = detours(node, pod, &device, addresses)?;
     judge(&device, &found, || {
         for address in addresses {
             if !passes(node, pod, *address)? {
@@ -82,8 +84,29 @@ fn judge(
     )))
 }
 
+/// A sentence if a client's interface has addresses that the plan does not know: they came after its ADD, and what is sent from them is nobody's.
+///
+/// # Errors
+/// The interface cannot be read.
+pub(crate) fn unbound(pod: &Netns, ifname: &str, plan: &NodePlan) -> Result<Option<String>, NodeError> {
+    let found = addresses_of(pod, ifname)?.into_iter().map(|(ip, _)| ip);
+    let unknown: Vec<String> = found
+        .filter(|ip| is_routable(ip) && !plan.clients.contains_key(ip))
+        .map(|ip| ip.to_string())
+        .collect();
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{ifname} of this pod has {}, which it had not at its ADD, so what it sends from there leaves as if nothing selected the pod; take \
+         that off the interface, or delete the pod and let its primary plugin give all addresses before Egret is called",
+        unknown.join(" and ")
+    )))
+}
+
 impl Embedded {
-    /// Client pods whose traffic passes this node by: somebody attached something after their ADD, or nothing selected them then.
+    /// Client pods whose traffic passes this node by: somebody attached something or added an address after their ADD, or nothing selected
+    /// them then.
     pub fn bypassed(&self) -> Result<Vec<Problem>, NodeError> {
         let Some(applied) = self.memory.applied() else { return Ok(Vec::new()) };
         let node = self.netns()?;
@@ -91,24 +114,23 @@ impl Embedded {
         for attachment in self.listing(None)?.attachments {
             let id = attachment.id().to_string();
             if applied.plan.clients.values().any(|client| client.attachment == id) {
-                problems.extend(bypassed(&node, &attachment));
+                problems.extend(bypassed(&node, &attachment, &applied.plan));
             }
         }
         Ok(problems)
     }
 }
 
-fn bypassed(node: &Netns, attachment: &Attachment) -> Option<Problem> {
+fn bypassed(node: &Netns, attachment: &Attachment, plan: &NodePlan) -> Option<Problem> {
     if attachment.netns_is_gone() {
         return None;
     }
     let pod = Netns::open(&attachment.netns).ok()?;
-    let object = attachment
-        .pod
-        .as_ref()
-        .map_or_else(|| format!("Attachment {}", attachment.id()), |pod| format!("Pod {pod}"));
+    let object = attachment.object();
     let device = (attachment.ifname.as_str(), attachment.host_interface.as_deref());
-    match bypass(node, &pod, device, &attachment.addresses) {
+    let why = bypass(node, &pod, device, &attachment.addresses)
+        .and_then(|why| why.map_or_else(|| unbound(&pod, &attachment.ifname, plan), |why| Ok(Some(why))));
+    match why {
         Ok(None) => None,
         Ok(Some(why)) => Some(Problem::new(object, BYPASSED, why)),
         Err(error) => Some(Problem::new(object, "NotTried", error.to_string())),
@@ -130,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_program_that_only_looks_does_no_harm() {
-        for found in
-            [Detour::Filter("observe".into()), Detour::Tcx, Detour::Xdp, Detour::Netkit, Detour::OpenVSwitch]
-        {
+        let observe = Detour::Filter("observe".into());
+        let bridge = Detour::Bridge("10.60.1.1".parse().ok());
+        for found in [observe, Detour::Tcx, Detour::Xdp, Detour::Netkit, Detour::OpenVSwitch, bridge] {
             assert_eq!(judged(&[found], None), None);
         }
     }

@@ -20,7 +20,7 @@ impl Embedded {
     pub fn repair(&self) -> Result<Outcome, NodeError> {
         let _guard = self.lock("repair")?;
         let mut outcome = Outcome::default();
-        if self.memory.intended().is_some() {
+        if self.memory.is_unfinished() {
             self.unwire(None)?; // killed half-way: what it meant to do is unknown, what was before is not
         }
         let Some(applied) = self.memory.applied() else { return Ok(outcome) };

@@ -78,8 +78,23 @@ pub fn local_pod(attachment: &Attachment) -> LocalPod {
         attachment: attachment.id().to_string(),
         pod: attachment.pod.clone(),
         addresses: attachment.addresses.clone(),
-        networks: attachment.networks.clone(),
+        networks: attachment.networks.iter().copied().filter(leaves_something).collect(),
     }
+}
+
+/// As with a range that somebody writes: one of everything is not a subnet of pods, and nothing would be left to gateways.
+fn leaves_something(network: &Cidr) -> bool {
+    network.prefix() > 0
+}
+
+/// Subnets that are not believed.
+fn too_wide(attachment: &Attachment) -> Option<Problem> {
+    let all = attachment.networks.iter().find(|network| !leaves_something(network))?;
+    let message = format!(
+        "its primary plugin says that its address is of the subnet {all}, which is everything and so counts as no subnet; write the \
+         prefix length of the pods' range there, or of the address alone"
+    );
+    Some(Problem::new(attachment.object(), "CidrTooWide", message))
 }
 
 impl Embedded {
@@ -122,6 +137,7 @@ impl Embedded {
             problems.extend(view.interfaces.get(&self.name).and_then(|own| self.say_interfaces(own)));
             self.keep_interfaces(&view)?;
         }
+        problems.extend(attachments.iter().filter_map(too_wide));
         problems.extend(objects.problems());
         problems.extend(torn.into_iter().map(|(_, problem)| problem));
         let view = Arc::new(view);
@@ -149,7 +165,9 @@ impl Embedded {
         for attachment in attachments {
             overlay(&mut view, &attachment);
             if let Some(name) = attachment.pod {
-                view.pods.entry(name.clone()).or_default().node.get_or_insert_with(|| self.name.clone());
+                let pod = view.pods.entry(name.clone()).or_default();
+                pod.node.get_or_insert_with(|| self.name.clone());
+                pod.networks.extend(attachment.networks.into_iter().filter(leaves_something));
                 here.entry(name).or_default().extend(attachment.addresses);
             }
         }

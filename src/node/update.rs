@@ -122,9 +122,10 @@ impl Embedded {
             Some(ground) => ground.here.clone(),
             None => self.here(situation, &node_ns)?,
         };
-        let before = self.memory.applied().map(|applied| applied.plan);
         // What stands there of the ground is this call's own.
-        let unfinished = if ground.is_some() { None } else { self.memory.intended() };
+        let (unfinished, torn) = if ground.is_some() { (None, false) } else { self.memory.left_half_done() };
+        // Torn: somebody changed the kernel since, and nobody knows to what.
+        let before = self.memory.applied().filter(|_| !torn).map(|applied| applied.plan);
         // Without a memory of the last plan the kernel says what it holds.
         let observed = match ground {
             Some(_) => Some(State::default()),
@@ -161,13 +162,13 @@ impl Embedded {
         let deserted =
             situation.attachments.is_empty() && situation.unread.is_empty() && next.exits.is_empty();
         if before.is_none() && unfinished.is_none() && deserted {
-            if how == Thoroughness::Whole {
+            if how == Thoroughness::Whole || torn {
                 self.take_out_remnants(&node_ns, &mut outcome)?;
             }
-            return Ok(outcome);
+            return self.forget_torn(torn, outcome);
         }
         if next.is_idle() && unfinished.is_none() && observed.as_ref() == Some(&State::default()) {
-            return Ok(outcome);
+            return self.forget_torn(torn, outcome);
         }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
         let before = match (before, &observed) {
@@ -207,6 +208,15 @@ impl Embedded {
             kept.unborne.settle();
         }
         carried_out.map(|()| outcome)
+    }
+
+    /// The kernel holds nothing of ours: whatever was intended once is past.
+    fn forget_torn(&self, torn: bool, outcome: Outcome) -> Result<Outcome, NodeError> {
+        let failed = outcome.reports.iter().any(|(_, report)| !report.failed.is_empty());
+        if torn && !failed && !self.dry_run {
+            self.memory.intend_nothing().map_err(|e| self.unwritable(e))?;
+        }
+        Ok(outcome)
     }
 
     /// Brings the kernel from one plan to the next. Returns the plan that it holds then where that is another: without the

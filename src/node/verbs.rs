@@ -113,10 +113,13 @@ fn ask(node: &mut Embedded, request: &Request) -> Result<Asking, CniError> {
         };
         let pod = Netns::open(&asking.attachment.netns).map_err(unusable)?;
         let here = Netns::current().map_err(unusable)?;
-        read_namespace(request, (&here, &pod), read_addresses, &mut asking.attachment)?;
-        if asking.role == Role::Client {
-            if read_addresses {
-                node.sweep_new(&asking.attachment.addresses);
+        let is_client = asking.role == Role::Client;
+        let swept = if read_addresses { 0 } else { asking.attachment.addresses.len() };
+        read_namespace(request, (&here, &pod), (read_addresses, is_client), &mut asking.attachment)?;
+        if is_client {
+            let unswept = &asking.attachment.addresses[swept..];
+            if !unswept.is_empty() {
+                node.sweep_new(unswept);
             }
             must_pass((&here, &pod), &asking.attachment)?;
         }
@@ -205,11 +208,12 @@ fn refused(problem: &Problem) -> CniError {
     CniError::new(code, problem.to_string())
 }
 
-/// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding.
+/// A pod with egress must have its interface, with addresses that we know, and a way through this node's forwarding. A client is bound by every
+/// address that it can leave with, whether the result names it or not; those that it does not name come last.
 fn read_namespace(
     request: &Request,
     (here, pod): (&Netns, &Netns),
-    read_addresses: bool,
+    (read_addresses, is_client): (bool, bool),
     attachment: &mut Attachment,
 ) -> Result<(), CniError> {
     let found = devices::interface_of(here, pod, &request.ifname).map_err(|e| {
@@ -222,10 +226,16 @@ fn read_namespace(
         return Err(CniError::new(Code::InterfaceMissing, msg));
     };
     if read_addresses {
-        let routable: Vec<_> =
-            found.addresses.into_iter().filter(|(ip, _)| crate::node::facts::is_routable(ip)).collect();
-        attachment.addresses = routable.iter().map(|(ip, _)| *ip).collect();
-        attachment.networks = networks(&routable);
+        attachment.addresses.clear();
+        attachment.networks.clear();
+    }
+    if read_addresses || is_client {
+        let is_new = |ip: &IpAddr| crate::node::facts::is_routable(ip) && !attachment.addresses.contains(ip);
+        let new: Vec<_> = found.addresses.into_iter().filter(|(ip, _)| is_new(ip)).collect();
+        attachment.addresses.extend(new.iter().map(|(ip, _)| *ip));
+        attachment.networks.extend(networks(&new));
+        attachment.networks.sort();
+        attachment.networks.dedup();
     }
     if attachment.addresses.is_empty() {
         let msg = format!(
@@ -364,7 +374,7 @@ impl Embedded {
             if self.is_followed() && asking.attachment.addresses.iter().all(concerns_nobody) {
                 return Ok(()); // the pod that had it was answered before it was gone
             }
-            if !inherits && self.memory.inputs() == Some(inputs) && self.memory.intended().is_none() {
+            if !inherits && self.memory.inputs() == Some(inputs) && !self.memory.is_unfinished() {
                 return Ok(()); // somebody else was faster
             }
             let mut outcome = self.update(Thoroughness::Quick, &[asking.attachment.id().to_string()])?;

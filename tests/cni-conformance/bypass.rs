@@ -101,3 +101,25 @@ fn a_running_pod_that_is_selected_later_is_named() {
         world.call("CHECK").with("runtimeConfig", json!({})).run().fails(104, &["no other end on the node"]);
     });
 }
+
+/// A primary plugin that gives an address and does not tell it, and somebody who gives a running pod another one.
+#[test]
+fn an_address_that_no_result_names_is_bound_at_add_and_one_that_comes_later_is_named() {
+    for_a_client(|world| {
+        inside(&["addr", "add", "fd60:1::10/128", "dev", "eth0", "nodad"]);
+        let bound = || output(&["nft", "list", "ruleset"]).contains("fd60:1::10");
+        world.add("c1");
+        assert!(bound(), "the address is the client's");
+        world.call("CHECK").run().succeeds();
+        inside(&["addr", "add", "10.1.2.77/24", "dev", "eth0"]);
+        let why = "eth0 of this pod has 10.1.2.77, which it had not at its ADD";
+        world.call("CHECK").run().fails(104, &[why, "take that off the interface"]);
+        for said in told() {
+            assert!(said.contains("TrafficBypassesNode") && said.contains(why), "{said}");
+        }
+        inside(&["addr", "del", "10.1.2.77/24", "dev", "eth0"]);
+        world.call("CHECK").run().succeeds();
+        world.call("DEL").run().succeeds();
+        assert!(!bound(), "it is nobody's");
+    });
+}

@@ -1,7 +1,7 @@
 //! What takes a pod's packets away before the node sees them, and a packet that shows whether it does.
 
 use egret::kernel::Netns;
-use egret::kernel::detour::{Detour, detours};
+use egret::kernel::detour::{self, Detour};
 use egret::kernel::passage::passes;
 
 use crate::world::*;
@@ -29,9 +29,16 @@ fn pod() -> (Netns, Netns) {
     (node, pod)
 }
 
+/// The pod's addresses.
+const OWN: [&str; 2] = ["10.60.1.3", "fd00:60::3"];
+
+fn detours(node: &Netns, pod: &Netns, name: &str) -> Vec<Detour> {
+    detour::detours(node, pod, name, &OWN.map(addr)).unwrap()
+}
+
 #[track_caller]
 fn arrives(node: &Netns, pod: &Netns) -> [bool; 2] {
-    let arrives = ["10.60.1.3", "fd00:60::3"].map(|from| passes(node, pod, addr(from)).unwrap());
+    let arrives = OWN.map(|from| passes(node, pod, addr(from)).unwrap());
     assert!(!sh("nft list tables").contains("egret-passage"), "nothing stays");
     arrives
 }
@@ -43,8 +50,8 @@ fn tc(arguments: &str) {
 #[test]
 fn a_plain_pod_has_no_detour_and_its_packets_arrive_and_go_nowhere() {
     let (node, pod) = pod();
-    assert_eq!(detours(&node, "cali0").unwrap(), []);
-    assert_eq!(detours(&node, "gone").unwrap(), []);
+    assert_eq!(detours(&node, &pod, "cali0"), []);
+    assert_eq!(detours(&node, &pod, "gone"), []);
     sh("sysctl -qw net.ipv4.ip_forward=1");
     ip("route add default via 172.30.0.254");
     assert_eq!(arrives(&node, &pod), [true, true]);
@@ -57,7 +64,7 @@ fn a_filter_that_redirects_is_named_with_its_target_and_nothing_arrives() {
     let (node, pod) = pod();
     tc("qdisc add dev cali0 clsact");
     tc("filter add dev cali0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev nic");
-    assert_eq!(detours(&node, "cali0").unwrap(), [Detour::Redirect("nic".into())]);
+    assert_eq!(detours(&node, &pod, "cali0"), [Detour::Redirect("nic".into())]);
     assert_eq!(arrives(&node, &pod), [false, false]);
     tc("filter del dev cali0 ingress");
     assert_eq!(arrives(&node, &pod), [true, true]);
@@ -71,7 +78,7 @@ fn a_copy_a_limit_and_classic_bytecode_take_nothing() {
         "filter add dev cali0 ingress prio 1 protocol all u32 match u32 0 0 action mirred egress mirror dev nic",
     );
     tc("filter add dev cali0 ingress prio 2 bpf bytecode '1,6 0 0 4294967295'");
-    assert_eq!(detours(&node, "cali0").unwrap(), []);
+    assert_eq!(detours(&node, &pod, "cali0"), []);
     assert_eq!(arrives(&node, &pod), [true, true]);
 }
 
@@ -83,7 +90,7 @@ fn what_is_shaped_on_an_ifb_device_comes_back() {
     // As the bandwidth plugin does it.
     tc("qdisc add dev cali0 ingress");
     tc("filter add dev cali0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev ifb7");
-    assert_eq!(detours(&node, "cali0").unwrap(), []);
+    assert_eq!(detours(&node, &pod, "cali0"), []);
     assert_eq!(arrives(&node, &pod), [true, true]);
 }
 
@@ -91,7 +98,7 @@ fn what_is_shaped_on_an_ifb_device_comes_back() {
 fn a_program_is_a_detour_but_only_a_packet_tells_whether_it_takes_any() {
     let (node, pod) = pod();
     attach("cali0", &passing());
-    assert_eq!(detours(&node, "cali0").unwrap(), [Detour::Tcx]);
+    assert_eq!(detours(&node, &pod, "cali0"), [Detour::Tcx]);
     assert_eq!(arrives(&node, &pod), [true, true]);
     attach("cali0", &redirecting("nic"));
     assert_eq!(arrives(&node, &pod), [false, false]);
@@ -103,6 +110,50 @@ fn a_pod_without_a_way_outside_sends_nothing_that_could_pass_by() {
     pod.run(|| ip("route del default")).unwrap();
     attach("cali0", &redirecting("nic"));
     assert!(passes(&node, &pod, addr("10.60.1.3")).unwrap());
+}
+
+/// The pod's interface becomes a port of a bridge that has the addresses of it; so does another device of the node, behind which a router is, and netfilter sees nothing of what is bridged.
+fn bridge() {
+    ip("link add br0 type bridge mcast_snooping 0");
+    for port in ["cali0", "nic"] {
+        ip(&format!("link set {port} master br0"));
+    }
+    ip("addr flush dev cali0 scope global");
+    ip("link set br0 up");
+    ip("addr add 10.60.1.1/24 dev br0");
+    ip("addr add fd00:60::1/64 dev br0 nodad");
+    for table in ["iptables", "ip6tables"] {
+        // Without the module bridged packets skip netfilter anyway.
+        sh(&format!("f=/proc/sys/net/bridge/bridge-nf-call-{table}; [ ! -e $f ] || echo 0 > $f"));
+    }
+}
+
+#[test]
+fn a_bridge_is_no_detour_for_a_pod_whose_gateway_it_is() {
+    let (node, pod) = pod();
+    bridge();
+    assert_eq!(detours(&node, &pod, "cali0"), []);
+    assert_eq!(arrives(&node, &pod), [true, true]);
+}
+
+#[test]
+fn a_bridge_is_a_detour_for_a_pod_whose_gateway_is_behind_another_port_of_it() {
+    for (family, gateway) in [("", "10.60.1.254"), ("-6", "fd00:60::fe")] {
+        let ((node, pod), outside) = (pod(), another());
+        bridge();
+        let router = "02:00:00:00:00:fe";
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&outside));
+        sh(&format!("ip link set nic1 netns /proc/{}/fd/{fd}", std::process::id()));
+        outside.run(|| ip(&format!("link set nic1 address {router} up"))).unwrap();
+        pod.run(|| {
+            ip(&format!("{family} route replace default via {gateway}"));
+            ip(&format!("neigh replace {gateway} lladdr {router} dev eth0"));
+        })
+        .unwrap();
+        assert_eq!(detours(&node, &pod, "cali0"), [Detour::Bridge(Some(addr(gateway)))]);
+        let other = gateway.contains(':');
+        assert_eq!(arrives(&node, &pod), [other, !other]);
+    }
 }
 
 /// `struct bpf_insn`: code, registers (destination low, source high), offset, immediate.

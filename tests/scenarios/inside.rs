@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use egret::addr::Family;
 use egret::testbed::{
-    Answer, LINES_PORT, Masquerade, Outside, Pod, Topology, node_address, node_lease_address, within,
+    Answer, Families, LINES_PORT, Masquerade, Outside, Pod, RUN_DIR, Topology, node_address,
+    node_lease_address, within,
 };
 
 use crate::lab::{Lab, nodes};
@@ -103,4 +104,34 @@ fn e1_replies_to_connections_from_outside_go_back_directly() {
         lab.leaves_as_predicted(client);
     }
     capture.assert_clean(&[&clients[0], &clients[1]]);
+}
+
+/// Subnets are as the primary plugins of a node's pods say: they are inside for all of that node's pods, and explain says of which pod. One of
+/// everything is none.
+#[test]
+fn d_subnets_of_a_nodes_pods_are_inside_there_and_one_of_everything_is_none() {
+    let lab = Lab::raise(Topology { families: Families::V4, ..nodes(2) });
+    lab.gateway(1, "g1");
+    let (client, elsewhere) = (lab.client(1, "c1"), lab.client(2, "c2"));
+    let plain = lab.plain(1, "p1");
+    let says = |network: &str| {
+        let record =
+            format!("$(grep -lr '\"{}\"' {RUN_DIR}/node1/attachments)", plain.address(Family::V4).unwrap());
+        let edit =
+            format!("sed -i -E 's#\"networks\":\\s*\\[[^]]*\\]#\"networks\":[\"{network}\"]#' {record}");
+        lab.node(1).sh(&format!("{edit} && grep -q '{network}' {record}")).unwrap();
+    };
+    says("0.0.0.0/0");
+    assert_eq!(lab.reasons(1), ["CidrTooWide"]);
+    let capture = lab.capture().unwrap();
+    lab.leaves_as_predicted(&client);
+    capture.assert_clean(&[&client]);
+    let far = Outside::Far.address(Family::V4);
+    says("198.51.101.0/24");
+    assert_eq!(lab.reasons(1), [""; 0]);
+    let said = lab.explain(&client, far);
+    let source = said.items[0].inside.as_ref().map(|inside| inside.source.as_str());
+    assert_eq!(source, Some("subnet of Pod plain/p1"), "{said}");
+    assert_eq!(client.tcp(far).unwrap(), node_address(1, Family::V4), "it goes direct");
+    lab.leaves_as_predicted(&elsewhere);
 }

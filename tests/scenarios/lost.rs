@@ -74,3 +74,34 @@ fn d_without_its_state_directory_a_node_lets_no_pod_go_and_starts_none() {
     lab.leaves_as_before(&late);
     capture.assert_clean(&[&client]);
 }
+
+/// Given another release that was killed while it changed the kernel, nobody can read what it meant to do: the plan before it is not believed, by
+/// whichever call comes first.
+#[test]
+fn d_where_what_somebody_began_cannot_be_read_the_kernel_is() {
+    let lab = Lab::raise(nodes(1));
+    lab.gateway(1, "g1");
+    let client = lab.client(1, "c1");
+    lab.leaves_as_predicted(&client);
+    let own = client.address(Family::V4).unwrap();
+    let half_done = || {
+        let loses = format!("nft delete element inet egret binding4 '{{ {own} }}'");
+        let begun =
+            format!("echo '{{\"of\": 2}}' > $(dirname $(find {RUN_DIR} -name plan.json))/intended.json");
+        lab.node(1).sh(&format!("{loses} && {begun}")).unwrap();
+    };
+    let is_past = || {
+        assert_eq!(lab.node(1).sh(&format!("find {RUN_DIR} -name intended.json")).unwrap(), "");
+        lab.leaves_as_predicted(&client);
+        lab.check_pod(&client).unwrap();
+    };
+    half_done();
+    let second = lab.client(1, "c2");
+    is_past();
+    half_done();
+    lab.del_pod(&second).unwrap();
+    is_past();
+    half_done();
+    assert_eq!(lab.reasons(1), [""; 0]);
+    is_past();
+}

@@ -314,3 +314,23 @@ fn what_the_gateways_node_loses_stops_its_clients_and_shows_nothing() {
     }
     capture.assert_clean(&[&clients[0], &clients[1]]);
 }
+
+/// Given a gateway's interface that goes away for good, its node takes pods in and lets them go as before, and can be emptied.
+#[test]
+fn an_interface_that_goes_away_leaves_its_node_working() {
+    let lab = Lab::raise(topology(1));
+    policy(&lab, "by-eth1", "shop", WHOLE, &[(1, "interface: eth1")]);
+    let client = pod(&lab, 1, "c1", "shop");
+    assert_eq!(lab.leaves_as_predicted(&client), seconds(1));
+    lab.node(1).sh("ip link delete eth1").unwrap();
+    lab.settle().unwrap();
+    let mut second = pod(&lab, 1, "c2", "shop");
+    second.patience = Duration::from_millis(200);
+    lab.is_held(&second);
+    assert_eq!(missing(&lab, 1), [""; 0]);
+    for client in [&client, &second] {
+        lab.del_pod(client).unwrap();
+    }
+    let list = lab.conflist_path(1).display().to_string();
+    lab.egret(1, &["uninstall", "--config", &list]).unwrap();
+}

@@ -15,6 +15,7 @@ use crate::kernel::state::{IPV6_METRIC, Route, Via};
 /// `struct rtmsg`.
 const HEADER: usize = 12;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTNH_F_ONLINK: u32 = 4;
@@ -187,6 +188,21 @@ pub fn read_lookup(payload: &[u8]) -> Option<(IpAddr, u32)> {
         }
     }
     Some((source?, index?))
+}
+
+/// The next hop in a look-up's answer, of either family; none where the destination is on the link.
+pub fn read_next_hop(payload: &[u8]) -> Option<IpAddr> {
+    let hop = behind(payload, HEADER).find_map(|attribute| match attribute.kind {
+        5 => ip_of(attribute.value),
+        18 => ip_of(attribute.value.get(2..)?), // behind its family
+        _ => None,
+    });
+    hop.filter(|hop| !hop.is_unspecified())
+}
+
+/// Whether a look-up's answer is that the packet is for this namespace itself.
+pub fn is_local(payload: &[u8]) -> bool {
+    payload.get(7) == Some(&RTN_LOCAL)
 }
 
 /// Makes (or, with `NLM_F_REPLACE`, replaces) a route; `index` is that of its device, if it names one.

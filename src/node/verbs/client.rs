@@ -25,7 +25,7 @@ impl Embedded {
 
     fn add_client_quickly(&self, asking: &Asking, id: &str) -> Result<Option<Outcome>, CniError> {
         let Some(inputs) = self.inputs_of_plan(&asking.objects) else { return Ok(None) };
-        if self.memory.intended().is_some() {
+        if self.memory.is_unfinished() {
             return Ok(None);
         }
         let (Some(chain), Some(applied)) = (&asking.chain, self.memory.applied_shared()) else {
