@@ -24,6 +24,7 @@ mod leases;
 mod others;
 mod proxy;
 mod questions;
+mod refused;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
