@@ -11,6 +11,7 @@ mod held;
 mod lives;
 mod owed;
 mod recall;
+mod refused;
 mod say;
 mod tell;
 mod told;
@@ -45,6 +46,7 @@ use fresh::Fresh;
 use held::Ledger;
 use lives::Gateways;
 use owed::Owed;
+use refused::Unsaid;
 use say::Said;
 pub use told::NOT_SEEN;
 
@@ -87,6 +89,8 @@ pub struct Cluster {
     voice: SyncSender<()>,
     /// Addresses of gateways here that the books have as somebody else's.
     unheld: Mutex<Vec<Problem>>,
+    /// What others do not hear of this node.
+    unsaid: Mutex<Unsaid>,
     /// Leases to be given back.
     owed: Mutex<Owed>,
     /// Who knows of clients whose traffic passes by.
@@ -153,6 +157,7 @@ impl Cluster {
             turns,
             voice,
             unheld: Mutex::default(),
+            unsaid: Mutex::default(),
             owed: Mutex::new(Owed::unknown()),
             passing,
             calls,
@@ -237,9 +242,10 @@ impl Cluster {
                     self.say(&mut said)
                 }
             };
-            // An endpoint goes before its lease: in this order.
+            // An endpoint goes before its lease: in this order. One that stands keeps its own lease only.
             self.turns.at(Loop::Speech, "releases");
-            let told = told.map_err(|e| e.to_string()).and_then(|()| self.give_back());
+            let given = self.give_back(said.standing());
+            let told = told.map_err(|e| e.to_string()).and(given);
             self.turns.at(Loop::Speech, "leases");
             let told = self.hold_leases(&mut ledger).and(told);
             match told {

@@ -356,6 +356,7 @@ impl<'a> Agent<'a> {
         problems.extend(unseen);
         problems.extend(self.owners.iter().chain(&self.unheld).chain(&self.wrong).cloned());
         problems.extend(self.passing.problems());
+        problems.extend(self.cluster.iter().flat_map(|cluster| cluster.remarks()));
         self.state.problems = problems;
         let health = match (began, failing, degraded) {
             (false, false, _) => Health::Starting,

@@ -49,6 +49,7 @@ pub use ip_pool::SOURCE as IP_POOL_SOURCE;
 pub use kind::Kind;
 use kind::Served;
 pub use schema::{Schema, schemas};
+pub use structural::MOST_PAIRS;
 
 /// An object that could be understood.
 #[derive(Debug, Clone, PartialEq)]

@@ -22,7 +22,7 @@ const MOST_TEXTS: usize = 1024;
 /// Longest list of maps.
 const MOST_MAPS: usize = 256;
 /// Most entries of a map by name.
-const MOST_PAIRS: usize = 256;
+pub const MOST_PAIRS: usize = 256;
 /// How often a selector may stand in an object and still be matched by a rule, which has a sentence. Where it may stand more
 /// often, the server would refuse the rule as too dear; a `pattern` costs nothing, but its message is the expression.
 const MOST_MATCHED: usize = 4096;

@@ -34,7 +34,7 @@ pub struct Tally {
     pub pods: BTreeSet<PodName>,
     /// Those of them that are refused somewhere, for want of a gateway or because of a fault; of a policy only.
     pub held: BTreeSet<PodName>,
-    /// Why one of those is.
+    /// Why the first of those is.
     pub why_held: String,
     /// Selected pods that nobody serves.
     pub unserved: BTreeMap<PodName, Unserved>,
@@ -104,8 +104,11 @@ fn count(world: &World, resolution: &Resolution) -> Tallies {
                 tally.pods.insert(pod.clone());
                 let addresses = world.view.pods.get(pod).map(|pod| pod.ips.as_slice()).unwrap_or_default();
                 if let Some(why) = held.concerns(addresses) {
+                    // They come in the order of their names: the first of the set is the one that this is said of.
+                    if tally.held.is_empty() {
+                        tally.why_held.clone_from(why);
+                    }
                     tally.held.insert(pod.clone());
-                    tally.why_held.clone_from(why);
                 }
             }
             tally.unserved.extend(unserved.map(|why| (pod.clone(), why)));

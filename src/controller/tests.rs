@@ -215,6 +215,22 @@ fn a_pod_is_held_only_in_a_family_that_it_has() {
 }
 
 #[test]
+fn of_several_pods_that_are_held_the_first_is_named_with_its_own_reason() {
+    let mut objects = shop();
+    let policy = objects.iter_mut().find(|object| object["metadata"]["name"] == "web").unwrap();
+    policy["spec"]["rules"] = json!([{"gateway": {"selector": "role == 'gw'"}}]);
+    objects.push(object(Watched::Namespaces, "zoo", &Value::Null));
+    objects.push(pod("zoo/three", "n1", &json!({"app": "cart"})));
+    let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
+    let message = said(&all, "web")["conditions"][1]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("shop/one and 2 others reach nothing that it decides: ")
+            && message.contains("in namespace `shop`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_pod_with_an_address_in_no_range_is_named_with_the_knob_to_turn() {
     let with = |ip: &str, cidrs: &str| {
         let mut objects = shop();

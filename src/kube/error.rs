@@ -74,6 +74,16 @@ impl ApiError {
         self.status().is_none_or(|status| status == 429 || status >= 500)
     }
 
+    /// The server says no to this content, whenever and however often it is sent: a rule of the definition, an admission policy or a role.
+    pub fn is_about_content(&self) -> bool {
+        matches!(self.status(), Some(400 | 403 | 413 | 422))
+    }
+
+    /// Whoever asks for something else just now hears the same: nobody is there, or nobody has time.
+    pub fn is_of_the_server(&self) -> bool {
+        matches!(self, ApiError::Unreachable { .. }) || matches!(self.status(), Some(429 | 502..=504))
+    }
+
     /// The same, said to a person who asked: the role for people is another than an agent's, which may write.
     pub fn to_person(&self) -> String {
         self.to_string().replace("`deploy/rbac.yaml`", "`deploy/users.yaml`")

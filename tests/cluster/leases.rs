@@ -27,7 +27,7 @@ const BOOKS: &str = "egressblocks?limit=500&continue=";
 const BLOCK: &str = "/apis/egret.dev/v1alpha1/egressblocks/leases.v4-10-88-0-0-31";
 
 /// Nodes, and a pool of two addresses for whoever runs on them.
-fn ground(nodes: &[&str]) -> Client {
+pub(crate) fn ground(nodes: &[&str]) -> Client {
     let client = client_of("admin");
     forget(&client);
     nodes.iter().for_each(|name| node(&client, name));
@@ -39,7 +39,7 @@ fn ground(nodes: &[&str]) -> Client {
 }
 
 /// A pod of a node, as the API server has it; its UID.
-fn pod(client: &Client, name: &str, node: &str) -> String {
+pub(crate) fn pod(client: &Client, name: &str, node: &str) -> String {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "leases",
         "annotations": {"cni.projectcalico.org/ipv4pools": "[\"leases\"]"}},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "x"}]}});
@@ -48,7 +48,7 @@ fn pod(client: &Client, name: &str, node: &str) -> String {
 }
 
 /// What the first half of a gateway's ADD does on this node.
-fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
+pub(crate) fn claim(agent: &Follower, pod: &str, uid: &str) -> Result<(Attachment, Ahead), String> {
     claim_by(agent, pod, uid, pod)
 }
 
@@ -74,7 +74,7 @@ fn claim_by(agent: &Follower, pod: &str, uid: &str, container: &str) -> Result<(
 }
 
 /// And the second, as far as the cluster hears of it.
-fn publish(agent: &Follower, (attachment, ahead): &(Attachment, Ahead)) {
+pub(crate) fn publish(agent: &Follower, (attachment, ahead): &(Attachment, Ahead)) {
     let node = Embedded::at(&agent.config).unwrap();
     node.records.write(attachment).unwrap();
     let endpoint = json!({"pod": attachment.pod, "uid": attachment.uid, "attachment": attachment.id().to_string(), "node": node.name,
@@ -85,7 +85,7 @@ fn publish(agent: &Follower, (attachment, ahead): &(Attachment, Ahead)) {
     endpoints::put(&dir, &guard, &serde_json::from_value(endpoint).unwrap()).unwrap();
 }
 
-fn allocation(client: &Client, address: &str) -> Option<Allocation> {
+pub(crate) fn allocation(client: &Client, address: &str) -> Option<Allocation> {
     let block = client.get(BLOCK).ok()?;
     serde_json::from_value(block["spec"]["allocations"][address].clone()).ok()
 }
@@ -97,7 +97,7 @@ fn gives_back(agent: &Follower, proxy: &Proxy, container: &str) {
     wait("it does not look at the books", || (proxy.asked(BOOKS) > before).then_some(()));
 }
 
-fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(crate) fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -25,6 +25,7 @@ mod lost;
 mod others;
 mod proxy;
 mod questions;
+mod refused;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;

@@ -3,7 +3,7 @@
 //! In: attachments that ended, claims that began. Out: leases given back in the API, tried until it is done. Never: in a call of the
 //! plugin or under a lock, because the API server may let one wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -37,21 +37,27 @@ impl Cluster {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives back what is owed. What fails is owed still.
-    pub(super) fn give_back(self: &Arc<Cluster>) -> Result<(), String> {
-        if !self.is_synced() {
-            return Ok(());
-        }
+    /// Gives back what is owed, but for attachments whose endpoints stand: clients send packets there. `None`: nobody knows which do.
+    /// What fails is owed still.
+    pub(super) fn give_back(self: &Arc<Cluster>, standing: Option<&BTreeSet<String>>) -> Result<(), String> {
+        let Some(standing) = standing.filter(|_| self.is_synced()) else { return Ok(()) };
         let pods = self.mirror().generation(Watched::Pods);
         let (mut ended, lost) = {
             let mut owed = self.owed();
             if owed.waits.is_some_and(|seen| seen != pods) {
                 (owed.lost, owed.waits) = (true, None);
             }
-            (mem::take(&mut owed.ended), mem::take(&mut owed.lost))
+            // Which of the lost ones have an endpoint is not looked at: they wait.
+            let lost = standing.is_empty() && mem::take(&mut owed.lost);
+            let stands = |holder: &Holder| standing.contains(&holder.attachment());
+            let (later, ended): (Vec<_>, Vec<_>) = mem::take(&mut owed.ended).into_iter().partition(stands);
+            owed.ended = later;
+            (ended, lost)
         };
         let released = self.release_ended(&mut ended);
         if released.is_err() {
+            // The next time it is the last in line: others' leases do not wait for it.
+            ended.rotate_right(1);
             let mut owed = self.owed();
             owed.ended.append(&mut ended);
             owed.lost |= lost;

@@ -7,19 +7,29 @@ use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::Cluster;
+use super::refused::{Refusals, Saying, Unsaid};
+use crate::api::MOST_PAIRS;
 use crate::egress::model::{Endpoint, Pairs};
 use crate::hash;
 use crate::kube::{ApiError, NodeSpec, Watched};
 use crate::node::embedded::Embedded;
+use crate::problem::Problem;
 use crate::store::nodes::{self, LAST_NUMBER, NodeRecord};
 use crate::store::{Since, endpoints, interfaces, looks};
 
 /// An endpoint, and the labels of its pod.
 type Gateway = (Endpoint, Pairs);
+
+/// Labels of a gateway that others are not told of: more than an EgressEndpoint takes. Kubernetes has no limit, and whoever may make pods may
+/// write them.
+const LEFT_OUT: &str = "LabelsLeftOut";
+/// Whatever is refused of the node itself.
+const NODE: &str = "EgressNode";
 
 /// What was said last, so that it is not said again before it is heard.
 #[derive(Debug, Default)]
@@ -32,19 +42,36 @@ pub(super) struct Said {
     /// How the files of endpoints and interfaces look, asked one by one only when their folder has changed.
     endpoints_look: Since<u64>,
     interfaces_look: Since<u64>,
+    refusals: Refusals,
+    /// Attachments that ended and whose endpoints could not be deleted; `None`: that is not known.
+    standing: Option<BTreeSet<String>>,
+}
+
+impl Said {
+    pub(super) fn standing(&self) -> Option<&BTreeSet<String>> {
+        self.standing.as_ref()
+    }
 }
 
 impl Cluster {
-    /// Says what the others do not know yet.
+    /// Says what the others do not know yet. What cannot be said hinders nothing else, unless the server is away; the first error is what
+    /// comes out.
     pub(super) fn say(&self, said: &mut Said) -> Result<(), ApiError> {
         if [Watched::Nodes, Watched::NodeRecords, Watched::Endpoints]
             .iter()
             .any(|k| self.mirror().generation(*k) == 0)
         {
+            said.standing = Some(BTreeSet::new());
             return Ok(());
         }
-        self.say_node(said)?;
-        self.say_endpoints(said)
+        said.standing = None;
+        let node = self.say_node(said);
+        if node.as_ref().is_err_and(ApiError::is_of_the_server) {
+            return node;
+        }
+        let (endpoints, left_out) = self.say_endpoints(said);
+        *self.unsaid() = Unsaid { refused: said.refusals.problems(), left_out };
+        node.and(endpoints)
     }
 
     /// The same, if anything looks otherwise than when nothing was left to say: this is asked several times a second, and to compare
@@ -77,36 +104,43 @@ impl Cluster {
             let Ok(files) = look.get(&folder, || Ok::<u64, Infallible>(looks(&folder)));
             files.hash(&mut hash);
         }
+        said.refusals.are_due(Instant::now()).hash(&mut hash);
         hash.finish()
     }
 
     fn say_node(&self, said: &mut Said) -> Result<(), ApiError> {
         let own = self.mirror().nodes().remove(&self.node);
         let Some(known) = own else {
-            return self.take_number();
+            return self.take_number(said);
         };
         let interfaces =
             interfaces::list(&self.dir).ok().and_then(|mut all| all.interfaces.remove(&self.node));
         let path = format!("node-{}", known.number);
         if self.mirror().outlived(Watched::NodeRecords).any(|name| name == path) {
             // Its definition was made anew, and our number is still on packets everywhere.
-            return self.make_node(&known);
+            return self.make_node(said, &known);
         }
         let next = NodeSpec { interfaces: interfaces.or_else(|| known.interfaces.clone()), ..known.clone() };
         if next == known || said.node.as_ref() == Some(&next) {
+            said.refusals.forget(NODE);
             return Ok(());
         }
-        self.replace(&format!("{}/node-{}", Watched::NodeRecords.collection(), next.number), |object| {
-            object["spec"] = json!(next);
-            Ok(())
+        let content = json!(next);
+        let replaced = said.refusals.write(of_node(&next, &content), Instant::now(), || {
+            self.replace(&format!("{}/{path}", Watched::NodeRecords.collection()), |object| {
+                object["spec"] = content.clone();
+                Ok(())
+            })
         })?;
-        said.node = Some(next);
+        if replaced.is_some() {
+            said.node = Some(next);
+        }
         Ok(())
     }
 
     /// A number that nobody has: whoever makes the object of that name first has it. Where the search begins depends on the node, so
     /// that nodes which start together do not all want the same.
-    fn take_number(&self) -> Result<(), ApiError> {
+    fn take_number(&self, said: &mut Said) -> Result<(), ApiError> {
         // Without a Node object there is no node.
         if self.mirror().object(Watched::Nodes, &self.node).is_none() {
             return Ok(());
@@ -136,7 +170,7 @@ impl Cluster {
         let candidates = had.map(|had| had.number).into_iter().chain(candidates);
         for number in candidates.filter(|n| !records.iter().any(|r| r.number == *n)) {
             let spec = NodeSpec { node: self.node.clone(), number, wire, interfaces: None };
-            match self.make_node(&spec) {
+            match self.make_node(said, &spec) {
                 Err(error) if error.is_conflict() => {}
                 made => return made,
             }
@@ -144,24 +178,44 @@ impl Cluster {
         Ok(())
     }
 
-    fn make_node(&self, spec: &NodeSpec) -> Result<(), ApiError> {
+    fn make_node(&self, said: &mut Said, spec: &NodeSpec) -> Result<(), ApiError> {
+        let content = json!(spec);
         let object = json!({
             "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
-            "metadata": {"name": format!("node-{}", spec.number)}, "spec": spec,
+            "metadata": {"name": format!("node-{}", spec.number)}, "spec": content,
         });
-        let made = self.client.create(&Watched::NodeRecords.collection(), &object)?;
+        let made = said.refusals.write(of_node(spec, &content), Instant::now(), || {
+            self.client.create(&Watched::NodeRecords.collection(), &object)
+        })?;
+        let Some(made) = made else { return Ok(()) };
         tracing::info!(number = spec.number, "this node has a number");
         self.mirror().learn(Watched::NodeRecords, &made);
         let _ = self.bell.try_send(()); // full: it rings already
         Ok(())
     }
 
-    fn say_endpoints(&self, said: &mut Said) -> Result<(), ApiError> {
+    /// What came of it, and which labels are not said.
+    fn say_endpoints(&self, said: &mut Said) -> (Result<(), ApiError>, Vec<Problem>) {
         let heard = self.mirror().gateways();
-        let Some(ours) = self.gateways_here(&heard) else { return Ok(()) };
+        let Some((ours, left_out)) = self.gateways_here(&heard) else { return (Ok(()), Vec::new()) };
+        said.refusals.retain(|key| key == NODE || ours.contains_key(key));
+        let published = self.publish_all(said, &heard, &ours);
+        if published.as_ref().is_err_and(ApiError::is_of_the_server) {
+            return (published, left_out);
+        }
+        (published.and(self.withdraw_all(said, &heard, &ours)), left_out)
+    }
+
+    fn publish_all(
+        &self,
+        said: &mut Said,
+        heard: &[Gateway],
+        ours: &BTreeMap<String, Gateway>,
+    ) -> Result<(), ApiError> {
         let outlived: BTreeSet<String> =
             self.mirror().outlived(Watched::Endpoints).map(str::to_owned).collect();
-        for (attachment, gateway) in &ours {
+        let mut told = Ok(());
+        for (attachment, gateway) in ours {
             let name = object_name(attachment);
             // As it was said; else somebody deleted or changed it, and clients everywhere follow that.
             let stands = || {
@@ -170,38 +224,74 @@ impl Cluster {
                 Some(there && last == gateway)
             };
             if (heard.contains(gateway) || stands() == Some(true)) && !outlived.contains(&name) {
+                said.refusals.forget(attachment);
                 continue;
             }
-            let made = self.publish(gateway)?;
-            self.mirror().learn(Watched::Endpoints, &made);
-            said.endpoints.insert(attachment.clone(), (gateway.clone(), made["spec"].clone()));
-        }
-        let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
-        for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
-            if self.republish(gone)? {
-                continue;
+            let mut content = json!(gateway.0);
+            content["labels"] = json!(gateway.1);
+            let saying =
+                Saying { key: attachment, object: format!("Pod {}", gateway.0.pod), content: &content };
+            match said.refusals.write(saying, Instant::now(), || self.publish(&gateway.0, &content)) {
+                Ok(Some(made)) => {
+                    self.mirror().learn(Watched::Endpoints, &made);
+                    said.endpoints.insert(attachment.clone(), (gateway.clone(), made["spec"].clone()));
+                }
+                Ok(None) => {}
+                Err(error) if error.is_of_the_server() => return Err(error),
+                Err(error) => told = told.and(Err(error)),
             }
-            match self.client.delete(&format!(
-                "{}/{}",
-                Watched::Endpoints.collection(),
-                object_name(&gone.attachment)
-            )) {
-                Err(error) if !error.is_absent() => return Err(error),
-                _ => {}
-            }
-            said.endpoints.remove(&gone.attachment);
         }
-        Ok(())
+        told
     }
 
-    /// This node's gateways by attachment; `None` where the directory cannot be read.
-    fn gateways_here(&self, heard: &[Gateway]) -> Option<BTreeMap<String, Gateway>> {
+    /// Deletes the endpoints of gateways that are here no more.
+    fn withdraw_all(
+        &self,
+        said: &mut Said,
+        heard: &[Gateway],
+        ours: &BTreeMap<String, Gateway>,
+    ) -> Result<(), ApiError> {
+        let (mut told, mut standing) = (Ok(()), BTreeSet::new());
+        let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
+        for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
+            match self.withdraw(gone) {
+                Ok(stays) => _ = (!stays).then(|| said.endpoints.remove(&gone.attachment)),
+                Err(error) if error.is_of_the_server() => return Err(error),
+                Err(error) => {
+                    told = told.and(Err(error));
+                    standing.insert(gone.attachment.clone());
+                }
+            }
+        }
+        said.standing = Some(standing);
+        told
+    }
+
+    /// Whether it stays.
+    fn withdraw(&self, gone: &Endpoint) -> Result<bool, ApiError> {
+        if self.republish(gone)? {
+            return Ok(true);
+        }
+        let path = format!("{}/{}", Watched::Endpoints.collection(), object_name(&gone.attachment));
+        match self.client.delete(&path) {
+            Err(error) if !error.is_absent() => Err(error),
+            _ => Ok(false),
+        }
+    }
+
+    /// This node's gateways by attachment, and what is not said of them; `None` where the directory cannot be read.
+    fn gateways_here(&self, heard: &[Gateway]) -> Option<(BTreeMap<String, Gateway>, Vec<Problem>)> {
         let (known, _) = endpoints::list(&self.dir).ok()?;
-        let mirror = self.mirror();
-        let with_labels = |endpoint: Endpoint| {
+        let (mirror, mut left_out) = (self.mirror(), Vec::new());
+        let mut with_labels = |endpoint: Endpoint| {
             let pod = mirror.object(Watched::Pods, &endpoint.pod.to_string());
             let labels = match pod {
-                Some(pod) => serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default(),
+                Some(pod) => {
+                    let all = serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
+                    let (labels, problem) = as_many_as_are_taken(&endpoint, all);
+                    left_out.extend(problem);
+                    labels
+                }
                 None => {
                     let last = heard.iter().find(|(e, _)| e.attachment == endpoint.attachment);
                     last.map(|(_, labels)| labels.clone()).unwrap_or_default()
@@ -209,17 +299,16 @@ impl Cluster {
             };
             (endpoint.attachment.clone(), (endpoint, labels))
         };
-        Some(known.into_iter().filter(|e| e.node == self.node).map(with_labels).collect())
+        let ours = known.into_iter().filter(|e| e.node == self.node).map(&mut with_labels).collect();
+        Some((ours, left_out))
     }
 
     /// What the server made of it.
-    fn publish(&self, (endpoint, labels): &Gateway) -> Result<Value, ApiError> {
+    fn publish(&self, endpoint: &Endpoint, content: &Value) -> Result<Value, ApiError> {
         let name = object_name(&endpoint.attachment);
-        let mut spec = json!(endpoint);
-        spec["labels"] = json!(labels);
         let object = json!({
             "apiVersion": "egret.dev/v1alpha1", "kind": "EgressEndpoint",
-            "metadata": {"name": name}, "spec": spec,
+            "metadata": {"name": name}, "spec": content,
         });
         match self.client.create(&Watched::Endpoints.collection(), &object) {
             Err(error) if error.is_conflict() => {
@@ -228,7 +317,7 @@ impl Cluster {
                         let msg = format!("endpoint {name} is node {}'s", object["spec"]["node"]);
                         return Err(ApiError::Access(msg));
                     }
-                    object["spec"] = spec.clone();
+                    object["spec"] = content.clone();
                     Ok(())
                 })
             }
@@ -255,6 +344,22 @@ impl Cluster {
         }
         stays.map_err(|error| ApiError::Access(format!("an endpoint is not on disk: {error}")))
     }
+}
+
+fn of_node<'a>(spec: &NodeSpec, content: &'a Value) -> Saying<'a> {
+    Saying { key: NODE, object: format!("EgressNode node-{}", spec.number), content }
+}
+
+/// The first by name: so that it does not depend on what was said before. Which ones selectors look at is known by nobody here.
+fn as_many_as_are_taken(endpoint: &Endpoint, mut labels: Pairs) -> (Pairs, Option<Problem>) {
+    let all = labels.len();
+    let Some(first) = labels.keys().nth(MOST_PAIRS).cloned() else { return (labels, None) };
+    drop(labels.split_off(&first));
+    let message = format!(
+        "it has {all} labels, and clients on other nodes see the first {MOST_PAIRS} by name: to their selectors it has neither `{first}` nor \
+         those after it. Take away labels that nobody selects by"
+    );
+    (labels, Some(Problem::new(format!("Pod {}", endpoint.pod), LEFT_OUT, message).at("metadata.labels")))
 }
 
 /// A name that the API takes, and nobody else's: of an attachment `NETWORK/CONTAINER/IFNAME`.

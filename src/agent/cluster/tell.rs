@@ -148,7 +148,7 @@ impl Cluster {
             Word::Event { pod, uid, warning, reason, message } => {
                 let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
                 let which = hash::stable32(format!("{uid} {reason} {message}").as_bytes());
-                let name = format!("{}.{which:08x}", pod.name);
+                let name = event_name(&pod.name, which);
                 let at = lease::time(now());
                 let event = json!({
                     "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": pod.namespace},
@@ -168,5 +168,32 @@ impl Cluster {
                 }
             }
         }
+    }
+}
+
+/// The longest name that the API takes.
+const LONGEST_NAME: usize = 253;
+
+/// Of an event: its pod's name, as far as there is room for it, and a number.
+fn event_name(pod: &str, which: u32) -> String {
+    let room = LONGEST_NAME - ".01234567".len();
+    let name = pod.get(..room).unwrap_or(pod);
+    // What stands before a dot ends with a letter or a digit.
+    format!("{}.{which:08x}", name.trim_end_matches(['-', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_pod_with_the_longest_name_has_a_name_that_the_api_takes() {
+        assert_eq!(event_name("web-0", 0xab), "web-0.000000ab");
+        let longest = "a".repeat(LONGEST_NAME);
+        assert_eq!(event_name(&longest, 1), format!("{}.00000001", "a".repeat(244)));
+        // Where it is cut there may stand what no name ends with.
+        let dashed = format!("{}.--.{}", "a".repeat(240), "b".repeat(9));
+        assert_eq!(dashed.len(), LONGEST_NAME);
+        assert_eq!(event_name(&dashed, 1), format!("{}.00000001", "a".repeat(240)));
     }
 }

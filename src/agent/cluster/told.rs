@@ -10,11 +10,17 @@ use crate::problem::Problem;
 pub const NOT_SEEN: &str = "KindNotSeen";
 
 impl Cluster {
-    /// Kinds that cannot be seen, each with the line of a role or the command that mends it; addresses that are leased to others.
+    /// Kinds that cannot be seen, each with the line of a role or the command that mends it; addresses that are leased to others; what the
+    /// server does not take.
     pub fn problems(&self) -> Vec<Problem> {
         let lost = self.mirror().lost();
         let lost = lost.into_iter().map(|(kind, why)| Problem::new(kind.typed().1, NOT_SEEN, why));
-        lost.chain(self.unheld()).collect()
+        lost.chain(self.unheld()).chain(self.unsaid().refused.clone()).collect()
+    }
+
+    /// What is no fault of this node, and worth knowing: labels that nobody elsewhere sees.
+    pub fn remarks(&self) -> Vec<Problem> {
+        self.unsaid().left_out.clone()
     }
 
     /// Brings the numbers of the cluster up to date.
