@@ -1,7 +1,7 @@
 //! Conditions and status, written only when they say something new. Pure.
 //!
 //! In: what an object's status is, what it should say, the time. Out: the status to write, or nothing. Never: takes away a condition
-//! of a type that it does not know; another program wrote it.
+//! that is not said: another program wrote it, or nobody can say it just now.
 
 use serde_json::{Map, Value, json};
 
@@ -60,7 +60,7 @@ pub fn status(
     if let Value::Object(next) = &mut next {
         next.extend(fields);
     }
-    let own = conditions.iter().map(|condition| {
+    let own = |condition: &Condition| {
         let known = before.iter().find(|old| old["type"] == condition.kind);
         let answer = if condition.holds { "True" } else { "False" };
         let since = known
@@ -71,9 +71,14 @@ pub fn status(
             "type": condition.kind, "status": answer, "reason": condition.reason, "message": condition.message,
             "lastTransitionTime": since, "observedGeneration": generation,
         })
+    };
+    // Each in its place: one that is not said this time is no change.
+    let is_new = |said: &&Condition| before.iter().all(|old| old["type"] != said.kind);
+    let known = before.iter().map(|old| {
+        let said = conditions.iter().find(|said| old["type"] == said.kind);
+        said.map_or_else(|| old.clone(), own)
     });
-    let foreign = before.iter().filter(|old| !conditions.iter().any(|own| old["type"] == own.kind));
-    next["conditions"] = own.chain(foreign.cloned()).collect();
+    next["conditions"] = known.chain(conditions.iter().filter(is_new).map(own)).collect();
     (next != *was).then_some(next)
 }
 
@@ -102,6 +107,6 @@ mod tests {
         let was = json!({"conditions": [{"type": "Audited", "status": "True"}]});
         let next = status(&was, 1, fields(0), &[Condition::yes("Ready", "InUse", "")], "t").unwrap();
         assert_eq!(next["conditions"].as_array().unwrap().len(), 2);
-        assert_eq!(next["conditions"][1]["type"], "Audited");
+        assert_eq!(next["conditions"][0]["type"], "Audited");
     }
 }

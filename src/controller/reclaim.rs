@@ -35,8 +35,9 @@ impl fmt::Display for Remnant {
 /// What is gone now and has something left.
 pub fn remnants(world: &World) -> BTreeSet<Remnant> {
     let mut all = BTreeSet::new();
-    let gone = |node: &&String| world.ghosts.get(*node).is_some_and(|agent| *agent != Agent::Here);
-    let away = |node: &&String| world.out_of_service.contains(*node) && world.agent(node) != Agent::Here;
+    let is_silent = |agent: Agent| matches!(agent, Agent::Away | Agent::Never);
+    let gone = |node: &&String| world.ghosts.get(*node).is_some_and(|agent| is_silent(*agent));
+    let away = |node: &&String| world.out_of_service.contains(*node) && is_silent(world.agent(node));
     let holders = world.blocks.iter().flat_map(|b| b.allocations.values()).filter_map(|a| a.holder.as_ref());
     let named: BTreeSet<&String> =
         holders.map(|h| &h.node).chain(world.view.endpoints.iter().map(|e| &e.node)).collect();

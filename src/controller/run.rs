@@ -157,11 +157,17 @@ impl Run<'_> {
 
     fn hear(&mut self, now: Duration) {
         let mirror = self.following.mirror();
+        // What comes with the first list is no sign of life.
+        if !mirror.is_synced() {
+            return;
+        }
         let beats = mirror.objects(Watched::Beats).filter_map(|(name, object)| {
             let (_, name) = name.split_once('/').unwrap_or(("", name));
             Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
         });
-        self.agents.hear(beats, now);
+        if self.agents.hear(beats, now) {
+            self.due = now;
+        }
         let pods = mirror.generation(Watched::Pods);
         if self.pods != Some(pods) {
             self.agents.expect(agents_pods(&mirror), now);
@@ -169,7 +175,7 @@ impl Run<'_> {
         }
     }
 
-    /// What a look depends on: signs of life do not count, only their absence does.
+    /// What a look depends on: signs of life do not count, only their absence does, and the first after it.
     fn generations(&self) -> Vec<u64> {
         let mirror = self.following.mirror();
         let kinds = Reach::Cluster.kinds().filter(|kind| *kind != Watched::Beats);

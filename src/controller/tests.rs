@@ -324,6 +324,47 @@ fn nothing_is_freed_before_it_has_been_gone_for_long_enough_without_a_break() {
     assert!(patience.ripe(gone(), at(200), at(190), wait).is_empty(), "we could not hear in between");
 }
 
+/// Writes them, as the mirror then knows.
+fn wrote(known: &mut Mirror, writes: &[Write]) {
+    for write in writes {
+        let mut now = known.object(write.kind, &write.name).cloned().unwrap();
+        now["status"] = write.status.clone();
+        known.is(write.kind, &now);
+    }
+}
+
+#[test]
+fn what_was_said_of_agents_stays_while_nobody_can_say_anew() {
+    let unheard = |known: &Mirror| World::of(known, &Config::default(), |_| Agent::Unknown).unwrap();
+    let mut known = mirror(&shop());
+    let first = writes(&world(&known, &["n1", "n2"]), 1000, "before");
+    assert_eq!(conditions(said(&first, "node-7"))[0], "AgentReady=False/AgentAway");
+    assert_eq!(conditions(said(&first, "gw-gw")), ["Ready=True/AgentAway"]);
+    assert_eq!(said(&first, "web")["unprotected"], 2);
+    wrote(&mut known, &first);
+    assert_eq!(writes(&unheard(&known), 1000, "after"), vec![], "a controller that begins changes nothing");
+    // What does not depend on agents is said as ever.
+    known.is(Watched::Pods, &pod("shop/three", "n2", &json!({"app": "cart"})));
+    let then = writes(&unheard(&known), 1000, "after");
+    let web = said(&then, "web");
+    assert_eq!((&web["pods"], &web["unprotected"]), (&json!(3), &json!(2)));
+    assert!(conditions(web).contains(&"Protected=False/AgentAway".to_owned()));
+    // Where nothing was said yet, nothing is said.
+    let new = writes(&unheard(&mirror(&shop())), 1000, "t");
+    assert_eq!(conditions(said(&new, "web")), ["Accepted=True/Read", "Ready=True/InUse"]);
+    assert_eq!(conditions(said(&new, "node-7")), ["AddressesInside=True/InRanges"]);
+    assert_eq!(conditions(said(&new, "gw-gw")), ["Ready=True/Serving"], "its endpoint says so itself");
+}
+
+#[test]
+fn nothing_is_taken_from_a_node_of_which_nobody_knows_whether_it_lives() {
+    let mut objects = shop();
+    objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &block("10.0.0.2/31", "pod:x", "lost")));
+    let with = |agent: Agent| World::of(&mirror(&objects), &Config::default(), move |_| agent).unwrap();
+    assert!(remnants(&with(Agent::Away)).contains(&Remnant::Node("lost".into())));
+    assert!(!remnants(&with(Agent::Unknown)).contains(&Remnant::Node("lost".into())));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     /// Whatever the world, what was written is what would be written.
@@ -350,11 +391,7 @@ proptest! {
         let first = writes(&world(&known, &away), 1000, "first");
         prop_assert_eq!(first.len(), 3 + gateways.min(1));
         prop_assert!(first.iter().all(|write| write.status["observedGeneration"] == 1));
-        for write in &first {
-            let mut now = known.object(write.kind, &write.name).cloned().unwrap();
-            now["status"] = write.status.clone();
-            known.is(write.kind, &now);
-        }
+        wrote(&mut known, &first);
         prop_assert_eq!(writes(&world(&known, &away), 1000, "second"), vec![]);
     }
 }
