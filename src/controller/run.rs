@@ -10,15 +10,13 @@ use std::time::{Duration, SystemTime};
 use super::act::{self, ActError};
 use super::agents::Agents;
 use super::lead::{Lead, Leading};
-use super::reclaim::{Patience, remnants};
-use super::world::World;
+use super::reclaim::{Patience, Remnant, remnants};
+use super::world::{World, agents_pods};
 use super::{Settings, status, taints};
 use crate::config::Config;
-use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
+use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
 use crate::signals;
 
-/// Label of agents' pods, as `deploy/agent.yaml` has it.
-const AGENT: (&str, &str) = ("app.kubernetes.io/name", "egret-agent");
 /// How often it is asked whether to end, at least.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at everything: a burst of changes is one.
@@ -56,6 +54,7 @@ pub fn run(access: Access, configure: Configure<'_>, settings: Settings, name: &
         settings,
         agents: Agents::new(settings.silence),
         silent: BTreeSet::new(),
+        asked: Duration::ZERO,
         patience: Patience::default(),
         seen: None,
         pods: None,
@@ -82,6 +81,8 @@ struct Run<'a> {
     agents: Agents,
     /// Nodes whose agents are silent by the server's own word.
     silent: BTreeSet<String>,
+    /// When they were last asked for.
+    asked: Duration,
     patience: Patience,
     /// Generations of all kinds at the last look; `None`: everything is to be looked at.
     seen: Option<Vec<u64>>,
@@ -106,7 +107,7 @@ impl Run<'_> {
         // Also by who does not lead: who takes over knows who was silent.
         self.hear(now);
         if !self.leading.is_ours() {
-            self.seen = None;
+            self.rests();
             return;
         }
         let generations = self.generations();
@@ -122,6 +123,13 @@ impl Run<'_> {
         let leases = self.patience.due(now, self.settings.reclaim_after);
         let regularly = now + if well { REGULARLY } else { RETRY };
         self.due = [agents, leases].into_iter().flatten().fold(regularly, Duration::min);
+    }
+
+    /// Another works. What was gone when this one last looked may have been back in between.
+    fn rests(&mut self) {
+        self.seen = None;
+        self.silent.clear();
+        self.patience = Patience::default();
     }
 
     fn read_configuration(&mut self) {
@@ -140,11 +148,13 @@ impl Run<'_> {
     }
 
     /// Whoever fell silent is asked for by a list before anybody is told: a watch may hang while the server answers, and then all agents
-    /// would seem to be away. Says whether what is known of agents is true now.
+    /// would seem to be away. Whoever is silent may come back behind such a watch: they are asked for again and again.
     fn asks_for_the_silent(&mut self, now: Duration) -> Result<(), ActError> {
         let hears_since = self.leading.hears_since();
         let silent = self.agents.silent(now, hears_since);
-        if !silent.is_subset(&self.silent) {
+        let again = now >= self.asked + REGULARLY;
+        if !silent.is_subset(&self.silent) || (again && !silent.is_empty()) {
+            self.asked = now;
             let (beats, _) = self.client.list(&Watched::Beats.path(&Reach::Cluster))?;
             for beat in &beats {
                 self.following.mirror().learn(Watched::Beats, beat);
@@ -212,17 +222,50 @@ impl Run<'_> {
                 well &= self.act(&what, Some(Watched::Nodes), || act::taint(&client, node, *agent, on));
             }
         }
-        let ripe = self.patience.ripe(remnants(&world), now, hears_since, self.settings.reclaim_after);
+        self.give_back(&world, now, clock) && well
+    }
+
+    /// Frees what has been gone for long enough, and is gone by the server's own word.
+    fn give_back(&mut self, world: &World, now: Duration, clock: u64) -> bool {
+        let hears_since = self.leading.hears_since();
+        let ripe = self.patience.ripe(remnants(world), now, hears_since, self.settings.reclaim_after);
+        let mut well = true;
         for remnant in ripe {
-            let client = self.client.clone();
-            well &= self.act(&format!("what is left of {remnant}"), None, || {
-                let freed = act::reclaim(&client, &remnant, clock)?;
-                let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
-                tracing::info!(%remnant, ?freed, "what was left of it is freed");
-                Ok(None)
-            });
+            well &= self.give_back_one(&remnant, clock);
         }
         well
+    }
+
+    fn give_back_one(&mut self, remnant: &Remnant, clock: u64) -> bool {
+        if !self.leading.is_ours() {
+            return false;
+        }
+        let heard = remnant.node().and_then(|node| self.agents.last(node));
+        let outcome = act::reclaim(&self.client, remnant, heard, clock);
+        if let Ok(reclaimed) = &outcome {
+            let mut mirror = self.following.mirror();
+            for (kind, object) in &reclaimed.learnt {
+                mirror.learn(*kind, object);
+            }
+            for (kind, object) in &reclaimed.deleted {
+                mirror.gone(*kind, object);
+            }
+        }
+        match outcome {
+            Ok(act::Reclaimed { freed: Some(freed), .. }) => {
+                let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
+                tracing::info!(%remnant, ?freed, "what was left of it is freed");
+            }
+            Ok(_) => {
+                tracing::info!(%remnant, "it is not gone: nothing is taken");
+                self.patience.forget(remnant);
+            }
+            Err(error) if error.is_conflict() => return false,
+            Err(error) => {
+                return self.done::<()>(&format!("what is left of {remnant}"), Err(error.to_string()));
+            }
+        }
+        self.done(&format!("what is left of {remnant}"), Ok(()))
     }
 
     /// Does one thing, if this process still leads. What was written is known before the watch tells it.
@@ -266,14 +309,4 @@ impl Run<'_> {
 
 fn is_adopted(config: &Config, kind: Watched) -> bool {
     foreign::of(kind).is_some_and(|project| config.adopt.contains(&project))
-}
-
-/// Nodes that have an agent's pod, well or not.
-fn agents_pods(mirror: &Mirror) -> impl Iterator<Item = &str> {
-    let ours = mirror.objects(Watched::Pods).filter(|(name, pod)| {
-        name.strip_prefix(HOME).is_some_and(|rest| rest.starts_with('/'))
-            && pod["metadata"]["labels"][AGENT.0] == AGENT.1
-            && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-    });
-    ours.filter_map(|(_, pod)| pod["spec"]["nodeName"].as_str())
 }

@@ -18,7 +18,7 @@ const POLICY: &str = "{apiVersion: egret.dev/v1alpha1, kind: EgressGatewayPolicy
  rules: [{destination: {cidrs: [CIDR]}}]}}";
 
 /// Nobody leads.
-fn leaderless(client: &egret::kube::Client) {
+pub(crate) fn leaderless(client: &egret::kube::Client) {
     if let Err(error) = client.delete(&format!("{}/egret-controller", lease::LEASES)) {
         assert!(error.is_absent(), "{error}");
     }
