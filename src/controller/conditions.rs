@@ -82,6 +82,17 @@ pub fn status(
     (next != *was).then_some(next)
 }
 
+/// Whether a status answers otherwise than the one before, or about another generation. Why something is not as it should be is an answer;
+/// why it is, and how much of it there is, is not: a policy whose only pod is a job's changes from `Unused` to `InUse` with each run.
+pub fn is_news(was: &Value, next: &Value) -> bool {
+    fn answers(status: &Value) -> Vec<[&Value; 3]> {
+        let all = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let why = |yes: bool, reason| if yes { &Value::Null } else { reason };
+        all.iter().map(|c| [&c["type"], &c["status"], why(c["status"] == "True", &c["reason"])]).collect()
+    }
+    was["observedGeneration"] != next["observedGeneration"] || answers(was) != answers(next)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +111,21 @@ mod tests {
         assert_eq!(second["conditions"][0]["observedGeneration"], 2);
         let third = status(&second, 2, fields(2), &[Condition::no("Ready", "Disabled", "")], "t3").unwrap();
         assert_eq!(third["conditions"][0]["lastTransitionTime"], "t3");
+    }
+
+    #[test]
+    fn an_answer_is_news_and_a_number_is_none() {
+        let says = |generation, number, condition: Condition| {
+            status(&Value::Null, generation, fields(number), &[condition], "t").unwrap()
+        };
+        let was = says(1, 1, Condition::yes("Ready", "InUse", "one"));
+        assert!(is_news(&Value::Null, &was));
+        assert!(is_news(&was, &says(2, 1, Condition::yes("Ready", "InUse", "one"))));
+        assert!(!is_news(&was, &says(1, 2, Condition::yes("Ready", "Full", "two"))));
+        let not = says(1, 1, Condition::no("Ready", "NoGateway", "pod a"));
+        assert!(is_news(&was, &not));
+        assert!(!is_news(&not, &says(1, 1, Condition::no("Ready", "NoGateway", "pod b"))));
+        assert!(is_news(&not, &says(1, 1, Condition::no("Ready", "PoolOverlap", "pod a"))));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::act::{self, ActError};
 use super::agents::Agents;
 use super::lead::{Lead, Leading};
+use super::pace::Pace;
 use super::reclaim::{Patience, Remnant, remnants};
 use super::world::{World, agents_pods};
 use super::{Settings, status, taints};
@@ -56,6 +57,7 @@ pub fn run(access: Access, configure: Configure<'_>, settings: Settings, name: &
         silent: BTreeSet::new(),
         asked: Duration::ZERO,
         patience: Patience::default(),
+        pace: Pace::default(),
         seen: None,
         pods: None,
         next: Duration::ZERO,
@@ -84,6 +86,7 @@ struct Run<'a> {
     /// When they were last asked for.
     asked: Duration,
     patience: Patience,
+    pace: Pace,
     /// Generations of all kinds at the last look; `None`: everything is to be looked at.
     seen: Option<Vec<u64>>,
     /// Generation of the pods when agents' own were last looked for.
@@ -122,7 +125,7 @@ impl Run<'_> {
         let agents = self.agents.due(now, hears_since);
         let leases = self.patience.due(now, self.settings.reclaim_after);
         let regularly = now + if well { REGULARLY } else { RETRY };
-        self.due = [agents, leases].into_iter().flatten().fold(regularly, Duration::min);
+        self.due = [agents, leases, self.pace.next()].into_iter().flatten().fold(regularly, Duration::min);
     }
 
     /// Another works. What was gone when this one last looked may have been back in between.
@@ -208,10 +211,13 @@ impl Run<'_> {
         };
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut well = true;
-        for write in status::writes(&world, clock, &lease::time(clock)) {
+        for write in self.pace.due(status::writes(&world, clock, &lease::time(clock)), now) {
             let what = format!("the status of {} {}", write.kind.typed().1, write.name);
             let client = self.client.clone();
-            well &= self.act(&what, Some(write.kind), || act::write(&client, &write));
+            match self.act(&what, Some(write.kind), || act::write(&client, &write)) {
+                true => self.pace.wrote(&write, now),
+                false => well = false,
+            }
         }
         for (node, agent) in &world.agents {
             let taints = world.taints.get(node).unwrap_or(&serde_json::Value::Null);

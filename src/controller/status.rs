@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::agents::Agent;
-use super::conditions::{Condition, status};
+use super::conditions::{Condition, is_news, status};
 use super::ranges;
 use super::tally::{Tallies, Tally, Unserved, tally};
 use super::world::{World, Written};
@@ -22,6 +22,8 @@ pub struct Write {
     pub name: String,
     /// The whole status.
     pub status: Value,
+    /// Whether an answer is another one, and not only numbers, names and sentences.
+    pub is_news: bool,
 }
 
 /// How many pods are named; `unprotected` counts them all.
@@ -33,7 +35,10 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
     let mut all = Vec::new();
     let mut put = |kind: Watched, name: &str, of: &Written, said: (Map<String, Value>, Vec<Condition>)| {
         let status = status(&of.status, of.generation, said.0, &said.1, time);
-        all.extend(status.map(|status| Write { kind, name: name.to_owned(), status }));
+        all.extend(status.map(|status| {
+            let is_news = is_news(&of.status, &status);
+            Write { kind, name: name.to_owned(), status, is_news }
+        }));
     };
     for pool in &world.pools {
         put(Watched::Pools, &pool.name, pool, of_pool(world, &tallies, pool, now));
