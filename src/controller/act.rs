@@ -9,9 +9,11 @@ use super::agents::Agent;
 use super::reclaim::Remnant;
 use super::status::Write;
 use super::taints;
-use super::world::ordinals;
+use super::world::{AGENT, is_out_of_service, ordinals};
+use crate::egress::model::PodName;
 use crate::ipam::{self, After, Freed, Owner, StoreError};
-use crate::kube::{ApiError, Client, ClusterStore, Watched, lease};
+use crate::kube::mirror::ids;
+use crate::kube::{ApiError, Client, ClusterStore, HOME, Watched, lease};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +39,7 @@ impl ActError {
 /// The server does not answer, or says no.
 pub fn write(client: &Client, write: &Write) -> Result<Option<Value>, ActError> {
     let path = format!("{}/{}", write.kind.collection(), write.name);
-    let mut object = match client.get(&path) {
-        Err(error) if error.is_absent() => return Ok(None),
-        other => other?,
-    };
+    let Some(mut object) = found(client, &path)? else { return Ok(None) };
     // What was decided is about another generation: it is decided again when that one is heard of.
     if object["metadata"]["generation"] != write.status["observedGeneration"]
         || object["status"] == write.status
@@ -60,59 +59,155 @@ pub fn write(client: &Client, write: &Write) -> Result<Option<Value>, ActError> 
 /// # Errors
 /// The server does not answer, or says no.
 pub fn taint(client: &Client, node: &str, agent: Agent, on: bool) -> Result<Option<Value>, ActError> {
-    let path = format!("/api/v1/nodes/{node}");
-    let mut object = match client.get(&path) {
-        Err(error) if error.is_absent() => return Ok(None),
-        other => other?,
-    };
+    let path = node_path(node);
+    let Some(mut object) = found(client, &path)? else { return Ok(None) };
     let Some(taints) = taints::wanted(&object["spec"]["taints"], agent, on) else { return Ok(None) };
     object["spec"]["taints"] = taints;
     Ok(Some(client.replace(&path, &object)?))
 }
 
-/// Frees what is left of something that is gone. It is asked for once more first: a mirror may lag.
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Reclaimed {
+    /// What was freed; `None`: it is not gone, and nothing was taken.
+    pub freed: Option<Vec<Freed>>,
+    /// Objects as the server has them: the mirror may lag behind them.
+    pub learnt: Vec<(Watched, Value)>,
+    /// Objects that were deleted.
+    pub deleted: Vec<(Watched, Value)>,
+}
+
+/// Frees what is left of something that is gone. It is asked for once more first: a mirror may lag. `heard`: what the node's agent said
+/// last; if the server knows of more, it lives.
 ///
 /// # Errors
 /// The server does not answer, or says no.
-pub fn reclaim(client: &Client, remnant: &Remnant, now: u64) -> Result<Vec<Freed>, ActError> {
-    if !is_still_gone(client, remnant)? {
-        return Ok(Vec::new());
+pub fn reclaim(
+    client: &Client,
+    remnant: &Remnant,
+    heard: Option<&str>,
+    now: u64,
+) -> Result<Reclaimed, ActError> {
+    let mut learnt = contradicted(client, remnant, heard)?;
+    if !learnt.is_gone {
+        return Ok(Reclaimed { learnt: learnt.by, ..Reclaimed::default() });
     }
-    let store = ClusterStore::new(client);
-    match remnant {
+    let (store, mut deleted) = (ClusterStore::new(client), Vec::new());
+    let freed = match remnant {
         Remnant::Node(node) => {
             // Clients first: nobody shall choose a gateway whose address is being given away.
             forget_endpoints(client, node)?;
             let freed = ipam::forget_node(&store, node, now)?;
-            forget_records(client, node)?;
-            Ok(freed)
+            forget(client, Watched::NodeRecords, node)?;
+            forget_beat(client, node)?;
+            freed
         }
         Remnant::OutOfService(node) => {
             forget_endpoints(client, node)?;
-            Ok(ipam::retain(&store, None, node, now, &|_, _| Some(After::Owner))?)
+            ipam::retain(&store, None, node, now, &|_, _| Some(After::Owner))?
         }
-        Remnant::Owner(owner) => Ok(ipam::forget_owners(&store, &|other| other == owner, now)?),
+        Remnant::Agent(node) => {
+            // The taint first: without the Lease nobody would know any more that it is of ours, and not what the node registered with.
+            let node_now = taint(client, node, Agent::Here, true)?;
+            learnt.by.extend(node_now.map(|object| (Watched::Nodes, object)));
+            forget_beat(client, node)?;
+            deleted.extend(learnt.beat.map(|beat| (Watched::Beats, beat)));
+            Vec::new()
+        }
+        Remnant::Owner(owner, _) => ipam::forget_owners(&store, &|other| other == owner, now)?,
+    };
+    Ok(Reclaimed { freed: Some(freed), learnt: learnt.by, deleted })
+}
+
+/// What the server says of something that seems to be gone.
+#[derive(Debug, Default)]
+struct Asked {
+    is_gone: bool,
+    /// The Lease of the node's agent.
+    beat: Option<Value>,
+    /// What shows that it is not.
+    by: Vec<(Watched, Value)>,
+}
+
+/// Asks for all that says that something is gone.
+fn contradicted(client: &Client, remnant: &Remnant, heard: Option<&str>) -> Result<Asked, ApiError> {
+    let mut asked = Asked::default();
+    if let Some(node) = remnant.node() {
+        asked.beat = found(client, &beat_of(node))?;
+        let says = asked.beat.as_ref().and_then(|beat| beat["metadata"]["resourceVersion"].as_str());
+        if says.is_some() && says != heard {
+            asked.by.extend(asked.beat.take().map(|beat| (Watched::Beats, beat)));
+            return Ok(asked);
+        }
+    }
+    let other = match remnant {
+        Remnant::Node(node) => found(client, &node_path(node))?.map(|object| (Watched::Nodes, object)),
+        Remnant::OutOfService(node) => {
+            let Some(object) = found(client, &node_path(node))? else { return Ok(asked) };
+            let is_so = is_out_of_service(&object["spec"]["taints"]);
+            (!is_so).then_some((Watched::Nodes, object))
+        }
+        Remnant::Agent(node) => agents_pod(client, node)?.map(|object| (Watched::Pods, object)),
+        Remnant::Owner(Owner::Ordinal { namespace, stateful_set, ordinal }, _) => {
+            let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{stateful_set}");
+            let set = found(client, &path)?.filter(|set| ordinals(set).contains(&u64::from(*ordinal)));
+            set.map(|object| (Watched::StatefulSets, object))
+        }
+        Remnant::Owner(Owner::PodUid(uid), pod) => {
+            pod_of(client, uid, pod.as_ref())?.map(|object| (Watched::Pods, object))
+        }
+        // Nobody can say of the others that they are gone.
+        Remnant::Owner(..) => return Ok(asked),
+    };
+    Ok(Asked { is_gone: other.is_none(), by: other.into_iter().collect(), ..asked })
+}
+
+/// The pod that goes by a UID. Where its name was not written down every pod is looked at.
+fn pod_of(client: &Client, uid: &str, pod: Option<&PodName>) -> Result<Option<Value>, ApiError> {
+    let has_it = |pod: &Value| ids(pod).iter().any(|id| id == uid);
+    match pod {
+        Some(PodName { namespace, name }) => {
+            let pod = found(client, &format!("/api/v1/namespaces/{namespace}/pods/{name}"))?;
+            Ok(pod.filter(has_it))
+        }
+        None => {
+            let keep = |pod: Value| Some(pod).filter(has_it);
+            let (pods, _) = client.list_of("/api/v1/pods?", None, &mut { keep })?;
+            Ok(pods.into_iter().flatten().next())
+        }
     }
 }
 
-fn is_still_gone(client: &Client, remnant: &Remnant) -> Result<bool, ActError> {
-    let is_absent = |path: &str| match client.get(path) {
-        Ok(_) => Ok(false),
-        Err(error) if error.is_absent() => Ok(true),
+/// A pod of an agent that is on a node, or waits for room there: such a pod of a DaemonSet names its node as the only one that it may go to.
+fn agents_pod(client: &Client, node: &str) -> Result<Option<Value>, ApiError> {
+    let (key, value) = (AGENT.0.replace('/', "%2F"), AGENT.1);
+    let (pods, _) = client.list(&format!("/api/v1/namespaces/{HOME}/pods?labelSelector={key}%3D{value}&"))?;
+    Ok(pods.into_iter().find(|pod| is_for(pod, node)))
+}
+
+fn is_for(pod: &Value, node: &str) -> bool {
+    let required = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let fields = required["nodeSelectorTerms"].as_array().into_iter().flatten();
+    let mut fields = fields.flat_map(|term| term["matchFields"].as_array().into_iter().flatten());
+    let names = |field: &Value| field["values"].as_array().is_some_and(|all| all.iter().any(|v| v == node));
+    pod["spec"]["nodeName"] == node || fields.any(|field| field["key"] == "metadata.name" && names(field))
+}
+
+/// An object, if there is one.
+fn found(client: &Client, path: &str) -> Result<Option<Value>, ApiError> {
+    match client.get(path) {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error),
-    };
-    Ok(match remnant {
-        Remnant::Node(node) => is_absent(&format!("/api/v1/nodes/{node}"))?,
-        Remnant::Owner(Owner::Ordinal { namespace, stateful_set, ordinal }) => {
-            match client.get(&format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{stateful_set}")) {
-                Ok(set) => !ordinals(&set).contains(&u64::from(*ordinal)),
-                Err(error) if error.is_absent() => true,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // All pods are followed, and no pod comes back under a UID that was gone.
-        Remnant::Owner(_) | Remnant::OutOfService(_) => true,
-    })
+    }
+}
+
+fn node_path(node: &str) -> String {
+    format!("/api/v1/nodes/{node}")
+}
+
+fn beat_of(node: &str) -> String {
+    format!("{}/{}", lease::LEASES, lease::beat_of(node))
 }
 
 /// Endpoints of a node that is gone: its clients then know that there is no gateway.
@@ -120,10 +215,9 @@ fn forget_endpoints(client: &Client, node: &str) -> Result<(), ApiError> {
     forget(client, Watched::Endpoints, node)
 }
 
-/// What a node said of itself, and its agent's sign of life.
-fn forget_records(client: &Client, node: &str) -> Result<(), ApiError> {
-    forget(client, Watched::NodeRecords, node)?;
-    absent_is_well(client.delete(&format!("{}/{}", lease::LEASES, lease::beat_of(node))))
+/// A node's agent's sign of life.
+fn forget_beat(client: &Client, node: &str) -> Result<(), ApiError> {
+    absent_is_well(client.delete(&beat_of(node)))
 }
 
 fn forget(client: &Client, kind: Watched, node: &str) -> Result<(), ApiError> {

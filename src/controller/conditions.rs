@@ -1,7 +1,7 @@
 //! Conditions and status, written only when they say something new. Pure.
 //!
 //! In: what an object's status is, what it should say, the time. Out: the status to write, or nothing. Never: takes away a condition
-//! of a type that it does not know; another program wrote it.
+//! that is not said: another program wrote it, or nobody can say it just now.
 
 use serde_json::{Map, Value, json};
 
@@ -60,7 +60,7 @@ pub fn status(
     if let Value::Object(next) = &mut next {
         next.extend(fields);
     }
-    let own = conditions.iter().map(|condition| {
+    let own = |condition: &Condition| {
         let known = before.iter().find(|old| old["type"] == condition.kind);
         let answer = if condition.holds { "True" } else { "False" };
         let since = known
@@ -71,10 +71,26 @@ pub fn status(
             "type": condition.kind, "status": answer, "reason": condition.reason, "message": condition.message,
             "lastTransitionTime": since, "observedGeneration": generation,
         })
+    };
+    // Each in its place: one that is not said this time is no change.
+    let is_new = |said: &&Condition| before.iter().all(|old| old["type"] != said.kind);
+    let known = before.iter().map(|old| {
+        let said = conditions.iter().find(|said| old["type"] == said.kind);
+        said.map_or_else(|| old.clone(), own)
     });
-    let foreign = before.iter().filter(|old| !conditions.iter().any(|own| old["type"] == own.kind));
-    next["conditions"] = own.chain(foreign.cloned()).collect();
+    next["conditions"] = known.chain(conditions.iter().filter(is_new).map(own)).collect();
     (next != *was).then_some(next)
+}
+
+/// Whether a status answers otherwise than the one before, or about another generation. Why something is not as it should be is an answer;
+/// why it is, and how much of it there is, is not: a policy whose only pod is a job's changes from `Unused` to `InUse` with each run.
+pub fn is_news(was: &Value, next: &Value) -> bool {
+    fn answers(status: &Value) -> Vec<[&Value; 3]> {
+        let all = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let why = |yes: bool, reason| if yes { &Value::Null } else { reason };
+        all.iter().map(|c| [&c["type"], &c["status"], why(c["status"] == "True", &c["reason"])]).collect()
+    }
+    was["observedGeneration"] != next["observedGeneration"] || answers(was) != answers(next)
 }
 
 #[cfg(test)]
@@ -98,10 +114,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_news_and_a_number_is_none() {
+        let says = |generation, number, condition: Condition| {
+            status(&Value::Null, generation, fields(number), &[condition], "t").unwrap()
+        };
+        let was = says(1, 1, Condition::yes("Ready", "InUse", "one"));
+        assert!(is_news(&Value::Null, &was));
+        assert!(is_news(&was, &says(2, 1, Condition::yes("Ready", "InUse", "one"))));
+        assert!(!is_news(&was, &says(1, 2, Condition::yes("Ready", "Full", "two"))));
+        let not = says(1, 1, Condition::no("Ready", "NoGateway", "pod a"));
+        assert!(is_news(&was, &not));
+        assert!(!is_news(&not, &says(1, 1, Condition::no("Ready", "NoGateway", "pod b"))));
+        assert!(is_news(&not, &says(1, 1, Condition::no("Ready", "PoolOverlap", "pod a"))));
+    }
+
+    #[test]
     fn somebody_elses_condition_stays() {
         let was = json!({"conditions": [{"type": "Audited", "status": "True"}]});
         let next = status(&was, 1, fields(0), &[Condition::yes("Ready", "InUse", "")], "t").unwrap();
         assert_eq!(next["conditions"].as_array().unwrap().len(), 2);
-        assert_eq!(next["conditions"][1]["type"], "Audited");
+        assert_eq!(next["conditions"][0]["type"], "Audited");
     }
 }

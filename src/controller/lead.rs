@@ -156,6 +156,8 @@ impl Trying {
             Next::Write(spec) => {
                 let seen = found.as_ref().map(|found| found.version.as_str());
                 lease::write(&self.client, LEASE, &spec, seen)?;
+                // It may have taken long, and was heard all the same.
+                self.leading.answered();
                 self.election.won(begun);
             }
         }

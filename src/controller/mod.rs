@@ -14,6 +14,7 @@ pub mod agents;
 pub mod conditions;
 pub mod election;
 pub mod lead;
+pub mod pace;
 pub mod ranges;
 pub mod reclaim;
 pub mod run;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::agents::Agent;
 use super::world::World;
+use crate::egress::model::PodName;
 use crate::ipam::Owner;
+use crate::kube::Watched;
 
 /// Something that left leases or records behind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,25 +20,48 @@ pub enum Remnant {
     Node(String),
     /// A node of which somebody said that nothing runs there any more (`node.kubernetes.io/out-of-service`).
     OutOfService(String),
-    /// An owner for whom an address is reserved, and whose workload is gone or scaled below it.
-    Owner(Owner),
+    /// A node that is there, whose agent is silent and meant to be: it has no agent's pod, while others with theirs are heard.
+    Agent(String),
+    /// An owner for whom an address is reserved, and whose workload is gone or scaled below it; and the pod that had it last.
+    Owner(Owner, Option<PodName>),
 }
+
+/// What absence is read from. While one of these cannot be seen, what is new of it is not known, and everything new seems to be gone.
+const READ: [Watched; 5] =
+    [Watched::Nodes, Watched::Pods, Watched::StatefulSets, Watched::Blocks, Watched::Beats];
 
 impl fmt::Display for Remnant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remnant::Node(node) => write!(f, "node {node}"),
             Remnant::OutOfService(node) => write!(f, "node {node}, which is out of service"),
-            Remnant::Owner(owner) => write!(f, "{owner}"),
+            Remnant::Agent(node) => {
+                write!(f, "the agent of node {node}, which is not meant to have one any more")
+            }
+            Remnant::Owner(owner, _) => write!(f, "{owner}"),
         }
     }
 }
 
-/// What is gone now and has something left.
+impl Remnant {
+    /// The node whose agent must be silent for it.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Remnant::Node(node) | Remnant::OutOfService(node) | Remnant::Agent(node) => Some(node),
+            Remnant::Owner(..) => None,
+        }
+    }
+}
+
+/// What is gone now and has something left; nothing, while that cannot be seen.
 pub fn remnants(world: &World) -> BTreeSet<Remnant> {
     let mut all = BTreeSet::new();
-    let gone = |node: &&String| world.ghosts.get(*node).is_some_and(|agent| *agent != Agent::Here);
-    let away = |node: &&String| world.out_of_service.contains(*node) && world.agent(node) != Agent::Here;
+    if READ.iter().any(|kind| world.lost.contains(kind)) {
+        return all;
+    }
+    let is_silent = |agent: Agent| matches!(agent, Agent::Away | Agent::Never);
+    let gone = |node: &&String| world.ghosts.get(*node).is_some_and(|agent| is_silent(*agent));
+    let away = |node: &&String| world.out_of_service.contains(*node) && is_silent(world.agent(node));
     let holders = world.blocks.iter().flat_map(|b| b.allocations.values()).filter_map(|a| a.holder.as_ref());
     let named: BTreeSet<&String> =
         holders.map(|h| &h.node).chain(world.view.endpoints.iter().map(|e| &e.node)).collect();
@@ -46,9 +71,19 @@ pub fn remnants(world: &World) -> BTreeSet<Remnant> {
     let named = named.into_iter().chain(claimed).chain(recorded);
     all.extend(named.filter(gone).cloned().map(Remnant::Node));
     let reserved = world.blocks.iter().flat_map(|b| b.allocations.values());
-    let reserved = reserved.filter(|a| a.holder.is_none() && a.freed_at.is_none()).map(|a| &a.owner);
-    all.extend(reserved.filter(|owner| is_gone(world, owner)).cloned().map(Remnant::Owner));
+    let reserved = reserved.filter(|a| a.holder.is_none() && a.freed_at.is_none());
+    let reserved = reserved.filter(|a| is_gone(world, &a.owner));
+    all.extend(reserved.map(|a| Remnant::Owner(a.owner.clone(), a.pod.clone())));
+    all.extend(dismissed(world).cloned().map(Remnant::Agent));
     all
+}
+
+/// Nodes that had an agent and are not meant to have one now. Only where another agent's pod is and speaks: if there is none, somebody
+/// deleted the DaemonSet, perhaps by mistake, and every node would be opened; or agents here are no pods.
+fn dismissed(world: &World) -> impl Iterator<Item = &String> {
+    let others = world.meant.iter().any(|node| world.agent(node) == Agent::Here);
+    let away = world.agents.iter().filter(|(_, agent)| **agent == Agent::Away);
+    away.map(|(node, _)| node).filter(move |node| others && !world.meant.contains(*node))
 }
 
 /// Whether an owner's workload is gone. Of what only people or other releases know, nobody can say.
@@ -82,6 +117,11 @@ impl Patience {
         };
         self.0 = gone.into_iter().map(since).collect();
         self.0.iter().filter(|(_, at)| now >= **at + wait).map(|(remnant, _)| remnant.clone()).collect()
+    }
+
+    /// It was not gone: it counts from the beginning.
+    pub fn forget(&mut self, remnant: &Remnant) {
+        self.0.remove(remnant);
     }
 
     /// When the next will be ripe.

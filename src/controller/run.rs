@@ -10,15 +10,14 @@ use std::time::{Duration, SystemTime};
 use super::act::{self, ActError};
 use super::agents::Agents;
 use super::lead::{Lead, Leading};
-use super::reclaim::{Patience, remnants};
-use super::world::World;
+use super::pace::Pace;
+use super::reclaim::{Patience, Remnant, remnants};
+use super::world::{World, agents_pods};
 use super::{Settings, status, taints};
 use crate::config::Config;
-use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
+use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
 use crate::signals;
 
-/// Label of agents' pods, as `deploy/agent.yaml` has it.
-const AGENT: (&str, &str) = ("app.kubernetes.io/name", "egret-agent");
 /// How often it is asked whether to end, at least.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at everything: a burst of changes is one.
@@ -56,7 +55,9 @@ pub fn run(access: Access, configure: Configure<'_>, settings: Settings, name: &
         settings,
         agents: Agents::new(settings.silence),
         silent: BTreeSet::new(),
+        asked: Duration::ZERO,
         patience: Patience::default(),
+        pace: Pace::default(),
         seen: None,
         pods: None,
         next: Duration::ZERO,
@@ -82,7 +83,10 @@ struct Run<'a> {
     agents: Agents,
     /// Nodes whose agents are silent by the server's own word.
     silent: BTreeSet<String>,
+    /// When they were last asked for.
+    asked: Duration,
     patience: Patience,
+    pace: Pace,
     /// Generations of all kinds at the last look; `None`: everything is to be looked at.
     seen: Option<Vec<u64>>,
     /// Generation of the pods when agents' own were last looked for.
@@ -106,7 +110,7 @@ impl Run<'_> {
         // Also by who does not lead: who takes over knows who was silent.
         self.hear(now);
         if !self.leading.is_ours() {
-            self.seen = None;
+            self.rests();
             return;
         }
         let generations = self.generations();
@@ -121,7 +125,14 @@ impl Run<'_> {
         let agents = self.agents.due(now, hears_since);
         let leases = self.patience.due(now, self.settings.reclaim_after);
         let regularly = now + if well { REGULARLY } else { RETRY };
-        self.due = [agents, leases].into_iter().flatten().fold(regularly, Duration::min);
+        self.due = [agents, leases, self.pace.next()].into_iter().flatten().fold(regularly, Duration::min);
+    }
+
+    /// Another works. What was gone when this one last looked may have been back in between.
+    fn rests(&mut self) {
+        self.seen = None;
+        self.silent.clear();
+        self.patience = Patience::default();
     }
 
     fn read_configuration(&mut self) {
@@ -140,11 +151,13 @@ impl Run<'_> {
     }
 
     /// Whoever fell silent is asked for by a list before anybody is told: a watch may hang while the server answers, and then all agents
-    /// would seem to be away. Says whether what is known of agents is true now.
+    /// would seem to be away. Whoever is silent may come back behind such a watch: they are asked for again and again.
     fn asks_for_the_silent(&mut self, now: Duration) -> Result<(), ActError> {
         let hears_since = self.leading.hears_since();
         let silent = self.agents.silent(now, hears_since);
-        if !silent.is_subset(&self.silent) {
+        let again = now >= self.asked + REGULARLY;
+        if !silent.is_subset(&self.silent) || (again && !silent.is_empty()) {
+            self.asked = now;
             let (beats, _) = self.client.list(&Watched::Beats.path(&Reach::Cluster))?;
             for beat in &beats {
                 self.following.mirror().learn(Watched::Beats, beat);
@@ -157,11 +170,17 @@ impl Run<'_> {
 
     fn hear(&mut self, now: Duration) {
         let mirror = self.following.mirror();
+        // What comes with the first list is no sign of life.
+        if !mirror.is_synced() {
+            return;
+        }
         let beats = mirror.objects(Watched::Beats).filter_map(|(name, object)| {
             let (_, name) = name.split_once('/').unwrap_or(("", name));
             Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
         });
-        self.agents.hear(beats, now);
+        if self.agents.hear(beats, now) {
+            self.due = now;
+        }
         let pods = mirror.generation(Watched::Pods);
         if self.pods != Some(pods) {
             self.agents.expect(agents_pods(&mirror), now);
@@ -169,7 +188,7 @@ impl Run<'_> {
         }
     }
 
-    /// What a look depends on: signs of life do not count, only their absence does.
+    /// What a look depends on: signs of life do not count, only their absence does, and the first after it.
     fn generations(&self) -> Vec<u64> {
         let mirror = self.following.mirror();
         let kinds = Reach::Cluster.kinds().filter(|kind| *kind != Watched::Beats);
@@ -192,10 +211,13 @@ impl Run<'_> {
         };
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut well = true;
-        for write in status::writes(&world, clock, &lease::time(clock)) {
+        for write in self.pace.due(status::writes(&world, clock, &lease::time(clock)), now) {
             let what = format!("the status of {} {}", write.kind.typed().1, write.name);
             let client = self.client.clone();
-            well &= self.act(&what, Some(write.kind), || act::write(&client, &write));
+            match self.act(&what, Some(write.kind), || act::write(&client, &write)) {
+                true => self.pace.wrote(&write, now),
+                false => well = false,
+            }
         }
         for (node, agent) in &world.agents {
             let taints = world.taints.get(node).unwrap_or(&serde_json::Value::Null);
@@ -206,17 +228,50 @@ impl Run<'_> {
                 well &= self.act(&what, Some(Watched::Nodes), || act::taint(&client, node, *agent, on));
             }
         }
-        let ripe = self.patience.ripe(remnants(&world), now, hears_since, self.settings.reclaim_after);
+        self.give_back(&world, now, clock) && well
+    }
+
+    /// Frees what has been gone for long enough, and is gone by the server's own word.
+    fn give_back(&mut self, world: &World, now: Duration, clock: u64) -> bool {
+        let hears_since = self.leading.hears_since();
+        let ripe = self.patience.ripe(remnants(world), now, hears_since, self.settings.reclaim_after);
+        let mut well = true;
         for remnant in ripe {
-            let client = self.client.clone();
-            well &= self.act(&format!("what is left of {remnant}"), None, || {
-                let freed = act::reclaim(&client, &remnant, clock)?;
-                let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
-                tracing::info!(%remnant, ?freed, "what was left of it is freed");
-                Ok(None)
-            });
+            well &= self.give_back_one(&remnant, clock);
         }
         well
+    }
+
+    fn give_back_one(&mut self, remnant: &Remnant, clock: u64) -> bool {
+        if !self.leading.is_ours() {
+            return false;
+        }
+        let heard = remnant.node().and_then(|node| self.agents.last(node));
+        let outcome = act::reclaim(&self.client, remnant, heard, clock);
+        if let Ok(reclaimed) = &outcome {
+            let mut mirror = self.following.mirror();
+            for (kind, object) in &reclaimed.learnt {
+                mirror.learn(*kind, object);
+            }
+            for (kind, object) in &reclaimed.deleted {
+                mirror.gone(*kind, object);
+            }
+        }
+        match outcome {
+            Ok(act::Reclaimed { freed: Some(freed), .. }) => {
+                let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
+                tracing::info!(%remnant, ?freed, "what was left of it is freed");
+            }
+            Ok(_) => {
+                tracing::info!(%remnant, "it is not gone: nothing is taken");
+                self.patience.forget(remnant);
+            }
+            Err(error) if error.is_conflict() => return false,
+            Err(error) => {
+                return self.done::<()>(&format!("what is left of {remnant}"), Err(error.to_string()));
+            }
+        }
+        self.done(&format!("what is left of {remnant}"), Ok(()))
     }
 
     /// Does one thing, if this process still leads. What was written is known before the watch tells it.
@@ -260,14 +315,4 @@ impl Run<'_> {
 
 fn is_adopted(config: &Config, kind: Watched) -> bool {
     foreign::of(kind).is_some_and(|project| config.adopt.contains(&project))
-}
-
-/// Nodes that have an agent's pod, well or not.
-fn agents_pods(mirror: &Mirror) -> impl Iterator<Item = &str> {
-    let ours = mirror.objects(Watched::Pods).filter(|(name, pod)| {
-        name.strip_prefix(HOME).is_some_and(|rest| rest.starts_with('/'))
-            && pod["metadata"]["labels"][AGENT.0] == AGENT.1
-            && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-    });
-    ours.filter_map(|(_, pod)| pod["spec"]["nodeName"].as_str())
 }

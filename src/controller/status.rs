@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::agents::Agent;
-use super::conditions::{Condition, status};
+use super::conditions::{Condition, is_news, status};
 use super::ranges;
 use super::tally::{Tallies, Tally, Unserved, tally};
 use super::world::{World, Written};
@@ -22,6 +22,8 @@ pub struct Write {
     pub name: String,
     /// The whole status.
     pub status: Value,
+    /// Whether an answer is another one, and not only numbers, names and sentences.
+    pub is_news: bool,
 }
 
 /// How many pods are named; `unprotected` counts them all.
@@ -33,13 +35,16 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
     let mut all = Vec::new();
     let mut put = |kind: Watched, name: &str, of: &Written, said: (Map<String, Value>, Vec<Condition>)| {
         let status = status(&of.status, of.generation, said.0, &said.1, time);
-        all.extend(status.map(|status| Write { kind, name: name.to_owned(), status }));
+        all.extend(status.map(|status| {
+            let is_news = is_news(&of.status, &status);
+            Write { kind, name: name.to_owned(), status, is_news }
+        }));
     };
     for pool in &world.pools {
-        put(Watched::Pools, &pool.name, pool, of_pool(world, &tallies, &pool.name, now));
+        put(Watched::Pools, &pool.name, pool, of_pool(world, &tallies, pool, now));
     }
     for policy in &world.policies {
-        put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, &policy.name));
+        put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, policy));
     }
     let outside = ranges::outside(world);
     for range in &world.ranges {
@@ -52,19 +57,22 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
         put(Watched::Ranges, &range.name, range, (Map::new(), conditions));
     }
     for (name, node) in &world.nodes {
-        let conditions = vec![agent_at_work(world, &node.name), ranges::condition(&outside, &node.name)];
+        let inside = ranges::condition(&outside, &node.name);
+        let conditions = agent_at_work(world, &node.name).into_iter().chain([inside]).collect();
         put(Watched::NodeRecords, name, node, (Map::new(), conditions));
     }
     for (endpoint, spec) in &world.endpoints {
-        let said = (Map::new(), vec![serves(world, spec)]);
-        put(Watched::Endpoints, &endpoint.name, endpoint, said);
+        let conditions = serves(world, &endpoint.status, spec).into_iter().collect();
+        put(Watched::Endpoints, &endpoint.name, endpoint, (Map::new(), conditions));
     }
     all
 }
 
+/// A condition that is not said anew stays as it is.
 type Said = (Map<String, Value>, Vec<Condition>);
 
-fn of_pool(world: &World, tallies: &Tallies, name: &str, now: u64) -> Said {
+fn of_pool(world: &World, tallies: &Tallies, pool: &Written, now: u64) -> Said {
+    let (name, was) = (pool.name.as_str(), &pool.status);
     let nothing = Tally::default();
     let tally = tallies.pools.get(name).unwrap_or(&nothing);
     let Some(pool) = world.view.pools.get(name) else {
@@ -80,13 +88,9 @@ fn of_pool(world: &World, tallies: &Tallies, name: &str, now: u64) -> Said {
         "reserved": fill.reserved,
         "clients": tally.pods.len(),
     }));
-    fields.extend(unprotected(tally));
-    let conditions = vec![
-        accepted(world, &format!("EgressPool {name}")),
-        pool_ready(pool, fill.leased, fill.free()),
-        protected(tally),
-    ];
-    (fields, conditions)
+    fields.extend(unprotected(tally, was));
+    let own = [accepted(world, &format!("EgressPool {name}")), pool_ready(pool, fill.leased, fill.free())];
+    (fields, own.into_iter().chain(protected(tally)).collect())
 }
 
 fn pool_ready(pool: &Pool, leased: u64, free: u128) -> Condition {
@@ -107,12 +111,13 @@ fn pool_ready(pool: &Pool, leased: u64, free: u128) -> Condition {
     }
 }
 
-fn of_policy(world: &World, tallies: &Tallies, name: &str) -> Said {
+fn of_policy(world: &World, tallies: &Tallies, policy: &Written) -> Said {
+    let (name, was) = (policy.name.as_str(), &policy.status);
     let nothing = Tally::default();
     let tally = tallies.policies.get(name).unwrap_or(&nothing);
     let object = format!("EgressGatewayPolicy {name}");
     let mut fields = fields(json!({"pods": tally.pods.len(), "held": tally.held.len()}));
-    fields.extend(unprotected(tally));
+    fields.extend(unprotected(tally, was));
     let accepted = match world.view.policies.get(name) {
         None => return (fields, refused(world, &object)),
         Some(policy) => match policy.unfit.first() {
@@ -138,7 +143,7 @@ fn of_policy(world: &World, tallies: &Tallies, name: &str) -> Said {
     } else {
         Condition::yes("Ready", "InUse", "every pod that follows it has a gateway where it names one")
     };
-    (fields, vec![accepted, ready, protected(tally)])
+    (fields, [accepted, ready].into_iter().chain(protected(tally)).collect())
 }
 
 /// Read, and in force; what is odd about it all the same is said.
@@ -159,16 +164,30 @@ fn refused(world: &World, object: &str) -> Vec<Condition> {
     vec![Condition::no("Accepted", reason, message.as_str()), Condition::no("Ready", reason, message)]
 }
 
-fn unprotected(tally: &Tally) -> Map<String, Value> {
+/// Whether nobody can say yet who is served: then what was said of it stays, all of it. It is a matter of seconds, but for nodes that
+/// are dead.
+fn is_unheard(tally: &Tally) -> bool {
+    tally.unserved.values().any(|why| *why == Unserved::Unheard)
+}
+
+fn unprotected(tally: &Tally, was: &Value) -> Map<String, Value> {
+    if is_unheard(tally) {
+        let kept = ["unprotected", "unprotectedPods"].into_iter();
+        return kept.filter_map(|key| Some((key.to_owned(), was.get(key)?.clone()))).collect();
+    }
     let names: Vec<String> = tally.unserved.keys().take(NAMED).map(ToString::to_string).collect();
     fields(json!({"unprotected": tally.unserved.len(), "unprotectedPods": names}))
 }
 
-fn protected(tally: &Tally) -> Condition {
+fn protected(tally: &Tally) -> Option<Condition> {
+    if is_unheard(tally) {
+        return None;
+    }
     let Some((pod, why)) = tally.unserved.iter().next() else {
-        return Condition::yes("Protected", "Served", "an agent serves every pod that it concerns");
+        return Some(Condition::yes("Protected", "Served", "an agent serves every pod that it concerns"));
     };
     let (reason, says) = match why {
+        Unserved::Unheard => return None,
         Unserved::AgentAway => (
             "AgentAway",
             "nothing was heard of its node's agent for 30 s: what is wired stays, what changes is not obeyed",
@@ -190,11 +209,12 @@ fn protected(tally: &Tally) -> Condition {
             "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",
         ),
     };
-    Condition::no("Protected", reason, format!("pod {pod} is not served: {says}"))
+    Some(Condition::no("Protected", reason, format!("pod {pod} is not served: {says}")))
 }
 
-fn agent_at_work(world: &World, node: &str) -> Condition {
-    match world.agents.get(node) {
+fn agent_at_work(world: &World, node: &str) -> Option<Condition> {
+    Some(match world.agents.get(node) {
+        Some(Agent::Unknown) => return None,
         None => Condition::no("AgentReady", "NodeGone", format!("there is no Node {node}")),
         Some(Agent::Here) => Condition::yes("AgentReady", "Heard", "its agent gives signs of life"),
         Some(Agent::Away) => {
@@ -203,14 +223,17 @@ fn agent_at_work(world: &World, node: &str) -> Condition {
         Some(Agent::Never) => {
             Condition::no("AgentReady", "NoAgent", "its agent has given no sign of life yet")
         }
-    }
+    })
 }
 
 /// What a gateway's endpoint says, in the words of everything else.
-fn serves(world: &World, spec: &Value) -> Condition {
+fn serves(world: &World, was: &Value, spec: &Value) -> Option<Condition> {
     let node = spec["node"].as_str().unwrap_or_default();
-    match (spec["state"].as_str(), world.agent(node)) {
-        (Some("ready"), Agent::Here) => Condition::yes("Ready", "Serving", "it takes flows"),
+    let known = was["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_said = known.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    Some(match (spec["state"].as_str(), world.agent(node)) {
+        (Some("ready"), Agent::Unknown) if is_said => return None,
+        (Some("ready"), Agent::Here | Agent::Unknown) => Condition::yes("Ready", "Serving", "it takes flows"),
         (Some("ready"), _) => {
             let says =
                 format!("it took flows when the agent of node {node} was last heard, and may still do so");
@@ -225,7 +248,7 @@ fn serves(world: &World, spec: &Value) -> Condition {
             Condition::no("Ready", "Draining", says)
         }
         _ => Condition::no("Ready", "Failed", "its pod has ended; it takes nothing any more"),
-    }
+    })
 }
 
 fn fields(value: Value) -> Map<String, Value> {

@@ -16,6 +16,7 @@ pub const EFFECT: &str = "NoSchedule";
 /// where an agent is, or was.
 ///
 /// A node may register with the taint (`--register-with-taints`), so that no pod comes before the agent: it stays until one is heard.
+/// It stays as it is, too, while nobody can say whether there is one.
 pub fn wanted(taints: &Value, agent: Agent, on: bool) -> Option<Value> {
     let now = taints.as_array().map(Vec::as_slice).unwrap_or_default();
     let is_ours = |taint: &Value| taint["key"] == KEY && taint["effect"] == EFFECT;
@@ -53,6 +54,15 @@ mod tests {
         let tainted = json!([{"key": KEY, "effect": EFFECT}]);
         assert_eq!(wanted(&tainted, Agent::Never, true), None);
         assert_eq!(wanted(&json!([]), Agent::Never, true), None);
+    }
+
+    #[test]
+    fn while_nobody_knows_whether_an_agent_is_there_nothing_changes() {
+        let tainted = json!([{"key": KEY, "effect": EFFECT}]);
+        for on in [true, false] {
+            assert_eq!(wanted(&tainted, Agent::Unknown, on), None);
+            assert_eq!(wanted(&json!([]), Agent::Unknown, on), None);
+        }
     }
 
     #[test]

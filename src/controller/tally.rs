@@ -25,6 +25,8 @@ pub enum Unserved {
     Bypassed,
     /// It was started before Egret was in its node's network list.
     NotWired,
+    /// Perhaps: nobody can say yet whether its node has an agent.
+    Unheard,
 }
 
 /// Pods of one policy or pool. Only pods that have a node count.
@@ -157,5 +159,6 @@ fn unserved(world: &World, decision: &Decision) -> Option<Unserved> {
         Agent::Here => world.unwired.contains(&decision.pod).then_some(Unserved::NotWired),
         Agent::Away => Some(Unserved::AgentAway),
         Agent::Never => Some(Unserved::NoAgent),
+        Agent::Unknown => Some(Unserved::Unheard),
     }
 }

@@ -1,10 +1,11 @@
 //! Worlds as an API server tells them, and what the controller would write.
 
+mod giving_back;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::agents::Agent;
-use super::reclaim::{Patience, Remnant, remnants};
 use super::status::{Write, writes};
 use super::world::World;
 use crate::config::Config;
@@ -274,70 +275,36 @@ fn what_is_not_obeyed_says_so_with_the_readers_reason() {
     assert!(message.starts_with("shop/one and 1 others reach nothing that it decides: "), "{message}");
 }
 
-#[test]
-fn a_node_that_is_gone_leaves_leases_and_one_that_is_only_silent_does_not() {
-    let mut objects = shop();
-    objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &block("10.0.0.2/31", "pod:x", "gone")));
-    let silent = world(&mirror(&objects), &["n1", "n2"]);
-    assert_eq!(remnants(&silent).into_iter().collect::<Vec<_>>(), [Remnant::Node("gone".into())]);
-    // Its Node object was deleted, and its agent lives.
-    objects.push(object(Watched::Blocks, "p.v4-10-0-0-4-31", &block("10.0.0.4/31", "pod:y", "deleted")));
-    assert_eq!(remnants(&world(&mirror(&objects), &[])).len(), 1);
-}
-
-#[test]
-fn a_node_that_somebody_called_out_of_service_gives_its_leases_back_unless_its_agent_lives() {
-    let mut objects = shop();
-    objects.iter_mut().filter(|o| o["metadata"]["name"] == "n1").for_each(|node| {
-        node["spec"] =
-            json!({"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]});
-    });
-    assert_eq!(remnants(&world(&mirror(&objects), &[])).len(), 0);
-    let away = remnants(&world(&mirror(&objects), &["n1"]));
-    assert_eq!(away.into_iter().collect::<Vec<_>>(), [Remnant::OutOfService("n1".into())]);
-}
-
-#[test]
-fn what_is_reserved_goes_with_its_workload_or_when_that_is_scaled_below_it() {
-    let reserved = |owner: &str| {
-        let mut spec = block("10.0.0.2/31", owner, "n1");
-        spec["allocations"]["10.0.0.2"].as_object_mut().unwrap().remove("holder");
-        let mut objects = shop();
-        objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &spec));
-        objects.push(object(
-            Watched::StatefulSets,
-            "red/db",
-            &json!({"replicas": 2, "ordinals": {"start": 3}}),
-        ));
-        remnants(&world(&mirror(&objects), &[])).len()
-    };
-    for (owner, gone) in [
-        ("ordinal:red/db/3", 0),
-        ("ordinal:red/db/4", 0),
-        ("ordinal:red/db/5", 1),
-        ("ordinal:red/db/2", 1),
-        ("ordinal:red/lost/0", 1),
-        ("pod:uid-shop/one", 0),
-        ("pod:uid-of-nobody", 1),
-        ("slot:red/gw/0", 0),
-        ("something:else", 0),
-    ] {
-        assert_eq!(reserved(owner), gone, "{owner}");
+/// Writes them, as the mirror then knows.
+fn wrote(known: &mut Mirror, writes: &[Write]) {
+    for write in writes {
+        let mut now = known.object(write.kind, &write.name).cloned().unwrap();
+        now["status"] = write.status.clone();
+        known.is(write.kind, &now);
     }
 }
 
 #[test]
-fn nothing_is_freed_before_it_has_been_gone_for_long_enough_without_a_break() {
-    let at = std::time::Duration::from_secs;
-    let gone = || [Remnant::Node("n".into())].into();
-    let (mut patience, wait) = (Patience::default(), at(60));
-    assert!(patience.ripe(gone(), at(0), at(0), wait).is_empty());
-    assert_eq!(patience.due(at(0), wait), Some(at(60)));
-    assert!(patience.ripe([].into(), at(30), at(0), wait).is_empty(), "it was back for a moment");
-    assert!(patience.ripe(gone(), at(40), at(0), wait).is_empty());
-    assert!(patience.ripe(gone(), at(99), at(0), wait).is_empty());
-    assert_eq!(patience.ripe(gone(), at(100), at(0), wait).len(), 1);
-    assert!(patience.ripe(gone(), at(200), at(190), wait).is_empty(), "we could not hear in between");
+fn what_was_said_of_agents_stays_while_nobody_can_say_anew() {
+    let unheard = |known: &Mirror| World::of(known, &Config::default(), |_| Agent::Unknown).unwrap();
+    let mut known = mirror(&shop());
+    let first = writes(&world(&known, &["n1", "n2"]), 1000, "before");
+    assert_eq!(conditions(said(&first, "node-7"))[0], "AgentReady=False/AgentAway");
+    assert_eq!(conditions(said(&first, "gw-gw")), ["Ready=True/AgentAway"]);
+    assert_eq!(said(&first, "web")["unprotected"], 2);
+    wrote(&mut known, &first);
+    assert_eq!(writes(&unheard(&known), 1000, "after"), vec![], "a controller that begins changes nothing");
+    // What does not depend on agents is said as ever.
+    known.is(Watched::Pods, &pod("shop/three", "n2", &json!({"app": "cart"})));
+    let then = writes(&unheard(&known), 1000, "after");
+    let web = said(&then, "web");
+    assert_eq!((&web["pods"], &web["unprotected"]), (&json!(3), &json!(2)));
+    assert!(conditions(web).contains(&"Protected=False/AgentAway".to_owned()));
+    // Where nothing was said yet, nothing is said.
+    let new = writes(&unheard(&mirror(&shop())), 1000, "t");
+    assert_eq!(conditions(said(&new, "web")), ["Accepted=True/Read", "Ready=True/InUse"]);
+    assert_eq!(conditions(said(&new, "node-7")), ["AddressesInside=True/InRanges"]);
+    assert_eq!(conditions(said(&new, "gw-gw")), ["Ready=True/Serving"], "its endpoint says so itself");
 }
 
 proptest! {
@@ -366,11 +333,7 @@ proptest! {
         let first = writes(&world(&known, &away), 1000, "first");
         prop_assert_eq!(first.len(), 3 + gateways.min(1));
         prop_assert!(first.iter().all(|write| write.status["observedGeneration"] == 1));
-        for write in &first {
-            let mut now = known.object(write.kind, &write.name).cloned().unwrap();
-            now["status"] = write.status.clone();
-            known.is(write.kind, &now);
-        }
+        wrote(&mut known, &first);
         prop_assert_eq!(writes(&world(&known, &away), 1000, "second"), vec![]);
     }
 }

@@ -14,9 +14,12 @@ use crate::config::Config;
 use crate::egress::model::{PodName, View};
 use crate::ipam::Block;
 use crate::kube::lease::{BYPASSED, UNWIRED};
-use crate::kube::{Mirror, Watched, foreign};
+use crate::kube::{HOME, Mirror, Watched, foreign};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
+
+/// Label of agents' pods, as `deploy/agent.yaml` has it.
+pub const AGENT: (&str, &str) = ("app.kubernetes.io/name", "egret-agent");
 
 /// A moment.
 #[derive(Debug, Default)]
@@ -41,6 +44,10 @@ pub struct World {
     pub agents: BTreeMap<String, Agent>,
     /// The same of nodes that are named somewhere and have no Node object.
     pub ghosts: BTreeMap<String, Agent>,
+    /// Kinds that cannot be seen just now: what is new of them is not known.
+    pub lost: BTreeSet<Watched>,
+    /// Nodes that have an agent's pod.
+    pub meant: BTreeSet<String>,
     /// Pods whose node's agent says that their traffic passes it by.
     pub bypassed: BTreeSet<PodName>,
     /// Pods whose node's agent says that they were started without it.
@@ -51,7 +58,7 @@ pub struct World {
     pub taints: BTreeMap<String, Value>,
     /// Ordinals that StatefulSets have, by `namespace/name`.
     pub stateful_sets: BTreeMap<String, Range<u64>>,
-    /// UIDs of all pods, also those that have ended.
+    /// UIDs of all pods, also those that have ended, and those that static ones go by.
     pub pod_uids: BTreeSet<String>,
 }
 
@@ -120,9 +127,12 @@ impl World {
                 .collect(),
             pod_uids: mirror
                 .objects(Watched::Pods)
-                .filter_map(|(_, pod)| pod["metadata"]["uid"].as_str().map(str::to_owned))
+                .filter_map(|(name, _)| mirror.life(name))
+                .flat_map(|(ids, _)| ids.iter().cloned())
                 .collect(),
             ghosts,
+            lost: mirror.lost().into_iter().map(|(kind, _)| kind).collect(),
+            meant: agents_pods(mirror).map(str::to_owned).collect(),
             bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, BYPASSED)).collect(),
             unwired: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, UNWIRED)).collect(),
             problems: objects.problems(),
@@ -152,12 +162,22 @@ impl Written {
     }
 }
 
+/// Nodes that have an agent's pod, well or not.
+pub fn agents_pods(mirror: &Mirror) -> impl Iterator<Item = &str> {
+    let ours = mirror.objects(Watched::Pods).filter(|(name, pod)| {
+        name.strip_prefix(HOME).is_some_and(|rest| rest.starts_with('/'))
+            && pod["metadata"]["labels"][AGENT.0] == AGENT.1
+            && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    });
+    ours.filter_map(|(_, pod)| pod["spec"]["nodeName"].as_str())
+}
+
 fn taints(mirror: &Mirror) -> impl Iterator<Item = (&str, &Value)> {
     mirror.objects(Watched::Nodes).map(|(name, node)| (name, &node["spec"]["taints"]))
 }
 
 /// Somebody says that the node is off, and that what ran there may run elsewhere.
-fn is_out_of_service(taints: &Value) -> bool {
+pub fn is_out_of_service(taints: &Value) -> bool {
     let all = taints.as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service")
 }

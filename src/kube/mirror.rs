@@ -18,7 +18,8 @@ use serde_json::Value;
 use crate::egress::serving::Life;
 use crate::kube::watched::{Reach, Watched};
 use kept::Kept;
-use object::{ids, life, name, pruned, told};
+pub use object::ids;
+use object::{life, name, pruned, told};
 pub use records::NodeSpec;
 
 /// The objects of a cluster, as far as somebody needs them.

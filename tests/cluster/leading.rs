@@ -18,7 +18,7 @@ const POLICY: &str = "{apiVersion: egret.dev/v1alpha1, kind: EgressGatewayPolicy
  rules: [{destination: {cidrs: [CIDR]}}]}}";
 
 /// Nobody leads.
-fn leaderless(client: &egret::kube::Client) {
+pub(crate) fn leaderless(client: &egret::kube::Client) {
     if let Err(error) = client.delete(&format!("{}/egret-controller", lease::LEASES)) {
         assert!(error.is_absent(), "{error}");
     }
@@ -98,6 +98,51 @@ fn a_watch_that_hangs_makes_no_agent_silent() {
     drop(one);
     kubectl(&["delete", "node", "hung"], "");
     leaderless(&client);
+}
+
+const BUSY: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: busy}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: busy}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: busy1}}
+---
+{apiVersion: egret.dev/v1alpha1, kind: EgressGatewayPolicy, metadata: {name: busy}, spec: {selectors: [{selector: \"app == 'busy'\"}],
+ rules: [{destination: {cidrs: [10.0.0.0/8]}}]}}
+";
+
+#[test]
+fn pods_that_come_one_by_one_are_counted_and_not_each_told_to_every_agent() {
+    let _alone = alone();
+    let client = client_of("admin");
+    forget(&client);
+    kubeconfig();
+    leaderless(&client);
+    kubectl(&["apply", "--server-side", "-f", "-"], BUSY);
+    let path = "/apis/egret.dev/v1alpha1/egressgatewaypolicies/busy";
+    let proxy = Proxy::start();
+    let one = Controller::with(proxy.kubeconfig(), &[]);
+    until(&client, path, "counted", |policy| policy["status"]["pods"] == 0);
+    let (asked, begun) =
+        (proxy.asked("PUT /apis/egret.dev/v1alpha1/egressgatewaypolicies/busy"), Instant::now());
+    for n in 0..12 {
+        kubectl(
+            &["create", "-f", "-"],
+            &format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: p{n}, namespace: busy, labels: {{app: busy}}}}, spec: {{nodeName: busy1, containers: [{{name: c, image: x}}]}}}}"
+            ),
+        );
+        thread::sleep(Duration::from_secs(1));
+    }
+    until(&client, path, "counted to the last", |policy| policy["status"]["pods"] == 12);
+    let wrote = proxy.asked("PUT /apis/egret.dev/v1alpha1/egressgatewaypolicies/busy") - asked;
+    // The first may be unprotected, which is an answer.
+    let most = 3 + begun.elapsed().as_secs() / 20;
+    println!("12 pods within {:?}: {wrote} writes", begun.elapsed());
+    assert!(wrote as u64 <= most, "{wrote} writes, and no more than {most} have anything to say");
+    drop(one);
+    kubectl(&["delete", "node/busy1", "egpol/busy"], "");
+    kubectl(&["delete", "ns/busy", "--wait=false"], "");
 }
 
 /// Calico's definition of its policy is in `deploy/foreign-crds`.

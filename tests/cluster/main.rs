@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "figures are to be read")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is its report")]
 
+mod absence;
 mod again;
 mod bad;
 mod blocks;

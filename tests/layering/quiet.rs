@@ -30,6 +30,7 @@ fn is_pure(path: &str) -> bool {
         "controller/agents.rs",
         "controller/conditions.rs",
         "controller/election.rs",
+        "controller/pace.rs",
         "controller/ranges.rs",
         "controller/reclaim.rs",
         "controller/status.rs",

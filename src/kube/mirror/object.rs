@@ -7,7 +7,7 @@ use crate::egress::serving::Life;
 use crate::kube::watched::{Reach, Watched};
 
 /// The UIDs that a pod goes by: a static one by its file's, too.
-pub(super) fn ids(pod: &Value) -> Vec<String> {
+pub fn ids(pod: &Value) -> Vec<String> {
     let metadata = &pod["metadata"];
     let all = [&metadata["uid"], &metadata["annotations"]["kubernetes.io/config.hash"]];
     all.into_iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
