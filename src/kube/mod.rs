@@ -22,6 +22,7 @@ pub mod lease;
 pub mod look;
 pub mod mirror;
 mod proxy;
+mod trust;
 pub mod watch;
 pub mod watched;
 
