@@ -12,9 +12,10 @@ use serde_json::json;
 
 use super::base64;
 use super::error::ApiError;
-use super::exec::{self, Program};
+use super::exec::{self, Issued, Program};
 use super::kubeconfig::{Cluster, Kubeconfig, Meant, User, no};
 use super::proxy::Proxy;
+use super::trust::Pem;
 
 /// Where a pod finds its service account's credentials.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -34,8 +35,8 @@ pub struct Access {
     pub tls_name: Option<String>,
     /// What stands on the way to it and is asked for a tunnel.
     pub proxy: Option<Proxy>,
-    /// Certificates (PEM) that sign the server's.
-    pub authority: Vec<u8>,
+    /// Certificates that sign the server's.
+    pub authority: Pem,
     /// Who we are.
     pub credential: Credential,
     /// The namespace where none is named.
@@ -45,13 +46,15 @@ pub struct Access {
 /// How we say who we are.
 #[derive(Clone)]
 pub enum Credential {
-    /// By a TLS certificate and its key, both PEM.
+    /// By a TLS certificate and its key.
     Certificate {
         /// Ours, and what leads to the authority.
-        chain: Vec<u8>,
+        chain: Pem,
         /// The private key.
-        key: Vec<u8>,
+        key: Pem,
     },
+    /// By a certificate that a program gives, and what it gave first.
+    Issued(Arc<Program>, Issued),
     /// By a token.
     Token(String),
     /// By a token in a file, which is replaced from time to time.
@@ -91,7 +94,7 @@ impl Access {
             ApiError::Access(format!("KUBERNETES_SERVICE_PORT is `{port}`, which is no port"))
         })?;
         let folder = Path::new(IN_CLUSTER);
-        let authority = read(&folder.join("ca.crt"))?;
+        let authority = read_pem(folder.join("ca.crt"))?;
         let namespace = fs::read_to_string(folder.join("namespace")).unwrap_or_else(|_| "default".to_owned());
         let credential = Credential::TokenFile(folder.join("token"));
         let (prefix, tls_name, proxy) = (String::new(), None, None);
@@ -141,9 +144,9 @@ impl Access {
             inline_or_file(path, &cluster.certificate_authority_data, &cluster.certificate_authority)?;
         let authority = match authority {
             Some(authority) => authority,
-            None => read(Path::new("/etc/ssl/certs/ca-certificates.crt"))?,
+            None => read_pem(PathBuf::from("/etc/ssl/certs/ca-certificates.crt"))?,
         };
-        let credential = credential(users, user, cluster, &authority)?;
+        let credential = credential(users, user, cluster, &authority.text)?;
         let namespace = meant.namespace.unwrap_or("default").to_owned();
         let mut origin = path.display().to_string();
         if users != path {
@@ -155,7 +158,7 @@ impl Access {
     /// The value of `Authorization`, if that is how we say who we are.
     pub(super) fn authorization(&self) -> Result<Option<String>, ApiError> {
         match &self.credential {
-            Credential::Certificate { .. } => Ok(None),
+            Credential::Certificate { .. } | Credential::Issued(..) => Ok(None),
             Credential::Token(token) => Ok(Some(format!("Bearer {token}"))),
             Credential::TokenFile(path) => {
                 let token = String::from_utf8(read(path)?).map_err(|_| no(path, "it is no text"))?;
@@ -199,6 +202,10 @@ pub(super) fn host_with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+fn read_pem(file: PathBuf) -> Result<Pem, ApiError> {
+    Ok(Pem { text: read(&file)?, file: Some(file) })
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {
     fs::read(path).map_err(|e| no(path, &format!("cannot be read: {e}")))
 }
@@ -208,13 +215,13 @@ fn inline_or_file(
     config: &Path,
     data: &Option<String>,
     file: &Option<PathBuf>,
-) -> Result<Option<Vec<u8>>, ApiError> {
+) -> Result<Option<Pem>, ApiError> {
     match (data, file) {
         (Some(data), _) => base64::decode(data)
-            .map(Some)
+            .map(|text| Some(Pem { text, file: None }))
             .ok_or_else(|| no(config, "a field that ends in -data is no base64")),
         // Relative to the kubeconfig, not to where we stand.
-        (None, Some(file)) => read(&config.parent().unwrap_or(Path::new("")).join(file)).map(Some),
+        (None, Some(file)) => read_pem(config.parent().unwrap_or(Path::new("")).join(file)).map(Some),
         (None, None) => Ok(None),
     }
 }

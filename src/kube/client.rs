@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -19,6 +18,7 @@ use super::error::ApiError;
 use super::events::Events;
 use super::http::{self, Body, Framing};
 use super::items;
+use super::trust::{Trust, is_about_certificates};
 
 /// How long the server may be silent in an answer. It gives up itself after 60 s; who waits here is a pod's start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub(super) const LONGEST: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Client {
     access: Access,
-    tls: Arc<ClientConfig>,
+    trust: Trust,
     idle: Mutex<Vec<Stream>>,
     counted: Mutex<BTreeMap<(&'static str, u16), u64>>,
 }
@@ -54,8 +54,8 @@ impl Client {
     /// # Errors
     /// If certificates or keys cannot be used.
     pub fn new(access: Access) -> Result<Client, ApiError> {
-        let tls = connection::tls(&access)?;
-        Ok(Client { access, tls, idle: Mutex::default(), counted: Mutex::default() })
+        let trust = Trust::new(&access)?;
+        Ok(Client { access, trust, idle: Mutex::default(), counted: Mutex::default() })
     }
 
     /// Whom it speaks to, and as whom.
@@ -207,12 +207,19 @@ impl Client {
         if let Some(stream) = kept {
             match self.exchange(stream, &bytes, read) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if is_stale(&error) => {}
+                Err(error) if is_stale(&error) || is_about_certificates(&error) => {}
                 Err(source) => return Err(self.unreachable(source)),
             }
         }
-        let fresh = self.connect(PATIENCE)?;
-        self.exchange(fresh, &bytes, read).map_err(|source| self.unreachable(source))
+        // That a server does not take our certificate is heard from its first answer, which nothing was read of then.
+        let once = self.connect(PATIENCE).and_then(|fresh| self.exchange(fresh, &bytes, read));
+        let answer = match once {
+            Err(error) if is_about_certificates(&error) && self.renew() => {
+                self.connect(PATIENCE).and_then(|fresh| self.exchange(fresh, &bytes, read))
+            }
+            once => once,
+        };
+        answer.map_err(|source| self.unreachable(source))
     }
 
     /// Follows a list from a version on. Ends when the server ends it, which it does every few minutes; ask again then.
@@ -232,10 +239,17 @@ impl Client {
         let path = format!("{path}{separator}watch=1");
         let bytes = self.bytes("GET", &path, None)?;
         // That it begins is said at once, whatever happens later.
-        let mut stream = self.connect(PATIENCE)?;
-        let head = send(&mut stream, &bytes)
-            .and_then(|head| stream.get_ref().sock.set_read_timeout(Some(WATCH_PATIENCE)).map(|()| head))
-            .map_err(|source| self.unreachable(source))?;
+        let begin = || {
+            let mut stream = self.connect(PATIENCE)?;
+            let head = send(&mut stream, &bytes)?;
+            stream.get_ref().sock.set_read_timeout(Some(WATCH_PATIENCE))?;
+            Ok((stream, head))
+        };
+        let begun = match begin() {
+            Err(error) if is_about_certificates(&error) && self.renew() => begin(),
+            begun => begun,
+        };
+        let (stream, head) = begun.map_err(|source| self.unreachable(source))?;
         let mut body = Body::new(stream, head.framing);
         if head.status != 200 {
             let mut answer = Vec::new();
@@ -271,8 +285,21 @@ impl Client {
         Ok(http::request(verb, &path, &headers, body))
     }
 
-    fn connect(&self, patience: Duration) -> Result<Stream, ApiError> {
-        connection::connect(&self.access, &self.tls, patience).map_err(|source| self.unreachable(source))
+    fn connect(&self, patience: Duration) -> io::Result<Stream> {
+        let (tls, is_new) = self.trust.config(&self.access);
+        if is_new {
+            self.idle().clear();
+        }
+        connection::connect(&self.access, &tls, patience)
+    }
+
+    /// Who is refused reads once more who it is, and whom it trusts. What stands with what was known before is not used any more.
+    fn renew(&self) -> bool {
+        let is_new = self.trust.renew(&self.access);
+        if is_new {
+            self.idle().clear();
+        }
+        is_new
     }
 
     /// The connection is kept if the server keeps it.
@@ -297,6 +324,8 @@ impl Client {
         }
         if status == 401 {
             self.access.was_refused();
+            self.trust.renew(&self.access);
+            self.idle().clear();
         }
         // A proxy before the server answers in a language of its own.
         let said: Status = serde_json::from_slice(answer).unwrap_or_else(|_| Status {

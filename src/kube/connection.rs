@@ -9,12 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::access::{Access, Credential};
-use super::error::ApiError;
+use super::access::Access;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -22,34 +20,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const KEEPALIVE: (u32, u32, u32) = (15, 5, 3);
 
 pub(super) type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
-
-/// What TLS needs to know, made once.
-pub(super) fn tls(access: &Access) -> Result<Arc<ClientConfig>, ApiError> {
-    let no = |what: &str, why: &dyn std::fmt::Display| {
-        ApiError::Access(format!("{}: {what} cannot be used: {why}", access.origin))
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&access.authority) {
-        let certificate = certificate.map_err(|e| no("the certificate authority", &e))?;
-        roots.add(certificate).map_err(|e| no("the certificate authority", &e))?;
-    }
-    if roots.is_empty() {
-        return Err(no("the certificate authority", &"there is no certificate in it"));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| no("TLS", &e))?
-        .with_root_certificates(roots);
-    let Credential::Certificate { chain, key } = &access.credential else {
-        return Ok(Arc::new(config.with_no_client_auth()));
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let chain = chain.map_err(|e| no("the client certificate", &e))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| no("the client key", &e))?;
-    let config = config.with_client_auth_cert(chain, key).map_err(|e| no("the client certificate", &e))?;
-    Ok(Arc::new(config))
-}
 
 /// Connects, through the proxy if there is one.
 pub(super) fn connect(access: &Access, tls: &Arc<ClientConfig>, patience: Duration) -> io::Result<Stream> {

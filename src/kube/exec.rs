@@ -1,6 +1,6 @@
 //! Credentials that a program hands out, as kubeconfigs of cloud providers and of OpenID Connect have them (`users[].user.exec`).
 //!
-//! In: what the kubeconfig says of the program. Out: a token, kept until it expires or the server refuses it, or a certificate. The same contract
+//! In: what the kubeconfig says of the program. Out: a token or a certificate, kept until it expires or the server refuses it. The same contract
 //! as kubectl's: `client.authentication.k8s.io/v1` and `v1beta1`. Never: writes a credential anywhere, or shows it in a sentence.
 
 use std::fmt;
@@ -57,7 +57,7 @@ struct Status {
     expiration_timestamp: Option<String>,
 }
 
-/// A program that gives tokens.
+/// A program that gives tokens, or certificates.
 pub struct Program {
     exec: Exec,
     /// The kubeconfig, for messages.
@@ -65,6 +65,17 @@ pub struct Program {
     /// `spec.cluster`, if the program wants it.
     cluster: Option<Value>,
     kept: Mutex<Option<Kept>>,
+}
+
+/// A certificate with its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Ours, and what leads to the authority.
+    pub chain: Vec<u8>,
+    /// The private key.
+    pub key: Vec<u8>,
+    /// When it expires, in Unix seconds.
+    pub until: Option<i64>,
 }
 
 /// A token, and when it expires, in Unix seconds.
@@ -99,16 +110,27 @@ pub(super) fn credential(mut exec: Exec, config: &Path, cluster: Value) -> Resul
     let cluster = exec.provide_cluster_info.then_some(cluster);
     let program = Program { exec, origin, cluster, kept: Mutex::default() };
     let status = program.ask()?;
-    match (status.client_certificate_data, status.client_key_data, status.token) {
-        (Some(chain), Some(key), _) => {
-            Ok(Credential::Certificate { chain: chain.into_bytes(), key: key.into_bytes() })
-        }
-        (_, _, Some(token)) => {
-            *program.kept() = Some(Kept { token, until: until(status.expiration_timestamp.as_deref()) });
-            Ok(Credential::Program(std::sync::Arc::new(program)))
-        }
-        _ => Err(program.no("it gave neither a token nor a certificate with its key")),
+    if let Some(issued) = issued(&status) {
+        return Ok(Credential::Issued(std::sync::Arc::new(program), issued));
     }
+    let Some(token) = status.token else {
+        return Err(program.no("it gave neither a token nor a certificate with its key"));
+    };
+    *program.kept() = Some(Kept { token, until: until(status.expiration_timestamp.as_deref()) });
+    Ok(Credential::Program(std::sync::Arc::new(program)))
+}
+
+fn issued(status: &Status) -> Option<Issued> {
+    let (chain, key) = (status.client_certificate_data.as_ref()?, status.client_key_data.as_ref()?);
+    let until = until(status.expiration_timestamp.as_deref());
+    Some(Issued { chain: chain.clone().into_bytes(), key: key.clone().into_bytes(), until })
+}
+
+/// Whether what expires then is not used any more.
+pub(super) fn is_over(until: Option<i64>) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    until.is_some_and(|until| now + EARLY >= until)
 }
 
 fn until(expires: Option<&str>) -> Option<i64> {
@@ -118,17 +140,19 @@ fn until(expires: Option<&str>) -> Option<i64> {
 impl Program {
     /// A token that is valid now.
     pub(super) fn token(&self) -> Result<String, ApiError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
         let mut kept = self.kept();
-        let lasts = |kept: &&Kept| kept.until.is_none_or(|until| now + EARLY < until);
-        if let Some(kept) = kept.as_ref().filter(lasts) {
+        if let Some(kept) = kept.as_ref().filter(|kept| !is_over(kept.until)) {
             return Ok(kept.token.clone());
         }
         let status = self.ask()?;
         let token = status.token.ok_or_else(|| self.no("it gave no token any more"))?;
         *kept = Some(Kept { token: token.clone(), until: until(status.expiration_timestamp.as_deref()) });
         Ok(token)
+    }
+
+    /// A certificate that is valid now.
+    pub(super) fn certificate(&self) -> Result<Issued, ApiError> {
+        issued(&self.ask()?).ok_or_else(|| self.no("it gave no certificate with its key any more"))
     }
 
     /// The server refused what was given: the next request asks again.

@@ -23,6 +23,7 @@ pub mod look;
 pub mod mirror;
 mod pace;
 mod proxy;
+mod trust;
 pub mod watch;
 pub mod watched;
 

@@ -27,6 +27,7 @@ mod others;
 mod proxy;
 mod questions;
 mod refused;
+mod rotated;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;

@@ -47,6 +47,7 @@ pub(crate) struct Proxy {
     judge: Mutex<Judge>,
     asked: Mutex<Vec<String>>,
     kubeconfig: std::path::PathBuf,
+    tls: Mutex<Arc<ServerConfig>>,
 }
 
 impl Proxy {
@@ -72,11 +73,13 @@ impl Proxy {
             judge: Mutex::new(Box::new(|_| Fate::Pass)),
             asked: Mutex::default(),
             kubeconfig,
+            tls: Mutex::new(tls(&folder)),
         });
-        let (own, tls) = (proxy.clone(), tls(&folder));
+        let own = proxy.clone();
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let (own, tls) = (own.clone(), tls.clone());
+                let own = own.clone();
+                let tls = own.tls.lock().unwrap().clone();
                 std::thread::spawn(move || {
                     let session = ServerConnection::new(tls).unwrap();
                     // What breaks here, breaks for the client.
@@ -95,6 +98,20 @@ impl Proxy {
     /// The same for another process.
     pub(crate) fn kubeconfig(&self) -> &std::path::Path {
         &self.kubeconfig
+    }
+
+    /// The authority's certificate, as its clients have it.
+    pub(crate) fn authority(&self) -> std::path::PathBuf {
+        self.kubeconfig.with_file_name("ca.pem")
+    }
+
+    /// From now on it has another authority's certificate: that authority's own, which no client has yet.
+    pub(crate) fn recertify(&self) -> Vec<u8> {
+        let folder = self.kubeconfig.with_file_name("next");
+        std::fs::create_dir_all(&folder).unwrap();
+        certify(&folder);
+        *self.tls.lock().unwrap() = tls(&folder);
+        std::fs::read(folder.join("ca.pem")).unwrap()
     }
 
     /// From now on requests (`GET /path?query`) meet this fate.
