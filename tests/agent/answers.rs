@@ -70,25 +70,24 @@ fn an_agent_that_is_killed_after_it_answered_a_del_leaves_an_address_that_has_no
 #[test]
 fn who_gets_the_address_of_a_pod_whose_end_was_answered_waits_until_it_is_over() {
     let lab = lab();
-    let agent = lab.agent(1);
+    // Before the kernel changes, the agent says here how far it is: where that is a pipe, nothing goes on before somebody hears it.
+    let dir = memory(1).dir().to_owned();
+    let trace = dir.join("trace");
+    let agent = lab.agent_with(1, &[("EGRET_FAULT_TRACE", trace.to_str().unwrap())]);
     let gateway = lab.gateway(1, "red");
     let _stays = lab.client(1, "stays");
     let first = client(&lab, &gateway, "first");
-    // Before the kernel changes, this file is read: so long nothing goes on.
-    let dir = memory(1).dir().to_owned();
-    let (settings, aside) = (dir.join("settings.json"), dir.join("aside.json"));
-    fs::rename(&settings, &aside).unwrap();
-    mkfifo(&settings, Mode::S_IRWXU).unwrap();
+    let gate = dir.join("gate");
+    mkfifo(&gate, Mode::S_IRWXU).unwrap();
+    fs::rename(&gate, &trace).unwrap();
     ends(&lab, &first);
     assert!(memory(1).may_concern(first.addresses[0]).unwrap(), "it is answered, and not over yet");
     let next = std::thread::scope(|scope| {
         let next = scope.spawn(|| lab.plain(1, "next"));
         eventually("the next one waits", || waiting(&agent) > 0);
         assert!(!next.is_finished());
-        let gate = dir.join("gate");
-        fs::rename(&settings, &gate).unwrap();
-        fs::rename(&aside, &settings).unwrap();
-        fs::write(&gate, fs::read(&settings).unwrap()).unwrap();
+        fs::rename(&trace, &gate).unwrap();
+        fs::read(&gate).unwrap();
         fs::remove_file(&gate).unwrap();
         next.join().unwrap()
     });
