@@ -9,7 +9,7 @@ use crate::addr::Family;
 use crate::egress::belts::Belts;
 use crate::egress::lower_clients::clients_of;
 use crate::egress::lower_nft::{both, chain, rule};
-use crate::egress::plan::NodePlan;
+use crate::egress::plan::{LocalGateway, NodePlan};
 use crate::kernel::nft::table::{Atom, Chain, Map, Value};
 
 /// Name of the chain.
@@ -18,7 +18,7 @@ pub(super) const LEASED: &str = "leased";
 /// A family's map from senders' addresses to chains: clients, and leases.
 pub(super) fn senders(plan: &NodePlan, belts: Belts, family: Family) -> Map {
     let mut senders = clients_of(&plan.clients, family);
-    let leases = plan.locals.values().filter(|_| belts.spoof).flat_map(|gateway| gateway.leases());
+    let leases = plan.locals.values().filter(|_| belts.spoof).flat_map(LocalGateway::leases);
     let leases = leases.filter(|ip| Family::of(*ip) == family);
     senders.elements.extend(leases.map(|ip| (vec![Atom::Ip(ip)], Some(Value::Goto(LEASED.to_owned())))));
     senders

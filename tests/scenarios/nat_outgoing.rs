@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use egret::addr::Family;
-use egret::testbed::{Answer, Flow, Masquerade, Outside, Pod, Topology, node_address};
+use egret::testbed::{Answer, Flow, Masquerade, Outside, Pod, Topology, node_address, within};
 
 use crate::lab::{Lab, nodes};
 
@@ -102,4 +103,30 @@ fn a_family_that_the_node_has_no_address_of_is_held() {
         assert!(said.contains("held") && said.contains("natOutgoing"), "{said}");
         assert!(client.tcp(to).is_err() && client.udp(to).is_err() && client.ping(to).is_err());
     }
+}
+
+/// The kernel tracks no neighbour discovery, wherever it is sent: what has no entry gets no NAT, and would show the lease.
+#[test]
+fn what_conntrack_does_not_track_does_not_show_the_lease() {
+    let (lab, gateway, _clients) = raise(nodes(2));
+    let lease = lab.lease(&gateway, Family::V6);
+    let text = format!(
+        "import socket, struct\n\
+         s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)\n\
+         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 64)\n\
+         s.bind(('{lease}', 0))\n\
+         for kind in (130, 134, 135, 143): s.sendto(struct.pack('!BBHI', kind, 0, 0, 0) + b'payload', ('{}', 0))\n",
+        Outside::Near.address(Family::V6)
+    );
+    let capture = lab.capture().unwrap();
+    let shown = || capture.packets().iter().filter(|packet| packet.source == lease).count();
+    let send = || drop(gateway.place().feed("python3", &["-"], &text).unwrap());
+    send();
+    assert!(gateway.tcp(Outside::Near.address(Family::V4)).is_ok());
+    assert_eq!(shown(), 0, "packets with the lease left");
+    // Without the rule they do leave: this shows that they come so far.
+    lab.node(1).sh("nft flush chain inet egret forward").unwrap();
+    send();
+    let leaks = within(Duration::from_secs(60), Duration::from_millis(10), || shown() > 0);
+    assert!(leaks.is_some(), "nothing leaves at all: this test proves nothing");
 }
