@@ -67,8 +67,10 @@ impl Inventory {
         let stamp = match is_there {
             true => before,
             false => {
+                // What somebody did before is not to look like our own doing.
+                let ours = Stamp::of(&self.folder).ok() == seen.folder;
                 replace_text(&path, text)?;
-                seen.folder = Stamp::of(&self.folder).ok();
+                seen.folder = Stamp::of(&self.folder).ok().filter(|_| ours);
                 Some(Stamp::of(&path)?)
             }
         };

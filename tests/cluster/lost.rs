@@ -30,6 +30,11 @@ fn eventually(what: &str, so: impl FnMut() -> bool) {
 /// What somebody does to a file.
 type Deed = fn(&Path);
 
+/// A folder with all that is in it; the agent may write there again before the folder itself is gone.
+fn removed(folder: &Path) {
+    let _ = fs::remove_dir_all(folder);
+}
+
 /// What lies in the copy, but for drafts.
 fn files(state: &Path) -> BTreeMap<String, String> {
     let folder = fs::read_dir(state.join("objects/cluster")).into_iter().flatten().flatten();
@@ -77,13 +82,13 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
                 .unwrap();
             fs::rename(folder.join(".new"), &file).unwrap();
         }),
-        ("the folder is removed", &|| fs::remove_dir_all(agent.dir.join("objects")).unwrap()),
+        ("the folder is removed", &|| removed(&agent.dir.join("objects"))),
         ("another one stands there", &|| {
             fs::rename(&folder, agent.dir.join("away")).unwrap();
             fs::create_dir(&folder).unwrap();
             fs::copy(agent.dir.join("away/Pod.json"), folder.join("Pod.json")).unwrap();
         }),
-        ("everything is removed", &|| fs::remove_dir_all(&agent.dir).unwrap()),
+        ("everything is removed", &|| removed(&agent.dir)),
     ];
     for (what, deed) in deeds {
         deed();
@@ -201,10 +206,10 @@ fn story(node: &Wired, bridge: &Bridge, client: &Client, uids: &[String; 2]) {
     let folder = node.state().join("objects/cluster");
     let deeds: [(&str, &dyn Fn()); 3] = [
         ("a file", &|| fs::remove_file(folder.join("Namespace.json")).unwrap()),
-        ("the folder", &|| fs::remove_dir_all(node.state().join("objects")).unwrap()),
+        ("the folder", &|| removed(&node.state().join("objects"))),
         ("the folder and the marker", &|| {
-            fs::remove_dir_all(node.state().join("objects")).unwrap();
-            fs::remove_file(node.state().join("synced")).unwrap();
+            removed(&node.state().join("objects"));
+            let _ = fs::remove_file(node.state().join("synced"));
         }),
     ];
     for (n, (what, deed)) in deeds.into_iter().enumerate() {

@@ -46,7 +46,7 @@ impl Copied {
 /// How closely the disk is looked at before anything is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// By one question, unless something is to be written: a call waits for it.
+    /// By one question, because a call waits for it; what that does not tell is seen when the files are read.
     Glance,
     /// At every file.
     Close,
@@ -82,7 +82,7 @@ impl Cluster {
             self.look_at_records(&mut copied);
         }
         let mut due = self.due(&copied);
-        if look == Look::Close || !due.is_empty() || !self.own.glance() {
+        if look == Look::Close || !self.own.glance() {
             self.own.check();
             if self.take_back(&mut copied)? {
                 due = self.due(&copied);

@@ -8,6 +8,7 @@ use std::mem;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Cluster;
+use super::copy::Copied;
 use crate::ipam::{self, After, Holder};
 use crate::kube::{ClusterStore, Watched};
 use crate::node::embedded::{Embedded, now};
@@ -41,7 +42,9 @@ impl Cluster {
     /// What fails is owed still.
     pub(super) fn give_back(self: &Arc<Cluster>, standing: Option<&BTreeSet<String>>) -> Result<(), String> {
         let Some(standing) = standing.filter(|_| self.is_synced()) else { return Ok(()) };
-        let pods = self.mirror().generation(Watched::Pods);
+        // As they lie on disk, from where it is read who lives: what was heard and not copied yet would never be looked at again.
+        let copied = |of: &Copied| of.kinds.get(&Watched::Pods).copied().unwrap_or_default();
+        let pods = copied(&self.copied.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut ended, lost) = {
             let mut owed = self.owed();
             if owed.waits.is_some_and(|seen| seen != pods) {
