@@ -147,7 +147,7 @@ fn a_pool_with_a_very_long_name_is_found_among_the_pools_and_gives_back() {
     let name = format!("p{}z", "a".repeat(251));
     let pool = pool(&name, "10.10.10.0/30", 31);
     let leased = ask_for(&store, &[&pool], tenant("pod:a", "one", "c1"), "10.10.10.0", 0).unwrap();
-    assert_eq!(store.pools().unwrap(), [name.clone()]);
+    assert_eq!(store.pools().unwrap().join(" "), name);
     assert_eq!(blocks_in(&scratch.dir, &name).unwrap().0.len(), 1);
     let freed = release_owner(&store, &leased.lease.tenant.owner, true, 0).unwrap();
     assert_eq!(freed.len(), 1);
