@@ -197,8 +197,22 @@ impl Store for DirStore<'_> {
 /// If the folder of folders cannot be read.
 pub fn pools_in(dir: &Dir) -> Result<Vec<String>, StoreError> {
     let paths = record::files(&dir.ipam())?;
-    let names = paths.iter().filter(|p| p.is_dir()).filter_map(|p| p.file_name()?.to_str());
-    Ok(names.map(unescape).collect())
+    let folders = paths.iter().filter(|p| p.is_dir());
+    Ok(folders.filter_map(|folder| pool_of(folder)).collect())
+}
+
+/// The pool that a folder is of. A very long name is cut there, and only the blocks say all of it; without one that can be read nothing is leased.
+fn pool_of(folder: &Path) -> Option<String> {
+    let name = folder.file_name()?.to_str()?;
+    if !name.contains('~') {
+        return Some(unescape(name));
+    }
+    let blocks = record::files(folder).ok()?.into_iter();
+    let mut pools = blocks.filter_map(|path| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        Some(record::read::<Block>(&path, KIND, &name).ok()??.0.pool)
+    });
+    pools.find(|pool| file_name(pool) == name)
 }
 
 /// The blocks of a pool, and the files that are none. Needs no lock.
@@ -278,7 +292,7 @@ fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreErr
     move |source| StoreError::Io { verb, what, source }
 }
 
-/// The inverse of `file_name`, for names that were not cut.
+/// The inverse of `file_name`, for names that were not cut: no other has a `~`.
 fn unescape(file: &str) -> String {
     let mut bytes = Vec::with_capacity(file.len());
     let mut rest = file.as_bytes();

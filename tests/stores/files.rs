@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use egret::ipam::{DirStore, Store, Summary, blocks_in};
+use egret::ipam::{DirStore, Store, Summary, blocks_in, release_owner};
 
 use crate::world::*;
 
@@ -137,4 +137,18 @@ fn left_over_temporary_files_are_not_read_and_go() {
     assert_eq!((blocks.len(), problems.len()), (1, 0));
     given(&store, &[&pool], tenant("pod:b", "one", "c2"), 0);
     assert!(!left.exists());
+}
+
+/// A name may have 253 characters, and the name of its folder is cut.
+#[test]
+fn a_pool_with_a_very_long_name_is_found_among_the_pools_and_gives_back() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let name = format!("p{}z", "a".repeat(251));
+    let pool = pool(&name, "10.10.10.0/30", 31);
+    let leased = ask_for(&store, &[&pool], tenant("pod:a", "one", "c1"), "10.10.10.0", 0).unwrap();
+    assert_eq!(store.pools().unwrap().join(" "), name);
+    assert_eq!(blocks_in(&scratch.dir, &name).unwrap().0.len(), 1);
+    let freed = release_owner(&store, &leased.lease.tenant.owner, true, 0).unwrap();
+    assert_eq!(freed.len(), 1);
 }
