@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::document::{self, Format};
-use super::{Kind, Object, Reading, Written, take};
+use super::{Kind, Object, Reading, Written, broken_list, take};
 use crate::problem::Problem;
 
 /// `apiVersion` of what is written.
@@ -50,6 +50,16 @@ pub struct Converted {
     pub manifest: Value,
 }
 
+impl Conversion {
+    /// Whether nothing was there to be converted.
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+            && self.skipped.is_empty()
+            && self.notes.is_empty()
+            && self.problems.is_empty()
+    }
+}
+
 /// Where the pod templates of a kind are, as a JSON pointer; `None`: it has none.
 pub type Template = fn(&str) -> Option<&'static str>;
 
@@ -64,7 +74,10 @@ pub fn convert<'t>(texts: impl IntoIterator<Item = (&'t str, &'t [u8])>, templat
             let message = format!("not {format}: {error}; correct the file");
             conversion.problems.push(Problem::new("", &format!("Not{format:?}"), message).file(file));
         }
-        documents.values.into_iter().for_each(|value| spread(file, value, None, &mut sources));
+        for value in documents.values {
+            conversion.problems.extend(broken_list(&value).map(|problem| problem.file(file)));
+            spread(file, value, None, &mut sources);
+        }
     }
     let known = Known::of(&sources, template);
     for source in &sources {
@@ -88,6 +101,9 @@ fn spread(file: &str, value: Value, member_of: Option<(&str, &str)>, sources: &m
     {
         items.iter().cloned().for_each(|item| spread(file, item, Some((&version, of)), sources));
         return;
+    }
+    if broken_list(&value).is_some() {
+        return; // said already
     }
     let mut value = value;
     if let (Some((list_version, of)), Value::Object(map)) = (member_of, &mut value) {

@@ -145,15 +145,25 @@ fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mu
     };
     if let (Some(of), Some(Value::Array(items))) = (kind.strip_suffix("List"), map.get("items")) {
         // A list inside a list has no meaning of its own: its members are taken all the same, but not deeper.
-        for item in items {
+        for (n, item) in items.iter().enumerate() {
             if member_of.is_some() {
                 let message = "a list inside a list is not read; write its members as objects of their own";
                 let problem = Problem::new("", "NestedList", message).file(file).value(kind);
                 return reading.problems.push(problem);
             }
+            let before = reading.problems.len();
             take(file, item, Some((version.unwrap_or_default(), of)), reading);
+            // Of a member without a name its place says which one it is.
+            for problem in reading.problems.iter_mut().skip(before).filter(|p| p.object.is_empty()) {
+                let dot = if problem.field.is_empty() { "" } else { "." };
+                problem.field = format!("items[{n}]{dot}{}", problem.field);
+            }
         }
         return;
+    }
+    if let Some(problem) = broken_list(value) {
+        reading.whole = false;
+        return reading.problems.push(problem.file(file));
     }
     match kind::find(kind, version) {
         Ok(served) => object(file, map, &served, reading),
@@ -177,6 +187,24 @@ fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mu
             }
         }
     }
+}
+
+/// What is wrong with a list that has no members to read. Kinds of others may end in `List` and be none; `items: null` is how an API
+/// server writes an empty one.
+pub(crate) fn broken_list(value: &Value) -> Option<Problem> {
+    let word = |key: &str| value.get(key).and_then(Value::as_str);
+    let kind = word("kind")?;
+    let of = kind.strip_suffix("List")?;
+    if !of.is_empty() && kind::find(of, word("apiVersion")).is_err() {
+        return None;
+    }
+    let (what, found) = match value.get("items") {
+        Some(Value::Array(_) | Value::Null) => return None,
+        Some(other) => (format!("is {}", described(other)), shown(other)),
+        None => ("is not there".to_owned(), String::new()),
+    };
+    let message = format!("a `{kind}` is read by its members, and this {what}; write a list of objects");
+    Some(Problem::new("", "WrongType", message).at("items").value(found))
 }
 
 /// Reads one object of a kind that is served.

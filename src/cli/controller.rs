@@ -17,13 +17,20 @@ pub struct ControllerArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
-    /// Whether nodes whose agent is away get the taint egret.dev/agent-away:NoSchedule
+    /// Taint nodes whose agent is away
+    ///
+    /// With egret.dev/agent-away:NoSchedule, as long as it is; `false`: never.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    #[arg(hide_possible_values = true)]
     taint: bool,
-    /// Seconds without a sign of life after which an agent is away; it gives one every 10
+    /// Seconds without a sign after which an agent is away
+    ///
+    /// It gives one every 10 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     silence: u32,
-    /// Seconds that a node or a workload must be gone before its leases are freed
+    /// Seconds until leases of what is gone are freed
+    ///
+    /// Of a node or a workload that does not exist, looked at again and again for as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     reclaim_after: u32,
 }

@@ -69,6 +69,13 @@ pub fn run(common: &Common, args: &ConvertArgs) -> Result<(String, bool), Refuse
     let mut conversion =
         convert(readable.map(|text| (text.name.as_str(), text.bytes.as_slice())), workload::template);
     conversion.problems.extend(texts.iter().filter_map(Text::problem));
+    if conversion.is_empty() {
+        let names: Vec<&str> = texts.iter().map(|text| text.name.as_str()).collect();
+        return Err(Refused::misused(format!(
+            "there is no manifest in {}: nothing was converted. Does the command before this one print any?",
+            names.join(", ")
+        )));
+    }
     let well = conversion.problems.is_empty();
     if common.output == Output::Json {
         return Ok((json(&report(conversion))?, well));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{API_VERSION, Common, Output, Refused, json};
 use crate::config::{Config, Mode};
+use crate::egress::explain::Shown;
 use crate::install::follow::Follow;
 use crate::install::list::TYPE;
 use crate::install::place::Stamp;
@@ -74,33 +75,41 @@ pub fn run(common: &Common, args: &InstallArgs) -> Result<(String, bool), Refuse
     if args.follow {
         return follow(common, &place, &program);
     }
-    let entry = entry(common)?;
+    let (entry, problems) = entry(common)?;
+    place.has_room(&entry).map_err(|e| e.to_string())?;
     // The program first: a runtime starts whatever a list names.
     let binary = place.put_binary(&program).map_err(|e| e.to_string())?;
     let list = place.put_entry(&entry).map_err(|e| e.to_string())?;
-    said(vec![binary, list], common.output).map(|text| (text, true))
+    said(vec![binary, list], problems, common.output).map(|text| (text, true))
 }
 
 /// What was changed, in a few words or as a document.
-pub(super) fn said(items: Vec<Change>, output: Output) -> Result<String, Refused> {
+fn said(items: Vec<Change>, problems: Vec<Problem>, output: Output) -> Result<String, Refused> {
     match output {
         Output::Text => {
-            Ok(items.iter().map(|change| format!("{}: {}\n", change.file, change.what)).collect())
+            let items = items.iter().map(|change| format!("{}: {}\n", change.file, change.what));
+            let problems = problems.iter().map(|problem| format!("problem: {}\n", Shown(problem)));
+            Ok(items.chain(problems).collect())
         }
         Output::Json => {
-            let (kind, problems) = ("InstallReport", Vec::new());
+            let kind = "InstallReport";
             Ok(json(&InstallReport { api_version: API_VERSION, kind, items, problems })?)
         }
     }
 }
 
-/// Our entry: the configuration's keys, with the node's name, and what makes containerd hand over pods' annotations.
-fn entry(common: &Common) -> Result<Value, Refused> {
+/// Our entry: the configuration's keys, with the node's name, and what makes containerd hand over pods' annotations. Keys that look like
+/// ours and have no effect are problems, as the plugin would say at each call.
+fn entry(common: &Common) -> Result<(Value, Vec<Problem>), Refused> {
     let mut entry = match &common.config {
         Some(file) => Config::entry(file).map_err(|e| Refused::misused(e.to_string()))?,
         None => json!({}),
     };
     Config::from_json(&entry).map_err(|e| Refused::misused(e.to_string()))?;
+    let mut problems = Config::misspelled(&entry);
+    if let Some(file) = &common.config {
+        problems.iter_mut().for_each(|problem| problem.file = file.display().to_string());
+    }
     let fields = entry.as_object_mut().ok_or_else(|| Refused::misused("the configuration is no map"))?;
     fields.insert("type".to_owned(), TYPE.into());
     if let Some(node) = &common.node {
@@ -110,7 +119,7 @@ fn entry(common: &Common) -> Result<Value, Refused> {
         fields.insert("stateDir".to_owned(), state.display().to_string().into());
     }
     fields.entry("capabilities").or_insert_with(|| json!({"io.kubernetes.cri.pod-annotations": true}));
-    Ok(entry)
+    Ok((entry, problems))
 }
 
 /// Whether pods may come by us already. In a cluster not before an agent of this node has heard of everything once: until then no
@@ -159,7 +168,10 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
 
 /// Looks, and puts back what is missing. `put`: the binary that was found to be ours.
 fn once(common: &Common, place: &Place, program: &Path, put: &mut Option<Stamp>) -> Result<bool, String> {
-    let entry = entry(common).map_err(|e| e.sentence)?;
+    let (entry, problems) = entry(common).map_err(|e| e.sentence)?;
+    if put.is_none() {
+        problems.iter().for_each(|problem| tracing::warn!(%problem, "the configuration"));
+    }
     if put.is_none() || place.binary_stamp() != *put {
         let binary = place.put_binary(program).map_err(|e| e.to_string())?;
         *put = place.binary_stamp();

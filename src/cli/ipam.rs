@@ -12,21 +12,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
-pub use report::{BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, ReleasedRow, UnservableRow};
+pub use report::{
+    BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, Released, ReleasedRow, UnservableRow,
+};
 
 use super::cluster::Cluster;
 use super::{Common, Output, Refused};
 use crate::config::Config;
 use crate::egress::model::Pool;
 use crate::ipam::{
-    Block, Books, DirStore, Freed, Owner, Store, audit, blocks_in, pools_in, release_address, release_owner,
+    Block, Books, DirStore, Freed, IpamError, Owner, State, Store, audit, blocks_in, pools_in,
+    release_address, release_owner,
 };
 use crate::node::attachment::Attachments;
 use crate::node::embedded::Embedded;
 use crate::node::records::node_name;
 use crate::problem::Problem;
 use crate::store::objects::{Objects, ObjectsError};
-use crate::store::{Dir, endpoints, nodes, record, wait_for_writers};
+use crate::store::{Dir, advice, endpoints, nodes, record, wait_for_writers};
 
 /// Show leases, check them, give one back.
 #[derive(Debug, Clone, Args)]
@@ -66,8 +69,8 @@ pub enum Verb {
         #[arg(value_name = "ADDRESS", required_unless_present = "owner")]
         addresses: Vec<IpAddr>,
         /// All addresses of an owner, named as `ipam show` does: ordinal:shop/gw/0
-        #[arg(long, value_name = "OWNER", conflicts_with = "addresses")]
-        owner: Option<String>,
+        #[arg(long, value_name = "OWNER", conflicts_with = "addresses", value_parser = whole_owner)]
+        owner: Option<Owner>,
         /// Also what a container holds
         #[arg(long)]
         force: bool,
@@ -97,9 +100,9 @@ fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(St
             Ok((written(&report, common.output, verdict)?, report.problems.is_empty()))
         }
         Verb::Release { addresses, owner, force } => {
-            let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
             let freed = cluster::release(cluster, addresses, owner.as_ref(), *force, now)?;
-            Ok((given_back(&freed, common.output)?, true))
+            let pools: Vec<Pool> = cluster.objects.pools().map(|(_, pool)| pool).collect();
+            Ok((given_back(&freed, &pools, common.output)?, true))
         }
     }
 }
@@ -107,7 +110,7 @@ fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(St
 fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refused> {
     let config = common.of_present_node()?;
     let dir = Dir::at(&config.state_dir).map_err(|e| e.to_string())?;
-    must_be_one(&dir).map_err(Refused::misused)?;
+    must_be_one(&dir)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match &args.verb {
         Verb::Show { pool } => {
@@ -120,13 +123,26 @@ fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refu
             Ok((written(&report, common.output, verdict)?, well))
         }
         Verb::Release { addresses, owner, force } => {
-            let Ok(owner) = owner.as_deref().map(str::parse::<Owner>).transpose();
             // It is there; a part of it may not be, as `cache/`, which anybody may delete.
             let dir = Dir::open(dir.path()).map_err(|e| e.to_string())?;
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
-            Ok((given_back(&freed, common.output)?, true))
+            let pools: Vec<Pool> =
+                objects(&dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default();
+            Ok((given_back(&freed, &pools, common.output)?, true))
         }
     }
+}
+
+/// An owner in one of the forms that `ipam show` writes.
+fn whole_owner(text: &str) -> Result<Owner, String> {
+    let Ok(owner) = text.parse();
+    let whole = text.split_once(':').is_some_and(|(_, rest)| rest.split('/').all(|part| !part.is_empty()));
+    if whole && !matches!(owner, Owner::Other(_)) {
+        return Ok(owner);
+    }
+    Err("an owner is pod:UID, ordinal:NAMESPACE/STATEFULSET/NUMBER, slot:NAMESPACE/GATEWAY/NUMBER or container:NODE/NETWORK/ID/INTERFACE, \
+         as `egret ipam show` names them"
+        .to_owned())
 }
 
 fn written(report: &IpamReport, output: Output, text: fn(&IpamReport) -> String) -> Result<String, String> {
@@ -179,14 +195,20 @@ impl Seen {
 }
 
 /// An empty answer is no answer about a directory that is not mounted, or about a folder of manifests.
-fn must_be_one(dir: &Dir) -> Result<(), String> {
-    if dir.objects().exists() || dir.ipam().exists() {
-        return Ok(());
+fn must_be_one(dir: &Dir) -> Result<(), Refused> {
+    let folder = dir.path().display();
+    for part in [dir.objects(), dir.ipam()] {
+        match part.try_exists() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(e) => {
+                return Err(Refused::failed(format!("cannot read {}: {e}{}", part.display(), advice(&e))));
+            }
+        }
     }
-    Err(format!(
-        "there is neither a folder `objects` nor `ipam` in {}; name a state directory with --state, or run the plugin once",
-        dir.path().display()
-    ))
+    Err(Refused::misused(format!(
+        "there is neither a folder `objects` nor `ipam` in {folder}; name a state directory with --state, or run the plugin once"
+    )))
 }
 
 fn look(dir: &Dir) -> Result<Seen, String> {
@@ -304,8 +326,7 @@ fn attachments(config: &Config, node: &str) -> Result<Option<BTreeSet<String>>, 
 /// Gives addresses back, or all of an owner.
 ///
 /// # Errors
-/// If the lock is not had, there is nothing to give back, or a container holds it and `force` is not said. What was given
-/// back before that stays given back.
+/// If the lock is not had, there is nothing to give back, or a container holds it and `force` is not said; then nothing was.
 pub fn release(
     dir: &Dir,
     addresses: &[IpAddr],
@@ -313,36 +334,66 @@ pub fn release(
     force: bool,
     config: &Config,
     now: u64,
-) -> Result<Vec<Freed>, String> {
+) -> Result<Vec<Released>, String> {
     let timeout = Duration::from_millis(config.lock_timeout);
     let guard = dir.lock("egret ipam release", timeout).map_err(|e| e.to_string())?;
     release_from(&DirStore::under(dir, &guard), addresses, owner, force, now)
 }
 
+/// All of them or none: what one of them lacks is found before anything is written.
 fn release_from(
     store: &dyn Store,
     addresses: &[IpAddr],
     owner: Option<&Owner>,
     force: bool,
     now: u64,
-) -> Result<Vec<Freed>, String> {
+) -> Result<Vec<Released>, String> {
+    let addresses: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    let mut held = BTreeMap::new();
+    for pool in store.pools().map_err(|e| e.to_string())? {
+        let summary = store.summary(&pool).map_err(|e| e.to_string())?;
+        let asked = addresses.iter().filter_map(|ip| Some((summary.block_of(*ip)?, *ip)));
+        for (block, ip) in asked.chain(owner.into_iter().flat_map(|owner| summary.of_owner(owner))) {
+            let read = store.read(&pool, block).map_err(|e| e.to_string())?;
+            let found = read.and_then(|(block, _)| block.allocations.get(&ip).cloned());
+            if let Some(a) = found.filter(|a| owner.is_none_or(|owner| a.owner == *owner)) {
+                held.insert(ip, a.holder);
+            }
+        }
+    }
+    let unknown = addresses.iter().find(|ip| !held.contains_key(*ip));
+    if let Some(address) = unknown {
+        return Err(IpamError::Unknown(address.to_string()).to_string());
+    }
+    let first = held.iter().find_map(|(ip, holder)| holder.clone().map(|holder| (*ip, Box::new(holder))));
+    if let Some((address, holder)) = first.filter(|_| !force) {
+        return Err(IpamError::Held { address, holder }.to_string());
+    }
     let mut freed = Vec::new();
     if let Some(owner) = owner {
         freed.extend(release_owner(store, owner, force, now).map_err(|e| e.to_string())?);
     }
     for address in addresses {
-        freed.push(release_address(store, *address, force, now).map_err(|e| e.to_string())?);
+        freed.push(release_address(store, address, force, now).map_err(|e| e.to_string())?);
     }
-    Ok(freed)
+    let was_held = |freed: &Freed| held.get(&freed.ip).is_some_and(Option::is_some);
+    Ok(freed.into_iter().map(|freed| Released { was_held: was_held(&freed), freed }).collect())
 }
 
-fn given_back(freed: &[Freed], output: Output) -> Result<String, String> {
+fn given_back(released: &[Released], pools: &[Pool], output: Output) -> Result<String, String> {
     match output {
-        Output::Text => Ok(freed
+        Output::Text => Ok(released
             .iter()
-            .map(|f| format!("{} of pool {} is no longer kept for {}\n", f.ip, f.pool, f.owner))
+            .map(|one| {
+                let Freed { ip, pool, owner } = &one.freed;
+                let then = match one.state(pools) {
+                    State::Cooling => "; it cools before anybody gets it",
+                    _ => "",
+                };
+                format!("{ip} of pool {pool} is no longer kept for {owner}{then}\n")
+            })
             .collect()),
-        Output::Json => json(&IpamRelease::of(freed)),
+        Output::Json => json(&IpamRelease::of(released, pools)),
     }
 }
 

@@ -12,7 +12,7 @@ use clap_mangen::Man;
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// Where the pages are written; it must exist
-    #[arg(value_name = "DIR", default_value = ".")]
+    #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 

@@ -39,6 +39,9 @@ use crate::node::records::node_name;
 
 const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address when they leave the cluster.";
 
+/// Under a short help, which leaves these flags out.
+const OF_A_CLUSTER: &str = "Of a cluster: --kubeconfig FILE, --context NAME, -n NAMESPACE (see '--help')";
+
 /// Fixed, known source addresses for Kubernetes pods that leave the cluster
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -88,9 +91,12 @@ enum Command {
     /// Take everything of Egret out of this node's kernel
     Uninstall(node::UninstallArgs),
     /// Say where a pod's traffic leaves, and why
+    #[command(after_help = OF_A_CLUSTER, after_long_help = "")]
     Explain(explain::ExplainArgs),
     /// List where pods' traffic leaves, a row per address and prefix
     #[command(
+        after_help = OF_A_CLUSTER,
+        after_long_help = "",
         long_about = "List where pods' traffic leaves, one row per pod address and destination prefix: the longest prefix of an \
                       address decides. With --node, only pods of that node.\n\n\
                       --state may also be a folder of manifests: then pods that ask to be gateways count as running."
@@ -115,6 +121,8 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Say what is wrong with manifests before they are applied
     #[command(
+        after_help = OF_A_CLUSTER,
+        after_long_help = "",
         long_about = "Say what is wrong with manifests before they are applied: read by the readers and decided by the resolver \
                       that a node uses. Needs no root, no state directory and no cluster. With --kubeconfig or --context \
                       they are judged beside what that cluster has; without -f, what it has is.\n\n\

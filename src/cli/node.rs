@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::install::Folders;
 use super::{Common, Refused};
 use crate::egress::explain::Shown;
+use crate::install::{Change, InstallError, Place};
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::Outcome;
@@ -46,6 +47,9 @@ pub(super) struct ReconcileReport<'a> {
     node: &'a str,
     /// The node's own namespace, and those of its gateways that were looked at.
     items: Vec<Item<'a>>,
+    /// With `--cni`: network lists whose entry, and the plugin whose file, was removed, or with `--dry-run` would be.
+    #[serde(skip_serializing_if = "<[Change]>::is_empty")]
+    files: &'a [Change],
     problems: &'a [Problem],
 }
 
@@ -65,7 +69,10 @@ struct Item<'a> {
 /// # Errors
 /// A sentence; then nothing was printed.
 pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Refused> {
-    act(common, args, Embedded::reconcile)
+    act(common, args, |node| {
+        node.must_be_its_directory()?;
+        Ok((Vec::new(), node.reconcile()?))
+    })
 }
 
 /// Takes everything of ours out of this node.
@@ -74,7 +81,7 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Ref
 /// As [`reconcile`].
 pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), Refused> {
     let place = args.cni.then(|| args.folders.place(None));
-    let outcome = act(common, &args.node, |node| {
+    act(common, &args.node, |node| {
         // It would wire again what is taken away.
         match crate::agent::run::running(&node.memory) {
             Some(busy) if !node.dry_run => {
@@ -86,22 +93,30 @@ pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool)
             }
             _ => {}
         }
+        node.must_be_this_node()?;
+        node.must_reach_its_endpoints()?;
+        let unfit = |e: InstallError| NodeError::Unfit(vec![e.to_string()]);
         // Before the kernel: no further pod is wired.
-        if let Some(place) = place.as_ref().filter(|_| !node.dry_run) {
-            place.take_entries().map_err(|e| NodeError::Unfit(vec![e.to_string()]))?;
+        let take = if node.dry_run { Place::entries_to_take } else { Place::take_entries };
+        let entries = place.as_ref().map(take);
+        let mut files = entries.transpose().map_err(unfit)?.unwrap_or_default();
+        let outcome = node.uninstall()?;
+        if let Some(place) = place.as_ref().filter(|_| is_well(&outcome)) {
+            let binary = if node.dry_run { Ok(place.binary_to_take()) } else { place.take_binary() };
+            files.extend(binary.map_err(unfit)?);
         }
-        node.uninstall()
-    })?;
-    if let Some(place) = place.filter(|_| outcome.1 && !args.node.dry_run) {
-        place.take_binary().map_err(|e| e.to_string())?;
-    }
-    Ok(outcome)
+        Ok((files, outcome))
+    })
+}
+
+fn is_well(outcome: &Outcome) -> bool {
+    outcome.reports.iter().all(|(_, report)| report.failed.is_empty())
 }
 
 fn act(
     common: &Common,
     args: &NodeArgs,
-    verb: impl Fn(&Embedded) -> Result<Outcome, NodeError>,
+    verb: impl Fn(&Embedded) -> Result<(Vec<Change>, Outcome), NodeError>,
 ) -> Result<(String, bool), Refused> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Refused::failed(
@@ -113,29 +128,39 @@ fn act(
         false => Embedded::open(&common.of_node()?),
     };
     let node = node.map_err(|e| e.to_string())?;
-    let outcome = verb(&node).map_err(|e| e.to_string())?;
-    let well = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
+    let (files, outcome) = verb(&node).map_err(|error| match &error {
+        NodeError::OtherName { .. } if common.node.is_some() => Refused::misused(error.to_string()),
+        NodeError::OtherDirectory { .. } if common.state.is_some() => Refused::misused(error.to_string()),
+        _ => Refused::failed(error.to_string()),
+    })?;
+    let well = is_well(&outcome);
     let text = match common.output {
-        super::Output::Json => json(&node.name, &outcome)?,
-        super::Output::Text => text(&node.name, &outcome),
+        super::Output::Json => json(&node.name, &files, &outcome)?,
+        super::Output::Text => text(&node, &files, &outcome),
     };
     Ok((text, well))
 }
 
-fn json(node: &str, outcome: &Outcome) -> Result<String, String> {
+fn json(node: &str, files: &[Change], outcome: &Outcome) -> Result<String, String> {
     let items = outcome.reports.iter().map(|(place, report)| Item { place, report }).collect();
     let report = ReconcileReport {
         api_version: "egret.dev/v1alpha1",
         kind: "ReconcileReport",
         node,
         items,
+        files,
         problems: &outcome.problems,
     };
     serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(|e| e.to_string())
 }
 
-fn text(node: &str, outcome: &Outcome) -> String {
+fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
+    let (dry_run, node) = (node.dry_run, &node.name);
     let mut text = String::new();
+    for change in files {
+        let what = if dry_run { "to be removed" } else { change.what };
+        let _ = writeln!(text, "{}: {what}", change.file);
+    }
     for (place, report) in &outcome.reports {
         let place = if place == "node" { format!("node {node}") } else { format!("gateway {place}") };
         let counts =

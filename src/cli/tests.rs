@@ -34,7 +34,14 @@ fn the_arguments_are_consistent() {
 #[test]
 fn the_help_of_every_command_fits_a_screen_of_80_by_24() {
     let mut wrong = Vec::new();
-    for (words, command) in commands() {
+    let mut all = commands();
+    let hidden = command().get_subcommands().filter(|one| one.is_hide_set()).cloned().collect::<Vec<_>>();
+    let mut root = command();
+    root.build();
+    for name in hidden.iter().map(clap::Command::get_name) {
+        all.push((format!("egret {name}"), root.find_subcommand(name).unwrap().clone()));
+    }
+    for (words, command) in all {
         let help = command.term_width(80).render_help().to_string();
         let (rows, columns) = (help.lines().count(), help.lines().map(|line| line.chars().count()).max());
         if rows > 24 || columns > Some(80) {
@@ -54,6 +61,11 @@ fn paragraphs_of_the_long_help_are_left_for_the_screen_to_break() {
             assert!(broken.is_none(), "{words} --help: {broken:?}");
         }
     }
+}
+
+#[test]
+fn pages_are_written_nowhere_unasked() {
+    assert!(command().try_get_matches_from(["egret", "man"]).unwrap_err().to_string().contains("<DIR>"));
 }
 
 #[test]

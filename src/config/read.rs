@@ -74,7 +74,9 @@ pub enum ConfigError {
         message: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {source}")]
+    #[error(
+        "cannot read the configuration {path}: {source}; --config names a file with Egret's keys, or the network list that it stands in"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

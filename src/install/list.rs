@@ -16,6 +16,11 @@ pub enum ListError {
     /// JSON, but neither a list nor a plugin.
     #[error("has neither `plugins` nor `type`: it is no network configuration")]
     Foreign,
+    /// No plugin gives pods an interface: a runtime passes such a list over, and ours alone would fail every pod.
+    #[error(
+        "has no plugin before Egret's: install the cluster's network first, or name its list with --list"
+    )]
+    Empty,
     /// Plugins of this version do not hand their results on.
     #[error("is of cniVersion {0}; plugins stand behind one another only from 0.3.0 on")]
     TooOld(String),
@@ -37,7 +42,8 @@ pub enum Shape {
 pub fn shape(text: &[u8]) -> Result<Shape, ListError> {
     let value = read(text)?;
     version(&value)?;
-    if value["plugins"].is_array() { Ok(Shape::List) } else { Ok(Shape::Single) }
+    let Some(plugins) = value["plugins"].as_array() else { return Ok(Shape::Single) };
+    if plugins.iter().all(is_ours) { Err(ListError::Empty) } else { Ok(Shape::List) }
 }
 
 /// The list with our entry: where it stands already, else last, because what it needs is the result of all the others. `None`: it is
@@ -51,6 +57,9 @@ pub fn with(text: &[u8], entry: &Value) -> Result<Option<String>, ListError> {
     let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) else {
         return Ok(Some(written(&wrapped(list, entry))));
     };
+    if plugins.iter().all(is_ours) {
+        return Err(ListError::Empty);
+    }
     let before = plugins.clone();
     let mut ours = plugins.iter().position(is_ours);
     // A second one would wire every pod twice.
@@ -173,11 +182,15 @@ mod tests {
         assert!(said("[]").contains("no network configuration"));
         assert!(said(r#"{"plugins": []}"#).contains("cniVersion 0.1.0"));
         assert!(said(r#"{"cniVersion": "0.2.0", "plugins": []}"#).contains("from 0.3.0 on"));
+        assert!(said(r#"{"cniVersion": "1.0.0", "plugins": []}"#).contains("no plugin before Egret's"));
+        let alone = r#"{"cniVersion": "1.0.0", "plugins": [{"type": "egret"}]}"#;
+        assert!(said(alone).contains("no plugin before Egret's"));
+        assert_eq!(shape(alone.as_bytes()), Err(ListError::Empty));
     }
 
     proptest! {
         #[test]
-        fn with_and_without_are_each_others_inverse(names in prop::collection::vec("[a-z]{1,5}", 0..5)) {
+        fn with_and_without_are_each_others_inverse(names in prop::collection::vec("[a-z]{1,4}", 1..5)) {
             let plugins: Vec<Value> = names.iter().map(|name| json!({"type": name})).collect();
             let list = json!({"cniVersion": "1.1.0", "name": "n", "plugins": plugins});
             let text = list.to_string();

@@ -5,6 +5,7 @@
 
 pub mod follow;
 pub mod list;
+mod look;
 pub mod multus;
 pub mod place;
 

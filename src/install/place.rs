@@ -96,7 +96,7 @@ pub enum InstallError {
 /// Inode, size and times of a file.
 pub type Stamp = (u64, u64, i64, i64);
 
-fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+pub(super) fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_owned();
     move |source| InstallError::Io { verb, path, source }
 }
@@ -196,7 +196,7 @@ impl Place {
 
     /// The list that pods are started with: the first by name that can be understood, as libcni and containerd choose it; behind Multus
     /// the one that it hands them on to.
-    fn primary(&self) -> Result<PathBuf, InstallError> {
+    pub(super) fn primary(&self) -> Result<PathBuf, InstallError> {
         if let Some(name) = &self.list {
             return Ok(self.conf.join(name));
         }
@@ -230,7 +230,7 @@ impl Place {
         Ok((known, broken))
     }
 
-    fn lists(&self) -> Result<Vec<PathBuf>, InstallError> {
+    pub(super) fn lists(&self) -> Result<Vec<PathBuf>, InstallError> {
         let entries = match fs::read_dir(&self.conf) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(InstallError::NoList(self.conf.clone()));

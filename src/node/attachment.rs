@@ -267,6 +267,11 @@ impl Attachments {
         Ok(Some(attachment))
     }
 
+    /// Whether there is a record, without reading it.
+    pub fn has(&self, id: &AttachmentId) -> bool {
+        self.file(id).exists()
+    }
+
     /// Removes a record and its draft; whether there was one.
     pub fn remove(&self, id: &AttachmentId) -> io::Result<bool> {
         unlink(&self.draft(id))?;

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -82,6 +83,30 @@ pub enum NodeError {
     /// A namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    /// Pods here are wired under another name.
+    #[error(
+        "pods of this machine are wired as node `{wired}`, and none as `{asked}`, so this would undo their rules: name `{wired}` \
+         (--node, `nodeName`, or the host name). If the machine was renamed, end these pods, and `{asked}` takes over; \
+         `egret uninstall --node {wired}` gives them up at once, with their own addresses"
+    )]
+    OtherName {
+        /// The name that was said, or is the host's.
+        asked: String,
+        /// The name that they have.
+        wired: String,
+    },
+    /// Pods here are wired by another directory.
+    #[error(
+        "pods of this node are wired by the state directory {}, and not by {}, which may know nothing of them: name the first, or \
+         leave --state out. If the directory was moved, set `stateDir` in the network list, and the next pod's start takes it up",
+        wired.display(), asked.display()
+    )]
+    OtherDirectory {
+        /// The directory that was said.
+        asked: PathBuf,
+        /// The one that the plugin was last called with.
+        wired: PathBuf,
+    },
     /// The node's own files on tmpfs cannot be read or written.
     #[error("cannot use the node's own files below {}: {}{}", .0, .1, advice(.1))]
     Memory(String, io::Error),
@@ -105,9 +130,10 @@ impl From<KernelError> for NodeError {
 impl From<NodeError> for CniError {
     fn from(error: NodeError) -> CniError {
         let code = match &error {
-            NodeError::Lock(LockError::Busy { .. }) | NodeError::Objects(ObjectsError::Lost(_)) => {
-                Code::TryAgainLater
-            }
+            NodeError::Lock(LockError::Busy { .. })
+            | NodeError::Objects(ObjectsError::Lost(_))
+            | NodeError::OtherName { .. }
+            | NodeError::OtherDirectory { .. } => Code::TryAgainLater,
             NodeError::Lock(_) | NodeError::Dir(_) | NodeError::Objects(_) | NodeError::Memory(..) => {
                 Code::Io
             }
@@ -179,8 +205,9 @@ impl Embedded {
     /// The lock under which this node's kernel is changed. Taken before the store's.
     ///
     /// # Errors
-    /// It cannot be had in time; the error names the holder.
+    /// It cannot be had in time; the error names the holder. Or this kernel is another node's.
     pub fn lock(&self, who: &str) -> Result<Guard, NodeError> {
+        self.must_be_this_node()?;
         let folder = self.memory.dir();
         let file = folder.join("lock");
         match lock(&file, who, self.patience) {
@@ -199,6 +226,7 @@ impl Embedded {
         if !self.dry_run {
             return self.lock(who).map(Some);
         }
+        self.must_be_this_node()?;
         Ok(wait_for_writers(&self.memory.dir().join("lock"), self.patience)?)
     }
 

@@ -162,6 +162,7 @@ impl Memory {
         if !self.was_wired() && !self.dir.join(SETTINGS).exists() {
             self.write(SETTINGS, &SavedSettings::new())?;
         }
+        self.belongs_here();
         let look = self.replace(INTENDED, &self.text_of(inputs, plan)?)?;
         if let Some(last) = &self.last {
             last.keep(look, Arc::new(Applied { inputs, plan: plan.clone() }));
@@ -217,6 +218,11 @@ impl Memory {
             Err(_) => Some(true),
             Ok(plan) => Some(str::from_utf8(&plan).map_or(true, |plan| plan.contains(&quoted))),
         }
+    }
+
+    /// Whether a plan was applied, without reading it.
+    pub fn was_applied(&self) -> bool {
+        self.dir.join(PLAN).exists()
     }
 
     /// Whether somebody began to apply a plan and did not finish, without reading it.

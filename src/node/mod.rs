@@ -37,3 +37,4 @@ pub mod thin;
 mod unborne;
 pub mod update;
 pub mod verbs;
+mod whose;

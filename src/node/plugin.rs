@@ -99,7 +99,8 @@ impl Here<'_> {
 
     /// What a DEL is about, before it has a lock: its pod is cut off. `None`: no plan speaks of the pod, so nothing of the node is changed.
     pub fn leaving(&self, request: &Request) -> Option<AttachmentId> {
-        let (id, node) = (attachment_id(request), self.node().ok()?);
+        let id = attachment_id(request);
+        let node = self.node().ok()?.who_recorded(&id);
         if !node.memory.may_concern(&id).unwrap_or(false) {
             return node.memory.is_unfinished().then_some(id);
         }
@@ -112,7 +113,8 @@ impl Here<'_> {
     /// # Errors
     /// As [`Node::del`].
     pub fn forget(&self, request: &Request, tell: impl FnOnce()) -> Result<(), CniError> {
-        self.node()?.forget_telling(&attachment_id(request), tell)
+        let id = attachment_id(request);
+        self.node()?.who_recorded(&id).forget_telling(&id, tell)
     }
 
     /// Undoes an attachment.
@@ -120,7 +122,7 @@ impl Here<'_> {
     /// # Errors
     /// As [`Node::del`].
     pub(super) fn remove(&self, id: &AttachmentId) -> Result<(), CniError> {
-        self.node()?.remove(id)
+        self.node()?.who_recorded(id).remove(id)
     }
 
     /// What an ADD is about; the claim, which may wait for others, and what waits for nobody follow.

@@ -93,7 +93,7 @@ fn pools(node: &Embedded) -> BTreeSet<String> {
 
 /// Steps that a reconcile would take, and whether that could be found out.
 fn differences(node: &Embedded, problems: &mut Vec<Problem>) -> (Vec<Difference>, bool) {
-    let outcome = match node.reconcile() {
+    let outcome = match node.must_be_its_directory().and_then(|()| node.reconcile()) {
         Ok(outcome) => outcome,
         Err(error) => {
             let root = nix::unistd::geteuid().is_root();

@@ -307,3 +307,48 @@ fn a_pool_of_pod_addresses_stays_calicos() {
     assert_eq!(json["items"][1]["manifest"]["spec"]["blockSize"], 26);
     assert_eq!(json["notes"][0]["reason"], "PodPool");
 }
+
+/// A command before it that failed prints nothing, and what is written over a manifest then must not count as one.
+#[test]
+fn nothing_is_no_answer() {
+    let folder = Folder::with(&[]);
+    for input in ["", "\n", "# nobody is here\n"] {
+        let said = folder.egret_with("convert -f -", input);
+        assert!(said.err.contains("there is no manifest in stdin"), "{}", said.err);
+        assert_eq!((said.status, said.out.as_str()), (2, ""), "{input:?}");
+    }
+}
+
+#[test]
+fn a_list_without_members_is_named() {
+    for (list, sentence) in [
+        (
+            "apiVersion: v1\nkind: List\nitems: nope\n",
+            "items: a `List` is read by its members, and this is the text \"nope\"",
+        ),
+        ("apiVersion: v1\nkind: List\n", "items: a `List` is read by its members, and this is not there"),
+        (
+            "apiVersion: v1\nkind: PodList\nitems: {}\n",
+            "items: a `PodList` is read by its members, and this is a map",
+        ),
+    ] {
+        let folder = Folder::with(&[("list.yaml", list)]);
+        for verb in ["lint -f .", "convert -f ."] {
+            let said = folder.egret(verb);
+            let all = said.out.clone() + &said.err;
+            assert!(all.contains(&format!("error[WrongType]: list.yaml: {sentence}")), "{verb}: {all}");
+            assert_eq!(said.status, 1, "{verb}");
+        }
+    }
+    let others = "apiVersion: example.net/v1\nkind: AllowList\nspec: {}\n---\napiVersion: v1\nkind: PodList\nitems: null\n";
+    let folder = Folder::with(&[("list.yaml", others)]);
+    assert_eq!(folder.egret("lint -f .").status, 0, "kinds of others may be called so");
+}
+
+#[test]
+fn a_member_without_a_name_is_known_by_its_place() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- 7\n- {metadata: {}}\n";
+    let said = Folder::with(&[("list.yaml", list)]).egret("lint -f .");
+    assert!(said.out.contains("items[1]: a document is the number 7"), "{}", said.out);
+    assert!(said.out.contains("items[2].kind: the object has no kind"), "{}", said.out);
+}

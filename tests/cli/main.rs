@@ -9,6 +9,7 @@ mod colours;
 mod convert;
 mod directories;
 mod documents;
+mod install;
 mod lint;
 mod list;
 mod random;

@@ -11,6 +11,7 @@ mod inside;
 mod lab;
 mod lost;
 mod mtu;
+mod names;
 mod nat_outgoing;
 mod never;
 mod node_gateway_variants;

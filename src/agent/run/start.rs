@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 use super::{AgentError, PATIENCE};
 use crate::agent::cluster::Cluster;
 use crate::agent::state::LOCK;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::node::embedded::Embedded;
 use crate::node::kept::Kept;
 use crate::node::memory::Memory;
@@ -39,6 +39,10 @@ pub(super) fn open(config: &Config) -> Result<Embedded, String> {
     let wired = memory.serves_pods();
     let mut node =
         if wired { Embedded::at(config) } else { Embedded::open(config) }.map_err(|e| e.to_string())?;
+    // A cluster's agent has heard of everything before it does anything, wherever it keeps that.
+    if config.mode == Mode::Embedded {
+        node.must_be_its_directory().map_err(|e| e.to_string())?;
+    }
     node.patience = PATIENCE;
     Ok(node.keeping(&Arc::new(Kept::default())))
 }

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{IpamReport, Seen, of_pools};
+use super::{IpamReport, Released, Seen, of_pools};
 use crate::cli::cluster::Cluster;
-use crate::ipam::{Books, Freed, Owner, audit};
+use crate::ipam::{Books, Owner, audit};
 use crate::kube::ClusterStore;
 use crate::problem::Problem;
 
@@ -58,15 +58,14 @@ pub(super) fn check(cluster: &Cluster, grace: u64, now: u64) -> Result<IpamRepor
 /// Gives addresses back, or all of an owner.
 ///
 /// # Errors
-/// There is nothing to give back, a container holds it and `force` is not said, or we may not. What was given back before that
-/// stays given back.
+/// There is nothing to give back, or a container holds it and `force` is not said; then nothing was. Or we may not.
 pub(super) fn release(
     cluster: &Cluster,
     addresses: &[IpAddr],
     owner: Option<&Owner>,
     force: bool,
     now: u64,
-) -> Result<Vec<Freed>, String> {
+) -> Result<Vec<Released>, String> {
     let store = ClusterStore::new(&cluster.client);
     super::release_from(&store, addresses, owner, force, now)
 }

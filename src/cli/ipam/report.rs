@@ -156,16 +156,34 @@ pub struct ReleasedRow {
     pub state: State,
 }
 
+/// An address that was given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// Which one.
+    pub freed: Freed,
+    /// Whether a container held it: then it cools first.
+    pub was_held: bool,
+}
+
+impl Released {
+    /// What it is now. Without its pool nobody knows the cool-down; then it counts as free, as in [`IpamReport`].
+    pub fn state(&self, pools: &[Pool]) -> State {
+        let pool = pools.iter().find(|pool| pool.name == self.freed.pool);
+        let cools = self.was_held && pool.is_some_and(|pool| pool.cooldown_seconds > 0);
+        if cools { State::Cooling } else { State::Free }
+    }
+}
+
 impl IpamRelease {
     /// Of what was given back.
-    pub fn of(freed: &[Freed]) -> IpamRelease {
-        let row = |freed: &Freed| ReleasedRow {
-            address: freed.ip,
-            pool: freed.pool.clone(),
-            owner: freed.owner.clone(),
-            state: State::Free,
+    pub fn of(released: &[Released], pools: &[Pool]) -> IpamRelease {
+        let row = |one: &Released| ReleasedRow {
+            address: one.freed.ip,
+            pool: one.freed.pool.clone(),
+            owner: one.freed.owner.clone(),
+            state: one.state(pools),
         };
-        let items = freed.iter().map(row).collect();
+        let items = released.iter().map(row).collect();
         IpamRelease { api_version: API_VERSION, kind: "IpamRelease", items, problems: Vec::new() }
     }
 }

@@ -136,13 +136,31 @@ fn release_gives_back_what_is_kept_and_wants_force_for_what_is_held() {
     };
     let freed = release(&[], Some("ordinal:shop/gw/0"), false).unwrap();
     assert_eq!(
-        given_back(&freed, Output::Text).unwrap(),
+        given_back(&freed, &[], Output::Text).unwrap(),
         "10.10.10.3 of pool egress is no longer kept for ordinal:shop/gw/0\n"
     );
     let error = release(&["10.10.10.2"], None, false).unwrap_err();
     assert!(error.starts_with("10.10.10.2 is held by net/0a0a"), "{error}");
-    release(&["10.10.10.2", "10.10.10.0"], None, true).unwrap();
+    let before = show(&dir, None, NOW).unwrap();
+    for half in [["10.10.10.0", "10.10.10.2"], ["10.10.10.0", "192.0.2.1"]] {
+        release(&half, None, false).unwrap_err();
+        assert_eq!(show(&dir, None, NOW).unwrap().text(), before.text(), "all of them or none");
+    }
+    let both = release(&["10.10.10.2", "10.10.10.0", "10.10.10.2"], None, true).unwrap();
+    let pools: Vec<Pool> = objects(&dir).unwrap().unwrap().pools().map(|(_, pool)| pool).collect();
+    let states: Vec<State> = both.iter().map(|one| one.state(&pools)).collect();
+    assert_eq!(states, [State::Free, State::Cooling], "as `ipam show` says");
     let report = show(&dir, None, NOW).unwrap();
     assert_eq!(report.pools[0].cooling, 1, "what was held cools, what was cooling is free");
     assert!(release(&["192.0.2.1"], None, true).unwrap_err().contains("192.0.2.1 is not leased"));
+}
+
+#[test]
+fn an_owner_is_named_whole() {
+    for text in ["", "pod:", "ordinal:shop/gw", "ordinal:shop/gw/x", "slot://0", "nonsense"] {
+        assert!(whole_owner(text).unwrap_err().contains("pod:UID"), "{text}");
+    }
+    for text in ["pod:8a6e", "ordinal:shop/gw/0", "slot:shop/gw/1", "container:one/net/c2/eth0"] {
+        assert_eq!(whole_owner(text).unwrap().to_string(), text);
+    }
 }

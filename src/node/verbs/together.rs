@@ -21,7 +21,7 @@ use crate::egress::plan::NodePlan;
 use crate::fault;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
-use crate::node::embedded::Embedded;
+use crate::node::embedded::{Embedded, NodeError};
 use crate::node::plugin::Here;
 use crate::node::situation::local_pod;
 use crate::node::sweeps::Sweep;
@@ -94,6 +94,8 @@ fn at_once(here: &Here<'_>, calls: &[Call], tell: &dyn Fn(usize)) -> Outcomes {
     };
     let _guard = match node.lock(&who) {
         Ok(guard) => guard,
+        // A pod that has its rules under another name ends there.
+        Err(NodeError::OtherName { .. }) => return nothing(),
         Err(error) => {
             let error = CniError::from(error);
             return calls.iter().map(|_| Some(Err(error.clone()))).collect();

@@ -1,0 +1,123 @@
+//! Whose this kernel is: one machine is one node, by one name and one state directory, for as long as pods of it are wired.
+//!
+//! In: the run directory. Out: a refusal where a node that has nothing here would undo what stands under another name, or by another
+//! directory: what follows from nothing is that no pod is selected, and each would leave with its own address. Never: guesses which name was meant.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::egress::plan::NodePlan;
+use crate::kernel::netns::Netns;
+use crate::node::attachment::{AttachmentId, Attachments};
+use crate::node::embedded::{Embedded, NodeError};
+use crate::node::memory::Memory;
+
+/// Which kernel a plan was made for. Nodes of one machine may share a run directory, each in a network namespace of its own, and a run
+/// directory that is no tmpfs outlives the kernel. Without the file, or with one that cannot be read, a plan counts as this kernel's.
+const KERNEL: &str = "kernel";
+
+impl Memory {
+    /// Remembers that this kernel is the one that is planned for.
+    pub(super) fn belongs_here(&self) {
+        let here = this_kernel();
+        if here.is_some() && self.kernel() != here {
+            // Without it a plan counts as this kernel's, which it is.
+            let _ = self.tell(KERNEL, &here);
+        }
+    }
+
+    fn kernel(&self) -> Option<String> {
+        serde_json::from_slice(&fs::read(self.dir().join(KERNEL)).ok()?).ok()
+    }
+
+    /// Whether pods of it may be wired in this kernel; a plan that cannot be read may say anything.
+    fn wires_this_kernel(&self, here: Option<&str>) -> bool {
+        let elsewhere = || self.kernel().is_some_and(|known| here.is_some_and(|here| here != known));
+        let serves = |plan: Option<NodePlan>| plan.is_none_or(|plan| !plan.is_idle());
+        let (applied, unfinished) = (self.was_applied(), self.is_unfinished());
+        (applied || unfinished)
+            && !elsewhere()
+            && (applied && serves(self.applied().map(|applied| applied.plan))
+                || unfinished && serves(self.intended()))
+    }
+}
+
+/// The boot and the network namespace. `None`: it cannot be told, and every plan counts.
+fn this_kernel() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let (dev, inode) = Netns::current().ok()?.id();
+    Some(format!("{} {dev}:{inode}", boot.trim()))
+}
+
+impl Embedded {
+    /// Other names under which pods are wired in this kernel. Almost always there is no other folder, and nothing is read.
+    fn other_names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.config.run_dir) else { return Vec::new() };
+        let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut names: Vec<String> =
+            folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| *name != self.name);
+        if names.is_empty() {
+            return names;
+        }
+        let here = this_kernel();
+        names.retain(|name| Memory::new(&self.config.run_dir, name).wires_this_kernel(here.as_deref()));
+        names.sort_unstable();
+        names
+    }
+
+    /// Refuses for a node of which nothing is wired here while another's pods are: a name that was mistyped, a machine that was renamed.
+    ///
+    /// # Errors
+    /// A sentence that names both.
+    pub fn must_be_this_node(&self) -> Result<(), NodeError> {
+        let others = self.other_names();
+        if others.is_empty() || self.memory.serves_pods() {
+            return Ok(());
+        }
+        Err(NodeError::OtherName { asked: self.name.clone(), wired: others.join("`, `") })
+    }
+
+    /// Refuses another state directory than the one by which pods of this node are wired.
+    ///
+    /// # Errors
+    /// A sentence that names both.
+    pub fn must_be_its_directory(&self) -> Result<(), NodeError> {
+        match self.other_directory() {
+            Some(wired) => Err(NodeError::OtherDirectory { asked: self.dir.path().to_owned(), wired }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for who takes everything away: only where the other one is still there, because that is where the endpoints of this
+    /// node's gateways are, and whoever lost it must be able to leave all the same.
+    ///
+    /// # Errors
+    /// A sentence that names both.
+    pub fn must_reach_its_endpoints(&self) -> Result<(), NodeError> {
+        match self.other_directory().filter(|wired| wired.join("objects").is_dir()) {
+            Some(wired) => Err(NodeError::OtherDirectory { asked: self.dir.path().to_owned(), wired }),
+            None => Ok(()),
+        }
+    }
+
+    fn other_directory(&self) -> Option<PathBuf> {
+        let wired = self.memory.config()?.state_dir;
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        (real(&wired) != real(self.dir.path()) && self.memory.serves_pods()).then_some(wired)
+    }
+
+    /// The node that recorded an attachment: this one, but for pods that were started before the machine was renamed. They end under
+    /// the name by which they are wired, or their rules would wait for whoever gets their addresses.
+    pub(super) fn who_recorded(self, id: &AttachmentId) -> Embedded {
+        if self.records.has(id) {
+            return self;
+        }
+        let run_dir = &self.config.run_dir;
+        let recorded = |name: &String| Attachments::of_node(run_dir, name).has(id);
+        let Some(name) = self.other_names().into_iter().find(recorded) else { return self };
+        let (memory, records) = (Memory::new(run_dir, &name), Attachments::of_node(run_dir, &name));
+        tracing::info!(attachment = %id, node = name, "was started when this machine had another name");
+        Embedded { name, memory, records, ..self }
+    }
+}

@@ -1,0 +1,52 @@
+//! `egret install` on folders of their own: it looks before it writes.
+
+use crate::world::Folder;
+
+const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}]}"#;
+const AT: &str = "--cni-bin bin --cni-conf conf";
+
+#[test]
+fn without_a_list_to_stand_in_nothing_is_written() {
+    let empty = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": []}"#;
+    for (files, words, why) in [
+        (vec![("conf/10-n.conflist", LIST)], "--list nope", "cannot read conf/nope"),
+        (vec![("conf/note", "")], "", "there is no network list"),
+        (vec![("conf/10-n.conflist", empty)], "", "has no plugin before Egret's"),
+    ] {
+        let folder = Folder::with(&files);
+        let said = folder.egret(&format!("install {AT} {words}"));
+        assert!(said.err.contains(why), "{}", said.err);
+        assert_eq!((said.status, said.out.as_str()), (1, ""));
+        assert!(!folder.path().join("bin").exists(), "{words}: the program was copied");
+        let text = std::fs::read_to_string(folder.path().join(files[0].0)).unwrap();
+        assert_eq!(text, files[0].1);
+    }
+}
+
+/// A list that a runtime passes over is passed over.
+#[test]
+fn a_list_without_plugins_is_no_primary() {
+    let empty = r#"{"cniVersion": "1.0.0", "name": "e", "plugins": []}"#;
+    let folder = Folder::with(&[("conf/00-e.conflist", empty), ("conf/10-n.conflist", LIST)]);
+    let said = folder.egret(&format!("install {AT}"));
+    assert!(said.out.contains("conf/10-n.conflist: entered"), "{}{}", said.out, said.err);
+}
+
+#[test]
+fn keys_without_effect_are_named() {
+    let keys = ("egret.json", r#"{"stateDIR": "/var/lib/egret"}"#);
+    let folder = Folder::with(&[("conf/10-n.conflist", LIST), keys]);
+    let words = format!("install {AT} --config egret.json");
+    let said = folder.egret(&words);
+    assert!(said.out.contains("did you mean `stateDir`?"), "{}", said.out);
+    let again = folder.egret(&format!("{words} -o json"));
+    assert_eq!(again.reasons(), ["UnknownKey"]);
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_told_with_the_next_step() {
+    let folder = Folder::with(&[("conf/10-n.conflist", LIST)]);
+    let said = folder.egret(&format!("install {AT} --config no.json"));
+    assert!(said.err.contains("--config names a file with Egret's keys"), "{}", said.err);
+    assert_eq!(said.status, 2);
+}
