@@ -361,8 +361,7 @@ fn release_from(
             }
         }
     }
-    let unknown = addresses.iter().find(|ip| !held.contains_key(*ip));
-    if let Some(address) = unknown {
+    if let Some(address) = addresses.iter().find(|ip| !held.contains_key(*ip)) {
         return Err(IpamError::Unknown(address.to_string()).to_string());
     }
     let first = held.iter().find_map(|(ip, holder)| holder.clone().map(|holder| (*ip, Box::new(holder))));
