@@ -18,7 +18,6 @@ mod told;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -40,7 +39,7 @@ use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, for
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
-use crate::store::{Dir, Inventory};
+use crate::store::{Dir, Inventory, read_whole};
 use copy::{Copied, Look};
 use fresh::Fresh;
 use held::Ledger;
@@ -128,7 +127,7 @@ impl Cluster {
         let following = following.map_err(unstarted)?;
         let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
         // Of a first start that never heard of everything, nothing is in force.
-        let marked = fs::read_to_string(marker(&dir));
+        let marked = read_whole(&marker(&dir)).map(|said| String::from_utf8_lossy(&said).into_owned());
         let recalled = marked.as_ref().map(|marked| recall::recall(&mut following.mirror(), &own, marked));
         // With less than the earlier agent left nothing is decided: what is lost has to be heard first.
         let synced = recalled.is_ok() && own.lost().is_none();

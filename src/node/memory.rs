@@ -31,7 +31,7 @@ use last::Look;
 pub struct Memory {
     dir: PathBuf,
     /// Plans that this process need not decode again.
-    last: Option<Arc<LastPlans>>,
+    pub(in crate::node) last: Option<Arc<LastPlans>>,
 }
 
 /// The plan last applied, and what it was made from.

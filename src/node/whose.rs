@@ -5,20 +5,25 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use crate::egress::plan::NodePlan;
 use crate::kernel::netns::Netns;
 use crate::node::attachment::{AttachmentId, Attachments};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::memory::Memory;
+use crate::store::read_whole;
 
 /// Which kernel a plan was made for. Nodes of one machine may share a run directory, each in a network namespace of its own, and a run
 /// directory that is no tmpfs outlives the kernel. Without the file, or with one that cannot be read, a plan counts as this kernel's.
 const KERNEL: &str = "kernel";
 
 impl Memory {
-    /// Remembers that this kernel is the one that is planned for.
+    /// Remembers that this kernel is the one that is planned for. Who lives on does so once: a file that goes later says the same.
     pub(super) fn belongs_here(&self) {
+        if self.last.as_ref().is_some_and(|last| last.is_of_this_kernel.swap(true, Ordering::Relaxed)) {
+            return;
+        }
         let here = this_kernel();
         if here.is_some() && self.kernel() != here {
             // Without it a plan counts as this kernel's, which it is.
@@ -27,7 +32,7 @@ impl Memory {
     }
 
     fn kernel(&self) -> Option<String> {
-        serde_json::from_slice(&fs::read(self.dir().join(KERNEL)).ok()?).ok()
+        serde_json::from_slice(&read_whole(&self.dir().join(KERNEL)).ok()?).ok()
     }
 
     /// Whether pods of it may be wired in this kernel; a plan that cannot be read may say anything.
@@ -71,6 +76,10 @@ impl Embedded {
     /// # Errors
     /// A sentence that names both.
     pub fn must_be_this_node(&self) -> Result<(), NodeError> {
+        // An agent has the plan in hand.
+        if self.kept.is_some() && self.memory.applied_shared().is_some_and(|applied| !applied.plan.is_idle()) {
+            return Ok(());
+        }
         let others = self.other_names();
         if others.is_empty() || self.memory.serves_pods() {
             return Ok(());

@@ -5,6 +5,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Applied;
@@ -21,6 +22,8 @@ pub struct LastPlans {
     /// Nodes, by the name of their file, which says nothing else as long as it has this name.
     nodes: Mutex<Option<(String, Peers)>>,
     pub(super) config: LastConfig,
+    /// It was written down that the plan is this kernel's.
+    pub(in crate::node) is_of_this_kernel: AtomicBool,
 }
 
 /// The same of the configuration.
