@@ -23,16 +23,21 @@ pub fn conflicts(
     Ok(found)
 }
 
-/// What this machine cannot do although we need it: the egress hook, and an `nft` that knows it. Asking costs a grace period of RCU
+/// What this machine cannot do although we need it: the egress hook, an `nft` that knows it, and the way back in `input`. Asking costs a grace period of RCU
 /// and a process (20 ms), so it is asked when something could not be loaded, to say why, and not before each first wiring.
 pub fn lacks(here: &Netns) -> Vec<String> {
     let hook = (!probe::has_netdev_egress(here)).then(|| {
         "this kernel cannot filter packets as they leave a device (nftables `netdev` family, hook `egress`); Egret needs \
-         Linux 5.16 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NF_TABLES_NETDEV"
+         Linux 5.19 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NF_TABLES_NETDEV"
             .to_owned()
     });
     let nft = nft::load::require().err().map(|error| error.to_string());
-    hook.into_iter().chain(nft).collect()
+    let way_back = (nft.is_none() && !probe::has_way_back(here)).then(|| {
+        "this kernel cannot ask for the way back of a packet that comes in (nftables `fib saddr . iif oif`, hook `input`); Egret \
+         needs Linux 5.19 or later with CONFIG_NFT_FIB_INET"
+            .to_owned()
+    });
+    hook.into_iter().chain(nft).chain(way_back).collect()
 }
 
 fn rules(here: &Netns, scope: &Scope, mark_mask: u32, found: &mut Vec<String>) -> Result<(), KernelError> {

@@ -40,7 +40,7 @@ pub enum KernelError {
     #[error("cannot read nftables: {0}")]
     Nft(nft::Error),
     /// The kernel is too old.
-    #[error("this kernel has no nexthop objects; Egret needs Linux 5.16 or later")]
+    #[error("this kernel has no nexthop objects; Egret needs Linux 5.19 or later")]
     NoNexthops,
 }
 

@@ -1,4 +1,5 @@
-//! Whether this kernel has the nftables hook that writes a tunnel packet's MAC address (netdev egress, 5.16).
+//! Whether this kernel has the nftables hook that writes a tunnel packet's MAC address (netdev egress, 5.16), and lets a rule ask for the way
+//! back where packets come in (5.19; before, in prerouting alone).
 //!
 //! The feature is tried, not the version read: distributions switch it off or bring it back. A batch is sent that would make a
 //! table with such a chain, but has no end mark, so the kernel checks every message of it and then takes all of it back.
@@ -8,6 +9,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::Netns;
 use super::netlink::attributes::put;
+use super::nft::load::load;
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -25,6 +27,18 @@ const CHAIN: u32 = 3;
 /// Tries it in a namespace. `false` also where nftables itself is missing or may not be used.
 pub fn has_netdev_egress(netns: &Netns) -> bool {
     netns.run(|| try_here(NF_NETDEV_EGRESS)).is_ok_and(|answer| answer.unwrap_or(false))
+}
+
+/// A table that goes with the process that made it. What one transaction makes and deletes, the kernel does not look at.
+const WAY_BACK: &str = "table inet egret-probe {
+  flags owner
+  chain input { type filter hook input priority 0; fib saddr . iif oif missing counter; }
+}
+";
+
+/// Tries it in a namespace. `false` also where `nft` cannot be run.
+pub fn has_way_back(netns: &Netns) -> bool {
+    netns.run(|| load(WAY_BACK)).is_ok_and(|loaded| loaded.is_ok())
 }
 
 fn try_here(hook: u32) -> std::io::Result<bool> {
@@ -104,5 +118,23 @@ mod tests {
             "this kernel has no netdev egress hook: Linux 5.16 with CONFIG_NETFILTER_EGRESS is needed"
         );
         assert!(!unknown);
+    }
+
+    #[test]
+    fn a_rule_that_the_kernel_refuses_is_told_from_one_that_it_takes() {
+        let refused = WAY_BACK.replace("hook input", "hook output");
+        let (taken, refused, left) = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
+            let taken = has_way_back(&Netns::current().unwrap());
+            (taken, load(&refused).is_ok(), load("list table inet egret-probe").is_ok())
+        })
+        .join()
+        .unwrap();
+        assert!(
+            taken,
+            "this kernel asks for no way back in `input`: Linux 5.19 with CONFIG_NFT_FIB_INET is needed"
+        );
+        assert!(!refused, "the way back of what this node sends");
+        assert!(!left);
     }
 }

@@ -77,7 +77,8 @@ impl Embedded {
     /// A sentence that names both.
     pub fn must_be_this_node(&self) -> Result<(), NodeError> {
         // An agent has the plan in hand.
-        if self.kept.is_some() && self.memory.applied_shared().is_some_and(|applied| !applied.plan.is_idle()) {
+        if self.kept.is_some() && self.memory.applied_shared().is_some_and(|applied| !applied.plan.is_idle())
+        {
             return Ok(());
         }
         let others = self.other_names();

@@ -12,7 +12,7 @@ fn an_untouched_node_has_none_and_neither_has_a_wired_one() {
     assert_eq!(conflicts(&place, &scope(), 0x7f, ("ours0", 4790)).unwrap(), Vec::<String>::new());
     settle(&place, &full_node(), &mut Saved::new());
     assert_eq!(conflicts(&place, &scope(), 0x7f, ("ours0", 4790)).unwrap(), Vec::<String>::new());
-    assert_eq!(lacks(&node), Vec::<String>::new(), "these tests need Linux 5.16 and nftables 1.0.1");
+    assert_eq!(lacks(&node), Vec::<String>::new(), "these tests need Linux 5.19 and nftables 1.0.1");
     assert!(!sh("nft list tables").contains("egret-probe"), "the probe left its table behind");
 }
 

@@ -1,4 +1,4 @@
-//! The kernel reconciler against the real kernel, each test in a namespace of its own. Needs root, iproute2 and Linux 5.16.
+//! The kernel reconciler against the real kernel, each test in a namespace of its own. Needs root, iproute2 and Linux 5.19.
 
 #![allow(unreachable_pub, reason = "a test has no interface")]
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
