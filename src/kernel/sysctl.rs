@@ -111,7 +111,7 @@ fn said(netns: &Netns, path: &str, value: &str, written: io::Result<io::Result<(
 /// has the host's values from the start.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn restore(netns: &Netns, path: &str, value: &str) -> Result<(), String> {
     match put(netns, path, value) {
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound && device_of(path).is_some() => Ok(()),

@@ -41,7 +41,7 @@ pub struct Following {
 
 impl Following {
     /// Begins to follow everything that a node needs, the foreign kinds that `adopted` names as closely as our own; the others as
-    /// [`pace`](super::pace) has it.
+    /// `kube::pace` has it.
     ///
     /// # Errors
     /// If no thread can be started.

@@ -162,21 +162,21 @@ fn a_node_that_the_daemonset_leaves_out_is_open_again() {
 }
 
 const LAGGING: &str = "
-{apiVersion: v1, kind: Namespace, metadata: {name: lag}}
+{apiVersion: v1, kind: Namespace, metadata: {name: unsaid}}
 ---
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: lag}}
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: unsaid}}
 ---
-{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: lag}, spec: {cidr: 10.86.0.0/30, gatewayNamespaces: all()}}
+{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: unsaid}, spec: {cidr: 10.86.0.0/30, gatewayNamespaces: all()}}
 ---
-{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: lag.v4-10-86-0-2-31}, spec: {pool: lag, cidr: 10.86.0.2/31,
+{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: unsaid.v4-10-86-0-2-31}, spec: {pool: unsaid, cidr: 10.86.0.2/31,
  sequence: 2, allocations: {10.86.0.2: {owner: 'pod:v', sequence: 1, since: 5, holder: {network: net, container: c, ifname: eth0, node: lag1}},
  10.86.0.3: {owner: 'pod:w', sequence: 2, since: 5, holder: {network: net, container: d, ifname: eth0, node: lag2}}}}}
 ";
 
 const RESERVED: &str =
-    "{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: lag.v4-10-86-0-0-31}, spec: {pool: lag, cidr: 10.86.0.0/31,
- sequence: 2, allocations: {10.86.0.0: {owner: 'pod:UID', pod: lag/born, sequence: 1, since: 5},
- 10.86.0.1: {owner: 'pod:zz-nobody', pod: lag/nobody, sequence: 2, since: 5}}}}";
+    "{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: unsaid.v4-10-86-0-0-31}, spec: {pool: unsaid, cidr: 10.86.0.0/31,
+ sequence: 2, allocations: {10.86.0.0: {owner: 'pod:UID', pod: unsaid/born, sequence: 1, since: 5},
+ 10.86.0.1: {owner: 'pod:zz-nobody', pod: unsaid/nobody, sequence: 2, since: 5}}}}";
 
 #[test]
 fn what_a_watch_has_not_told_is_asked_for_before_anything_is_taken() {
@@ -216,13 +216,13 @@ fn what_a_watch_has_not_told_is_asked_for_before_anything_is_taken() {
     // A pod is made, and an address is reserved for it; another for one that never was, which is looked at after it.
     kubectl(
         &["create", "-f", "-"],
-        "{apiVersion: v1, kind: Pod, metadata: {name: born, namespace: lag}, spec: {nodeName: lag1, containers: [{name: c, image: x}]}}",
+        "{apiVersion: v1, kind: Pod, metadata: {name: born, namespace: unsaid}, spec: {nodeName: lag1, containers: [{name: c, image: x}]}}",
     );
-    let born = client.get("/api/v1/namespaces/lag/pods/born").unwrap();
+    let born = client.get("/api/v1/namespaces/unsaid/pods/born").unwrap();
     let uid = born["metadata"]["uid"].as_str().unwrap();
     kubectl(&["apply", "--server-side", "-f", "-"], &RESERVED.replace("UID", uid));
-    freed("lag.v4-10-86-0-0-31", "10.86.0.1");
-    assert_eq!(lease("lag.v4-10-86-0-0-31", "10.86.0.0")["freedAt"], Value::Null, "its pod is there");
+    freed("unsaid.v4-10-86-0-0-31", "10.86.0.1");
+    assert_eq!(lease("unsaid.v4-10-86-0-0-31", "10.86.0.0")["freedAt"], Value::Null, "its pod is there");
 
     // An agent is back, and somebody says of its node, and then of another, that nothing runs there.
     let before = client.get(&beat("lag1")).unwrap();
@@ -231,11 +231,11 @@ fn what_a_watch_has_not_told_is_asked_for_before_anything_is_taken() {
     for node in ["lag1", "lag2"] {
         kubectl(&["taint", "node", node, "node.kubernetes.io/out-of-service=gone:NoSchedule"], "");
     }
-    freed("lag.v4-10-86-0-2-31", "10.86.0.3");
-    assert_eq!(lease("lag.v4-10-86-0-2-31", "10.86.0.2")["holder"]["node"], "lag1", "its agent lives");
+    freed("unsaid.v4-10-86-0-2-31", "10.86.0.3");
+    assert_eq!(lease("unsaid.v4-10-86-0-2-31", "10.86.0.2")["holder"]["node"], "lag1", "its agent lives");
     drop(one);
     kubectl(&["delete", "node/lag1", "node/lag2"], "");
     leaderless(&client);
     forget(&client);
-    kubectl(&["delete", "ns/lag", "--wait=false"], "");
+    kubectl(&["delete", "ns/unsaid", "--wait=false"], "");
 }

@@ -131,17 +131,28 @@ fn row_6_9_check_changes_nothing() {
 #[test]
 fn check_speaks_of_its_own_pod_alone() {
     crate::world::for_a_client(|world| {
-        for (pod, address) in [("c1", "10.1.2.3"), ("c2", "10.1.2.4")] {
-            let ips = [serde_json::json!({"interface": 1, "address": format!("{address}/24")})];
-            let mut result = crate::call::result("1.1.0");
-            result["ips"] = ips.into();
-            let call = |verb: &str| world.call(verb).container(pod).with("prevResult", result.clone());
-            call("ADD").run().succeeds();
-            call("CHECK").run().succeeds();
+        // Each in a namespace of its own: a client is bound by every address that its interface has.
+        world.netns("d");
+        ip(&["link", "add", "vethd", "type", "veth", "peer", "name", "eth0", "netns", "/run/netns/d"]);
+        let mut of_c2 = crate::call::result("1.1.0");
+        of_c2["ips"] = [serde_json::json!({"interface": 1, "address": "10.1.2.4/24"})].into();
+        of_c2["interfaces"][1]["sandbox"] = "/run/netns/d".into();
+        let c1 =
+            |verb: &str| world.call(verb).container("c1").with("prevResult", crate::call::result("1.1.0"));
+        let c2 = |verb: &str| {
+            world
+                .call(verb)
+                .container("c2")
+                .env("CNI_NETNS", "/run/netns/d")
+                .with("prevResult", of_c2.clone())
+        };
+        for verb in ["ADD", "CHECK"] {
+            c1(verb).run().succeeds();
+            c2(verb).run().succeeds();
         }
         output(&["nft", "delete", "element", "inet", "egret", "binding4", "{ 10.1.2.4 }"]);
         world.call("CHECK").container("c1").run().succeeds();
-        world.call("CHECK").container("c2").run().fails(103, &["10.1.2.4"]);
+        c2("CHECK").run().fails(103, &["10.1.2.4"]);
 
         // A gateway that no client uses, in a namespace of its own, loses its way back.
         world.netns("b");
