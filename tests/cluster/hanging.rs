@@ -26,6 +26,21 @@ pub(crate) const SELECTS: [(&str, &str); 2] = [
     ("egress.projectcalico.org/namespaceSelector", "projectcalico.org/name == 'leases'"),
 ];
 
+/// A pool, and a gateway with a lease of it that runs; its UID.
+pub(crate) fn leased_gateway(client: &Client) -> String {
+    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
+        "spec": {"cidr": "10.10.10.4/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}});
+    client.create("/apis/egret.dev/v1alpha1/egresspools", &pool).unwrap();
+    let uid = pod(client, "leases/gw", &[LEASE]);
+    // There is no kubelet that would say so.
+    let running = r#"{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
+    kubectl(
+        &["patch", "pod", "gw", "-n", "leases", "--subresource=status", "--type=merge", "-p", running],
+        "",
+    );
+    uid
+}
+
 /// A pod of the node, as the API server has it; its UID.
 pub(crate) fn pod(client: &Client, name: &str, annotations: &[(&str, &str)]) -> String {
     let (namespace, name) = name.split_once('/').unwrap();
@@ -59,16 +74,7 @@ fn one_request_that_is_never_answered_delays_no_other_pod_and_its_own_is_answere
     for name in NAMESPACES {
         namespace(&client, name);
     }
-    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.10.10.4/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}});
-    client.create("/apis/egret.dev/v1alpha1/egresspools", &pool).unwrap();
-    let first = pod(&client, "leases/gw", &[LEASE]);
-    // There is no kubelet that would say so.
-    let running = r#"{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
-    kubectl(
-        &["patch", "pod", "gw", "-n", "leases", "--subresource=status", "--type=merge", "-p", running],
-        "",
-    );
+    let first = leased_gateway(&client);
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
     // A thread of its own: whoever enters a world leaves the server's network.
     std::thread::scope(|scope| {

@@ -13,7 +13,7 @@ use egret::testbed::within;
 use serde_json::json;
 
 use crate::follower::{Follower, follow, follow_after};
-use crate::hanging::{LEASE, SELECTS, pod, seen};
+use crate::hanging::{SELECTS, leased_gateway, pod, seen};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::{add, namespace, node};
@@ -173,15 +173,7 @@ fn a_client_stays_one_whatever_is_removed_from_the_copy_while_pods_change() {
         SELECTS.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
     let patch = json!({"metadata": {"annotations": annotations}}).to_string();
     kubectl(&["patch", "namespace", "lost", "--type=merge", "-p", &patch], "");
-    let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
-        "spec": {"cidr": "10.10.10.4/30", "gatewayNamespaces": "all()", "clientNamespaces": "all()"}});
-    client.create("/apis/egret.dev/v1alpha1/egresspools", &pool).unwrap();
-    let uids = [pod(&client, "leases/gw", &[LEASE]), pod(&client, "lost/cart", &[])];
-    let running = r#"{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
-    kubectl(
-        &["patch", "pod", "gw", "-n", "leases", "--subresource=status", "--type=merge", "-p", running],
-        "",
-    );
+    let uids = [leased_gateway(&client), pod(&client, "lost/cart", &[])];
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
     // A thread of its own: whoever enters a world leaves the server's network.
     std::thread::scope(|scope| {
