@@ -10,6 +10,7 @@ mod bindings;
 mod by_hand;
 mod calls;
 mod cluster;
+mod floor;
 mod live;
 mod neighbours;
 mod paths;

@@ -11,6 +11,7 @@ use egret::kernel::netns::Netns;
 use egret::testbed::{Pod, Trouble, World, programs_dir};
 use serde_json::{Value, json};
 
+use crate::floor::Floor;
 use crate::rows::{Pairs, Series};
 use crate::spawn::Call;
 
@@ -127,6 +128,27 @@ impl Turns {
             }
         }
         println!();
+        Ok(pairs)
+    }
+
+    /// The same of a program that asks somebody who answers at once, and does nothing else.
+    pub(crate) fn floor(&self, pod: &Pod, who: &As, count: usize) -> Result<Pairs, Trouble> {
+        let folder = self.egret.parent().unwrap_or(Path::new("/"));
+        let floor = Floor::laid(folder, 2 * (count + 1))?;
+        let told = stdin(&floor.program, pod);
+        fs::copy(self.told(pod), &told).map_err(|e| Trouble::new(format!("{}: {e}", told.display())))?;
+        let routes = Routes::of(pod)?;
+        let mut pairs = Pairs::default();
+        for round in 0..=count {
+            let time = |program, verb| self.call(program, verb, pod, who).time();
+            let asking = time(&floor.program, "ADD")? + time(&floor.program, "DEL")?;
+            let theirs = time(&self.sbr, "ADD")? + time(&self.sbr, "DEL")?;
+            routes.restore(pod)?;
+            if round > 0 {
+                pairs.push(asking, theirs);
+            }
+        }
+        floor.end()?;
         Ok(pairs)
     }
 

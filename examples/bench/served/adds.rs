@@ -70,6 +70,9 @@ impl Pods {
             let what = format!("cluster: ADD + DEL through the agent, {what}");
             rows.ratio(&what, &pairs, "ms", "sbr", Target::AtMost(target));
         }
+        let floor = self.turns.floor(&self.pods[0], &known(ground, ON_NODE - 1)?, pairs)?;
+        let what = "cluster: … of a program that asks and is answered at once";
+        rows.ratio(what, &floor, "ms", "sbr", Target::None);
         self.singles(ground, agent, rows)?;
         self.turns.ours("DEL", stays.0, &stays.1).time()?;
         self.crowds(ground, rows)
