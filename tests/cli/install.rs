@@ -8,10 +8,13 @@ const AT: &str = "--cni-bin bin --cni-conf conf";
 #[test]
 fn without_a_list_to_stand_in_nothing_is_written() {
     let empty = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": []}"#;
+    let alone = r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#;
+    let multus = r#"{"cniVersion": "0.3.1", "name": "m", "type": "multus"}"#;
     for (files, words, why) in [
         (vec![("conf/10-n.conflist", LIST)], "--list nope", "cannot read conf/nope"),
         (vec![("conf/note", "")], "", "there is no network list"),
         (vec![("conf/10-n.conflist", empty)], "", "has no plugin before Egret's"),
+        (vec![("conf/10-n.conf", alone), ("conf/00-multus.conf", multus)], "", "is one plugin alone"),
     ] {
         let folder = Folder::with(&files);
         let said = folder.egret(&format!("install {AT} {words}"));
