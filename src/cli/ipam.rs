@@ -224,7 +224,9 @@ fn look(dir: &Dir) -> Result<Seen, String> {
                 .push(Problem::new("", "Foreign", "this file belongs to no pool: move it away").file(file));
         }
     }
-    for pool in pools_in(dir).map_err(|e| e.to_string())? {
+    let (pools, nameless) = pools_in(dir).map_err(|e| e.to_string())?;
+    seen.problems.extend(nameless);
+    for pool in pools {
         let (blocks, problems) = blocks_in(dir, &pool).map_err(|e| e.to_string())?;
         seen.blocks.extend(blocks);
         seen.problems.extend(problems);
