@@ -55,8 +55,7 @@ impl Place {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn entries_to_take(&self) -> Result<Vec<Change>, InstallError> {
-        let mut changes = Vec::new();
+    pub fn entries_to_take(&self, changes: &mut Vec<Change>) -> Result<(), InstallError> {
         for path in self.lists()? {
             let is_ours = path.file_name().is_some_and(|name| name == WRAPPED);
             let text = read_whole(&path).map_err(failed("read", &path))?;
@@ -64,7 +63,7 @@ impl Place {
                 changes.push(Change { file: path.display().to_string(), what: "removed" });
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// What [`Place::take_binary`] would remove.

@@ -159,12 +159,12 @@ impl Place {
         Ok(iter::once(list).chain(remove(&ours)?).collect())
     }
 
-    /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours.
+    /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours. `changes`
+    /// has what was done in any case.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn take_entries(&self) -> Result<Vec<Change>, InstallError> {
-        let mut changes = Vec::new();
+    pub fn take_entries(&self, changes: &mut Vec<Change>) -> Result<(), InstallError> {
         for path in self.lists()? {
             let file = path.display().to_string();
             if path.file_name().is_some_and(|name| name == WRAPPED) {
@@ -178,7 +178,7 @@ impl Place {
                 changes.push(Change { file, what: "removed" });
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Takes the binary away.
