@@ -140,7 +140,7 @@ impl Place {
     pub fn put_entry(&self, entry: &Value) -> Result<Vec<Change>, InstallError> {
         let change = |path: &Path, what| Change { file: path.display().to_string(), what };
         let ours = self.conf.join(WRAPPED);
-        let list = match self.room(entry)? {
+        let (path, what) = match self.room(entry)? {
             Room::Around(next) => {
                 if read_whole(&ours).is_ok_and(|now| now == next.as_bytes()) {
                     return Ok(vec![change(&ours, "unchanged")]);
@@ -150,13 +150,14 @@ impl Place {
             }
             Room::In { path, seen, next } => {
                 rewrite(&path, &seen, &next)?;
-                change(&path, "entered")
+                (path, "entered")
             }
-            Room::Taken(path) => change(&path, "unchanged"),
+            Room::Taken(path) => (path, "unchanged"),
         };
         // A list that we made before the primary wrote one of its own: away only now, because until the other has our entry pods start
         // with us by this one alone.
-        Ok(iter::once(list).chain(remove(&ours)?).collect())
+        let away = if path == ours { None } else { remove(&ours)? };
+        Ok(iter::once(change(&path, what)).chain(away).collect())
     }
 
     /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours. `changes`

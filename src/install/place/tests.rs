@@ -126,7 +126,7 @@ fn a_plugin_that_stands_alone_behind_multus_gets_no_list_that_nobody_would_take(
 
 #[test]
 fn a_list_of_ours_stays_until_the_entry_stands_elsewhere() {
-    let node = Node::new("swap");
+    let mut node = Node::new("swap");
     node.write("10-net.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#);
     assert_eq!(node.put(), Ok("entered"));
     let ours = node.read(WRAPPED);
@@ -140,8 +140,12 @@ fn a_list_of_ours_stays_until_the_entry_stands_elsewhere() {
     fs::remove_dir(&in_the_way).unwrap();
     assert_eq!(node.put(), Ok("entered"));
     assert!(!node.0.conf.join(WRAPPED).exists());
-    // As somebody leaves it who ends between the two.
     node.write(WRAPPED, &ours);
+    node.0.list = Some(WRAPPED.to_owned());
+    assert_eq!(node.put(), Ok("unchanged"));
+    assert_eq!(node.read(WRAPPED), ours, "named by hand, it is the one that is meant");
+    node.0.list = None;
+    // As somebody leaves it who ends between the two.
     assert_eq!(node.put(), Ok("unchanged"));
     assert!(!node.0.conf.join(WRAPPED).exists());
 }
