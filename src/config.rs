@@ -63,7 +63,7 @@ pub struct Underlay {
     /// `port`: UDP port of the tunnel, 1 to 65535, equal on all nodes; default 4790.
     pub port: u16,
     /// `vni`: network identifier of the node's own device, 1 to 16777215, equal on all nodes; default 4097. Gateways
-    /// take numbers from 5000 up.
+    /// take numbers from 5000 up, and pass over this one.
     pub vni: u32,
     /// `mtu`: bytes an underlay packet may have, 576 to 65535; default: the MTU of the device.
     pub mtu: Option<u32>,

@@ -3,6 +3,7 @@
 //! In: the folders of plugins and lists, the configuration that becomes our entry. Out: what was changed; with `--follow` a line per
 //! change, until SIGTERM. Never: the kernel, nor an entry of another plugin.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub struct InstallArgs {
 pub(super) struct InstallReport {
     api_version: &'static str,
     kind: &'static str,
-    /// The binary and the list.
+    /// The binary, and the lists.
     items: Vec<Change>,
     problems: Vec<Problem>,
 }
@@ -79,8 +80,8 @@ pub fn run(common: &Common, args: &InstallArgs) -> Result<(String, bool), Refuse
     place.has_room(&entry).map_err(|e| e.to_string())?;
     // The program first: a runtime starts whatever a list names.
     let binary = place.put_binary(&program).map_err(|e| e.to_string())?;
-    let list = place.put_entry(&entry).map_err(|e| e.to_string())?;
-    said(vec![binary, list], problems, common.output).map(|text| (text, true))
+    let lists = place.put_entry(&entry).map_err(|e| e.to_string())?;
+    said(iter::once(binary).chain(lists).collect(), problems, common.output).map(|text| (text, true))
 }
 
 /// What was changed, in a few words or as a document.
@@ -177,12 +178,12 @@ fn once(common: &Common, place: &Place, program: &Path, put: &mut Option<Stamp>)
         *put = place.binary_stamp();
         tell(&binary);
     }
-    let list = match place.put_entry(&entry) {
+    let lists = match place.put_entry(&entry) {
         // The next look comes at once: it was a notice, too.
         Err(InstallError::Raced(_)) => return Ok(true),
         other => other.map_err(|e| e.to_string())?,
     };
-    tell(&list);
+    lists.iter().for_each(tell);
     Ok(true)
 }
 

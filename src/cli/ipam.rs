@@ -12,9 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
-pub use report::{
-    BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, Released, ReleasedRow, UnservableRow,
-};
+use report::now_is;
+pub use report::{BlockRow, IpamRelease, IpamReport, LeaseRow, PoolRow, ReleasedRow, UnservableRow};
 
 use super::cluster::Cluster;
 use super::{Common, Output, Refused};
@@ -102,7 +101,7 @@ fn of_cluster(common: &Common, cluster: &Cluster, args: &IpamArgs) -> Result<(St
         Verb::Release { addresses, owner, force } => {
             let freed = cluster::release(cluster, addresses, owner.as_ref(), *force, now)?;
             let pools: Vec<Pool> = cluster.objects.pools().map(|(_, pool)| pool).collect();
-            Ok((given_back(&freed, &pools, common.output)?, true))
+            Ok((given_back(&freed, &pools, now, common.output)?, true))
         }
     }
 }
@@ -128,7 +127,7 @@ fn of_directory(common: &Common, args: &IpamArgs) -> Result<(String, bool), Refu
             let freed = release(&dir, addresses, owner.as_ref(), *force, &config, now)?;
             let pools: Vec<Pool> =
                 objects(&dir)?.map(|o| o.pools().map(|(_, p)| p).collect()).unwrap_or_default();
-            Ok((given_back(&freed, &pools, common.output)?, true))
+            Ok((given_back(&freed, &pools, now, common.output)?, true))
         }
     }
 }
@@ -224,7 +223,9 @@ fn look(dir: &Dir) -> Result<Seen, String> {
                 .push(Problem::new("", "Foreign", "this file belongs to no pool: move it away").file(file));
         }
     }
-    for pool in pools_in(dir).map_err(|e| e.to_string())? {
+    let (pools, nameless) = pools_in(dir).map_err(|e| e.to_string())?;
+    seen.problems.extend(nameless);
+    for pool in pools {
         let (blocks, problems) = blocks_in(dir, &pool).map_err(|e| e.to_string())?;
         seen.blocks.extend(blocks);
         seen.problems.extend(problems);
@@ -334,7 +335,7 @@ pub fn release(
     force: bool,
     config: &Config,
     now: u64,
-) -> Result<Vec<Released>, String> {
+) -> Result<Vec<Freed>, String> {
     let timeout = Duration::from_millis(config.lock_timeout);
     let guard = dir.lock("egret ipam release", timeout).map_err(|e| e.to_string())?;
     release_from(&DirStore::under(dir, &guard), addresses, owner, force, now)
@@ -347,7 +348,7 @@ fn release_from(
     owner: Option<&Owner>,
     force: bool,
     now: u64,
-) -> Result<Vec<Released>, String> {
+) -> Result<Vec<Freed>, String> {
     let addresses: BTreeSet<IpAddr> = addresses.iter().copied().collect();
     let mut held = BTreeMap::new();
     for pool in store.pools().map_err(|e| e.to_string())? {
@@ -375,24 +376,23 @@ fn release_from(
     for address in addresses {
         freed.push(release_address(store, address, force, now).map_err(|e| e.to_string())?);
     }
-    let was_held = |freed: &Freed| held.get(&freed.ip).is_some_and(Option::is_some);
-    Ok(freed.into_iter().map(|freed| Released { was_held: was_held(&freed), freed }).collect())
+    Ok(freed)
 }
 
-fn given_back(released: &[Released], pools: &[Pool], output: Output) -> Result<String, String> {
+fn given_back(freed: &[Freed], pools: &[Pool], now: u64, output: Output) -> Result<String, String> {
     match output {
-        Output::Text => Ok(released
+        Output::Text => Ok(freed
             .iter()
             .map(|one| {
-                let Freed { ip, pool, owner } = &one.freed;
-                let then = match one.state(pools) {
+                let Freed { ip, pool, owner, .. } = one;
+                let then = match now_is(one, pools, now) {
                     State::Cooling => "; it cools before anybody gets it",
                     _ => "",
                 };
                 format!("{ip} of pool {pool} is no longer kept for {owner}{then}\n")
             })
             .collect()),
-        Output::Json => json(&IpamRelease::of(released, pools)),
+        Output::Json => json(&IpamRelease::of(freed, pools, now)),
     }
 }
 

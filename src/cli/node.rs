@@ -69,9 +69,10 @@ struct Item<'a> {
 /// # Errors
 /// A sentence; then nothing was printed.
 pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Refused> {
-    act(common, args, |node| {
+    act(common, args, |node, done| {
         node.must_be_its_directory()?;
-        Ok((Vec::new(), node.reconcile()?))
+        done.outcome = node.reconcile()?;
+        Ok(())
     })
 }
 
@@ -81,7 +82,7 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Ref
 /// As [`reconcile`].
 pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), Refused> {
     let place = args.cni.then(|| args.folders.place(None));
-    act(common, &args.node, |node| {
+    act(common, &args.node, |node, done| {
         // It would wire again what is taken away.
         match crate::agent::run::running(&node.memory) {
             Some(busy) if !node.dry_run => {
@@ -98,15 +99,23 @@ pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool)
         let unfit = |e: InstallError| NodeError::Unfit(vec![e.to_string()]);
         // Before the kernel: no further pod is wired.
         let take = if node.dry_run { Place::entries_to_take } else { Place::take_entries };
-        let entries = place.as_ref().map(take);
-        let mut files = entries.transpose().map_err(unfit)?.unwrap_or_default();
-        let outcome = node.uninstall()?;
-        if let Some(place) = place.as_ref().filter(|_| is_well(&outcome)) {
-            let binary = if node.dry_run { Ok(place.binary_to_take()) } else { place.take_binary() };
-            files.extend(binary.map_err(unfit)?);
+        if let Some(place) = &place {
+            take(place, &mut done.files).map_err(unfit)?;
         }
-        Ok((files, outcome))
+        done.outcome = node.uninstall()?;
+        if let Some(place) = place.as_ref().filter(|_| is_well(&done.outcome)) {
+            let binary = if node.dry_run { Ok(place.binary_to_take()) } else { place.take_binary() };
+            done.files.extend(binary.map_err(unfit)?);
+        }
+        Ok(())
     })
+}
+
+/// What was done, whatever came after it.
+#[derive(Default)]
+struct Done {
+    files: Vec<Change>,
+    outcome: Outcome,
 }
 
 fn is_well(outcome: &Outcome) -> bool {
@@ -116,7 +125,7 @@ fn is_well(outcome: &Outcome) -> bool {
 fn act(
     common: &Common,
     args: &NodeArgs,
-    verb: impl Fn(&Embedded) -> Result<(Vec<Change>, Outcome), NodeError>,
+    verb: impl Fn(&Embedded, &mut Done) -> Result<(), NodeError>,
 ) -> Result<(String, bool), Refused> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Refused::failed(
@@ -128,17 +137,31 @@ fn act(
         false => Embedded::open(&common.of_node()?),
     };
     let node = node.map_err(|e| e.to_string())?;
-    let (files, outcome) = verb(&node).map_err(|error| match &error {
-        NodeError::OtherName { .. } if common.node.is_some() => Refused::misused(error.to_string()),
-        NodeError::OtherDirectory { .. } if common.state.is_some() => Refused::misused(error.to_string()),
-        _ => Refused::failed(error.to_string()),
-    })?;
-    let well = is_well(&outcome);
+    let mut done = Done::default();
+    let failure = verb(&node, &mut done).err();
+    let Done { files, mut outcome } = done;
+    let well = failure.is_none() && is_well(&outcome);
+    match failure {
+        None => {}
+        Some(error) if files.is_empty() && outcome.reports.is_empty() => return Err(refusal(common, &error)),
+        Some(error) => {
+            let object = format!("Node {}", node.name);
+            outcome.problems.push(Problem::new(object, "NotFinished", error.to_string()));
+        }
+    }
     let text = match common.output {
         super::Output::Json => json(&node.name, &files, &outcome)?,
         super::Output::Text => text(&node, &files, &outcome),
     };
     Ok((text, well))
+}
+
+fn refusal(common: &Common, error: &NodeError) -> Refused {
+    match error {
+        NodeError::OtherName { .. } if common.node.is_some() => Refused::misused(error.to_string()),
+        NodeError::OtherDirectory { .. } if common.state.is_some() => Refused::misused(error.to_string()),
+        _ => Refused::failed(error.to_string()),
+    }
 }
 
 fn json(node: &str, files: &[Change], outcome: &Outcome) -> Result<String, String> {
@@ -175,7 +198,7 @@ fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
             let _ = writeln!(text, "  ! {step}: {why}");
         }
     }
-    if outcome.reports.is_empty() {
+    if outcome.reports.is_empty() && files.is_empty() {
         let _ = writeln!(text, "node {node}: nothing to do: no pod here is a client or a gateway");
     }
     for problem in &outcome.problems {

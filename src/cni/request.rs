@@ -277,7 +277,8 @@ struct PodArgs {
 }
 
 /// Who the pod is. Where it is wired by that, a half or a wrong name is an error: it may be meant for a pod that is selected, and as nobody's
-/// it would leave with the node's address. What ends or only lists pods goes on.
+/// it would leave with the node's address. What ends or only lists pods goes on. Nobody's are podman's containers: it gives their name alone,
+/// or, up to 3.x, as the namespace too, which is told by no namespace being called so.
 fn named(
     environment: &Environment,
     args: Option<PodArgs>,
@@ -285,7 +286,9 @@ fn named(
     let arg = |key: &str| environment.args.get(key).filter(|v| !v.is_empty()).cloned();
     let judged = matches!(environment.verb, Verb::Add | Verb::Check);
     let fault = |msg: String| CniError::new(Code::InvalidEnvironment, msg);
-    match (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"), args) {
+    let (namespace, name) = (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"));
+    let is_a_containers = namespace == name && namespace.as_ref().is_some_and(|both| !label(both));
+    match (namespace.filter(|_| !is_a_containers), name, args) {
         (Some(namespace), Some(name), _) => {
             let pod = PodName { namespace, name };
             match misnamed(&pod).filter(|_| judged) {
@@ -303,7 +306,6 @@ fn named(
         (Some(namespace), None, None) if judged => Err(fault(format!(
             "CNI_ARGS: K8S_POD_NAMESPACE is \"{namespace}\" and K8S_POD_NAME is missing, so nobody knows what this pod is: set both"
         ))),
-        // A name alone is what podman gives its containers, which are nobody's pods.
         _ => Ok((None, None)),
     }
 }

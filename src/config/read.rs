@@ -11,7 +11,6 @@ use crate::addr::Cidr;
 use crate::api::fields::{Findings, Section, described, shown};
 use crate::egress::model::EgressSupport;
 use crate::egress::names::subdomain;
-use crate::egress::numbers::FIRST_VNI;
 use crate::problem::Problem;
 use crate::spelling;
 
@@ -258,24 +257,9 @@ fn underlay(section: &Section<'_>, findings: &mut Findings<'_>) -> Underlay {
             ip
         }),
         port: port.unwrap_or(default.port),
-        vni: own_vni(section, findings).unwrap_or(default.vni),
+        vni: section.number("vni", 1..=0xff_ffff, findings).unwrap_or(default.vni),
         mtu: section.number("mtu", 576..=65_535, findings),
     }
-}
-
-/// A VXLAN's number that no gateway is given: of two devices with one number the kernel refuses the second.
-fn own_vni(section: &Section<'_>, findings: &mut Findings<'_>) -> Option<u32> {
-    let vni = section.number("vni", 1..=0xff_ffff, findings)?;
-    if vni < FIRST_VNI {
-        return Some(vni);
-    }
-    let path = section.path("vni");
-    let message = format!(
-        "{path} is {vni}, but must be at most {}: numbers from {FIRST_VNI} on are given to gateways",
-        FIRST_VNI - 1
-    );
-    findings.wrong(&path, vni.to_string(), "Syntax", message);
-    None
 }
 
 fn announce(section: &Section<'_>, findings: &mut Findings<'_>) -> AnnounceOn {

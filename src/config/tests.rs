@@ -26,7 +26,7 @@ fn every_key_is_read_and_written_back_the_same() {
         "egressIPSupport": "EnabledPerNamespace",
         "clusterCIDRs": ["10.244.0.0/16", "fd00:244::/56"],
         "adopt": ["calico", "cilium"],
-        "underlay": {"device": "eth0", "address": "192.0.2.11", "port": 4789, "vni": 4999, "mtu": 1450},
+        "underlay": {"device": "eth0", "address": "192.0.2.11", "port": 4789, "vni": 8000, "mtu": 1450},
         "announce": {"interfaces": ["eth0", "eth1.20"]},
         "multipathHash": "leave",
         "markMask": 0x7f00,
@@ -106,10 +106,10 @@ fn a_value_of_the_wrong_type_or_form_is_named() {
             "markMask is the text \"all\", but must be a number such as \"0x7f\"",
         ),
         (
-            json!({"underlay": {"vni": 5000}}),
+            json!({"underlay": {"vni": 16_777_216}}),
             "underlay.vni",
-            "5000",
-            "underlay.vni is 5000, but must be at most 4999: numbers from 5000 on are given to gateways",
+            "16777216",
+            "underlay.vni is the number 16777216, but must be a whole number from 1 to 16777215",
         ),
         (
             json!({"lockTimeout": "10s"}),

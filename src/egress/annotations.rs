@@ -291,6 +291,12 @@ impl<'a> GatewayRequest<'a> {
         let asks = request.any.is_some() || !request.pools.is_empty() || request.addresses.is_some();
         Ok(asks.then_some(request))
     }
+
+    /// Whether it asks in Calico's words alone. Where Calico is the primary, they say where a pod's own address comes from.
+    pub fn is_in_calicos_words(&self) -> bool {
+        let of_calico = |(found, _): &(Found<'_>, _)| found.name.starts_with("cni.projectcalico.org/");
+        self.any.is_none() && self.addresses.is_none() && self.pools.values().all(of_calico)
+    }
 }
 
 /// A JSON list of texts, or one bare text.

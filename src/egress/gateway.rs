@@ -78,11 +78,7 @@ fn chooses_its_own_address(view: &View, request: &GatewayRequest<'_>) -> bool {
             pool.kind == PoolKind::IPPool && pool.source == PoolSource::PodAddress && nobodys
         })
     };
-    let of_calico = |(found, refs): &(Found<'_>, Vec<PoolRef>)| {
-        found.name.starts_with("cni.projectcalico.org/") && refs.iter().all(range)
-    };
-    let asks = request.any.is_some() || request.addresses.is_some();
-    !asks && !request.pools.is_empty() && request.pools.values().all(of_calico)
+    request.is_in_calicos_words() && request.pools.values().all(|(_, refs)| refs.iter().all(range))
 }
 
 struct Asking<'a> {

@@ -14,7 +14,7 @@ use crate::kernel::state::{NftFamily, Scope};
 /// Equal to the tunnel's default VNI, to be remembered once.
 pub const LINK_GROUP: u32 = 4097;
 
-/// First VNI of a gateway: clear of the nodes' own, which the configuration holds below it.
+/// First VNI of a gateway: clear of the nodes' own by default; one that the configuration puts above it is given to no gateway.
 pub const FIRST_VNI: u32 = 5000;
 
 /// Route protocol of our routes, rules, nexthops and proxy neighbours. Unassigned in iproute2's `rt_protos` and in the daemons

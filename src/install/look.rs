@@ -2,38 +2,68 @@
 //!
 //! In: a place, our entry. Out: a refusal, or the changes to come. Never: writes.
 
-use std::fs;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::list;
+use super::list::{self, Shape};
 use super::place::{Change, InstallError, Place, WRAPPED, failed};
+use crate::store::read_whole;
+
+/// What is to be written so that our entry stands where pods are started by it.
+pub(super) enum Room {
+    /// Nothing: this list has it.
+    Taken(PathBuf),
+    /// A list, which said `seen` when it was looked at.
+    In {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        seen: Vec<u8>,
+        /// What it is to say.
+        next: String,
+    },
+    /// A list of ours that says this, around a plugin that stands alone.
+    Around(String),
+}
 
 impl Place {
     /// Whether there is a list that our entry can stand in.
     ///
     /// # Errors
-    /// There is none, it cannot be understood, or it cannot be read.
+    /// There is none, it cannot be understood, it cannot be read, or nothing can stand behind it.
     pub fn has_room(&self, entry: &Value) -> Result<(), InstallError> {
+        self.room(entry).map(drop)
+    }
+
+    /// Where our entry goes. Who looks and who writes ask this, so that neither refuses what the other takes.
+    pub(super) fn room(&self, entry: &Value) -> Result<Room, InstallError> {
         let path = self.primary()?;
-        let text = fs::read(&path).map_err(failed("read", &path))?;
-        list::with(&text, entry).map(drop).map_err(|why| InstallError::Unfit { path, why })
+        let seen = read_whole(&path).map_err(failed("read", &path))?;
+        let unfit = |why| InstallError::Unfit { path: path.clone(), why };
+        let Some(next) = list::with(&seen, entry).map_err(unfit)? else { return Ok(Room::Taken(path)) };
+        if list::shape(&seen).map_err(unfit)? == Shape::List {
+            return Ok(Room::In { path, seen, next });
+        }
+        match self.first_is_multus()? {
+            Some(multus) => Err(InstallError::Alone { path, multus }),
+            None => Ok(Room::Around(next)),
+        }
     }
 
     /// What [`Place::take_entries`] would change.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn entries_to_take(&self) -> Result<Vec<Change>, InstallError> {
-        let mut changes = Vec::new();
+    pub fn entries_to_take(&self, changes: &mut Vec<Change>) -> Result<(), InstallError> {
         for path in self.lists()? {
             let is_ours = path.file_name().is_some_and(|name| name == WRAPPED);
-            let text = fs::read(&path).map_err(failed("read", &path))?;
+            let text = read_whole(&path).map_err(failed("read", &path))?;
             if is_ours || matches!(list::without(&text), Ok(Some(_))) {
                 changes.push(Change { file: path.display().to_string(), what: "removed" });
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// What [`Place::take_binary`] would remove.

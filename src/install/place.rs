@@ -8,14 +8,17 @@ mod tests;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::list::{self, ListError, Shape};
+use super::list::{self, ListError};
+use super::look::Room;
 use super::multus::{self, Known};
+use crate::store::read_whole;
 
 /// A list of ours, where the primary's stands alone and nothing can stand behind it. It sorts before anybody's.
 pub const WRAPPED: &str = "00-egret.conflist";
@@ -130,41 +133,39 @@ impl Place {
         Some((now.ino(), now.size(), now.mtime(), now.ctime_nsec()))
     }
 
-    /// Brings our entry into the primary's list.
+    /// Brings our entry into the primary's list; what was changed, that list first.
     ///
     /// # Errors
     /// There is no list, it cannot be understood, or a file cannot be read or written.
-    pub fn put_entry(&self, entry: &Value) -> Result<Change, InstallError> {
-        let path = self.primary()?;
-        let text = fs::read(&path).map_err(failed("read", &path))?;
-        let unfit = |why| InstallError::Unfit { path: path.clone(), why };
-        let Some(next) = list::with(&text, entry).map_err(unfit)? else {
-            return Ok(Change { file: path.display().to_string(), what: "unchanged" });
+    pub fn put_entry(&self, entry: &Value) -> Result<Vec<Change>, InstallError> {
+        let change = |path: &Path, what| Change { file: path.display().to_string(), what };
+        let ours = self.conf.join(WRAPPED);
+        let (path, what) = match self.room(entry)? {
+            Room::Around(next) => {
+                if read_whole(&ours).is_ok_and(|now| now == next.as_bytes()) {
+                    return Ok(vec![change(&ours, "unchanged")]);
+                }
+                replace(&ours, &mut next.as_bytes(), 0o644)?;
+                return Ok(vec![change(&ours, "entered")]);
+            }
+            Room::In { path, seen, next } => {
+                rewrite(&path, &seen, &next)?;
+                (path, "entered")
+            }
+            Room::Taken(path) => (path, "unchanged"),
         };
-        if list::shape(&text).map_err(unfit)? == Shape::Single {
-            if let Some(multus) = self.first_is_multus()? {
-                return Err(InstallError::Alone { path, multus });
-            }
-            let ours = self.conf.join(WRAPPED);
-            let file = ours.display().to_string();
-            if fs::read(&ours).is_ok_and(|now| now == next.as_bytes()) {
-                return Ok(Change { file, what: "unchanged" });
-            }
-            replace(&ours, &mut next.as_bytes(), 0o644)?;
-            return Ok(Change { file, what: "entered" });
-        }
-        // A list that we made before the primary wrote one of its own.
-        let _ = fs::remove_file(self.conf.join(WRAPPED));
-        rewrite(&path, &text, &next)?;
-        Ok(Change { file: path.display().to_string(), what: "entered" })
+        // A list that we made before the primary wrote one of its own: away only now, because until the other has our entry pods start
+        // with us by this one alone.
+        let away = if path == ours { None } else { remove(&ours)? };
+        Ok(iter::once(change(&path, what)).chain(away).collect())
     }
 
-    /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours.
+    /// Takes our entry out of every list, and away the list that is ours. A file that cannot be understood has no entry of ours. `changes`
+    /// has what was done in any case.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn take_entries(&self) -> Result<Vec<Change>, InstallError> {
-        let mut changes = Vec::new();
+    pub fn take_entries(&self, changes: &mut Vec<Change>) -> Result<(), InstallError> {
         for path in self.lists()? {
             let file = path.display().to_string();
             if path.file_name().is_some_and(|name| name == WRAPPED) {
@@ -172,13 +173,13 @@ impl Place {
                 changes.push(Change { file, what: "removed" });
                 continue;
             }
-            let text = fs::read(&path).map_err(failed("read", &path))?;
+            let text = read_whole(&path).map_err(failed("read", &path))?;
             if let Ok(Some(next)) = list::without(&text) {
                 rewrite(&path, &text, &next)?;
                 changes.push(Change { file, what: "removed" });
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Takes the binary away.
@@ -186,12 +187,7 @@ impl Place {
     /// # Errors
     /// It is there and cannot be removed.
     pub fn take_binary(&self) -> Result<Option<Change>, InstallError> {
-        let path = self.binary();
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(Some(Change { file: path.display().to_string(), what: "removed" })),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed("remove", &path)(e)),
-        }
+        remove(&self.binary())
     }
 
     /// The list that pods are started with: the first by name that can be understood, as libcni and containerd choose it; behind Multus
@@ -211,20 +207,21 @@ impl Place {
         }
     }
 
-    fn first_is_multus(&self) -> Result<Option<PathBuf>, InstallError> {
+    pub(super) fn first_is_multus(&self) -> Result<Option<PathBuf>, InstallError> {
         let (lists, _) = self.known()?;
         Ok(lists.first().filter(|first| first.multus().is_some()).map(|first| self.conf.join(&first.file)))
     }
 
-    /// Lists of others that can be understood, by name; and why the first of the rest cannot.
+    /// Lists of others that can be read and understood, by name; and why the first of the rest cannot.
     fn known(&self) -> Result<(Vec<Known>, Option<InstallError>), InstallError> {
         let (mut known, mut broken) = (Vec::new(), None);
         for path in self.lists()?.into_iter().filter(|path| !path.ends_with(WRAPPED)) {
-            let text = fs::read(&path).map_err(failed("read", &path))?;
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match list::shape(&text).and_then(|_| list::read(&text)) {
-                Ok(list) => known.push(Known { file, list }),
-                Err(why) => broken = broken.or(Some(InstallError::Unfit { path, why })),
+            match understood(&path) {
+                Ok(list) => {
+                    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    known.push(Known { file, list });
+                }
+                Err(why) => broken = broken.or(Some(why)),
             }
         }
         Ok((known, broken))
@@ -246,8 +243,28 @@ impl Place {
     }
 }
 
+/// What a list says.
+fn understood(path: &Path) -> Result<Value, InstallError> {
+    let text = read_whole(path).map_err(failed("read", path))?;
+    let list = list::shape(&text).and_then(|_| list::read(&text));
+    list.map_err(|why| InstallError::Unfit { path: path.to_owned(), why })
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<Option<Change>, InstallError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(Some(Change { file: path.display().to_string(), what: "removed" })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("remove", path)(e)),
+    }
+}
+
 /// Whether a program is there already and can be started. Piece by piece: it may be larger than the memory that we are given.
 fn is_same(program: &Path, target: &Path) -> bool {
+    // The open of a pipe waits for who writes into it.
+    if !target.is_file() {
+        return false;
+    }
     let (Ok(one), Ok(two)) = (File::open(program), File::open(target)) else { return false };
     let (Ok(a), Ok(b)) = (one.metadata(), two.metadata()) else { return false };
     if a.len() != b.len() || b.permissions().mode() & 0o111 != 0o111 {
@@ -272,7 +289,7 @@ fn is_same(program: &Path, target: &Path) -> bool {
 /// microseconds; who writes in them is overwritten, and writes again at its next start, which is then followed.
 fn rewrite(path: &Path, seen: &[u8], next: &str) -> Result<(), InstallError> {
     let mode = fs::metadata(path).map_err(failed("read", path))?.mode() & 0o777;
-    if fs::read(path).map_err(failed("read", path))? != seen {
+    if read_whole(path).map_err(failed("read", path))? != seen {
         return Err(InstallError::Raced(path.to_owned()));
     }
     replace(path, &mut next.as_bytes(), mode)

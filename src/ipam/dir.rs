@@ -145,7 +145,11 @@ impl<'a> DirStore<'a> {
 
 impl Store for DirStore<'_> {
     fn pools(&self) -> Result<Vec<String>, StoreError> {
-        pools_in(self.dir)
+        let (pools, problems) = pools_in(self.dir)?;
+        for problem in &problems {
+            tracing::warn!(%problem, "a block cannot be used");
+        }
+        Ok(pools)
     }
 
     fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
@@ -191,14 +195,19 @@ impl Store for DirStore<'_> {
     }
 }
 
-/// Names of the pools that have a folder.
+/// Names of the pools that have a folder, and what is wrong in folders of which nobody can say whose they are.
 ///
 /// # Errors
-/// If the folder of folders cannot be read.
-pub fn pools_in(dir: &Dir) -> Result<Vec<String>, StoreError> {
-    let paths = record::files(&dir.ipam())?;
-    let folders = paths.iter().filter(|p| p.is_dir());
-    Ok(folders.filter_map(|folder| pool_of(folder)).collect())
+/// If a folder cannot be read.
+pub fn pools_in(dir: &Dir) -> Result<(Vec<String>, Vec<Problem>), StoreError> {
+    let (mut pools, mut nameless) = (Vec::new(), Vec::new());
+    for folder in record::files(&dir.ipam())?.into_iter().filter(|path| path.is_dir()) {
+        match pool_of(&folder) {
+            Some(pool) => pools.push(pool),
+            None => nameless.extend(record::list::<Block>(dir.path(), &folder, KIND)?.1),
+        }
+    }
+    Ok((pools, nameless))
 }
 
 /// The pool that a folder is of. A very long name is cut there, and only the blocks say all of it; without one that can be read nothing is leased.

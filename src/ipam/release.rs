@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::block::{After, Block, State};
+use super::block::{After, Allocation, Block, State};
 use super::claim::{Claimed, How};
 use super::error::IpamError;
 use super::lease::{Holder, Owner};
@@ -21,6 +21,15 @@ pub struct Freed {
     pub pool: String,
     /// Who it is, or was, for.
     pub owner: Owner,
+    /// What the books keep of it; `None`: nothing, as if it had never been given.
+    pub left: Option<Allocation>,
+}
+
+impl Freed {
+    /// What the address is now, given the pool's cool-down in seconds.
+    pub fn state(&self, now: u64, cooldown: u32) -> State {
+        self.left.as_ref().map_or(State::Free, |left| left.state(now, cooldown))
+    }
 }
 
 /// The container is gone: takes it from every address it holds. Once more is no error and changes nothing.
@@ -88,7 +97,7 @@ fn part(
 
 fn freed(block: &Block, ip: IpAddr) -> Option<Freed> {
     let a = block.allocations.get(&ip)?;
-    Some(Freed { ip, pool: block.pool.clone(), owner: a.owner.clone() })
+    Some(Freed { ip, pool: block.pool.clone(), owner: a.owner.clone(), left: Some(a.clone()) })
 }
 
 /// The claim failed further on and nobody ever used the address: as before the claim, without cooling.
@@ -165,7 +174,7 @@ fn give_up(
     edit(store, pool, block, |block| {
         (held, given_up) = (None, None);
         let Some(present) = block.allocations.get(&address).filter(|a| meant(&a.owner)) else { return false };
-        let freed = Freed { ip: address, pool: pool.to_owned(), owner: present.owner.clone() };
+        let owner = present.owner.clone();
         match &present.holder {
             Some(holder) if !force => {
                 held = Some(holder.clone());
@@ -174,7 +183,8 @@ fn give_up(
             Some(_) => block.part(address, After::Freed, now),
             None => block.forget(address),
         };
-        given_up = Some(freed);
+        let left = block.allocations.get(&address).cloned();
+        given_up = Some(Freed { ip: address, pool: pool.to_owned(), owner, left });
         true
     })?;
     match held {
@@ -197,9 +207,8 @@ pub fn forget_owners(
         for cidr in store.summary(&pool)?.with_reserved() {
             let mut going = Vec::new();
             let changed = edit(store, &pool, cidr, |block| {
-                let reserved = |(_, a): &(&IpAddr, &super::block::Allocation)| {
-                    a.state(now, 0) == State::Reserved && gone(&a.owner)
-                };
+                let reserved =
+                    |(_, a): &(&IpAddr, &Allocation)| a.state(now, 0) == State::Reserved && gone(&a.owner);
                 going = block.allocations.iter().filter(reserved).map(|(ip, _)| *ip).collect();
                 for ip in &going {
                     block.part(*ip, After::Freed, now);

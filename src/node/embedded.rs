@@ -321,14 +321,16 @@ impl Embedded {
     }
 }
 
-/// The state directory, made where it is not there yet. Not under running pods: a directory that is missing there is not mounted, and
-/// in an empty one nothing would select them any more.
+/// The state directory, made where it is not there yet.
 fn made(config: &Config, memory: &Memory) -> Result<Dir, NodeError> {
-    let objects = Dir::by_path(&config.state_dir).objects();
-    if !objects.exists() && memory.serves_pods() {
-        return Err(ObjectsError::Missing(objects).into());
-    }
+    may_be_made(config, memory)?;
     Ok(Dir::open(&config.state_dir)?)
+}
+
+/// Not under running pods: a directory that is missing there is not mounted, and in an empty one nothing would select them any more.
+pub(super) fn may_be_made(config: &Config, memory: &Memory) -> Result<(), ObjectsError> {
+    let objects = Dir::by_path(&config.state_dir).objects();
+    if objects.exists() || !memory.serves_pods() { Ok(()) } else { Err(ObjectsError::Missing(objects)) }
 }
 
 /// Seconds since 1970. The one place where the node asks for the time.

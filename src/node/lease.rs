@@ -291,6 +291,7 @@ impl Embedded {
         guard: &Guard,
     ) -> Result<Endpoint, NodeError> {
         let id = attachment.id().to_string();
+        // Of two devices with one number and port the kernel refuses the second.
         let taken: BTreeSet<u32> = known.iter().map(|e| e.vni).chain([self.config.underlay.vni]).collect();
         let vni = match known.iter().find(|e| e.attachment == id) {
             Some(again) => again.vni,

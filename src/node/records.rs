@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::attachment::{AttachmentId, Attachments};
+use super::embedded::may_be_made;
+use super::memory::Memory;
 use super::netns;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
@@ -78,16 +80,19 @@ pub fn check(config: &Config, request: &Request) -> Result<(), CniError> {
     }
 }
 
-/// Whether even a pod without egress could start here: its record must find room, and the objects must be where they can be listed.
+/// Whether even a pod without egress could start here: its record must find room, and the objects must be where they can be listed, and
+/// under running pods be there at all.
 ///
 /// # Errors
 /// Where it does not.
 pub fn status(config: &Config) -> Result<(), CniError> {
     let none_starts = |msg: String| CniError::new(Code::NotAvailable, format!("no pod can start: {msg}"));
+    let node = node_name(config)?;
     // An agent's own directory is its own affair: without it pods start by what it last said.
     if config.mode == Mode::Embedded {
-        let objects = config.state_dir.join("objects");
-        let there = nearest(&objects);
+        let memory = Memory::new(&config.run_dir, &node);
+        may_be_made(config, &memory).map_err(|error| none_starts(error.to_string()))?;
+        let there = nearest(&config.state_dir.join("objects"));
         fs::read_dir(&there).map_err(|error| {
             none_starts(format!(
                 "{} (for `stateDir`) cannot be listed: {error}{}",
@@ -96,7 +101,7 @@ pub fn status(config: &Config) -> Result<(), CniError> {
             ))
         })?;
     }
-    let there = nearest(&config.run_dir.join(node_name(config)?));
+    let there = nearest(&config.run_dir.join(node));
     draft(&there).map_err(|error| {
         let advice = advice(&error);
         none_starts(format!("{} (for `runDir`) cannot be written: {error}{advice}", there.display()))

@@ -77,6 +77,10 @@ impl Standings {
         match (annotations, self.support) {
             (Some(all), EgressSupport::EnabledPerNamespace) => match GatewayRequest::on(all) {
                 Ok(None) => Ok(()),
+                // An ordinary pod where Calico is the primary; a gateway it could not be.
+                Ok(Some(request)) if request.is_in_calicos_words() && !self.may_host(&pod.namespace) => {
+                    Ok(())
+                }
                 Ok(Some(_)) => Err("its annotations ask to be a gateway".to_owned()),
                 Err(problem) => Err(format!("its annotations may ask to be a gateway: {problem}")),
             },
@@ -164,6 +168,16 @@ mod tests {
         let slip = may(&standings, "net", &[("egret.dev/gateway", "yes")]);
         assert!(slip.contains("may ask to be a gateway") && slip.contains("`yes`"), "{slip}");
 
+        // Where no pool would take the pod, Calico's words can only say where its own address comes from.
+        let calicos = [("cni.projectcalico.org/ipv4pools", "[\"default-ipv4-ippool\"]")];
+        assert_eq!(may(&standings, "plain", &calicos), "");
+        for ours in
+            [("egret.dev/ipv4pools", "p"), ("egret.dev/gateway", "true"), ("egret.dev/address", "10.0.0.1")]
+        {
+            let said = may(&standings, "plain", &[calicos[0], ours]);
+            assert!(said.contains("ask to be a gateway"), "{ours:?}");
+        }
+
         // What the runtime does not pass may be anything, where a pool would take the pod.
         let untold = |standings: &Standings, namespace: &str| {
             standings.may_start(&PodName::new(namespace, "p"), None).err().unwrap_or_default()
@@ -175,6 +189,7 @@ mod tests {
         older.as_object_mut().unwrap().remove("hosts").unwrap();
         let older: Standings = serde_json::from_value(older).unwrap();
         assert_eq!(may(&older, "plain", &[]), "");
+        assert!(may(&older, "plain", &calicos).contains("ask to be a gateway"), "it may host gateways");
         assert!(untold(&older, "plain").contains("does not pass its annotations"));
     }
 }

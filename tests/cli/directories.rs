@@ -44,6 +44,21 @@ fn a_folder_of_manifests_is_no_node_and_is_not_made_one() {
     }
 }
 
+/// Its folder's name is cut, and says no more whose it is.
+#[test]
+fn a_block_that_cannot_be_read_is_named_however_long_its_pools_name_is() {
+    let pool = format!("p{}z", "a".repeat(251));
+    let file = format!("ipam/{}/10-10-10-2-31.json", egret::store::record::file_name(&pool));
+    let folder = Folder::with(&[("state/objects/pool.yaml", POOL), (&format!("state/{file}"), "{")]);
+    for (words, status) in [("check", 1), ("show", 0), (&*format!("show {pool}"), 0)] {
+        let said = folder.egret(&format!("ipam {words} --state state --node n1"));
+        assert!(said.out.contains(&file), "{words}: {}{}", said.out, said.err);
+        assert_eq!(said.status, status, "{words}");
+    }
+    let other = folder.egret("ipam show egress --state state --node n1 -o json");
+    assert_eq!(other.reasons(), [""; 0], "of another pool");
+}
+
 #[test]
 fn the_books_of_a_directory_that_nobody_may_write_are_checked_all_the_same() {
     let folder = Folder::with(&[

@@ -1,6 +1,10 @@
 //! `egret install` on folders of their own: it looks before it writes.
 
-use crate::world::Folder;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::world::{Folder, Said};
 
 const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}]}"#;
 const AT: &str = "--cni-bin bin --cni-conf conf";
@@ -8,10 +12,13 @@ const AT: &str = "--cni-bin bin --cni-conf conf";
 #[test]
 fn without_a_list_to_stand_in_nothing_is_written() {
     let empty = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": []}"#;
+    let alone = r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#;
+    let multus = r#"{"cniVersion": "0.3.1", "name": "m", "type": "multus"}"#;
     for (files, words, why) in [
         (vec![("conf/10-n.conflist", LIST)], "--list nope", "cannot read conf/nope"),
         (vec![("conf/note", "")], "", "there is no network list"),
         (vec![("conf/10-n.conflist", empty)], "", "has no plugin before Egret's"),
+        (vec![("conf/10-n.conf", alone), ("conf/00-multus.conf", multus)], "", "is one plugin alone"),
     ] {
         let folder = Folder::with(&files);
         let said = folder.egret(&format!("install {AT} {words}"));
@@ -49,4 +56,44 @@ fn a_configuration_that_is_not_there_is_told_with_the_next_step() {
     let said = folder.egret(&format!("install {AT} --config no.json"));
     assert!(said.err.contains("--config names a file with Egret's keys"), "{}", said.err);
     assert_eq!(said.status, 2);
+}
+
+/// In a network of its own: this machine's is not ours to clear.
+fn uninstall(folder: &Folder, words: &str) -> Said {
+    let run = folder.path().join("run");
+    folder.write("egret.json", &json!({"runDir": run, "nodeName": "n1"}).to_string());
+    std::fs::create_dir_all(folder.path().join("state/objects")).unwrap();
+    let words = format!("uninstall --cni {AT} --config egret.json --state state {words}");
+    let mut command = Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_egret")]).args(words.split_whitespace());
+    Said::of(&command.current_dir(folder.path()).output().unwrap())
+}
+
+#[test]
+fn what_was_taken_away_before_something_failed_is_said_beside_it() {
+    let ours = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}, {"type": "egret"}]}"#;
+    let removed = json!([{"file": "conf/10-n.conflist", "what": "removed"}]);
+    // A folder in the program's place, and a list that the kernel lets nobody read.
+    let program = Folder::with(&[("conf/10-n.conflist", ours), ("bin/egret/file", "")]);
+    let list = Folder::with(&[("conf/10-n.conflist", ours), ("bin/egret", "")]);
+    std::os::unix::fs::symlink("/sys/bus/platform/uevent", list.path().join("conf/20-far.conflist")).unwrap();
+    for (folder, why, cleared) in
+        [(program, "cannot remove bin/egret", true), (list, "cannot read conf/20-far.conflist", false)]
+    {
+        let said = uninstall(&folder, "-o json");
+        assert_eq!((said.status, said.err.as_str()), (1, ""), "{}", said.out);
+        let document = said.json();
+        assert_eq!(document["files"], removed, "{why}");
+        assert_eq!(said.reasons(), ["NotFinished"], "{why}");
+        assert!(document["problems"][0]["message"].as_str().unwrap().starts_with(why), "{document}");
+        assert_eq!(document["items"] != json!([]), cleared, "{document}");
+        let left = std::fs::read_to_string(folder.path().join("conf/10-n.conflist")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&left).unwrap()["plugins"], json!([{"type": "bridge"}]));
+
+        // The next one has nothing to say but the failure.
+        let again = uninstall(&folder, "");
+        assert_eq!(again.status, 1);
+        assert!(format!("{}{}", again.out, again.err).contains(why), "{}{}", again.out, again.err);
+        assert!(!again.out.contains("10-n.conflist"), "{}", again.out);
+    }
 }

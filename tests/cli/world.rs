@@ -73,7 +73,7 @@ impl Drop for Folder {
 }
 
 impl Said {
-    fn of(output: &Output) -> Said {
+    pub(crate) fn of(output: &Output) -> Said {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         Said {
             status: output.status.code().expect("ended by itself"),

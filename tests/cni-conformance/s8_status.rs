@@ -63,6 +63,25 @@ fn row_8_2_a_node_whose_objects_cannot_be_listed_says_50() {
     });
 }
 
+/// A state directory that is not mounted: under running pods nobody makes an empty one in its place, so no pod starts.
+#[test]
+fn row_8_2_a_node_whose_objects_went_from_under_its_pods_says_50() {
+    for_every_pod(|world| {
+        world.add("c1");
+        let objects = ["/var/lib/egret/objects", "/var/lib/egret/away"];
+        fs::rename(objects[0], objects[1]).unwrap();
+        if world.kind == Kind::Unselected {
+            status(world).run().succeeds();
+            world.add("c2"); // which makes it
+            return;
+        }
+        world.call("ADD").container("c2").run().fails(5, &[objects[0]]);
+        status(world).run().fails(50, &["stateDir", objects[0]]);
+        fs::rename(objects[1], objects[0]).unwrap();
+        status(world).run().succeeds();
+    });
+}
+
 #[test]
 fn row_8_2_without_root_it_says_50() {
     for_an_unselected_pod(|world| {

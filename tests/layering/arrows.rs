@@ -13,14 +13,14 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("problem", &[]),
     ("log", &[]),
     ("signals", &[]),
-    // Files of a node's runtime; it knows nothing of what Egret does.
-    ("install", &[]),
     ("kernel", &["addr", "fault"]),
     // Its nouns are the kernel's values: a plan is lowered to a `kernel::state::State`.
     ("egress", &["addr", "kernel", "problem", "spelling", "hash"]),
     ("api", &["addr", "egress", "problem", "spelling"]),
     ("config", &["addr", "api", "egress", "problem", "spelling", "log"]),
     ("store", &["addr", "api", "clock", "config", "egress", "fault", "hash", "problem"]),
+    // Files of a node's runtime, and one door for whole ones; it knows nothing of what Egret does.
+    ("install", &["store"]),
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
     ("kube", &["addr", "api", "config", "egress", "ipam", "store"]),

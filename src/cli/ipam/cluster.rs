@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{IpamReport, Released, Seen, of_pools};
+use super::{IpamReport, Seen, of_pools};
 use crate::cli::cluster::Cluster;
-use crate::ipam::{Books, Owner, audit};
+use crate::ipam::{Books, Freed, Owner, audit};
 use crate::kube::ClusterStore;
 use crate::problem::Problem;
 
@@ -65,7 +65,7 @@ pub(super) fn release(
     owner: Option<&Owner>,
     force: bool,
     now: u64,
-) -> Result<Vec<Released>, String> {
+) -> Result<Vec<Freed>, String> {
     let store = ClusterStore::new(&cluster.client);
     super::release_from(&store, addresses, owner, force, now)
 }

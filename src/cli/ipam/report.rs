@@ -156,34 +156,22 @@ pub struct ReleasedRow {
     pub state: State,
 }
 
-/// An address that was given back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Released {
-    /// Which one.
-    pub freed: Freed,
-    /// Whether a container held it: then it cools first.
-    pub was_held: bool,
-}
-
-impl Released {
-    /// What it is now. Without its pool nobody knows the cool-down; then it counts as free, as in [`IpamReport`].
-    pub fn state(&self, pools: &[Pool]) -> State {
-        let pool = pools.iter().find(|pool| pool.name == self.freed.pool);
-        let cools = self.was_held && pool.is_some_and(|pool| pool.cooldown_seconds > 0);
-        if cools { State::Cooling } else { State::Free }
-    }
+/// What an address that was given back is now. Without its pool nobody knows the cool-down; then it counts as free, as in [`IpamReport`].
+pub(super) fn now_is(freed: &Freed, pools: &[Pool], now: u64) -> State {
+    let pool = pools.iter().find(|pool| pool.name == freed.pool);
+    freed.state(now, pool.map_or(0, |pool| pool.cooldown_seconds))
 }
 
 impl IpamRelease {
     /// Of what was given back.
-    pub fn of(released: &[Released], pools: &[Pool]) -> IpamRelease {
-        let row = |one: &Released| ReleasedRow {
-            address: one.freed.ip,
-            pool: one.freed.pool.clone(),
-            owner: one.freed.owner.clone(),
-            state: one.state(pools),
+    pub fn of(freed: &[Freed], pools: &[Pool], now: u64) -> IpamRelease {
+        let row = |one: &Freed| ReleasedRow {
+            address: one.ip,
+            pool: one.pool.clone(),
+            owner: one.owner.clone(),
+            state: now_is(one, pools, now),
         };
-        let items = released.iter().map(row).collect();
+        let items = freed.iter().map(row).collect();
         IpamRelease { api_version: API_VERSION, kind: "IpamRelease", items, problems: Vec::new() }
     }
 }

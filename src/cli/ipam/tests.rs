@@ -1,10 +1,15 @@
 //! `egret ipam` on a directory of its own.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use super::*;
+use crate::addr::Cidr;
 use crate::egress::model::PodName;
-use crate::ipam::{After, Claim, Holder, Tenant, claim, release as let_go};
+use crate::ipam::{After, Claim, Holder, StoreError, Summary, Tenant, claim, release as let_go};
 use crate::store::dir::tests::scratch;
 use crate::store::endpoints::tests::endpoint;
+use crate::store::{Swap, Version};
 
 const NOW: u64 = 1_000_000;
 
@@ -136,7 +141,7 @@ fn release_gives_back_what_is_kept_and_wants_force_for_what_is_held() {
     };
     let freed = release(&[], Some("ordinal:shop/gw/0"), false).unwrap();
     assert_eq!(
-        given_back(&freed, &[], Output::Text).unwrap(),
+        given_back(&freed, &[], NOW, Output::Text).unwrap(),
         "10.10.10.3 of pool egress is no longer kept for ordinal:shop/gw/0\n"
     );
     let error = release(&["10.10.10.2"], None, false).unwrap_err();
@@ -148,11 +153,55 @@ fn release_gives_back_what_is_kept_and_wants_force_for_what_is_held() {
     }
     let both = release(&["10.10.10.2", "10.10.10.0", "10.10.10.2"], None, true).unwrap();
     let pools: Vec<Pool> = objects(&dir).unwrap().unwrap().pools().map(|(_, pool)| pool).collect();
-    let states: Vec<State> = both.iter().map(|one| one.state(&pools)).collect();
+    let states: Vec<State> = both.iter().map(|one| now_is(one, &pools, NOW)).collect();
     assert_eq!(states, [State::Free, State::Cooling], "as `ipam show` says");
     let report = show(&dir, None, NOW).unwrap();
     assert_eq!(report.pools[0].cooling, 1, "what was held cools, what was cooling is free");
     assert!(release(&["192.0.2.1"], None, true).unwrap_err().contains("192.0.2.1 is not leased"));
+}
+
+/// The books of a cluster, whose holder goes between the look and the write.
+struct Meanwhile<'a>(DirStore<'a>, RefCell<Option<Holder>>);
+
+impl Store for Meanwhile<'_> {
+    fn pools(&self) -> Result<Vec<String>, StoreError> {
+        self.0.pools()
+    }
+
+    fn summary(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
+        self.0.summary(pool)
+    }
+
+    fn refresh(&self, pool: &str) -> Result<(), StoreError> {
+        self.0.refresh(pool)
+    }
+
+    fn read(&self, pool: &str, block: Cidr) -> Result<Option<(Block, Version)>, StoreError> {
+        let seen = self.0.read(pool, block);
+        if let Some(holder) = self.1.take() {
+            let_go(&self.0, &holder, After::Reserved, NOW)?;
+        }
+        seen
+    }
+
+    fn swap(&self, block: &Block, seen: Option<Version>) -> Result<Swap, StoreError> {
+        self.0.swap(block, seen)
+    }
+}
+
+#[test]
+fn what_a_released_address_is_now_the_books_say() {
+    let (root, _clean) = scratch();
+    let (dir, _) = world(&root);
+    let address: IpAddr = "10.10.10.2".parse().unwrap();
+    let held = show(&dir, None, NOW).unwrap().items.into_iter().find(|row| row.address == address);
+    let guard = dir.lock("test", Duration::ZERO).unwrap();
+    let store = Meanwhile(DirStore::under(&dir, &guard), RefCell::new(held.and_then(|row| row.holder)));
+    let freed = release_from(&store, &[address], None, true, NOW).unwrap();
+    let pools: Vec<Pool> = objects(&dir).unwrap().unwrap().pools().map(|(_, pool)| pool).collect();
+    let said = given_back(&freed, &pools, NOW, Output::Text).unwrap();
+    let now = show(&dir, None, NOW).unwrap().items.into_iter().find(|row| row.address == address);
+    assert_eq!((now, said.contains("cools")), (None, false), "{said}");
 }
 
 #[test]

@@ -123,6 +123,20 @@ fn a_name_that_no_pod_has_is_an_error_where_it_would_be_wired_and_none_where_it_
     assert_eq!(dotted.pod, Some(PodName::new("shop", "a.b-1")));
 }
 
+/// As podman up to 3 calls: a container's name for both.
+#[test]
+fn a_container_s_name_that_is_no_namespace_s_is_nobody_s_pod() {
+    for name in ["gallant_curie", "web.1"] {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={name};K8S_POD_NAME={name}");
+        assert_eq!(read(Verb::Add, &args, &entry(json!({}))).map(|request| request.pod), Ok(None), "{name}");
+        let named = entry(json!({"args": {"cni": {"egret": {"namespace": "lab", "name": "a"}}}}));
+        let said = read(Verb::Add, &args, &named).map(|request| request.pod);
+        assert_eq!(said, Ok(Some(PodName::new("lab", "a"))), "{name}");
+    }
+    let both = read(Verb::Add, "K8S_POD_NAMESPACE=web;K8S_POD_NAME=web", &entry(json!({}))).unwrap();
+    assert_eq!(both.pod, Some(PodName::new("web", "web")));
+}
+
 #[test]
 fn annotations_that_are_absent_are_told_from_none() {
     let add = |keys: Value| read(Verb::Add, "", &entry(keys)).unwrap().pod_annotations;
