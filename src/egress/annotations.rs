@@ -51,6 +51,10 @@ const CALICOS_OWN: [&str; 3] = [
     "egress.projectcalico.org/gatewayMaintenanceFinishedTimestamp",
 ];
 
+/// What Calico's plugin writes of each pod that it wired. It says nothing of egress, and who waits for an agent must not wait for this.
+const CALICOS_RECORD: [&str; 3] =
+    ["cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs"];
+
 /// Annotations of Calico's gateway pods that would change where or as whom they send, with what holds instead.
 const NO_EQUAL: [(&str, &str); 2] = [
     (
@@ -69,6 +73,7 @@ const NEVER_EXISTED: [(&str, &str); 2] = [
 /// Whether Egret reads an annotation, or names it in a problem: by its prefix, so that a misspelt one is kept too.
 pub fn is_ours(name: &str) -> bool {
     name != EGRESS_ADDRESSES
+        && !CALICOS_RECORD.contains(&name)
         && ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"]
             .iter()
             .any(|prefix| name.starts_with(prefix))

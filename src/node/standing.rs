@@ -126,6 +126,12 @@ mod tests {
             standings.may_start(&PodName::new(namespace, "p"), annotations).err().unwrap_or_default()
         };
         assert_eq!((may("plain", Some(&none)), may("kube-system", None)), (String::new(), String::new()));
+        let wired = Pairs::from([("cni.projectcalico.org/podIP".to_owned(), "10.64.1.7/32".to_owned())]);
+        assert_eq!(
+            may("plain", Some(&wired)),
+            "",
+            "what Calico's plugin wrote of an earlier sandbox asks for nothing"
+        );
         for (namespace, annotations, why) in [
             ("plain", Some(&ours), "the annotation egret.dev/egressGatewayPolicy"),
             ("plain", None, "does not pass its annotations"),
