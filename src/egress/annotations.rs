@@ -70,6 +70,11 @@ const NEVER_EXISTED: [(&str, &str); 2] = [
     ("cni.projectcalico.org/egress-gateway.namespaceSelector", "egress.projectcalico.org/namespaceSelector"),
 ];
 
+/// Whether an annotation of a namespace says what Calico reads of one, and nobody else: which of its pools addresses of pods come from.
+pub fn is_calicos_of_a_namespace(name: &str) -> bool {
+    [IPV4_POOLS, IPV6_POOLS].iter().any(|pools| pools.0[1..].contains(&name))
+}
+
 /// Whether Egret reads an annotation, or names it in a problem: by its prefix, so that a misspelt one is kept too.
 pub fn is_ours(name: &str) -> bool {
     name != EGRESS_ADDRESSES

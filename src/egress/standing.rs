@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::annotations::is_ours;
+use super::annotations::{is_calicos_of_a_namespace, is_ours};
 use super::model::{Namespace, View};
 use super::policy::{PodSelection, Policy};
 use super::selector::{Labels, NamespaceLabels, Selector};
@@ -50,7 +50,7 @@ pub fn hosts(view: &View) -> BTreeSet<String> {
 
 fn of_one(labels: &impl Labels, namespace: &Namespace, policies: &[&Policy]) -> Standing {
     // Whatever it says: a slip of the pen holds pods, it does not let them out.
-    if namespace.annotations.keys().any(|key| is_ours(key)) {
+    if namespace.annotations.keys().any(|key| is_ours(key) && !is_calicos_of_a_namespace(key)) {
         return Standing::Always;
     }
     let selections = policies.iter().flat_map(|policy| &policy.selectors);
@@ -97,7 +97,7 @@ mod tests {
             let namespace = Namespace { labels: pairs(labels), annotations: pairs(annotations) };
             view.namespaces.insert(name.to_owned(), namespace);
         };
-        add("plain", &[], &[("owner", "x")]);
+        add("plain", &[], &[("owner", "x"), ("cni.projectcalico.org/ipv4pools", "[\"west\"]")]);
         add("shop", &[], &[("egress.projectcalico.org/selector", "")]);
         add("some", &[("team", "a")], &[]);
         add("all", &[("team", "b")], &[]);
