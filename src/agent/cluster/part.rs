@@ -1,4 +1,4 @@
-//! One part of what a node says, held back after it failed and no other part with it. Pure; the clock is an argument.
+//! One part of what a node says, held back after it failed and no other part with it. The clock is an argument.
 //!
 //! In: what came of it, the time. Out: whether it is due; a line of the log for each trouble that is new.
 
