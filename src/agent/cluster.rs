@@ -10,6 +10,7 @@ mod fresh;
 mod held;
 mod lives;
 mod owed;
+mod part;
 mod recall;
 mod refused;
 mod say;
@@ -45,6 +46,7 @@ use fresh::Fresh;
 use held::Ledger;
 use lives::Gateways;
 use owed::Owed;
+use part::Part;
 use refused::Unsaid;
 use say::Said;
 pub use told::NOT_SEEN;
@@ -221,16 +223,18 @@ impl Cluster {
         }
     }
 
-    /// What this node has to say, on a thread of its own: what it hears does not wait for a server that lets a write wait.
+    /// What this node has to say, on a thread of its own: what it hears does not wait for a server that lets a write wait. What fails
+    /// waits by itself, unless it is the server that does.
     fn speak(self: &Arc<Cluster>, rung: &Receiver<()>) {
         let (mut said, mut ledger) = (Said::default(), Ledger::default());
-        let (mut pause, mut next) = (RETRY, Instant::now());
-        let mut trouble = String::new();
+        let (mut words, mut releases, mut leases) = (Part::new(), Part::new(), Part::new());
         let mut said_all = Instant::now();
         loop {
             self.turns.at(Loop::Speech, "wait");
             let _ = rung.recv_timeout(LOOK);
-            if Instant::now() < next {
+            if !words.is_due(Instant::now()) {
+                // Which endpoints stand is not known just now, so nothing is given back.
+                self.hold_in_turn(&mut leases, &mut ledger);
                 continue;
             }
             self.turns.at(Loop::Speech, "endpoints");
@@ -241,26 +245,24 @@ impl Cluster {
                     self.say(&mut said)
                 }
             };
+            let is_away = told.as_ref().is_err_and(ApiError::is_of_the_server);
+            words.came(told.map_err(|e| e.to_string()), Instant::now());
+            if is_away {
+                continue;
+            }
             // An endpoint goes before its lease: in this order. One that stands keeps its own lease only.
             self.turns.at(Loop::Speech, "releases");
-            let given = self.give_back(said.standing());
-            let told = told.map_err(|e| e.to_string()).and(given);
-            self.turns.at(Loop::Speech, "leases");
-            let told = self.hold_leases(&mut ledger).and(told);
-            match told {
-                Ok(()) => {
-                    pause = RETRY;
-                    trouble.clear();
-                }
-                Err(error) => {
-                    if trouble != error {
-                        tracing::warn!(error, "what this node has to say is not said yet; tried again");
-                        trouble = error;
-                    }
-                    next = Instant::now() + pause;
-                    pause = (pause * 2).min(LONGEST);
-                }
+            if releases.is_due(Instant::now()) {
+                releases.came(self.give_back(said.standing()), Instant::now());
             }
+            self.hold_in_turn(&mut leases, &mut ledger);
+        }
+    }
+
+    fn hold_in_turn(self: &Arc<Cluster>, leases: &mut Part, ledger: &mut Ledger) {
+        self.turns.at(Loop::Speech, "leases");
+        if leases.is_due(Instant::now()) {
+            leases.came(self.hold_leases(ledger), Instant::now());
         }
     }
 

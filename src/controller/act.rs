@@ -73,9 +73,11 @@ pub struct Reclaimed {
     pub freed: Option<Vec<Freed>>,
     /// Objects as the server has them: the mirror may lag behind them.
     pub learnt: Vec<(Watched, Value)>,
-    /// Objects that were deleted.
-    pub deleted: Vec<(Watched, Value)>,
 }
+
+/// Pods of agents as the server has them, listed once for all nodes that are left out at a time.
+#[derive(Debug, Default)]
+pub struct AgentsPods(Option<Vec<Value>>);
 
 /// Frees what is left of something that is gone. It is asked for once more first: a mirror may lag. `heard`: what the node's agent said
 /// last; if the server knows of more, it lives.
@@ -85,14 +87,14 @@ pub struct Reclaimed {
 pub fn reclaim(
     client: &Client,
     remnant: &Remnant,
-    heard: Option<&str>,
+    (heard, pods): (Option<&str>, &mut AgentsPods),
     now: u64,
 ) -> Result<Reclaimed, ActError> {
-    let mut learnt = contradicted(client, remnant, heard)?;
+    let mut learnt = contradicted(client, remnant, heard, pods)?;
     if !learnt.is_gone {
         return Ok(Reclaimed { learnt: learnt.by, ..Reclaimed::default() });
     }
-    let (store, mut deleted) = (ClusterStore::new(client), Vec::new());
+    let store = ClusterStore::new(client);
     let freed = match remnant {
         Remnant::Node(node) => {
             // Clients first: nobody shall choose a gateway whose address is being given away.
@@ -111,43 +113,44 @@ pub fn reclaim(
             let node_now = taint(client, node, Agent::Here, true)?;
             learnt.by.extend(node_now.map(|object| (Watched::Nodes, object)));
             forget_beat(client, node)?;
-            deleted.extend(learnt.beat.map(|beat| (Watched::Beats, beat)));
             Vec::new()
         }
         Remnant::Owner(owner, _) => ipam::forget_owners(&store, &|other| other == owner, now)?,
     };
-    Ok(Reclaimed { freed: Some(freed), learnt: learnt.by, deleted })
+    Ok(Reclaimed { freed: Some(freed), learnt: learnt.by })
 }
 
 /// What the server says of something that seems to be gone.
 #[derive(Debug, Default)]
 struct Asked {
     is_gone: bool,
-    /// The Lease of the node's agent.
-    beat: Option<Value>,
     /// What shows that it is not.
     by: Vec<(Watched, Value)>,
 }
 
 /// Asks for all that says that something is gone.
-fn contradicted(client: &Client, remnant: &Remnant, heard: Option<&str>) -> Result<Asked, ApiError> {
-    let mut asked = Asked::default();
+fn contradicted(
+    client: &Client,
+    remnant: &Remnant,
+    heard: Option<&str>,
+    pods: &mut AgentsPods,
+) -> Result<Asked, ApiError> {
     if let Some(node) = remnant.node() {
-        asked.beat = found(client, &beat_of(node))?;
-        let says = asked.beat.as_ref().and_then(|beat| beat["metadata"]["resourceVersion"].as_str());
+        let beat = found(client, &beat_of(node))?;
+        let says = beat.as_ref().and_then(|beat| beat["metadata"]["resourceVersion"].as_str());
         if says.is_some() && says != heard {
-            asked.by.extend(asked.beat.take().map(|beat| (Watched::Beats, beat)));
-            return Ok(asked);
+            let by = beat.into_iter().map(|beat| (Watched::Beats, beat)).collect();
+            return Ok(Asked { is_gone: false, by });
         }
     }
     let other = match remnant {
         Remnant::Node(node) => found(client, &node_path(node))?.map(|object| (Watched::Nodes, object)),
         Remnant::OutOfService(node) => {
-            let Some(object) = found(client, &node_path(node))? else { return Ok(asked) };
+            let Some(object) = found(client, &node_path(node))? else { return Ok(Asked::default()) };
             let is_so = is_out_of_service(&object["spec"]["taints"]);
             (!is_so).then_some((Watched::Nodes, object))
         }
-        Remnant::Agent(node) => agents_pod(client, node)?.map(|object| (Watched::Pods, object)),
+        Remnant::Agent(node) => pods.of(client, node)?.map(|object| (Watched::Pods, object)),
         Remnant::Owner(Owner::Ordinal { namespace, stateful_set, ordinal }, _) => {
             let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{stateful_set}");
             let set = found(client, &path)?.filter(|set| ordinals(set).contains(&u64::from(*ordinal)));
@@ -157,9 +160,9 @@ fn contradicted(client: &Client, remnant: &Remnant, heard: Option<&str>) -> Resu
             pod_of(client, uid, pod.as_ref())?.map(|object| (Watched::Pods, object))
         }
         // Nobody can say of the others that they are gone.
-        Remnant::Owner(..) => return Ok(asked),
+        Remnant::Owner(..) => return Ok(Asked::default()),
     };
-    Ok(Asked { is_gone: other.is_none(), by: other.into_iter().collect(), ..asked })
+    Ok(Asked { is_gone: other.is_none(), by: other.into_iter().collect() })
 }
 
 /// The pod that goes by a UID. Where its name was not written down every pod is looked at.
@@ -178,11 +181,17 @@ fn pod_of(client: &Client, uid: &str, pod: Option<&PodName>) -> Result<Option<Va
     }
 }
 
-/// A pod of an agent that is on a node, or waits for room there: such a pod of a DaemonSet names its node as the only one that it may go to.
-fn agents_pod(client: &Client, node: &str) -> Result<Option<Value>, ApiError> {
-    let (key, value) = (AGENT.0.replace('/', "%2F"), AGENT.1);
-    let (pods, _) = client.list(&format!("/api/v1/namespaces/{HOME}/pods?labelSelector={key}%3D{value}&"))?;
-    Ok(pods.into_iter().find(|pod| is_for(pod, node)))
+impl AgentsPods {
+    /// A pod of an agent that is on a node, or waits for room there: such a pod of a DaemonSet names its node as the only one that it may
+    /// go to.
+    fn of(&mut self, client: &Client, node: &str) -> Result<Option<Value>, ApiError> {
+        if self.0.is_none() {
+            let (key, value) = (AGENT.0.replace('/', "%2F"), AGENT.1);
+            let path = format!("/api/v1/namespaces/{HOME}/pods?labelSelector={key}%3D{value}&");
+            self.0 = Some(client.list(&path)?.0);
+        }
+        Ok(self.0.iter().flatten().find(|pod| is_for(pod, node)).cloned())
+    }
 }
 
 fn is_for(pod: &Value, node: &str) -> bool {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::act::{self, ActError};
+use serde_json::json;
+
+use super::act::{self, ActError, AgentsPods};
 use super::agents::Agents;
 use super::lead::{Lead, Leading};
 use super::pace::Pace;
@@ -15,7 +17,7 @@ use super::reclaim::{Patience, Remnant, remnants};
 use super::world::{World, agents_pods};
 use super::{Settings, status, taints};
 use crate::config::Config;
-use crate::kube::{Access, Client, Following, Reach, Watched, foreign, lease};
+use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
 use crate::signals;
 
 /// How often it is asked whether to end, at least.
@@ -235,26 +237,26 @@ impl Run<'_> {
     fn give_back(&mut self, world: &World, now: Duration, clock: u64) -> bool {
         let hears_since = self.leading.hears_since();
         let ripe = self.patience.ripe(remnants(world), now, hears_since, self.settings.reclaim_after);
-        let mut well = true;
+        let (mut well, mut pods) = (true, AgentsPods::default());
         for remnant in ripe {
-            well &= self.give_back_one(&remnant, clock);
+            well &= self.give_back_one(&remnant, &mut pods, clock);
         }
         well
     }
 
-    fn give_back_one(&mut self, remnant: &Remnant, clock: u64) -> bool {
+    fn give_back_one(&mut self, remnant: &Remnant, pods: &mut AgentsPods, clock: u64) -> bool {
         if !self.leading.is_ours() {
             return false;
         }
         let heard = remnant.node().and_then(|node| self.agents.last(node));
-        let outcome = act::reclaim(&self.client, remnant, heard, clock);
+        let outcome = act::reclaim(&self.client, remnant, (heard, pods), clock);
         if let Ok(reclaimed) = &outcome {
             let mut mirror = self.following.mirror();
             for (kind, object) in &reclaimed.learnt {
                 mirror.learn(*kind, object);
             }
-            for (kind, object) in &reclaimed.deleted {
-                mirror.gone(*kind, object);
+            if let (Some(_), Remnant::Agent(node)) = (&reclaimed.freed, remnant) {
+                forget_beat(&mut mirror, node);
             }
         }
         match outcome {
@@ -313,6 +315,41 @@ impl Run<'_> {
     }
 }
 
+/// A Lease that is gone, by whomever it was taken: its watch may hang, and then the node would be tainted and freed by turns for ever.
+fn forget_beat(mirror: &mut Mirror, node: &str) {
+    let name = lease::beat_of(node);
+    let known = mirror.object(Watched::Beats, &format!("{HOME}/{name}"));
+    let version = known.map(|beat| beat["metadata"]["resourceVersion"].clone());
+    if let Some(version) = version {
+        let gone = json!({"metadata": {"namespace": HOME, "name": name, "resourceVersion": version}});
+        mirror.gone(Watched::Beats, &gone);
+    }
+}
+
 fn is_adopted(config: &Config, kind: Watched) -> bool {
     foreign::of(kind).is_some_and(|project| config.adopt.contains(&project))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_gone_is_forgotten_though_no_watch_tells_of_it_and_a_younger_one_is_heard() {
+        let beat = |node: &str, version: &str| {
+            let name = lease::beat_of(node);
+            json!({"metadata": {"namespace": HOME, "name": name, "resourceVersion": version}})
+        };
+        let names = |mirror: &Mirror| -> Vec<String> {
+            mirror.objects(Watched::Beats).map(|(name, _)| name.to_owned()).collect()
+        };
+        let mut mirror = Mirror::of(Reach::Cluster);
+        mirror.listed(Watched::Beats, &[beat("a", "7"), beat("b", "8")]);
+        mirror.learn(Watched::Beats, &beat("a", "9"));
+        forget_beat(&mut mirror, "a");
+        forget_beat(&mut mirror, "nobody");
+        assert_eq!(names(&mirror), [format!("{HOME}/agent.b")]);
+        mirror.is(Watched::Beats, &beat("a", "12"));
+        assert_eq!(names(&mirror).len(), 2);
+    }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -212,10 +213,11 @@ impl Client {
             }
         }
         // That a server does not take our certificate is heard from its first answer, which nothing was read of then.
-        let once = self.connect(PATIENCE).and_then(|fresh| self.exchange(fresh, &bytes, read));
+        let tls = self.tls();
+        let once = self.connect(&tls).and_then(|fresh| self.exchange(fresh, &bytes, read));
         let answer = match once {
-            Err(error) if is_about_certificates(&error) && self.renew() => {
-                self.connect(PATIENCE).and_then(|fresh| self.exchange(fresh, &bytes, read))
+            Err(error) if is_about_certificates(&error) && self.renew(&tls) => {
+                self.connect(&self.tls()).and_then(|fresh| self.exchange(fresh, &bytes, read))
             }
             once => once,
         };
@@ -239,14 +241,15 @@ impl Client {
         let path = format!("{path}{separator}watch=1");
         let bytes = self.bytes("GET", &path, None)?;
         // That it begins is said at once, whatever happens later.
-        let begin = || {
-            let mut stream = self.connect(PATIENCE)?;
+        let begin = |tls: &Arc<ClientConfig>| {
+            let mut stream = self.connect(tls)?;
             let head = send(&mut stream, &bytes)?;
             stream.get_ref().sock.set_read_timeout(Some(WATCH_PATIENCE))?;
             Ok((stream, head))
         };
-        let begun = match begin() {
-            Err(error) if is_about_certificates(&error) && self.renew() => begin(),
+        let tls = self.tls();
+        let begun = match begin(&tls) {
+            Err(error) if is_about_certificates(&error) && self.renew(&tls) => begin(&self.tls()),
             begun => begun,
         };
         let (stream, head) = begun.map_err(|source| self.unreachable(source))?;
@@ -285,17 +288,22 @@ impl Client {
         Ok(http::request(verb, &path, &headers, body))
     }
 
-    fn connect(&self, patience: Duration) -> io::Result<Stream> {
+    /// For the next connection.
+    fn tls(&self) -> Arc<ClientConfig> {
         let (tls, is_new) = self.trust.config(&self.access);
         if is_new {
             self.idle().clear();
         }
-        connection::connect(&self.access, &tls, patience)
+        tls
+    }
+
+    fn connect(&self, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
+        connection::connect(&self.access, tls, PATIENCE)
     }
 
     /// Who is refused reads once more who it is, and whom it trusts. What stands with what was known before is not used any more.
-    fn renew(&self) -> bool {
-        let is_new = self.trust.renew(&self.access);
+    fn renew(&self, used: &Arc<ClientConfig>) -> bool {
+        let is_new = self.trust.renew(&self.access, Some(used));
         if is_new {
             self.idle().clear();
         }
@@ -324,7 +332,7 @@ impl Client {
         }
         if status == 401 {
             self.access.was_refused();
-            self.trust.renew(&self.access);
+            self.trust.renew(&self.access, None);
             self.idle().clear();
         }
         // A proxy before the server answers in a language of its own.

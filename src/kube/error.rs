@@ -38,6 +38,9 @@ pub enum ApiError {
         /// What it did.
         why: String,
     },
+    /// The object is somebody else's, and was not touched.
+    #[error("{0}")]
+    Another(String),
 }
 
 impl ApiError {
@@ -71,12 +74,13 @@ impl ApiError {
 
     /// Nobody was there to say anything of the matter: no connection, a server without its store, a proxy without a server.
     pub fn is_away(&self) -> bool {
-        self.status().is_none_or(|status| status == 429 || status >= 500)
+        !matches!(self, ApiError::Another(_))
+            && self.status().is_none_or(|status| status == 429 || status >= 500)
     }
 
-    /// The server says no to this content, whenever and however often it is sent: a rule of the definition, an admission policy or a role.
+    /// No to this content, whenever and however often it is sent: a rule of the definition, an admission policy, a role, another's object.
     pub fn is_about_content(&self) -> bool {
-        matches!(self.status(), Some(400 | 403 | 413 | 422))
+        matches!(self, ApiError::Another(_)) || matches!(self.status(), Some(400 | 403 | 413 | 422))
     }
 
     /// Whoever asks for something else just now hears the same: nobody is there, or nobody has time.

@@ -4,8 +4,10 @@
 //! a pod that names it is held and told, and not let out as if it had named nothing.
 //!
 //! Two programs must not act on one object, so a project that is at work itself keeps its own. That is looked at: its DaemonSet,
-//! `calico-node` or `cilium` in any namespace, that is meant for any node at all. Whether its pods are ready says nothing: those of
-//! one node are not for as long as it is upgraded, and what the pods got of it stays. Where Calico is at work its pools are ranges of
+//! `calico-node` or `cilium`, that is meant for any node at all. Whether its pods are ready says nothing: those of one node are not for
+//! as long as it is upgraded, and what the pods got of it stays. But whoever may make a DaemonSet of that name somewhere could have all
+//! adopted policies left to nobody: outside `kube-system` one counts by pods in the host's network that are there, which tenants' pods
+//! must not be. Where Calico is at work its pools are ranges of
 //! the cluster, adopted or not; adopted, a gateway may have its own address there, and none is leased.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,8 @@ use crate::kube::{Mirror, Watched};
 const POOLS: &str = "IPPool";
 const CALICO_POLICIES: &str = "CalicoEgressGatewayPolicy";
 const CILIUM_POLICIES: &str = "CiliumEgressGatewayPolicy";
+/// Where nobody is a tenant.
+const OF_THE_SYSTEM: &str = "kube-system/";
 
 /// Whose kind it is, if it is foreign.
 pub fn of(kind: Watched) -> Option<Project> {
@@ -72,9 +76,14 @@ pub fn at_work(mirror: &Mirror, project: Project) -> Option<&str> {
         Project::Calico => Watched::CalicoAgents,
         Project::Cilium => Watched::CiliumAgents,
     };
-    let is_meant =
-        |set: &Value| set["status"]["desiredNumberScheduled"].as_u64().is_some_and(|nodes| nodes > 0);
-    mirror.objects(agents).find_map(|(name, set)| is_meant(set).then_some(name))
+    let is_some = |set: &Value, number: &str| set["status"][number].as_u64().is_some_and(|nodes| nodes > 0);
+    let is_trusted = |name: &str, set: &Value| {
+        let on_host = set["spec"]["template"]["spec"]["hostNetwork"] == true;
+        name.starts_with(OF_THE_SYSTEM) || on_host && is_some(set, "currentNumberScheduled")
+    };
+    let is_at_work =
+        |name: &str, set: &Value| is_some(set, "desiredNumberScheduled") && is_trusted(name, set);
+    mirror.objects(agents).find_map(|(name, set)| is_at_work(name, set).then_some(name))
 }
 
 /// How a project stands in this cluster.
@@ -221,6 +230,24 @@ mod tests {
         assert_eq!(at_work(&mirror(0, 1), Project::Calico), None);
         assert_eq!(at_work(&mirror(0, 1), Project::Cilium), Some("kube-system/x"));
         assert_eq!(at_work(&Mirror::default(), Project::Cilium), None);
+    }
+
+    #[test]
+    fn a_daemonset_of_a_tenant_is_nobody_at_work_unless_its_pods_are_in_the_hosts_network() {
+        let at_work = |namespace: &str, on_host: bool, current: u32| {
+            let set = json!({"metadata": {"name": "calico-node", "namespace": namespace},
+                "spec": {"template": {"spec": {"hostNetwork": on_host, "containers": []}}},
+                "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": current}});
+            let mut mirror = Mirror::default();
+            mirror.listed(Watched::CalicoAgents, &[set]);
+            at_work(&mirror, Project::Calico).is_some()
+        };
+        assert!(!at_work("tenant", false, 0));
+        assert!(!at_work("tenant", false, 3), "pods like any other");
+        assert!(!at_work("tenant", true, 0), "pods that nobody lets in");
+        assert!(!at_work("kube-systems", false, 3));
+        assert!(at_work("calico-system", true, 3) && at_work("anywhere", true, 1));
+        assert!(at_work("kube-system", false, 0));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! In: what the configuration adopts, what was heard. Out: a kind's pace, and rests that end when it changes. Never: asks anybody.
 //!
 //! Most clusters have nothing of another project, and 500 agents need no watch to know that. Where Calico is at work its pools
-//! are ranges of the cluster, so a new one is heard of at once. Its DaemonSet is looked at and not watched: an event of it is as long
-//! as the DaemonSet, and every pod of it that becomes ready, on whichever node, would send one to every agent.
+//! are ranges of the cluster, so a new one is heard of at once. A project's DaemonSet is looked at and not watched, adopted or not: an event
+//! of it is as long as the DaemonSet, and every pod of it that becomes ready, on whichever node, would send one to every agent.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,11 +38,15 @@ pub(super) struct Paces {
     changed: Condvar,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Known {
     adopted: BTreeSet<Watched>,
     calico: Calico,
+    /// Pools of Calico are there, in whichever of its ways.
+    has_pools: bool,
 }
+
+const POOLS: [Watched; 2] = [Watched::CalicoPools, Watched::StoredCalicoPools];
 
 /// What was heard of Calico.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +60,7 @@ enum Calico {
 
 impl Calico {
     fn of(mirror: &Mirror) -> Calico {
-        let known = [Watched::CalicoAgents, Watched::CalicoPools, Watched::StoredCalicoPools];
-        let is_there = known.into_iter().any(|kind| mirror.objects(kind).next().is_some());
+        let is_there = has_pools(mirror) || mirror.objects(Watched::CalicoAgents).next().is_some();
         match at_work(mirror, Project::Calico) {
             Some(_) => Calico::AtWork,
             None if is_there || mirror.begun(Watched::CalicoAgents).0 < FIRST_LOOKS => Calico::Near,
@@ -66,14 +69,29 @@ impl Calico {
     }
 }
 
+fn has_pools(mirror: &Mirror) -> bool {
+    POOLS.into_iter().any(|kind| mirror.objects(kind).next().is_some())
+}
+
 impl Known {
     fn pace(&self, kind: Watched) -> Pace {
-        let is_range = matches!(kind, Watched::CalicoPools | Watched::StoredCalicoPools);
+        let is_agents = matches!(kind, Watched::CalicoAgents | Watched::CiliumAgents);
         match self.calico {
+            _ if is_agents && self.adopted.contains(&kind) => Pace::Looked(SOON),
             _ if !kind.is_foreign() || self.adopted.contains(&kind) => Pace::Watched,
-            Calico::AtWork if is_range => Pace::Watched,
+            Calico::AtWork if POOLS.contains(&kind) => Pace::Watched,
             Calico::AtWork | Calico::Near if kind == Watched::CalicoAgents => Pace::Looked(SOON),
             _ => Pace::Looked(SELDOM),
+        }
+    }
+
+    /// How long a kind rests that would be watched if there were one.
+    fn missing(&self, kind: Watched) -> Duration {
+        match self.adopted.contains(&kind) || !kind.is_foreign() {
+            true => MISSING,
+            // What is not served in one of Calico's ways is in the other: nobody waits for it, once it is there.
+            false if self.has_pools => SELDOM,
+            false => SOON,
         }
     }
 }
@@ -81,7 +99,8 @@ impl Known {
 impl Paces {
     /// These foreign kinds are followed as our own.
     pub(super) fn adopting(adopted: BTreeSet<Watched>) -> Paces {
-        Paces { known: Mutex::new(Known { adopted, calico: Calico::Near }), changed: Condvar::new() }
+        let known = Known { adopted, calico: Calico::Near, has_pools: false };
+        Paces { known: Mutex::new(known), changed: Condvar::new() }
     }
 
     /// From now on these are.
@@ -91,8 +110,8 @@ impl Paces {
 
     /// More was heard of foreign kinds.
     pub(super) fn hear(&self, mirror: &Mirror) {
-        let calico = Calico::of(mirror);
-        self.set(|known| known.calico = calico);
+        let (calico, has_pools) = (Calico::of(mirror), has_pools(mirror));
+        self.set(|known| (known.calico, known.has_pools) = (calico, has_pools));
     }
 
     /// Whether somebody asked for this kind: ours, or a foreign one that is adopted.
@@ -108,9 +127,7 @@ impl Paces {
     pub(super) fn rest(&self, kind: Watched, pace: Pace, by: f64) {
         let pause = match pace {
             Pace::Looked(pause) => pause,
-            // What is not served in one of Calico's ways is in the other: nobody waits for it.
-            Pace::Watched if self.is_wanted(kind) => MISSING,
-            Pace::Watched => SOON,
+            Pace::Watched => self.known().missing(kind),
         };
         let rested = self
             .changed
@@ -120,9 +137,9 @@ impl Paces {
 
     fn set(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known();
-        let before = (known.adopted.clone(), known.calico);
+        let before = known.clone();
         change(&mut known);
-        if before != (known.adopted.clone(), known.calico) {
+        if *known != before {
             self.changed.notify_all();
         }
     }
@@ -163,7 +180,31 @@ mod tests {
         assert_eq!(paces(&[], &[pool], FIRST_LOOKS, &[]), [soon, seldom, seldom], "it may come back");
         assert_eq!(paces(&[set(0)], &[], FIRST_LOOKS, &[]), [soon, seldom, seldom]);
         assert_eq!(paces(&[set(3)], &[], FIRST_LOOKS, &[]), [soon, Pace::Watched, seldom]);
-        let adopted = paces(&[], &[], FIRST_LOOKS, &[Watched::CalicoPools, Watched::CiliumPolicies]);
-        assert_eq!(adopted, [seldom, Pace::Watched, Pace::Watched]);
+        // Adopted, a project's kinds are all watched, but for the DaemonSet by which it is at work.
+        let all = [Watched::CalicoAgents, Watched::CalicoPools, Watched::CiliumPolicies];
+        for sets in [&[][..], &[set(3)]] {
+            assert_eq!(paces(sets, &[], FIRST_LOOKS, &all), [soon, Pace::Watched, Pace::Watched]);
+        }
+        let mut known = Known { adopted: [Watched::CiliumAgents].into(), ..Known::default() };
+        assert_eq!(known.pace(Watched::CiliumAgents), soon);
+        known.adopted.clear();
+        assert_eq!(known.pace(Watched::CiliumAgents), seldom);
+    }
+
+    #[test]
+    fn where_calico_has_no_api_server_of_its_own_that_is_asked_for_now_and_then() {
+        let pool = json!({"metadata": {"name": "pods"}, "spec": {"cidr": "10.0.0.0/16"}});
+        let missing = |pools: &[Value], adopted: &[Watched]| {
+            let mut mirror = Mirror::default();
+            mirror.listed(Watched::CalicoAgents, &[set(3)]);
+            mirror.listed(Watched::StoredCalicoPools, pools);
+            let paces = Paces::adopting(adopted.iter().copied().collect());
+            paces.hear(&mirror);
+            assert_eq!(paces.of(Watched::CalicoPools), Pace::Watched);
+            paces.known().missing(Watched::CalicoPools)
+        };
+        assert_eq!(missing(&[], &[]), SOON, "its pools are in neither way yet");
+        assert_eq!(missing(std::slice::from_ref(&pool), &[]), SELDOM);
+        assert_eq!(missing(&[pool], &[Watched::CalicoPools]), MISSING, "somebody waits for it");
     }
 }

@@ -33,7 +33,11 @@ pub struct Pem {
 
 /// Of one client.
 #[derive(Debug)]
-pub(super) struct Trust(Mutex<Current>);
+pub(super) struct Trust {
+    current: Mutex<Current>,
+    /// One renews at a time, and nobody else waits for the program meanwhile; when that was last asked.
+    renewing: Mutex<Instant>,
+}
 
 struct Current {
     config: Arc<ClientConfig>,
@@ -41,8 +45,6 @@ struct Current {
     issued: Option<Issued>,
     /// How the files looked when they were read.
     looks: Vec<Look>,
-    /// When the program was asked.
-    asked: Instant,
     /// What could not be used, so that it is said once.
     unusable: Option<String>,
 }
@@ -62,47 +64,77 @@ impl Trust {
         let looks = looks(access);
         let (authority, issued) = (access.authority.text.clone(), issued(&access.credential));
         let config = tls(&access.origin, &authority, issued.as_ref())?;
-        Ok(Trust(Mutex::new(Current {
-            config,
-            authority,
-            issued,
-            looks,
-            asked: Instant::now(),
-            unusable: None,
-        })))
+        let current = Current { config, authority, issued, looks, unusable: None };
+        Ok(Trust { current: Mutex::new(current), renewing: Mutex::new(Instant::now()) })
     }
 
-    /// For a new connection, and whether it is another than before.
+    /// For a new connection, and whether it is another than before. While another renews it is what was.
     pub(super) fn config(&self, access: &Access) -> (Arc<ClientConfig>, bool) {
-        let mut current = self.current();
-        let over = current.issued.as_ref().is_some_and(|issued| is_over(issued.until));
-        let is_new = (over || current.looks != looks(access)) && current.renew(access);
-        (current.config.clone(), is_new)
+        let is_due = {
+            let current = self.current();
+            let over = current.issued.as_ref().is_some_and(|issued| is_over(issued.until));
+            over || current.looks != looks(access)
+        };
+        let alone = is_due.then(|| self.renewing.try_lock().ok()).flatten();
+        let is_new = alone.is_some_and(|mut asked| self.renew_alone(access, &mut asked));
+        (self.current().config.clone(), is_new)
     }
 
-    /// The server or its certificate was refused, or we were: everything is read again. Says whether anything is otherwise.
-    pub(super) fn renew(&self, access: &Access) -> bool {
-        self.current().renew(access)
+    /// The server or its certificate was refused, or we were, with what was `used`: everything is read again. Says whether anything is
+    /// otherwise than that.
+    pub(super) fn renew(&self, access: &Access, used: Option<&Arc<ClientConfig>>) -> bool {
+        let mut asked = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another was refused before us, and has renewed it.
+        let is_other = used.is_some_and(|used| !Arc::ptr_eq(used, &self.current().config));
+        is_other || self.renew_alone(access, &mut asked)
+    }
+
+    fn renew_alone(&self, access: &Access, asked: &mut Instant) -> bool {
+        // Looked at before they are read: what is replaced in between is seen the next time.
+        let looks = looks(access);
+        let (known, had) = {
+            let mut current = self.current();
+            current.looks = looks;
+            (current.authority.clone(), current.issued.clone())
+        };
+        let authority = again(&access.authority).and_then(|text| roots(&access.origin, &text).map(|_| text));
+        let issued = issued_anew(access, &known, asked);
+        let failed = authority.as_ref().err().or(issued.as_ref().err()).map(ToString::to_string);
+        let mut current = self.current();
+        // Of a program that was not asked again nothing new is known.
+        if failed.is_some() || !matches!(issued, Ok(Anew::NotAsked)) {
+            current.fails(failed);
+        }
+        let authority = authority.unwrap_or(known);
+        let issued = match issued {
+            Ok(Anew::Is(issued)) => issued,
+            Ok(Anew::NotAsked) | Err(_) => had,
+        };
+        current.becomes(access, authority, issued)
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What was read or handed out once more.
+enum Anew {
+    Is(Option<Issued>),
+    /// The program was asked a moment ago.
+    NotAsked,
+}
+
 impl Current {
-    fn renew(&mut self, access: &Access) -> bool {
-        // Looked at before they are read: what is replaced in between is seen the next time.
-        self.looks = looks(access);
-        let authority = again(&access.authority).and_then(|text| roots(&access.origin, &text).map(|_| text));
-        let issued = self.issued_anew(access);
-        let unusable = authority.as_ref().err().or(issued.as_ref().err()).map(ToString::to_string);
-        if let Some(why) = unusable.as_ref().filter(|why| self.unusable.as_ref() != Some(why)) {
+    fn fails(&mut self, why: Option<String>) {
+        if let Some(why) = why.as_ref().filter(|why| self.unusable.as_ref() != Some(why)) {
             tracing::warn!(why, "what was read before stays in use");
         }
-        self.unusable = unusable;
-        let authority = authority.unwrap_or_else(|_| self.authority.clone());
-        let issued = issued.unwrap_or_else(|_| self.issued.clone());
+        self.unusable = why;
+    }
+
+    /// Says whether that is something else.
+    fn becomes(&mut self, access: &Access, authority: Vec<u8>, issued: Option<Issued>) -> bool {
         if authority == self.authority && issued == self.issued {
             return false;
         }
@@ -111,25 +143,28 @@ impl Current {
         (self.config, self.authority, self.issued) = (config, authority, issued);
         true
     }
+}
 
-    /// A certificate that can be used with its key.
-    fn issued_anew(&mut self, access: &Access) -> Result<Option<Issued>, ApiError> {
-        let issued = match &access.credential {
-            Credential::Certificate { chain, key } => {
-                Issued { chain: again(chain)?, key: again(key)?, until: None }
+/// A certificate that can be used with its key.
+fn issued_anew(access: &Access, authority: &[u8], asked: &mut Instant) -> Result<Anew, ApiError> {
+    let issued = match &access.credential {
+        Credential::Certificate { chain, key } => {
+            Issued { chain: again(chain)?, key: again(key)?, until: None }
+        }
+        Credential::Issued(program, _) => {
+            if asked.elapsed() < ASK {
+                return Ok(Anew::NotAsked);
             }
-            Credential::Issued(program, _) => {
-                if self.asked.elapsed() < ASK {
-                    return Ok(self.issued.clone());
-                }
-                self.asked = Instant::now();
-                program.certificate()?
-            }
-            Credential::Token(_) | Credential::TokenFile(_) | Credential::Program(_) => return Ok(None),
-        };
-        tls(&access.origin, &self.authority, Some(&issued))?;
-        Ok(Some(issued))
-    }
+            let given = program.certificate();
+            *asked = Instant::now();
+            given?
+        }
+        Credential::Token(_) | Credential::TokenFile(_) | Credential::Program(_) => {
+            return Ok(Anew::Is(None));
+        }
+    };
+    tls(&access.origin, authority, Some(&issued))?;
+    Ok(Anew::Is(Some(issued)))
 }
 
 /// Whether this is a failure that other certificates might mend.

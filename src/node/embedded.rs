@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use crate::clock;
 use crate::cni::reply::{CniError, Code};
 use crate::config::Config;
 use crate::egress::model::{Endpoint, PodName, View};
+use crate::ipam::IpamError;
 use crate::kernel::KernelError;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::node::attachment::{Attachments, Listing};
@@ -77,6 +79,16 @@ pub enum NodeError {
     /// Leases cannot be read or written.
     #[error("{0}")]
     Ipam(String),
+    /// What a gateway has is not in the books.
+    #[error("the lease of {ip} for {tenant} is not written again yet: {source}")]
+    Unheld {
+        /// Its address.
+        ip: IpAddr,
+        /// Whose.
+        tenant: String,
+        /// Why.
+        source: Box<IpamError>,
+    },
     /// What this machine is cannot be found out.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -137,9 +149,11 @@ impl From<NodeError> for CniError {
             NodeError::Lock(_) | NodeError::Dir(_) | NodeError::Objects(_) | NodeError::Memory(..) => {
                 Code::Io
             }
-            NodeError::Record(_) | NodeError::Endpoint(_) | NodeError::Number(_) | NodeError::Ipam(_) => {
-                Code::Io
-            }
+            NodeError::Record(_)
+            | NodeError::Endpoint(_)
+            | NodeError::Number(_)
+            | NodeError::Ipam(_)
+            | NodeError::Unheld { .. } => Code::Io,
             NodeError::Netns(_) => Code::NetnsUnusable,
             NodeError::Facts(_) => Code::InvalidConfig,
             NodeError::Observe(_) | NodeError::Unfit(_) | NodeError::Steps(_) => Code::WiringFailed,

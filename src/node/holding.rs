@@ -97,11 +97,10 @@ impl Embedded {
             seen,
             now: now(),
         };
-        let held = ipam::hold(store, &running).map_err(|error| {
-            NodeError::Ipam(format!(
-                "the lease of {} for {tenant} is not written again yet: {error}",
-                address.ip
-            ))
+        let held = ipam::hold(store, &running).map_err(|error| NodeError::Unheld {
+            ip: address.ip,
+            tenant: tenant.to_string(),
+            source: Box::new(error),
         })?;
         match held {
             Held::There => Ok(None),

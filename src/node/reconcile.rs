@@ -141,7 +141,7 @@ impl Embedded {
     fn give_back_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
         match &self.books {
             Some(books) => books.release_later(None),
-            None => drop(self.release_lost_leases(network)?),
+            None => drop(self.release_lost_leases(network, &BTreeSet::new())?),
         }
         Ok(())
     }
@@ -152,7 +152,11 @@ impl Embedded {
     ///
     /// # Errors
     /// The store cannot be locked, read or written.
-    pub fn release_lost_leases(&self, network: Option<&str>) -> Result<bool, NodeError> {
+    pub fn release_lost_leases(
+        &self,
+        network: Option<&str>,
+        standing: &BTreeSet<String>,
+    ) -> Result<bool, NodeError> {
         let living = self.objects().map(|objects| living_uids(&objects.view(&self.config, Vec::new())));
         let waits = Cell::new(false);
         let of_dead = |owner: &Owner| match (owner, &living) {
@@ -171,7 +175,7 @@ impl Embedded {
                 if is_known(holder) {
                     return None;
                 }
-                let goes = of_dead(owner);
+                let goes = of_dead(owner) && !standing.contains(&holder.attachment());
                 waits.set(waits.get() || !goes);
                 goes.then_some(After::Owner)
             };

@@ -119,6 +119,8 @@ fn agent(name: &str, place: &str) {
     kubectl(&["create", "-f", "-"], &pod);
 }
 
+const MANY: [&str; 6] = ["out3", "out4", "out5", "out6", "out7", "out8"];
+
 #[test]
 fn a_node_that_the_daemonset_leaves_out_is_open_again() {
     let _alone = alone();
@@ -155,9 +157,31 @@ fn a_node_that_the_daemonset_leaves_out_is_open_again() {
     until(&client, out, "free of it", |node| !is_away(node));
     let forgotten = within(PATIENCE, LOOK, || !is_there(&client, &beat("out2")));
     assert!(forgotten.is_some(), "its agent's Lease stays");
+
+    // Many at once: it asks for the agents' pods, and not for each node.
+    let lists = || proxy.asked("/egret-system/pods?labelSelector");
+    for name in MANY {
+        node(name);
+        agent(&format!("agent-{name}"), &format!("nodeName: {name}"));
+        dead(&client, name);
+    }
+    for name in MANY {
+        until(&client, &format!("/api/v1/nodes/{name}"), "tainted", is_away);
+    }
+    let before = lists();
+    let pods = MANY.map(|name| format!("agent-{name}"));
+    let mut delete = vec!["delete", "pods", "-n", "egret-system", "--force", "--grace-period=0"];
+    delete.extend(pods.iter().map(String::as_str));
+    kubectl(&delete, "");
+    for name in MANY {
+        until(&client, &format!("/api/v1/nodes/{name}"), "free of it", |node| !is_away(node));
+    }
+    let lists = lists() - before;
+    assert!(lists < MANY.len(), "{lists} lists for {} nodes", MANY.len());
     drop(one);
     gone("agent-out1");
-    kubectl(&["delete", "node/out1", "node/out2"], "");
+    kubectl(&["delete", "node", "out1", "out2"], "");
+    kubectl(&[&["delete", "node"][..], &MANY].concat(), "");
     kubectl(&["delete", "serviceaccount", "-n", "egret-system", "out-none"], "");
 }
 

@@ -74,7 +74,7 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
     let (client, agent, all) = given("lost");
     let folder = agent.dir.join("objects/cluster");
     let file = folder.join("EgressGatewayPolicy.json");
-    let deeds: [(&str, &dyn Fn()); 6] = [
+    let deeds: [(&str, &dyn Fn()); 8] = [
         ("a file is removed", &|| fs::remove_file(&file).unwrap()),
         ("it is cut short", &|| fs::write(&file, "").unwrap()),
         ("it is replaced", &|| {
@@ -88,6 +88,8 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
             fs::create_dir(&folder).unwrap();
             fs::copy(agent.dir.join("away/Pod.json"), folder.join("Pod.json")).unwrap();
         }),
+        ("records of nodes are removed", &|| removed(&agent.dir.join("nodes"))),
+        ("endpoints are removed", &|| removed(&agent.dir.join("endpoints"))),
         ("everything is removed", &|| removed(&agent.dir)),
     ];
     for (what, deed) in deeds {
@@ -96,7 +98,9 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
         let _ = fs::remove_file(&marker);
         eventually(&format!("{what}, and written again"), || files(&agent.dir) == all);
         eventually(&format!("{what}, and the marker is back"), || marker.exists());
-        assert!(agent.dir.join("nodes/lost.json").exists() || what != "everything is removed");
+        let number = agent.dir.join("nodes/lost.json");
+        eventually(&format!("{what}, and the node has its number"), || number.exists());
+        assert!(agent.dir.join("endpoints").exists(), "{what}");
     }
     drop(agent);
     forget(&client);

@@ -14,6 +14,7 @@ use crate::follower::{Follower, follow};
 use crate::leases::{allocation, claim, ground, pod, publish, wait};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
+use crate::trouble::node;
 use crate::world::*;
 
 const NODE: &str = "refused";
@@ -183,6 +184,11 @@ fn a_node_whose_own_object_is_refused_says_its_gateways_all_the_same() {
         problems.iter().any(|p| p.object.starts_with("EgressNode node-") && p.reason == "NotTaken"),
         "{problems:?}"
     );
+    // Nothing is to be said of a node that is none.
+    client.delete(&format!("/api/v1/nodes/{NODE}")).unwrap();
+    wait("it is named still", || agent.cluster.problems().is_empty().then_some(()));
+    node(&client, NODE);
+    wait("it is not named again", || (!agent.cluster.problems().is_empty()).then_some(()));
     proxy.judge(|_| Fate::Pass);
     wait("it never has a number", || {
         let (nodes, _) = client.list("/apis/egret.dev/v1alpha1/egressnodes?").unwrap();

@@ -125,3 +125,48 @@ fn a_program_whose_certificate_is_refused_is_asked_again_and_not_at_every_reques
     let times = fs::read_to_string(folder.join("asked")).unwrap().len();
     assert!(times <= 7, "it was asked {times} times");
 }
+
+#[test]
+fn while_a_program_hangs_others_connect_with_what_it_gave_before_and_it_is_given_up() {
+    let _alone = alone();
+    let folder = stranger("hangs");
+    let text = |name: &str| String::from_utf8(pki(name)).unwrap();
+    // So soon over that every new connection would have another.
+    let said = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": {"clientCertificateData": text("admin.crt"), "clientKeyData": text("admin.key"), "expirationTimestamp": "2001-01-01T00:00:00Z"}});
+    replace(&folder.join("said"), said.to_string().as_bytes());
+    let (program, place) = (folder.join("program"), folder.display());
+    let script = format!(
+        "#!/bin/sh\necho >> {place}/asked\nwhile [ -e {place}/hangs ]; do sleep 0.1; done\nexec cat {place}/said\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let client = client(&folder, "exec: {apiVersion: client.authentication.k8s.io/v1, command: ./program}");
+    fs::write(folder.join("hangs"), "").unwrap();
+    let times = || fs::read_to_string(folder.join("asked")).unwrap().len();
+    // A watch has a connection of its own.
+    let connects =
+        || client.watch("/api/v1/namespaces?timeoutSeconds=1").map(drop).map_err(|e| e.to_string());
+    let before = times();
+    std::thread::scope(|scope| {
+        // Whichever of these asks the program hangs with it.
+        let one = scope.spawn(|| {
+            while times() == before {
+                connects().unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let hangs = within(Duration::from_secs(60), Duration::from_millis(10), || times() > before);
+        assert!(hangs.is_some(), "it is not asked again");
+        let other = scope.spawn(connects);
+        let soon = Duration::from_secs(60);
+        let come = within(soon, Duration::from_millis(10), || other.is_finished()).is_some();
+        let was_waiting = !one.is_finished();
+        let given_up = within(soon, Duration::from_millis(10), || one.is_finished()).is_some();
+        fs::remove_file(folder.join("hangs")).unwrap();
+        assert!(come && was_waiting, "the other waits for it, too");
+        assert!(given_up, "it is waited for without end");
+        assert_eq!(other.join().unwrap(), Ok(()));
+        one.join().unwrap();
+    });
+}

@@ -79,7 +79,7 @@ impl Cluster {
             copied.kinds.retain(|kind, _| !kind.is_foreign());
         }
         if look == Look::Close {
-            self.look_at_records(&mut copied);
+            self.look_at_records(&mut copied)?;
         }
         let mut due = self.due(&copied);
         if look == Look::Close || !self.own.glance() {
@@ -122,29 +122,36 @@ impl Cluster {
     /// Forgets what was copied, if any of it is lost: says whether it was.
     fn take_back(&self, copied: &mut Copied) -> Result<bool, String> {
         let losses = self.own.losses();
-        if losses == std::mem::replace(&mut copied.losses, losses) {
+        if losses == copied.losses {
             return Ok(false);
         }
         copied.kinds.clear();
         // Whoever removed files may have removed all the rest.
         Dir::open(self.dir.path()).map_err(|e| e.to_string())?;
+        copied.losses = losses;
         Ok(true)
     }
 
     /// Others write records, too, so all that is seen from outside is that there is something to be compared.
-    fn look_at_records(&self, copied: &mut Copied) {
+    fn look_at_records(&self, copied: &mut Copied) -> Result<(), String> {
         let dir = &self.dir;
         for (kind, folder) in [
             (Watched::Endpoints, dir.endpoints()),
             (Watched::NodeRecords, dir.nodes()),
             (Watched::NodeRecords, dir.interfaces()),
         ] {
-            let now = Stamp::of(&folder).ok();
+            let mut now = Stamp::of(&folder).ok();
+            if now.is_none() {
+                // The folder itself is gone, and nothing could be written into it.
+                Dir::open(dir.path()).map_err(|e| e.to_string())?;
+                now = Stamp::of(&folder).ok();
+            }
             if copied.records.get(&folder) != Some(&now) {
                 copied.kinds.remove(&kind);
                 copied.records.insert(folder, now);
             }
         }
+        Ok(())
     }
 
     fn copy_kind(&self, kind: Watched) -> Result<(), String> {

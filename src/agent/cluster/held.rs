@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Cluster;
-use crate::ipam::Block;
+use super::{Cluster, owed};
+use crate::ipam::{Block, IpamError};
 use crate::kube::{ClusterStore, Following, Mirror, Reach, Watched, blocks};
-use crate::node::embedded::Embedded;
+use crate::node::embedded::{Embedded, NodeError};
 use crate::node::holding::Having;
 use crate::problem::Problem;
 
@@ -63,7 +63,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Says whether all was compared.
+    /// Says whether all was compared. A lease that cannot be written hinders no other, unless the server is away; the first error is what
+    /// comes out.
     fn compare(
         &self,
         node: &Embedded,
@@ -71,7 +72,7 @@ impl Cluster {
         books: &[Block],
         seen: &mut BTreeMap<(String, IpAddr), Block>,
     ) -> Result<bool, String> {
-        let (mut problems, mut all) = (Vec::new(), true);
+        let (mut problems, mut all, mut failed) = (Vec::new(), true, None);
         let key = |having: &Having| (having.address.pool.clone(), having.address.ip);
         for having in having {
             if let Some(block) = books.iter().find(|block| has(block, node, having)) {
@@ -80,13 +81,16 @@ impl Cluster {
                 all = false;
             } else {
                 let store = ClusterStore::new(&self.client);
-                let held = node.hold(&store, having, seen.get(&key(having)));
-                problems.extend(held.map_err(|e| e.to_string())?);
+                match node.hold(&store, having, seen.get(&key(having))) {
+                    Ok(problem) => problems.extend(problem),
+                    Err(error) if is_of_the_server(&error) => return Err(error.to_string()),
+                    Err(error) => failed = failed.or(Some(error.to_string())),
+                }
             }
         }
         seen.retain(|known, _| having.iter().any(|having| key(having) == *known));
         *self.unheld.lock().unwrap_or_else(PoisonError::into_inner) = problems;
-        Ok(all)
+        failed.map_or(Ok(all), Err)
     }
 
     /// A younger sandbox of the pod is about to take the address.
@@ -109,6 +113,11 @@ fn in_force(mirror: &Mirror) -> Option<Vec<Block>> {
     let outlived: Vec<&str> = mirror.outlived(Watched::Blocks).collect();
     let there = mirror.objects(Watched::Blocks).filter(|(name, _)| !outlived.contains(name));
     Some(there.filter_map(|(_, object)| blocks::block(object).ok()).collect())
+}
+
+fn is_of_the_server(error: &NodeError) -> bool {
+    let NodeError::Unheld { source, .. } = error else { return false };
+    matches!(source.as_ref(), IpamError::Store(store) if owed::is_of_the_server(store))
 }
 
 fn has(block: &Block, node: &Embedded, having: &Having) -> bool {

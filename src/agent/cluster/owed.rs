@@ -9,8 +9,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Cluster;
 use super::copy::Copied;
-use crate::ipam::{self, After, Holder};
-use crate::kube::{ClusterStore, Watched};
+use crate::ipam::{self, After, Holder, StoreError};
+use crate::kube::{ApiError, ClusterStore, Watched};
 use crate::node::embedded::{Embedded, now};
 
 /// Leases that somebody has to look at.
@@ -20,8 +20,9 @@ pub(super) struct Owed {
     pub(super) ended: Vec<Holder>,
     /// Whether there may be holders that no record speaks of.
     pub(super) lost: bool,
-    /// Some of those keep their lease while their pod lives: looked at again when pods are not as they were then.
-    waits: Option<u64>,
+    /// Some of those keep their lease while their pod lives or their endpoint stands: looked at again when pods or those endpoints are not as
+    /// they were then.
+    waits: Option<(u64, BTreeSet<String>)>,
     /// Pods that claim just now, and for which attachment.
     pub(super) claiming: BTreeMap<String, String>,
 }
@@ -47,53 +48,58 @@ impl Cluster {
         let pods = copied(&self.copied.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut ended, lost) = {
             let mut owed = self.owed();
-            if owed.waits.is_some_and(|seen| seen != pods) {
+            if owed.waits.as_ref().is_some_and(|(seen, stood)| *seen != pods || stood != standing) {
                 (owed.lost, owed.waits) = (true, None);
             }
-            // Which of the lost ones have an endpoint is not looked at: they wait.
-            let lost = standing.is_empty() && mem::take(&mut owed.lost);
+            let lost = mem::take(&mut owed.lost);
             let stands = |holder: &Holder| standing.contains(&holder.attachment());
             let (later, ended): (Vec<_>, Vec<_>) = mem::take(&mut owed.ended).into_iter().partition(stands);
             owed.ended = later;
             (ended, lost)
         };
         let released = self.release_ended(&mut ended);
-        if released.is_err() {
-            // The next time it is the last in line: others' leases do not wait for it.
-            ended.rotate_right(1);
-            let mut owed = self.owed();
-            owed.ended.append(&mut ended);
-            owed.lost |= lost;
-            return released;
-        }
-        if !lost {
-            return Ok(());
-        }
-        match self.release_lost() {
-            Ok(waits) => self.owed().waits = waits.then_some(pods),
-            Err(error) => {
-                self.owed().lost = true;
-                return Err(error);
+        self.owed().ended.append(&mut ended);
+        if lost {
+            match self.release_lost(standing) {
+                Ok(waits) => self.owed().waits = waits.then(|| (pods, standing.clone())),
+                Err(error) => {
+                    self.owed().lost = true;
+                    return released.and(Err(error));
+                }
             }
         }
-        Ok(())
+        released
     }
 
-    /// As at DEL; who is done is taken out.
+    /// As at DEL; who is done is taken out. Who cannot be given back hinders no other, unless the server is away; the first error is what
+    /// comes out.
     fn release_ended(&self, ended: &mut Vec<Holder>) -> Result<(), String> {
         let store = ClusterStore::new(&self.client);
-        while let Some(holder) = ended.last() {
-            ipam::release(&store, holder, After::Owner, now())
-                .map_err(|e| format!("the leases of {holder} are not given back yet: {e}"))?;
-            ended.pop();
-        }
-        Ok(())
+        let (mut released, mut is_away) = (Ok(()), false);
+        ended.retain(|holder| {
+            if is_away {
+                return true;
+            }
+            let Err(error) = ipam::release(&store, holder, After::Owner, now()) else { return false };
+            is_away = is_of_the_server(&error);
+            if released.is_ok() {
+                released = Err(format!("the leases of {holder} are not given back yet: {error}"));
+            }
+            true
+        });
+        released
     }
 
-    fn release_lost(self: &Arc<Cluster>) -> Result<bool, String> {
+    fn release_lost(self: &Arc<Cluster>, standing: &BTreeSet<String>) -> Result<bool, String> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let node = Embedded { books: Some(self.clone()), ..node };
-        node.release_lost_leases(None).map_err(|e| e.to_string())
+        node.release_lost_leases(None, standing).map_err(|e| e.to_string())
     }
+}
+
+/// Nobody was there to write the books, whichever of them.
+pub(super) fn is_of_the_server(error: &StoreError) -> bool {
+    let StoreError::Remote(error) = error else { return false };
+    error.downcast_ref().is_some_and(ApiError::is_of_the_server)
 }

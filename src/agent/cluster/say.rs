@@ -57,14 +57,13 @@ impl Cluster {
     /// Says what the others do not know yet. What cannot be said hinders nothing else, unless the server is away; the first error is what
     /// comes out.
     pub(super) fn say(&self, said: &mut Said) -> Result<(), ApiError> {
+        said.standing = None;
         if [Watched::Nodes, Watched::NodeRecords, Watched::Endpoints]
             .iter()
             .any(|k| self.mirror().generation(*k) == 0)
         {
-            said.standing = Some(BTreeSet::new());
             return Ok(());
         }
-        said.standing = None;
         let node = self.say_node(said);
         if node.as_ref().is_err_and(ApiError::is_of_the_server) {
             return node;
@@ -141,8 +140,9 @@ impl Cluster {
     /// A number that nobody has: whoever makes the object of that name first has it. Where the search begins depends on the node, so
     /// that nodes which start together do not all want the same.
     fn take_number(&self, said: &mut Said) -> Result<(), ApiError> {
-        // Without a Node object there is no node.
+        // Without a Node object there is no node, and nothing of it that is not taken.
         if self.mirror().object(Watched::Nodes, &self.node).is_none() {
+            said.refusals.forget(NODE);
             return Ok(());
         }
         let ipv4 = self.own_addresses().into_iter().find_map(|address| match address {
@@ -198,7 +198,8 @@ impl Cluster {
     fn say_endpoints(&self, said: &mut Said) -> (Result<(), ApiError>, Vec<Problem>) {
         let heard = self.mirror().gateways();
         let Some((ours, left_out)) = self.gateways_here(&heard) else { return (Ok(()), Vec::new()) };
-        said.refusals.retain(|key| key == NODE || ours.contains_key(key));
+        let is_heard = |key: &str| heard.iter().any(|(e, _)| e.node == self.node && e.attachment == key);
+        said.refusals.retain(|key| key == NODE || ours.contains_key(key) || is_heard(key));
         let published = self.publish_all(said, &heard, &ours);
         if published.as_ref().is_err_and(ApiError::is_of_the_server) {
             return (published, left_out);
@@ -254,8 +255,11 @@ impl Cluster {
         let (mut told, mut standing) = (Ok(()), BTreeSet::new());
         let not_here = |e: &&Endpoint| e.node == self.node && !ours.contains_key(&e.attachment);
         for gone in heard.iter().map(|(endpoint, _)| endpoint).filter(not_here) {
-            match self.withdraw(gone) {
-                Ok(stays) => _ = (!stays).then(|| said.endpoints.remove(&gone.attachment)),
+            let (key, object) = (gone.attachment.as_str(), format!("Pod {}", gone.pod));
+            let going = Saying { key, object, content: &Value::Null };
+            match said.refusals.write(going, Instant::now(), || self.withdraw(gone)) {
+                Ok(Some(stays)) => _ = (!stays).then(|| said.endpoints.remove(&gone.attachment)),
+                Ok(None) => _ = standing.insert(gone.attachment.clone()),
                 Err(error) if error.is_of_the_server() => return Err(error),
                 Err(error) => {
                     told = told.and(Err(error));
@@ -314,8 +318,11 @@ impl Cluster {
             Err(error) if error.is_conflict() => {
                 self.replace(&format!("{}/{name}", Watched::Endpoints.collection()), |object| {
                     if object["spec"]["node"] != endpoint.node.as_str() {
-                        let msg = format!("endpoint {name} is node {}'s", object["spec"]["node"]);
-                        return Err(ApiError::Access(msg));
+                        let other = object["spec"]["node"].as_str().unwrap_or_default();
+                        let msg = format!(
+                            "EgressEndpoint {name} is node {other}'s: if there is no such node, delete that object"
+                        );
+                        return Err(ApiError::Another(msg));
                     }
                     object["spec"] = content.clone();
                     Ok(())

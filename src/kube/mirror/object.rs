@@ -85,7 +85,11 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
             keep("spec", &[]);
             keep("status", &[]);
         }
-        Watched::CalicoAgents | Watched::CiliumAgents => keep("status", &["desiredNumberScheduled"]),
+        Watched::CalicoAgents | Watched::CiliumAgents => {
+            keep("status", &["desiredNumberScheduled", "currentNumberScheduled"]);
+            let on_host = &object["spec"]["template"]["spec"]["hostNetwork"];
+            now["spec"] = json!({"template": {"spec": {"hostNetwork": on_host}}});
+        }
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
