@@ -7,6 +7,7 @@
 mod beat;
 mod copy;
 mod fresh;
+mod gate;
 mod held;
 mod lives;
 mod owed;
@@ -26,12 +27,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::calls::Calls;
-use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::agent::passing::Passing;
 use crate::agent::turns::{Loop, Turns};
-use crate::cni::reply::{CniError, Code};
-use crate::cni::request::Request;
 use crate::config::{Config, Project};
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
@@ -72,6 +70,8 @@ pub struct Cluster {
     node: String,
     /// What was adopted when foreign kinds were last copied.
     adopted: Mutex<BTreeSet<Project>>,
+    /// An earlier agent of this node had heard of everything.
+    inherits: bool,
     copied: Mutex<Copied>,
     /// The files of objects among them.
     own: Arc<Inventory>,
@@ -136,7 +136,6 @@ impl Cluster {
         let turns = Arc::new(Turns::default());
         let unwired = Arc::new(Mutex::default());
         let beat = beat::Beat::new(client.clone(), node, (passing.clone(), unwired.clone()), turns.clone());
-        beat.start(marker(&dir)).map_err(unstarted)?;
         let (voice, rung) = sync_channel(1);
         let cluster = Arc::new(Cluster {
             client,
@@ -146,6 +145,7 @@ impl Cluster {
             config,
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
+            inherits: recalled.is_ok(),
             copied: Mutex::new(Copied::by_an_earlier_one(recalled.unwrap_or_default())),
             own,
             kept,
@@ -169,6 +169,8 @@ impl Cluster {
         named("saying").spawn(move || saying.speak(&rung)).map_err(unstarted)?;
         named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
         tell::start(cluster.clone()).map_err(unstarted)?;
+        let heard = cluster.clone();
+        beat.start(move || heard.is_synced()).map_err(unstarted)?;
         Ok(cluster)
     }
 
@@ -312,36 +314,5 @@ impl Books for Cluster {
 
     fn is_claiming(&self, attachment: &str) -> bool {
         self.owed().claiming.values().any(|claiming| claiming == attachment)
-    }
-}
-
-impl Gate for Cluster {
-    fn ready(&self) -> Result<(), CniError> {
-        if self.is_synced() {
-            return Ok(());
-        }
-        let lost: Vec<String> = self.mirror().lost().into_iter().map(|(_, why)| why).take(1).collect();
-        let why = lost.first().map_or("it has not heard of all objects yet", String::as_str);
-        let server = self.client.access().server();
-        let why = match self.own.lost() {
-            None => format!("follows {server} for the first time: {why}"),
-            Some(lost) => {
-                format!(
-                    "found its copy of {server} without {} and waits to hear it again: {why}",
-                    lost.display()
-                )
-            }
-        };
-        let msg = format!("the agent of node {} {why}", self.node);
-        Err(CniError::new(Code::NotAvailable, msg))
-    }
-
-    fn fresh(&self, request: &Request) -> Result<(), CniError> {
-        self.make_fresh(request)
-    }
-
-    fn changed(&self) {
-        // Full: it rings already.
-        let _ = self.bell.try_send(());
     }
 }

@@ -11,6 +11,7 @@ mod again;
 mod bad;
 mod blocks;
 mod controller;
+mod damaged;
 mod definitions;
 mod explaining;
 mod follower;
