@@ -5,10 +5,10 @@
 use std::sync::PoisonError;
 
 use super::Cluster;
-use super::copy::Look;
 use crate::agent::door::Gate;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
+use crate::kube::foreign;
 use crate::node::embedded::Embedded;
 use crate::node::standing::Standings;
 use crate::store::objects::Objects;
@@ -43,10 +43,10 @@ impl Gate for Cluster {
     }
 
     fn heard(&self) -> Option<Standings> {
-        // An error says what is known: something is lacking.
-        let _ = self.copy(Look::Glance);
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (node, objects) = (Embedded::at(&config).ok()?, Objects::look(self.dir.path()).ok()?);
+        // Not from the disk, which may be what failed.
+        let objects = Objects::of(foreign::readings(&self.mirror(), &config.adopt)).ok()?;
+        let node = Embedded::at(&config).ok()?;
         Some(Standings::of(&node.namespaces_view(&objects)))
     }
 
