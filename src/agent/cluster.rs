@@ -33,7 +33,7 @@ use crate::agent::turns::{Loop, Turns};
 use crate::config::{Config, Project};
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, foreign};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Reach, foreign};
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
@@ -121,14 +121,15 @@ impl Cluster {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
         let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
-        let following = Following::adopting(&client, node, |kind| {
-            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
-        });
-        let following = following.map_err(unstarted)?;
         let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
+        let mut mirror = Mirror::of(Reach::Node(node.to_owned()));
         // Of a first start that never heard of everything, nothing is in force.
         let marked = read_whole(&marker(&dir)).map(|said| String::from_utf8_lossy(&said).into_owned());
-        let recalled = marked.as_ref().map(|marked| recall::recall(&mut following.mirror(), &own, marked));
+        let recalled = marked.as_ref().map(|marked| recall::recall(&mut mirror, &own, marked));
+        // Before anybody is asked: who refuses would be heard as saying that there is nothing.
+        let following =
+            Following::from(&client, mirror, |kind| foreign::of(kind).is_some_and(|p| adopted.contains(&p)));
+        let following = following.map_err(unstarted)?;
         // With less than the earlier agent left nothing is decided: what is lost has to be heard first.
         let synced = recalled.is_ok() && own.lost().is_none();
         kept.iter().for_each(|kept| kept.owns(own.clone()));

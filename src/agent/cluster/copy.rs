@@ -155,7 +155,7 @@ impl Cluster {
                 self.copy_endpoints()
             }
             Watched::NodeRecords => self.copy_nodes(),
-            foreign if foreign.is_foreign() => self.copy_foreign(),
+            kind if kind.is_foreign() => self.copy_foreign(kind),
             _ => {
                 let text = listing(self.mirror().objects(kind).map(|(_, object)| object))?;
                 self.copy_text(kind.typed().1, &text)?;
@@ -222,17 +222,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// What of foreign kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
-    fn copy_foreign(&self) -> Result<(), String> {
-        let mut foreign = Watched::of_a_node().filter(|kind| kind.is_foreign());
+    /// What of a project's kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
+    fn copy_foreign(&self, kind: Watched) -> Result<(), String> {
+        let project = || Watched::of_a_node().filter(|other| foreign::of(*other) == foreign::of(kind));
         let served = {
             let mirror = self.mirror();
-            if foreign.any(|kind| !mirror.is_whole(kind)) {
+            if project().any(|kind| !mirror.is_whole(kind)) {
                 return Ok(());
             }
             foreign::served(&mirror, &self.adopted.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        served.into_iter().try_for_each(|(name, objects)| self.copy_objects(name, &objects))
+        let mut ours =
+            served.into_iter().filter(|(name, _)| project().any(|kind| foreign::file(kind) == Some(name)));
+        ours.try_for_each(|(name, objects)| self.copy_objects(name, &objects))
     }
 
     /// Gateways' pods elsewhere, by what their nodes' agents say of them: their labels are what selectors look at.
