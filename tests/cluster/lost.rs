@@ -74,7 +74,7 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
     let (client, agent, all) = given("lost");
     let folder = agent.dir.join("objects/cluster");
     let file = folder.join("EgressGatewayPolicy.json");
-    let deeds: [(&str, &dyn Fn()); 6] = [
+    let deeds: [(&str, &dyn Fn()); 8] = [
         ("a file is removed", &|| fs::remove_file(&file).unwrap()),
         ("it is cut short", &|| fs::write(&file, "").unwrap()),
         ("it is replaced", &|| {
@@ -89,14 +89,17 @@ fn whatever_is_done_to_the_copy_it_says_again_what_the_agent_knows_and_the_marke
             fs::copy(agent.dir.join("away/Pod.json"), folder.join("Pod.json")).unwrap();
         }),
         ("everything is removed", &|| removed(&agent.dir)),
+        ("the records of nodes are removed", &|| removed(&agent.dir.join("nodes"))),
+        ("those of endpoints are removed", &|| removed(&agent.dir.join("endpoints"))),
     ];
+    let records = || agent.dir.join("nodes/lost.json").exists() && agent.dir.join("endpoints").is_dir();
     for (what, deed) in deeds {
         deed();
         let marker = agent.dir.join("synced");
         let _ = fs::remove_file(&marker);
         eventually(&format!("{what}, and written again"), || files(&agent.dir) == all);
         eventually(&format!("{what}, and the marker is back"), || marker.exists());
-        assert!(agent.dir.join("nodes/lost.json").exists() || what != "everything is removed");
+        eventually(&format!("{what}, and records have their places"), records);
     }
     drop(agent);
     forget(&client);
@@ -207,12 +210,7 @@ fn story(node: &Wired, bridge: &Bridge, client: &Client, uids: &[String; 2]) {
     for (n, (what, deed)) in deeds.into_iter().enumerate() {
         deed();
         // One kind has news, and its file alone would be written.
-        bridge.run(|| {
-            let path = "/api/v1/namespaces/lost/pods/cart";
-            let mut object = client.get(path).unwrap();
-            object["metadata"]["labels"]["n"] = n.to_string().into();
-            client.replace(path, &object).unwrap();
-        });
+        bridge.run(|| label(client, "/api/v1/namespaces/lost/pods/cart", n));
         let label = format!("\"n\":\"{n}\"");
         node.eventually(&format!("{what} is back, with the news"), || {
             let through = seen(&cart);
@@ -236,4 +234,16 @@ fn story(node: &Wired, bridge: &Bridge, client: &Client, uids: &[String; 2]) {
     assert_eq!(seen(&cart), Some(lease));
     fs::remove_file(&objects).unwrap();
     node.eventually("all is well again", || node.is_well() && names() == all && seen(&cart) == Some(lease));
+}
+
+/// Whoever else writes to the object, as the agent does to tell people of its addresses.
+fn label(client: &Client, path: &str, n: usize) {
+    loop {
+        let mut object = client.get(path).unwrap();
+        object["metadata"]["labels"]["n"] = n.to_string().into();
+        match client.replace(path, &object) {
+            Err(error) if error.is_conflict() => {}
+            outcome => return drop(outcome.unwrap()),
+        }
+    }
 }

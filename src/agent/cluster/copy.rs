@@ -79,7 +79,7 @@ impl Cluster {
             copied.kinds.retain(|kind, _| !kind.is_foreign());
         }
         if look == Look::Close {
-            self.look_at_records(&mut copied);
+            self.look_at_records(&mut copied)?;
         }
         let mut due = self.due(&copied);
         if look == Look::Close || !self.own.glance() {
@@ -122,18 +122,23 @@ impl Cluster {
     /// Forgets what was copied, if any of it is lost: says whether it was.
     fn take_back(&self, copied: &mut Copied) -> Result<bool, String> {
         let losses = self.own.losses();
-        if losses == std::mem::replace(&mut copied.losses, losses) {
+        if losses == copied.losses {
             return Ok(false);
         }
-        copied.kinds.clear();
         // Whoever removed files may have removed all the rest.
         Dir::open(self.dir.path()).map_err(|e| e.to_string())?;
+        copied.losses = losses;
+        copied.kinds.clear();
         Ok(true)
     }
 
     /// Others write records, too, so all that is seen from outside is that there is something to be compared.
-    fn look_at_records(&self, copied: &mut Copied) {
+    fn look_at_records(&self, copied: &mut Copied) -> Result<(), String> {
         let dir = &self.dir;
+        // Into a folder that somebody removed nothing can be copied, and then no call is answered.
+        if !(dir.endpoints().is_dir() && dir.nodes().is_dir()) {
+            Dir::open(dir.path()).map_err(|e| e.to_string())?;
+        }
         for (kind, folder) in [
             (Watched::Endpoints, dir.endpoints()),
             (Watched::NodeRecords, dir.nodes()),
@@ -145,6 +150,7 @@ impl Cluster {
                 copied.records.insert(folder, now);
             }
         }
+        Ok(())
     }
 
     fn copy_kind(&self, kind: Watched) -> Result<(), String> {
