@@ -193,6 +193,7 @@ impl Cluster {
     fn run(self: &Arc<Cluster>, following: &Following) {
         self.see_pods();
         let (mut gateways, mut looked, mut closely) = (Gateways::default(), Instant::now(), Instant::now());
+        let mut trouble = String::new();
         loop {
             self.turns.at(Loop::Cluster, "wait");
             let rung = following.changed(LOOK);
@@ -206,9 +207,15 @@ impl Cluster {
             if look == Look::Close {
                 closely = Instant::now();
             }
-            if let Err(error) = self.copy(look) {
-                tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
-                thread::sleep(LOOK);
+            match self.copy(look) {
+                Ok(()) => trouble.clear(),
+                Err(error) => {
+                    if trouble != error {
+                        tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
+                        trouble = error;
+                    }
+                    thread::sleep(LOOK);
+                }
             }
             self.settle();
             if rung || looked.elapsed() >= SELDOM {

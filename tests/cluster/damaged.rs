@@ -98,6 +98,8 @@ fn story(node: &mut Wired, bridge: &Bridge, (client, proxy): (&Client, &Proxy), 
     refused(plain("fresh/late", fresh), "pods of namespace fresh go through gateways");
     assert_eq!(proxy.asked(BEAT), beats, "an agent that cannot serve all gives no sign of life");
     assert!(!node.is_well());
+    let warned = node.log().matches("the copy of the cluster on disk is not current").count();
+    assert_eq!(warned, 1, "it is said once, and not four times a second");
 
     proxy.judge(|_| Fate::Pass);
     node.eventually("it has heard the rest", || node.is_well() && proxy.asked(BEAT) > beats);
