@@ -37,7 +37,7 @@ use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Rea
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
-use crate::store::{Dir, Inventory, read_whole};
+use crate::store::{Dir, Inventory};
 use copy::{Copied, Look};
 use fresh::Fresh;
 use held::Ledger;
@@ -124,14 +124,14 @@ impl Cluster {
         let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
         let mut mirror = Mirror::of(Reach::Node(node.to_owned()));
         // Of a first start that never heard of everything, nothing is in force.
-        let marked = read_whole(&marker(&dir)).map(|said| String::from_utf8_lossy(&said).into_owned());
-        let recalled = marked.as_ref().map(|marked| recall::recall(&mut mirror, &own, marked));
+        let left = recall::left(&dir, node);
+        let recalled = left.map(|names| recall::recall(&mut mirror, &own, &names));
         // Before anybody is asked: who refuses would be heard as saying that there is nothing.
         let following =
             Following::from(&client, mirror, |kind| foreign::of(kind).is_some_and(|p| adopted.contains(&p)));
         let following = following.map_err(unstarted)?;
         // With less than the earlier agent left nothing is decided: what is lost has to be heard first.
-        let synced = recalled.is_ok() && own.lost().is_none();
+        let synced = recalled.is_some() && own.lost().is_none();
         kept.iter().for_each(|kept| kept.owns(own.clone()));
         let passing = Arc::new(OnceLock::new());
         let turns = Arc::new(Turns::default());
@@ -146,7 +146,7 @@ impl Cluster {
             config,
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
-            inherits: recalled.is_ok(),
+            inherits: recalled.is_some(),
             copied: Mutex::new(Copied::by_an_earlier_one(recalled.unwrap_or_default())),
             own,
             kept,

@@ -133,9 +133,14 @@ fn a_call_decides_by_the_whole_copy_or_not_at_all() {
 #[test]
 fn an_agent_that_starts_with_less_than_its_predecessor_wrote_waits_until_it_has_heard_the_rest() {
     let _alone = alone();
-    let deeds: [(&str, Deed); 2] = [
+    let deeds: [(&str, Deed); 3] = [
         ("lost-removed", |file| fs::remove_file(file).unwrap()),
         ("lost-cut", |file| fs::write(file, "").unwrap()),
+        // As after a power cut: what was written last has no text.
+        ("lost-marked", |file| {
+            fs::remove_file(file).unwrap();
+            fs::write(file.ancestors().nth(3).unwrap().join("synced"), "").unwrap();
+        }),
     ];
     for (name, deed) in deeds {
         let (client, first, all) = given(name);

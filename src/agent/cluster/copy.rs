@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, PATIENCE, marker};
+use super::{Cluster, PATIENCE, marker, recall};
 use crate::egress::model::{Endpoint, Pairs};
 use crate::kube::{NodeSpec, Watched, foreign};
 use crate::node::kept::Kept;
@@ -32,7 +32,7 @@ pub(super) struct Copied {
     losses: u64,
     /// Folders of records, as they were when their kinds were last compared with them.
     records: BTreeMap<PathBuf, Option<Stamp>>,
-    /// The files that the marker names.
+    /// What the marker says.
     marked: Option<String>,
 }
 
@@ -178,10 +178,12 @@ impl Cluster {
         if !self.is_synced() && !all() {
             return Ok(());
         }
-        let (marker, names) = (marker(&self.dir), self.own.names().join("\n"));
-        if copied.marked.as_ref() != Some(&names) || !marker.exists() {
-            replace_text(&marker, names.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
-            copied.marked = Some(names);
+        let (marker, text) = (marker(&self.dir), recall::marking(&self.own.names()));
+        if copied.marked.as_ref() != Some(&text) || !marker.exists() {
+            replace_text(&marker, text.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
+            copied.marked = Some(text);
+            let folder = self.dir.path().to_owned();
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([marker, folder]);
         }
         if !self.synced.swap(true, Ordering::AcqRel) {
             tracing::info!("everything was heard of once");
