@@ -7,6 +7,7 @@
 mod beat;
 mod copy;
 mod fresh;
+mod gate;
 mod held;
 mod lives;
 mod owed;
@@ -27,20 +28,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::calls::Calls;
-use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
 use crate::agent::passing::Passing;
 use crate::agent::turns::{Loop, Turns};
-use crate::cni::reply::{CniError, Code};
-use crate::cni::request::Request;
 use crate::config::{Config, Project};
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
-use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, foreign};
+use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Reach, foreign};
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
-use crate::store::{Dir, Inventory, read_whole};
+use crate::store::{Dir, Inventory};
 use copy::{Copied, Look};
 use fresh::Fresh;
 use held::Ledger;
@@ -74,6 +72,8 @@ pub struct Cluster {
     node: String,
     /// What was adopted when foreign kinds were last copied.
     adopted: Mutex<BTreeSet<Project>>,
+    /// An earlier agent of this node had heard of everything.
+    inherits: bool,
     copied: Mutex<Copied>,
     /// The files of objects among them.
     own: Arc<Inventory>,
@@ -123,22 +123,22 @@ impl Cluster {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
         let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
-        let following = Following::adopting(&client, node, |kind| {
-            foreign::of(kind).is_some_and(|p| adopted.contains(&p))
-        });
-        let following = following.map_err(unstarted)?;
         let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
+        let mut mirror = Mirror::of(Reach::Node(node.to_owned()));
         // Of a first start that never heard of everything, nothing is in force.
-        let marked = read_whole(&marker(&dir)).map(|said| String::from_utf8_lossy(&said).into_owned());
-        let recalled = marked.as_ref().map(|marked| recall::recall(&mut following.mirror(), &own, marked));
+        let left = recall::left(&dir, node);
+        let recalled = left.map(|names| recall::recall(&mut mirror, &own, &names));
+        // Before anybody is asked: who refuses would be heard as saying that there is nothing.
+        let following =
+            Following::from(&client, mirror, |kind| foreign::of(kind).is_some_and(|p| adopted.contains(&p)));
+        let following = following.map_err(unstarted)?;
         // With less than the earlier agent left nothing is decided: what is lost has to be heard first.
-        let synced = recalled.is_ok() && own.lost().is_none();
+        let synced = recalled.is_some() && own.lost().is_none();
         kept.iter().for_each(|kept| kept.owns(own.clone()));
         let passing = Arc::new(OnceLock::new());
         let turns = Arc::new(Turns::default());
         let unwired = Arc::new(Mutex::default());
         let beat = beat::Beat::new(client.clone(), node, (passing.clone(), unwired.clone()), turns.clone());
-        beat.start(marker(&dir)).map_err(unstarted)?;
         let (voice, rung) = sync_channel(1);
         let cluster = Arc::new(Cluster {
             client,
@@ -148,6 +148,7 @@ impl Cluster {
             config,
             node: node.to_owned(),
             adopted: Mutex::new(adopted),
+            inherits: recalled.is_some(),
             copied: Mutex::new(Copied::by_an_earlier_one(recalled.unwrap_or_default())),
             own,
             kept,
@@ -171,6 +172,8 @@ impl Cluster {
         named("saying").spawn(move || saying.speak(&rung)).map_err(unstarted)?;
         named("fresh").spawn(move || asking.ask()).map_err(unstarted)?;
         tell::start(cluster.clone()).map_err(unstarted)?;
+        let heard = cluster.clone();
+        beat.start(move || heard.is_synced()).map_err(unstarted)?;
         Ok(cluster)
     }
 
@@ -192,6 +195,7 @@ impl Cluster {
     fn run(self: &Arc<Cluster>, following: &Following) {
         self.see_pods();
         let (mut gateways, mut looked, mut closely) = (Gateways::default(), Instant::now(), Instant::now());
+        let mut trouble = String::new();
         loop {
             self.turns.at(Loop::Cluster, "wait");
             let rung = following.changed(LOOK);
@@ -205,9 +209,15 @@ impl Cluster {
             if look == Look::Close {
                 closely = Instant::now();
             }
-            if let Err(error) = self.copy(look) {
-                tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
-                thread::sleep(LOOK);
+            match self.copy(look) {
+                Ok(()) => trouble.clear(),
+                Err(error) => {
+                    if trouble != error {
+                        tracing::warn!(error, "the copy of the cluster on disk is not current; tried again");
+                        trouble = error;
+                    }
+                    thread::sleep(LOOK);
+                }
             }
             self.settle();
             if rung || looked.elapsed() >= SELDOM {
@@ -314,36 +324,5 @@ impl Books for Cluster {
 
     fn is_claiming(&self, attachment: &str) -> bool {
         self.owed().claiming.values().any(|claiming| claiming == attachment)
-    }
-}
-
-impl Gate for Cluster {
-    fn ready(&self) -> Result<(), CniError> {
-        if self.is_synced() {
-            return Ok(());
-        }
-        let lost: Vec<String> = self.mirror().lost().into_iter().map(|(_, why)| why).take(1).collect();
-        let why = lost.first().map_or("it has not heard of all objects yet", String::as_str);
-        let server = self.client.access().server();
-        let why = match self.own.lost() {
-            None => format!("follows {server} for the first time: {why}"),
-            Some(lost) => {
-                format!(
-                    "found its copy of {server} without {} and waits to hear it again: {why}",
-                    lost.display()
-                )
-            }
-        };
-        let msg = format!("the agent of node {} {why}", self.node);
-        Err(CniError::new(Code::NotAvailable, msg))
-    }
-
-    fn fresh(&self, request: &Request) -> Result<(), CniError> {
-        self.make_fresh(request)
-    }
-
-    fn changed(&self) {
-        // Full: it rings already.
-        let _ = self.bell.try_send(());
     }
 }

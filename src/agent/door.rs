@@ -29,6 +29,8 @@ use crate::egress::model::Role;
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::node::plugin::Here;
+use crate::node::standing::Standings;
+use crate::node::unasked;
 use crate::node::verbs::{Call as Change, Ended, together};
 use caller::{Caller, Success};
 use hands::Hands;
@@ -53,6 +55,17 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// 11: it is not, and cannot be had now.
     fn fresh(&self, request: &Request) -> Result<(), CniError>;
+
+    /// What an earlier agent knew and this one does not, as a sentence. Until it is heard again calls are answered as if no agent were here:
+    /// to refuse more would be worse for the node than to end.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
+    /// What was heard all the same.
+    fn heard(&self) -> Option<Standings> {
+        None
+    }
 
     /// Something was changed that concerns others than the pod: a gateway came or went.
     fn changed(&self);
@@ -194,7 +207,10 @@ impl Door {
         let config = self.config();
         let node = self.here(&config);
         if request.verb == Verb::Status {
-            return self.gate.ready().and_then(|()| carry_out(&node, request));
+            return match self.gate.lacks() {
+                Some(why) => unasked::status(&config, &why),
+                None => self.gate.ready().and_then(|()| carry_out(&node, request)),
+            };
         }
         let outcome = match request.verb {
             Verb::Add => self.add(&node, request, caller),
@@ -223,6 +239,9 @@ impl Door {
 
 impl Door {
     fn add(&self, node: &Here<'_>, request: &Request, caller: &Caller) -> Result<(), CniError> {
+        if let Some(why) = self.gate.lacks() {
+            return unasked::start(request, node.config, &why, self.gate.heard().as_ref());
+        }
         self.gate.ready().map_err(|e| CniError { code: Code::TryAgainLater, ..e })?;
         self.gate.fresh(request)?;
         let place = self.places.take();

@@ -21,7 +21,6 @@ use crate::agent::health::Known;
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
-use crate::egress::standing::{hosts, standing};
 use crate::kernel::devices::Device;
 use crate::kernel::nft::load;
 use crate::kernel::state::State;
@@ -30,7 +29,7 @@ use crate::node::announce::{ANOTHER_OWNER, Asked};
 use crate::node::attachment::Attachment;
 use crate::node::embedded::{Embedded, NodeError, now};
 use crate::node::memory::Applied;
-use crate::node::standing::{EXEMPT, Standings};
+use crate::node::standing::Standings;
 use crate::node::update::{Outcome, Thoroughness};
 use crate::problem::Problem;
 use crate::store::Stamp;
@@ -204,13 +203,8 @@ impl<'a> Agent<'a> {
         // Without the pods, of which a cluster may have ten thousand.
         let view = self.node.namespaces_view(objects);
         self.block_sizes = view.pools.iter().map(|(name, pool)| (name.clone(), pool.block_size)).collect();
-        let standings = Standings {
-            support: view.support,
-            exempt: EXEMPT.map(str::to_owned).into(),
-            namespaces: standing(&view),
-            hosts: Some(hosts(&view)),
-        };
-        if let Err(error) = standings.write(&self.node.config.state_dir, &self.node.name) {
+        let written = Standings::of(&view).write(&self.node.config.state_dir, &self.node.name);
+        if let Err(error) = written {
             tracing::warn!(%error, "what pods may do without an agent is not written");
         }
     }

@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::agents::Agent;
-use crate::api;
 use crate::config::Config;
 use crate::egress::model::{PodName, View};
 use crate::ipam::Block;
@@ -79,12 +78,7 @@ impl World {
     /// # Errors
     /// There are more objects than fit into memory's 4 GiB.
     pub fn of(mirror: &Mirror, config: &Config, agent: impl Fn(&str) -> Agent) -> Result<World, String> {
-        let mut readings = mirror.readings();
-        for (file, objects) in foreign::served(mirror, &config.adopt) {
-            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-            readings.push((file.to_owned(), api::read(&format!("{file}.json"), list.to_string().as_bytes())));
-        }
-        let objects = Objects::of(readings).map_err(|e| e.to_string())?;
+        let objects = Objects::of(foreign::readings(mirror, &config.adopt)).map_err(|e| e.to_string())?;
         let mut view = objects.view(config, mirror.endpoints());
         for (name, pod) in mirror.objects(Watched::Pods) {
             if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))

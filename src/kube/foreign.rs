@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::api::{IP_POOL_SOURCE, NOT_SERVED};
+use crate::api::{self, IP_POOL_SOURCE, NOT_SERVED, Reading};
 use crate::config::Project;
 use crate::kube::{Mirror, Watched};
 
@@ -61,6 +61,16 @@ pub fn served(mirror: &Mirror, adopted: &BTreeSet<Project>) -> Vec<(&'static str
         (CALICO_POLICIES, policies.into_iter().map(|policy| calico.policy(policy)).collect()),
         (CILIUM_POLICIES, ciliums.filter(|_| !silent).map(|p| cilium.policy(p)).collect()),
     ]
+}
+
+/// Everything that decisions are made of: our own kinds, and of foreign ones what is served.
+pub fn readings(mirror: &Mirror, adopted: &BTreeSet<Project>) -> Vec<(String, Reading)> {
+    let mut all = mirror.readings();
+    for (file, objects) in served(mirror, adopted) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        all.push((file.to_owned(), api::read(&format!("{file}.json"), list.to_string().as_bytes())));
+    }
+    all
 }
 
 /// By name; what the API has counts before what lies in the store.
@@ -155,7 +165,7 @@ fn annotated(mut object: Value, key: &str, value: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{self, Object};
+    use crate::api::Object;
 
     fn policy(name: &str) -> Value {
         json!({"metadata": {"name": name}, "spec": {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::egress::serving::Life;
+use crate::kube::foreign;
 use crate::kube::watched::{Reach, Watched};
 use kept::Kept;
 pub use object::ids;
@@ -172,7 +173,7 @@ impl Mirror {
         self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
     }
 
-    /// A foreign kind is not there, or not for us to see, and nobody asked for it: as if there were no object of it. One of which
+    /// A foreign kind is not there, and nobody asked for it: as if there were no object of it. One of which
     /// objects are known keeps them; `undefined`: they are wanted, and its definition is gone, so also when that is made anew.
     pub fn has_none(&mut self, kind: Watched, why: &str, undefined: bool) -> bool {
         match self.kinds.get(&kind) {
@@ -182,6 +183,22 @@ impl Mirror {
             }
             Some(kept) if kept.synced && !kept.objects.is_empty() => self.cannot_see(kind, why),
             _ => self.listed(kind, &[]),
+        }
+    }
+
+    /// A foreign kind is not for us to see, and nobody asked for it: as if there were no object of it, unless some are known, also by an
+    /// earlier process. Its DaemonSet no process hands down: while a project has objects here, nobody says that it is not at work.
+    pub fn may_not_see(&mut self, kind: Watched, why: &str) -> bool {
+        let has = |kept: &Kept| kept.is_whole() && !kept.objects.is_empty();
+        let of_project = |other: Watched| foreign::of(other) == foreign::of(kind);
+        let unsaid = !self.is_whole(kind) && foreign::file(kind).is_none();
+        match self
+            .kinds
+            .iter()
+            .any(|(other, kept)| has(kept) && (*other == kind || unsaid && of_project(*other)))
+        {
+            true => self.cannot_see(kind, why),
+            false => self.listed(kind, &[]),
         }
     }
 

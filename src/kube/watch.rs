@@ -62,7 +62,20 @@ impl Following {
         reach: Reach,
         adopted: impl Fn(Watched) -> bool,
     ) -> std::io::Result<Following> {
-        let mirror = Arc::new(Mutex::new(Mirror::of(reach.clone())));
+        Following::from(client, Mirror::of(reach), adopted)
+    }
+
+    /// From what is known already: nobody who is asked has answered before.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn from(
+        client: &Arc<Client>,
+        mirror: Mirror,
+        adopted: impl Fn(Watched) -> bool,
+    ) -> std::io::Result<Following> {
+        let reach = mirror.reach().clone();
+        let mirror = Arc::new(Mutex::new(mirror));
         let (sender, notices) = sync_channel(1);
         let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
         let paces = Arc::new(Paces::adopting(foreign.collect()));
@@ -151,8 +164,11 @@ impl Follower {
                 }
                 Err(error) if self.is_nobodys(&error) => {
                     let pace = self.paces.of(self.kind);
-                    let undefined = error.is_absent() && self.paces.is_wanted(self.kind);
-                    self.change(|mirror| mirror.has_none(self.kind, &error.to_string(), undefined));
+                    let (wanted, why) = (self.paces.is_wanted(self.kind), error.to_string());
+                    self.change(|mirror| match error.is_absent() {
+                        true => mirror.has_none(self.kind, &why, wanted),
+                        false => mirror.may_not_see(self.kind, &why),
+                    });
                     version = None;
                     self.paces.rest(self.kind, pace, 0.5 + random());
                 }
@@ -189,10 +205,10 @@ impl Follower {
         });
     }
 
-    /// Nobody brought this foreign kind here, or nobody asked us to look at it.
+    /// Nobody brought this foreign kind here, or nobody asked us to look at it. Whose credentials are refused hears nothing of the kind.
     fn is_nobodys(&self, error: &ApiError) -> bool {
         self.kind.is_foreign()
-            && (error.is_absent() || !self.paces.is_wanted(self.kind) && error.is_forbidden())
+            && (error.is_absent() || !self.paces.is_wanted(self.kind) && error.status() == Some(403))
     }
 
     /// Every object; the version that they are of. From the server's memory, not older than what was heard already: what an ADD goes by

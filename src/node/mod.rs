@@ -34,6 +34,7 @@ pub mod standing;
 pub mod status;
 mod sweeps;
 pub mod thin;
+pub mod unasked;
 mod unborne;
 pub mod update;
 pub mod verbs;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::egress::annotations::{GatewayRequest, is_ours};
-use crate::egress::model::{EgressSupport, Pairs, PodName};
-use crate::egress::standing::Standing;
+use crate::egress::model::{EgressSupport, Pairs, PodName, View};
+use crate::egress::standing::{Standing, hosts, standing};
 
 /// Pods that must start before anything else does. They may use no gateway while the agent is away.
 pub const EXEMPT: [&str; 2] = ["kube-system", "egret-system"];
@@ -54,6 +54,30 @@ impl Standings {
             return Ok(());
         }
         crate::store::record::replace_file(&Standings::file(state_dir, node), self)
+    }
+
+    /// What is known now.
+    pub fn of(view: &View) -> Standings {
+        Standings {
+            support: view.support,
+            exempt: EXEMPT.map(str::to_owned).into(),
+            namespaces: standing(view),
+            hosts: Some(hosts(view)),
+        }
+    }
+
+    /// The same where less was heard since: that can keep pods waiting, and lets none go. Of a namespace that only it knows nobody can say
+    /// what was lost.
+    #[must_use]
+    pub fn no_laxer_than(mut self, heard: &Standings) -> Standings {
+        self.support = heard.support;
+        for (name, standing) in &mut self.namespaces {
+            *standing = heard.namespaces.get(name).map_or(*standing, |heard| *heard.max(standing));
+        }
+        if let (Some(hosts), Some(heard)) = (&mut self.hosts, &heard.hosts) {
+            hosts.extend(heard.iter().cloned());
+        }
+        self
     }
 
     /// Whether a pod may start as one without egress, as far as that can be known now. `annotations`: what the runtime passed.
@@ -141,6 +165,21 @@ mod tests {
         ] {
             assert!(may(namespace, annotations).contains(why), "{}", may(namespace, annotations));
         }
+    }
+
+    #[test]
+    fn what_is_heard_after_something_was_lost_keeps_pods_waiting_and_lets_none_go() {
+        let (never, always) = (Standing::Never, Standing::Always);
+        let known = |rows: &[(&str, Standing)], hosts: &[&str]| Standings {
+            support: EgressSupport::EnabledPerNamespace,
+            namespaces: rows.iter().map(|(name, standing)| ((*name).to_owned(), *standing)).collect(),
+            hosts: Some(hosts.iter().map(|&name| name.to_owned()).collect()),
+            ..Standings::default()
+        };
+        let last = known(&[("plain", never), ("shop", always), ("gone", never), ("some", never)], &["net"]);
+        let heard = known(&[("plain", never), ("shop", never), ("some", always), ("new", never)], &["plain"]);
+        let both = [("plain", never), ("shop", always), ("gone", never), ("some", always)];
+        assert_eq!(last.no_laxer_than(&heard), known(&both, &["net", "plain"]));
     }
 
     #[test]

@@ -20,10 +20,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::socket::{connect, recv, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::memory::Memory;
-use super::records::{self, node_name};
-use super::standing::Standings;
-use super::verbs;
+use super::records::node_name;
+use super::unasked;
 use crate::clock;
 use crate::cni::Node;
 use crate::cni::environment::{Environment, Verb};
@@ -98,7 +96,7 @@ impl Node for &Thin {
     fn add(&self, request: &Request) -> Result<(), CniError> {
         match self.ask(request) {
             Asked::Answered(outcome) => outcome,
-            Asked::Absent(why) => start_unasked(request, &why),
+            Asked::Absent(why) => unasked::start(request, &request.config, &why, None),
             Asked::Lost(why) => Err(later(request, &why)),
         }
     }
@@ -128,44 +126,13 @@ impl Node for &Thin {
             Asked::Answered(outcome) => return outcome,
             Asked::Absent(why) | Asked::Lost(why) => why,
         };
-        let node = node_name(&request.config)?;
-        if Standings::read(&request.config.state_dir, &node).is_none() {
-            let msg = format!("no pod can start: {why}, and no plan of an earlier one is on disk");
-            return Err(CniError::new(Code::NotAvailable, msg));
-        }
-        records::status(&request.config)
+        unasked::status(&request.config, &why)
     }
 }
 
 fn later(request: &Request, why: &str) -> CniError {
     let verb = request.verb.name();
     CniError::new(Code::TryAgainLater, format!("{why}; {verb} is tried again when it answers"))
-}
-
-/// Without an agent: a pod that nothing selects starts, with a record by which the agent will know it.
-fn start_unasked(request: &Request, why: &str) -> Result<(), CniError> {
-    let refused = |because: &str| {
-        let msg = format!("{why}, and this pod may not start without it: {because}; it is tried again");
-        CniError::new(Code::TryAgainLater, msg)
-    };
-    let config = &request.config;
-    let node = node_name(config)?;
-    if let Some(pod) = &request.pod {
-        let standings = Standings::read(&config.state_dir, &node)
-            .ok_or_else(|| refused("no agent was ever here, so nothing is known of it"))?;
-        standings.may_start(pod, request.pod_annotations.as_ref()).map_err(|because| refused(&because))?;
-    }
-    let attachment = verbs::attachment(request)?;
-    let memory = Memory::new(&config.run_dir, &node);
-    let inherited = attachment.addresses.iter().find(|ip| memory.may_concern(ip).unwrap_or(false));
-    if let Some(ip) = inherited {
-        return Err(refused(&format!("its address {ip} is still wired for a pod that had it before")));
-    }
-    let records = records::attachments(config)?;
-    records.write(&attachment).map_err(|error| {
-        let msg = format!("cannot write the record of this attachment: {error}");
-        CniError::new(Code::Io, msg)
-    })
 }
 
 /// What became of a question.

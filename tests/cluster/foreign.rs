@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use egret::agent::door::Gate;
 use egret::config::{Config, Project};
 use egret::egress::explain::Verdict;
 use egret::egress::list::{Row, list};
@@ -15,9 +16,10 @@ use egret::testbed::{repository, within};
 use serde_json::{Value, json};
 
 use crate::controller::PATIENCE;
-use crate::follower::{Follower, follow_adopting};
-use crate::proxy::{Fate, Proxy};
+use crate::follower::{Follower, follow_adopting, follow_after};
+use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
+use crate::trouble::add;
 use crate::world::{alone, client_of, forget};
 
 fn apply(text: &str) {
@@ -213,6 +215,43 @@ fn calicos_guide_is_decided_where_it_is_adopted_and_calico_keeps_its_own_where_i
     at_work(&client, "calico-node", 0);
     becomes(&adopted, "bank/teller", |lines, _| has(lines, &["0.0.0.0/0 gateway 10.10.10.0"]));
     drop((adopted, strange)); // else they say again what is forgotten now
+    forget(&client);
+}
+
+#[test]
+fn calicos_pools_stay_ranges_where_an_agent_starts_that_may_see_none_of_them() {
+    let _alone = alone();
+    let client = client_of("admin");
+    forget(&client);
+    node(&client, "calico-b", 302, "172.18.0.14", &json!({}), None);
+    apply(&example("calico-guide/pools.yaml", &["List"]));
+    at_work(&client, "calico-node", 3);
+    // Not one of its objects, none of the whole group, nobody at all: of whom nothing else can be heard it is not heard that they are gone.
+    let refusals: [(u16, &str); 3] = [(403, "ippools"), (403, "/apis/"), (401, "/")];
+    for (code, part) in refusals {
+        let first = follow_adopting(&Proxy::start(), "calico-b", &[]);
+        first.synced();
+        has_ranges(&first, 2);
+        let proxy = Proxy::start();
+        proxy.judge(move |line| match line.contains(part) {
+            true => refusal(code, "No", "not for you"),
+            false => Fate::Pass,
+        });
+        let next = follow_after(&proxy, first, |_| {});
+        let asked =
+            || ["projectcalico.org/v3/ippools", "daemonsets"].iter().all(|kind| proxy.asked(kind) > 0);
+        assert!(within(PATIENCE, Duration::from_millis(20), asked).is_some(), "{code} {part}");
+        let said = || next.cluster.problems().iter().any(|problem| problem.object == "IPPool");
+        assert!(
+            within(PATIENCE, Duration::from_millis(20), said).is_some(),
+            "{code} {part}: {:?}",
+            next.cluster.problems()
+        );
+        // What was heard meanwhile was copied, whatever it was.
+        next.cluster.fresh(&add("kube-system", "any", "uid")).unwrap();
+        has_ranges(&next, 2);
+    }
+    at_work(&client, "calico-node", 0);
     forget(&client);
 }
 

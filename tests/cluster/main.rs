@@ -12,6 +12,7 @@ mod apart;
 mod bad;
 mod blocks;
 mod controller;
+mod damaged;
 mod definitions;
 mod explaining;
 mod follower;

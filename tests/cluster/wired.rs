@@ -15,7 +15,7 @@ use egret::node::memory::Memory;
 use egret::problem::Problem;
 use egret::store::{Dir, endpoints};
 use egret::testbed::{CnitoolError, Families, Pod, Primary, RUN_DIR, Topology, World, within};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::proxy::Proxy;
 use crate::server::server;
@@ -78,14 +78,37 @@ impl Wired {
         let plug = ["link", "set", there, "master", "underlay", "up"];
         let plugged = bridge.run(|| Command::new("ip").args(plug).status()).unwrap();
         assert!(plugged.success(), "ip {}", plug.join(" "));
-        let mut command = node.daemon(EGRET).unwrap();
-        command.args(["agent", "--log", "egret=debug,info", "--config"]).arg(world.conflist_path(1));
-        command.arg("--kubeconfig").arg(proxy.kubeconfig());
-        let log = File::create(scratch.join("log")).unwrap();
-        let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let agent = agent(&world, proxy, &scratch);
         let wired = Wired { agent, world, scratch };
         wired.eventually("the agent is well", || wired.is_well());
         wired
+    }
+
+    /// Its agent is killed, and the next one begins after something was done to the state directory.
+    pub(crate) fn again(&mut self, proxy: &Proxy, deed: impl FnOnce(&Path)) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+        deed(&self.state());
+        self.agent = agent(&self.world, proxy, &self.scratch);
+        let listens = || self.log().contains("the agent begins");
+        self.eventually("the next agent begins", listens);
+    }
+
+    /// What the agent has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
+    }
+
+    /// What the runtime's STATUS gets.
+    pub(crate) fn status(&self) -> Result<(), String> {
+        let list: Value = serde_json::from_slice(&fs::read(self.world.conflist_path(1)).unwrap()).unwrap();
+        let entry = list["plugins"].as_array().unwrap().iter().find(|p| p["type"] == "egret").unwrap();
+        let mut entry = entry.clone();
+        entry["name"] = "pods".into();
+        entry["cniVersion"] = "1.1.0".into();
+        let line = format!("CNI_COMMAND=STATUS {EGRET} >&2");
+        let said = self.world.node(1).feed("sh", &["-c", &line], &entry.to_string());
+        said.map(drop).map_err(|e| e.to_string())
     }
 
     fn says(&self) -> Option<AgentState> {
@@ -110,8 +133,20 @@ impl Wired {
 
     /// A whole ADD, as the runtime makes it of a pod that the API server knows by this UID. One that fails is followed by DEL.
     pub(crate) fn add(&self, pod: &str, uid: &str) -> Result<Pod, CnitoolError> {
+        self.add_annotated(pod, uid, None)
+    }
+
+    /// The same; the runtime passes these annotations, if any.
+    pub(crate) fn add_annotated(
+        &self,
+        pod: &str,
+        uid: &str,
+        annotations: Option<Value>,
+    ) -> Result<Pod, CnitoolError> {
         let mut pod = self.world.sandbox(1, pod).unwrap();
         pod.uid = uid.to_owned();
+        let passed = annotations.map(|all| ("io.kubernetes.cri.pod-annotations".to_owned(), all));
+        pod.capabilities.extend(passed);
         match self.world.wire(&mut pod) {
             Ok(()) => Ok(pod),
             Err(error) => {
@@ -139,8 +174,17 @@ impl Drop for Wired {
         let _ = self.agent.kill();
         let _ = self.agent.wait();
         if std::thread::panicking() {
-            println!("--- the agent\n{}", fs::read_to_string(self.scratch.join("log")).unwrap_or_default());
+            println!("--- the agent\n{}", self.log());
         }
         let _ = fs::remove_dir_all(&self.scratch);
     }
+}
+
+/// One that begins, with a log of its own.
+fn agent(world: &World, proxy: &Proxy, scratch: &Path) -> Child {
+    let mut command = world.node(1).daemon(EGRET).unwrap();
+    command.args(["agent", "--log", "egret=debug,info", "--config"]).arg(world.conflist_path(1));
+    command.arg("--kubeconfig").arg(proxy.kubeconfig());
+    let log = File::create(scratch.join("log")).unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }

@@ -5,7 +5,6 @@
 //! is written later.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -45,18 +44,19 @@ impl Beat {
         Beat { client, node: node.to_owned(), passing, unwired, turns }
     }
 
-    /// Gives them once everything was heard of; `synced`: the file that says so.
+    /// Gives them once everything was heard of, as `synced` says.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(super) fn start(self, synced: PathBuf) -> std::io::Result<()> {
+    pub(super) fn start(self, synced: impl Fn() -> bool + Send + 'static) -> std::io::Result<()> {
         let named = thread::Builder::new().name("beat".to_owned()).stack_size(256 << 10);
         named.spawn(move || self.run(&synced)).map(drop)
     }
 
-    fn run(&self, synced: &Path) -> ! {
-        // Until then pods cannot be served, and the network list may have no entry: such a node is one without an agent.
-        while !synced.exists() {
+    fn run(&self, synced: &dyn Fn() -> bool) -> ! {
+        // Until then pods cannot be served, and the network list may have no entry: such a node is one without an agent, also where an
+        // earlier one served them.
+        while !synced() {
             thread::sleep(RETRY);
         }
         let mut trouble = String::new();

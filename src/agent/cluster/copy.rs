@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, PATIENCE, marker};
+use super::{Cluster, PATIENCE, marker, recall};
 use crate::egress::model::{Endpoint, Pairs};
 use crate::kube::{NodeSpec, Watched, foreign};
 use crate::node::kept::Kept;
@@ -32,7 +32,7 @@ pub(super) struct Copied {
     losses: u64,
     /// Folders of records, as they were when their kinds were last compared with them.
     records: BTreeMap<PathBuf, Option<Stamp>>,
-    /// The files that the marker names.
+    /// What the marker says.
     marked: Option<String>,
 }
 
@@ -125,27 +125,26 @@ impl Cluster {
         if losses == copied.losses {
             return Ok(false);
         }
-        copied.kinds.clear();
         // Whoever removed files may have removed all the rest.
         Dir::open(self.dir.path()).map_err(|e| e.to_string())?;
         copied.losses = losses;
+        copied.kinds.clear();
         Ok(true)
     }
 
     /// Others write records, too, so all that is seen from outside is that there is something to be compared.
     fn look_at_records(&self, copied: &mut Copied) -> Result<(), String> {
         let dir = &self.dir;
+        // Into a folder that somebody removed nothing can be copied, and then no call is answered.
+        if !(dir.endpoints().is_dir() && dir.nodes().is_dir()) {
+            Dir::open(dir.path()).map_err(|e| e.to_string())?;
+        }
         for (kind, folder) in [
             (Watched::Endpoints, dir.endpoints()),
             (Watched::NodeRecords, dir.nodes()),
             (Watched::NodeRecords, dir.interfaces()),
         ] {
-            let mut now = Stamp::of(&folder).ok();
-            if now.is_none() {
-                // The folder itself is gone, and nothing could be written into it.
-                Dir::open(dir.path()).map_err(|e| e.to_string())?;
-                now = Stamp::of(&folder).ok();
-            }
+            let now = Stamp::of(&folder).ok();
             if copied.records.get(&folder) != Some(&now) {
                 copied.kinds.remove(&kind);
                 copied.records.insert(folder, now);
@@ -162,7 +161,7 @@ impl Cluster {
                 self.copy_endpoints()
             }
             Watched::NodeRecords => self.copy_nodes(),
-            foreign if foreign.is_foreign() => self.copy_foreign(),
+            kind if kind.is_foreign() => self.copy_foreign(kind),
             _ => {
                 let text = listing(self.mirror().objects(kind).map(|(_, object)| object))?;
                 self.copy_text(kind.typed().1, &text)?;
@@ -173,14 +172,18 @@ impl Cluster {
 
     /// Says for other programs and the next agent that everything was heard once, and by its files' names what that was.
     fn mark(&self, copied: &mut Copied) -> Result<(), String> {
-        let all = || copied.kinds.len() == Watched::of_a_node().count() && self.is_numbered();
+        // What an earlier agent knew is whole again: its successor needs no more than it would have begun with.
+        let all =
+            || self.inherits || copied.kinds.len() == Watched::of_a_node().count() && self.is_numbered();
         if !self.is_synced() && !all() {
             return Ok(());
         }
-        let (marker, names) = (marker(&self.dir), self.own.names().join("\n"));
-        if copied.marked.as_ref() != Some(&names) || !marker.exists() {
-            replace_text(&marker, names.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
-            copied.marked = Some(names);
+        let (marker, text) = (marker(&self.dir), recall::marking(&self.own.names()));
+        if copied.marked.as_ref() != Some(&text) || !marker.exists() {
+            replace_text(&marker, text.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
+            copied.marked = Some(text);
+            let folder = self.dir.path().to_owned();
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([marker, folder]);
         }
         if !self.synced.swap(true, Ordering::AcqRel) {
             tracing::info!("everything was heard of once");
@@ -227,17 +230,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// What of foreign kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
-    fn copy_foreign(&self) -> Result<(), String> {
-        let mut foreign = Watched::of_a_node().filter(|kind| kind.is_foreign());
+    /// What of a project's kinds is served, and what is not, with the reason. Nothing before all of them were heard of once.
+    fn copy_foreign(&self, kind: Watched) -> Result<(), String> {
+        let project = || Watched::of_a_node().filter(|other| foreign::of(*other) == foreign::of(kind));
         let served = {
             let mirror = self.mirror();
-            if foreign.any(|kind| !mirror.is_whole(kind)) {
+            if project().any(|kind| !mirror.is_whole(kind)) {
                 return Ok(());
             }
             foreign::served(&mirror, &self.adopted.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        served.into_iter().try_for_each(|(name, objects)| self.copy_objects(name, &objects))
+        let mut ours =
+            served.into_iter().filter(|(name, _)| project().any(|kind| foreign::file(kind) == Some(name)));
+        ours.try_for_each(|(name, objects)| self.copy_objects(name, &objects))
     }
 
     /// Gateways' pods elsewhere, by what their nodes' agents say of them: their labels are what selectors look at.

@@ -1,6 +1,6 @@
 //! What an earlier agent heard of, for the next one to go on with: the copy on disk, read back before anybody is asked.
 //!
-//! In: the files that [`copy`](super::copy) writes. Out: objects in the mirror, in force until their kind is listed, or if it cannot be.
+//! In: the files that [`copy`](super::copy) writes, and its marker. Out: objects in the mirror, in force until their kind is listed, or if it cannot be.
 //! Never: counts as heard by this agent. Without it an agent that starts while a definition is gone, or the API server, knows less
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
@@ -9,17 +9,45 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::copy::GATEWAY_PODS;
+use super::marker;
 use crate::api::NOT_SERVED;
 use crate::kube::{Mirror, Watched, foreign};
-use crate::store::{Inventory, Stamp, read_whole};
+use crate::node::standing::Standings;
+use crate::store::{Dir, Inventory, Stamp, read_whole};
+
+/// The last line of a marker; without it somebody wrote less than all.
+const END: &str = "\nthese are all\n";
+
+/// What the marker says of these files.
+pub(super) fn marking(names: &[String]) -> String {
+    names.join("\n") + END
+}
+
+/// The names of the files that an earlier agent left; `None`: none was here that had heard of everything. Where the marker does not say
+/// which they are, or is gone while pods go by what its writer said of namespaces, it left all.
+pub(super) fn left(dir: &Dir, node: &str) -> Option<BTreeSet<String>> {
+    let said = read_whole(&marker(dir)).ok().map(|said| String::from_utf8_lossy(&said).into_owned());
+    match said.as_deref().and_then(|said| said.strip_suffix(END)) {
+        Some(names) => Some(names.lines().map(str::to_owned).collect()),
+        None if said.is_some() || Standings::read(dir.path(), node).is_some() => Some(all()),
+        None => None,
+    }
+}
+
+fn all() -> BTreeSet<String> {
+    let names = Watched::of_a_node().filter_map(file).chain([GATEWAY_PODS]);
+    names.map(|name| format!("{name}.json")).collect()
+}
 
 /// Reads it back, and says of which kinds; what cannot be read was never heard of. `marked`: the names of all files that the earlier agent
-/// left, if it said so. One of those that is not there, or no whole file, is lost.
-pub(super) fn recall(mirror: &mut Mirror, own: &Inventory, marked: &str) -> BTreeMap<Watched, u64> {
-    let marked: BTreeSet<&str> = marked.lines().collect();
+/// left. One of those that is not there, or no whole file, is lost.
+pub(super) fn recall(
+    mirror: &mut Mirror,
+    own: &Inventory,
+    marked: &BTreeSet<String>,
+) -> BTreeMap<Watched, u64> {
     let mut files: BTreeMap<String, Value> = BTreeMap::new();
-    let kinds: BTreeSet<&str> = Watched::of_a_node().filter_map(file).collect();
-    for name in kinds.into_iter().chain([GATEWAY_PODS]).map(|name| format!("{name}.json")) {
+    for name in all() {
         let path = own.folder().join(&name);
         let stamp = Stamp::of(&path).ok();
         let list = read_whole(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
@@ -28,7 +56,7 @@ pub(super) fn recall(mirror: &mut Mirror, own: &Inventory, marked: &str) -> BTre
                 own.inherit(&name, stamp);
                 files.insert(name, list);
             }
-            None if marked.contains(name.as_str()) => own.inherit(&name, None),
+            None if marked.contains(&name) => own.inherit(&name, None),
             None => {}
         }
     }

@@ -9,6 +9,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::{AgentError, PATIENCE};
 use crate::agent::cluster::Cluster;
+use crate::agent::door::Gate;
 use crate::agent::state::LOCK;
 use crate::config::{Config, Mode};
 use crate::node::embedded::Embedded;
@@ -20,10 +21,11 @@ use crate::store::{Guard, LockError, lock};
 /// How long an agent that ends, or was killed, may hold its place: a program that it was just starting has its files open until it runs.
 const PREDECESSOR: Duration = Duration::from_secs(3);
 
-/// Waits until everything was heard of once, however long that takes: with less than all, pods would be let go. Says whether it
-/// was, before we were told to end.
+/// Waits until everything was heard of once, by this agent or an earlier one, however long that takes: a node of which nothing is known has
+/// nothing to be kept. Where something of it was lost since there is a plan to be kept, and none is made before all is there. Says whether
+/// it was, before we were told to end.
 pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
-    while !cluster.is_synced() {
+    while !cluster.is_synced() && cluster.lacks().is_none() {
         if let Ok(Some(_)) = signals.read_signal() {
             return false;
         }

@@ -152,6 +152,27 @@ fn foreign_objects_that_an_earlier_process_knew_outlive_their_definition_only_wh
 }
 
 #[test]
+fn foreign_objects_that_may_not_be_seen_any_more_stay_and_so_does_what_nobody_says_of_their_project() {
+    let known =
+        |mirror: &Mirror, kind| mirror.objects(kind).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    let (pools, sets) = (Watched::StoredCalicoPools, Watched::CalicoAgents);
+    let mut mirror = Mirror::default();
+    assert!(mirror.may_not_see(pools, "403") && mirror.may_not_see(sets, "403"));
+    assert!(
+        mirror.is_whole(pools) && mirror.is_whole(sets) && mirror.lost().is_empty(),
+        "nobody has it here"
+    );
+
+    let mut mirror = Mirror::default();
+    mirror.remember(pools, [pool("10.0.0.0/28")]);
+    assert!(mirror.may_not_see(pools, "403") && mirror.may_not_see(sets, "403"));
+    assert_eq!((known(&mirror, pools), mirror.is_whole(pools)), (vec!["p".to_owned()], true));
+    assert!(!mirror.is_whole(sets), "where pools are known, nobody says that Calico is not at work");
+    assert_eq!(mirror.lost().len(), 2);
+    assert!(mirror.may_not_see(Watched::CiliumAgents, "403") && mirror.is_whole(Watched::CiliumAgents));
+}
+
+#[test]
 fn a_store_that_was_put_back_is_believed_although_its_versions_are_lower() {
     let namespace = |version: &str| json!({"metadata": {"name": "shop", "resourceVersion": version, "labels": {"a": version}}});
     let mut mirror = Mirror::default();
