@@ -25,6 +25,7 @@ use crate::store::objects::Objects;
 use crate::store::{endpoints, interfaces, looks_whole, nodes};
 
 /// Everything that a plan is made from.
+#[derive(Clone)]
 pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
