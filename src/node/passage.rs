@@ -43,7 +43,7 @@ pub(crate) fn bypass(
     let found = detours(node, pod, &device, addresses)?;
     judge(&device, &found, || {
         for address in addresses {
-            if !passes(node, pod, *address)? {
+            if !passes(node, pod, *address, &found)? {
                 return Ok(Some(*address));
             }
         }
