@@ -88,7 +88,7 @@ pub struct Reading {
     pub objects: Vec<Written>,
     /// What is wrong with them, each with the file's name.
     pub problems: Vec<Problem>,
-    /// `false`: part of the text could not be read at all, so there may have been more objects than these.
+    /// `false`: part of the text could not be read at all, or was read and is no object, so there may have been more objects than these.
     pub whole: bool,
 }
 
@@ -131,6 +131,7 @@ fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mu
             "a document is {}, but must be an object with apiVersion, kind and metadata",
             described(value)
         );
+        reading.whole = false;
         let problem = Problem::new("", "NotAnObject", message).file(file).value(shown(value));
         return reading.problems.push(problem);
     };
@@ -148,6 +149,7 @@ fn take(file: &str, value: &Value, member_of: Option<(&str, &str)>, reading: &mu
         for (n, item) in items.iter().enumerate() {
             if member_of.is_some() {
                 let message = "a list inside a list is not read; write its members as objects of their own";
+                reading.whole = false;
                 let problem = Problem::new("", "NestedList", message).file(file).value(kind);
                 return reading.problems.push(problem);
             }

@@ -40,7 +40,6 @@ pub(super) fn read(_name: &str, root: &Section<'_>, findings: &mut Findings<'_>)
         node: spec.text("nodeName", findings).and_then(owned),
         host_network: spec.flag("hostNetwork", findings),
         ips: ips(root),
-        networks: Vec::new(),
         stateful_set: stateful_set(metadata.list("ownerReferences", findings)),
     }))
 }

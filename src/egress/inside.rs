@@ -64,14 +64,9 @@ pub fn sources(view: &View) -> Vec<Inside> {
 
 /// What is inside besides for the pods of a node: the subnets of those that run there, by node. Only a node knows, and only of itself.
 pub fn subnets(view: &View) -> BTreeMap<&str, Vec<Inside>> {
-    let mut all: BTreeMap<&str, Vec<Inside>> = BTreeMap::new();
-    for (name, pod) in &view.pods {
-        let inside = |cidr: &Cidr| Inside { cidr: *cidr, source: format!("subnet of Pod {name}") };
-        if let Some(node) = pod.node.as_deref().filter(|_| !pod.networks.is_empty()) {
-            all.entry(node).or_default().extend(pod.networks.iter().map(inside));
-        }
-    }
-    all
+    let inside =
+        |(whose, cidr): &(String, Cidr)| Inside { cidr: *cidr, source: format!("subnet of {whose}") };
+    view.subnets.iter().map(|(node, all)| (node.as_str(), all.iter().map(inside).collect())).collect()
 }
 
 /// Every inside prefix for one pod.

@@ -89,6 +89,9 @@ pub struct View {
     pub interfaces: BTreeMap<String, Interfaces>,
     /// Service ranges (`ServiceCIDR` objects).
     pub service_cidrs: Vec<Cidr>,
+    /// Subnets that primary plugins put pods in, by node, each with whose it is (`Pod a/b`; `Attachment …` of a container without one). A node
+    /// knows its own. Inside for the pods of that node; no decision asks.
+    pub subnets: BTreeMap<String, Vec<(String, Cidr)>>,
     /// Gateways: the only place where resolve learns of them.
     pub endpoints: Vec<Endpoint>,
     /// Objects that exist but cannot be understood, by `Kind name`: what depends on them is held, not guessed.
@@ -136,9 +139,6 @@ pub struct Pod {
     /// `status.podIPs` (or `status.podIP`) of a pod that has not ended. Only `list` asks: on a node the attachment says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
-    /// Subnets that its primary plugin put it in, where that is known: on its node. Inside for the pods of that node.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub networks: Vec<Cidr>,
     /// `StatefulSet` that owns it (`metadata.ownerReferences` with `controller: true`), by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<String>,

@@ -32,10 +32,12 @@ pub fn lacks(here: &Netns) -> Vec<String> {
             .to_owned()
     });
     let nft = nft::load::require().err().map(|error| error.to_string());
-    let way_back = (nft.is_none() && !probe::has_way_back(here)).then(|| {
-        "this kernel cannot ask for the way back of a packet that comes in (nftables `fib saddr . iif oif`, hook `input`); Egret \
-         needs Linux 5.19 or later with CONFIG_NFT_FIB_INET"
-            .to_owned()
+    let way_back = if nft.is_none() { probe::way_back(here).err() } else { None };
+    let way_back = way_back.map(|why| {
+        format!(
+            "no rule can ask here for the way back of a packet that comes in (nftables `fib saddr . iif oif`, hook `input`), for which Egret \
+             needs Linux 5.19 or later with CONFIG_NFT_FIB_INET: {why}"
+        )
     });
     hook.into_iter().chain(nft).chain(way_back).collect()
 }

@@ -159,6 +159,26 @@ fn id_of(socket: &mut Socket, other: &Netns) -> Result<Option<i32>, KernelError>
     Ok(answer.iter().find_map(link::read_netns_id))
 }
 
+/// Those of these addresses to which this node's routes lead by a device, or by the one that it is a port of.
+///
+/// # Errors
+/// The namespace cannot be entered or read.
+pub fn led_to(node: &Netns, end: &End, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, KernelError> {
+    if addresses.is_empty() {
+        return Ok(addresses);
+    }
+    let mut socket = open(node)?;
+    let answer =
+        socket.ask(link::by_index(end.index)).map_err(reading("the node's end of a pod's interface"))?;
+    let above = answer.iter().find_map(link::read).and_then(|device| device.above);
+    let mut leads = |ip: &IpAddr| {
+        let way = socket.ask(route::lookup(*ip)).ok();
+        let device = way.and_then(|answer| answer.iter().find_map(route::read_device));
+        device.is_some_and(|device| device == end.index || Some(device) == above)
+    };
+    Ok(addresses.into_iter().filter(|ip| leads(ip)).collect())
+}
+
 /// Source address that a packet to the outside would get in a family; `None` without a default route.
 ///
 /// # Errors

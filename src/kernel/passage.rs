@@ -1,6 +1,6 @@
 //! Whether what a pod sends to the outside reaches this node's IP layer, shown by a packet that does.
 //!
-//! In: the node, the pod, one of its addresses. Out: yes or no. The packet is counted and dropped first thing on the node; it goes to a
+//! In: the node, the pod, one of its addresses, what could take its packets. Out: yes or no. The packet is counted and dropped first thing on the node; it goes to a
 //! documentation address with a hop limit of 1, so that it leaves no node by another way either. Never: changes anything that stays.
 //!
 //! Asked only where something could take packets away ([`crate::kernel::detour`]): it costs two starts of `nft`, and up to a
@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::addr::Mac;
+use crate::kernel::detour::Detour;
+use crate::kernel::devices;
 use crate::kernel::netns::Netns;
 use crate::kernel::nft;
 use crate::kernel::nft::counters::counters;
 use crate::kernel::nft::load::load;
 use crate::kernel::nft::table::Rule;
+use crate::kernel::observe::KernelError;
 use crate::kernel::state::NftFamily;
 
 /// How long a packet may take: a neighbour must be found first, on a busy machine.
@@ -37,6 +41,14 @@ pub enum PassageError {
         /// The system's answer.
         error: io::Error,
     },
+    /// The node's devices could not be read.
+    #[error("cannot try whether packets of {pod} pass this node: {error}")]
+    Devices {
+        /// The pod's address.
+        pod: IpAddr,
+        /// Why.
+        error: KernelError,
+    },
     /// nftables would not count.
     #[error("cannot count packets of {pod} on this node: {error}")]
     Nft {
@@ -52,13 +64,17 @@ pub enum PassageError {
 ///
 /// # Errors
 /// It could not be tried.
-pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr) -> Result<bool, PassageError> {
+pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr, found: &[Detour]) -> Result<bool, PassageError> {
     let io = |error| PassageError::Io { pod, error };
     let nft = |error| PassageError::Nft { pod, error };
     let table = format!("egret-passage-{:x}", pod_ns.id().1);
     // Emptied first, should somebody have been killed here.
     let clear = format!("add table inet {table}\ndelete table inet {table}\n");
-    let counts = format!("{clear}{}", counting(&table, pod));
+    let own = match found.iter().any(|detour| matches!(detour, Detour::Bridge(_))) {
+        true => macs(node).map_err(|error| PassageError::Devices { pod, error })?,
+        false => Vec::new(),
+    };
+    let counts = format!("{clear}{}", counting(&table, pod, &own));
     node.run(|| load(&counts)).map_err(io)?.map_err(nft)?;
     let seen = arrives(node, pod_ns, pod, &table);
     let cleared = node.run(|| load(&clear)).map_err(io)?.map_err(nft);
@@ -66,17 +82,32 @@ pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr) -> Result<bool, Passage
     cleared.map(|()| seen)
 }
 
-/// Before every other chain, connection tracking included.
-fn counting(table: &str, pod: IpAddr) -> String {
+/// The link-layer addresses that this node answers to.
+fn macs(node: &Netns) -> Result<Vec<Mac>, KernelError> {
+    let mut own: Vec<Mac> = devices::list(node)?.into_iter().filter_map(|device| device.mac).collect();
+    own.sort_unstable();
+    own.dedup();
+    Ok(own)
+}
+
+/// Before every other chain, connection tracking included. Of a bridged pod only frames for `own` count: where `br_netfilter` calls these chains
+/// (`bridge-nf-call-iptables`, which kubeadm wants), they see frames as well that the bridge is about to send out by another port.
+fn counting(table: &str, pod: IpAddr, own: &[Mac]) -> String {
     let outside = outside(pod);
     let word = match pod {
         IpAddr::V4(_) => "ip",
         IpAddr::V6(_) => "ip6",
     };
-    let text = format!("{word} saddr {pod} {word} daddr {outside} udp dport {PORT} counter drop");
+    let frames: Vec<String> = own.iter().map(ToString::to_string).collect();
+    let frames = match frames.is_empty() {
+        true => String::new(),
+        false => format!("ether daddr {{ {} }} ", frames.join(", ")),
+    };
+    let packet = format!("{word} saddr {pod} {word} daddr {outside} udp dport {PORT}");
+    let text = format!("{frames}{packet} counter drop");
     let rule = Rule::new("passage", &text);
     format!(
-        "table inet {table} {{\n chain first {{ type filter hook prerouting priority -450;\n  {text} comment \"{}\"\n }}\n}}\n",
+        "table inet {table} {{\n chain first {{ type filter hook prerouting priority -450;\n  {text} comment \"{}\"\n  {packet} drop\n }}\n}}\n",
         rule.comment()
     )
 }

@@ -4,6 +4,8 @@
 //! The feature is tried, not the version read: distributions switch it off or bring it back. A batch is sent that would make a
 //! table with such a chain, but has no end mark, so the kernel checks every message of it and then takes all of it back.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -29,16 +31,30 @@ pub fn has_netdev_egress(netns: &Netns) -> bool {
     netns.run(|| try_here(NF_NETDEV_EGRESS)).is_ok_and(|answer| answer.unwrap_or(false))
 }
 
-/// A table that goes with the process that made it. What one transaction makes and deletes, the kernel does not look at.
-const WAY_BACK: &str = "table inet egret-probe {
+/// A table that goes with the process that made it, and whose name is its own: nobody else may touch it meanwhile, and others may ask at the
+/// same time. What one transaction makes and deletes, the kernel does not look at.
+fn asking(name: &str) -> String {
+    format!(
+        "table inet {name} {{
   flags owner
-  chain input { type filter hook input priority 0; fib saddr . iif oif missing counter; }
+  chain input {{ type filter hook input priority 0; fib saddr . iif oif missing counter; }}
+}}
+"
+    )
 }
-";
 
-/// Tries it in a namespace. `false` also where `nft` cannot be run.
-pub fn has_way_back(netns: &Netns) -> bool {
-    netns.run(|| load(WAY_BACK)).is_ok_and(|loaded| loaded.is_ok())
+/// Tries it in a namespace.
+///
+/// # Errors
+/// What `nft` says, or why it could not be asked.
+pub fn way_back(netns: &Netns) -> Result<(), String> {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed);
+    let script = asking(&format!("egret-probe-{}-{number}", std::process::id()));
+    match netns.run(|| load(&script)) {
+        Ok(loaded) => loaded.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn try_here(hook: u32) -> std::io::Result<bool> {
@@ -115,26 +131,45 @@ mod tests {
         .unwrap();
         assert!(
             egress,
-            "this kernel has no netdev egress hook: Linux 5.16 with CONFIG_NETFILTER_EGRESS is needed"
+            "this kernel has no netdev egress hook: Linux 5.19 with CONFIG_NETFILTER_EGRESS is needed"
         );
         assert!(!unknown);
     }
 
     #[test]
     fn a_rule_that_the_kernel_refuses_is_told_from_one_that_it_takes() {
-        let refused = WAY_BACK.replace("hook input", "hook output");
+        let refused = asking("egret-probe-refused").replace("hook input", "hook output");
         let (taken, refused, left) = std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
-            let taken = has_way_back(&Netns::current().unwrap());
-            (taken, load(&refused).is_ok(), load("list table inet egret-probe").is_ok())
+            let taken = way_back(&Netns::current().unwrap());
+            let left = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
+            (taken, load(&refused).is_ok(), String::from_utf8(left).unwrap())
         })
         .join()
         .unwrap();
-        assert!(
-            taken,
-            "this kernel asks for no way back in `input`: Linux 5.19 with CONFIG_NFT_FIB_INET is needed"
-        );
+        assert_eq!(taken, Ok(()), "Linux 5.19 with CONFIG_NFT_FIB_INET is needed");
         assert!(!refused, "the way back of what this node sends");
-        assert!(!left);
+        assert_eq!(left, "");
+    }
+
+    /// Agent, plugin and command line may ask at one time.
+    #[test]
+    fn several_that_ask_at_once_are_all_answered() {
+        let answers = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
+            let here = Netns::current().unwrap();
+            let begin = std::sync::Barrier::new(4);
+            let ask = || {
+                begin.wait();
+                (0..8).map(|_| way_back(&here)).collect::<Vec<_>>()
+            };
+            std::thread::scope(|scope| {
+                let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+                asking.into_iter().flat_map(|asked| asked.join().unwrap()).collect::<Vec<_>>()
+            })
+        })
+        .join()
+        .unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
 }

@@ -18,6 +18,7 @@ pub mod holding;
 pub mod intention;
 pub mod kept;
 pub mod last_seen;
+mod late;
 pub mod lease;
 pub mod memory;
 pub mod netns;

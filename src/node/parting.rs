@@ -11,10 +11,8 @@
 use std::collections::BTreeSet;
 
 use crate::egress::plan::NodePlan;
-use crate::egress::transition::bound;
 use crate::kernel::KernelError;
 use crate::kernel::cut::{cut, cut_at};
-use crate::kernel::devices::peer_of;
 use crate::kernel::netns::Netns;
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::embedded::Embedded;
@@ -64,22 +62,6 @@ impl Embedded {
             let Ok(Some(attachment)) = self.records.read(&id) else { continue };
             if attachment.netns_is_gone() {
                 self.cut_off_lost(&attachment);
-            }
-        }
-    }
-
-    /// Pods that became clients while they ran: the node's end of their interface was not looked for at their ADD.
-    pub(super) fn know_ends(&self, attachments: &[Attachment], before: &NodePlan, next: &NodePlan) {
-        for attachment in attachments.iter().filter(|attachment| attachment.host_index == 0) {
-            let ips = attachment.addresses.iter();
-            if !ips.clone().any(|ip| bound(next, *ip).is_some() && bound(before, *ip).is_none()) {
-                continue;
-            }
-            let (Ok(node_ns), Ok(pod)) = (self.netns(), Netns::open(&attachment.netns)) else { continue };
-            let Ok(Some(end)) = peer_of(&node_ns, &pod, &attachment.ifname) else { continue };
-            let id = attachment.id();
-            if let Err(error) = self.records.revise(&id, |record| record.is_wired_by(end)) {
-                tracing::warn!(%error, %id, "the node's end of this pod's interface is not on record");
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) fn bypass(
     let found = detours(node, pod, &device, addresses)?;
     judge(&device, &found, || {
         for address in addresses {
-            if !passes(node, pod, *address)? {
+            if !passes(node, pod, *address, &found)? {
                 return Ok(Some(*address));
             }
         }
@@ -84,7 +84,8 @@ fn judge(
     )))
 }
 
-/// A sentence if a client's interface has addresses that the plan does not know: they came after its ADD, and what is sent from them is nobody's.
+/// A sentence if a client's interface has addresses that the plan does not know: they came after it was bound, or it took them from others, and
+/// what is sent from them is nobody's.
 ///
 /// # Errors
 /// The interface cannot be read.
@@ -98,15 +99,15 @@ pub(crate) fn unbound(pod: &Netns, ifname: &str, plan: &NodePlan) -> Result<Opti
         return Ok(None);
     }
     Ok(Some(format!(
-        "{ifname} of this pod has {}, which it had not at its ADD, so what it sends from there leaves as if nothing selected the pod; take \
-         that off the interface, or delete the pod and let its primary plugin give all addresses before Egret is called",
+        "{ifname} of this pod has {} beside what it is bound by (added after the pod was, or somebody else's), so what it sends from there \
+         leaves as if nothing selected it; take that off the interface, or delete the pod and let its primary plugin give all addresses before Egret is called",
         unknown.join(" and ")
     )))
 }
 
 impl Embedded {
-    /// Client pods whose traffic passes this node by: somebody attached something or added an address after their ADD, or nothing selected
-    /// them then.
+    /// Client pods whose traffic passes this node by: somebody attached something or added an address after they were bound, or nothing selected
+    /// them at their ADD.
     pub fn bypassed(&self) -> Result<Vec<Problem>, NodeError> {
         let Some(applied) = self.memory.applied() else { return Ok(Vec::new()) };
         let node = self.netns()?;

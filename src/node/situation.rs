@@ -25,6 +25,7 @@ use crate::store::objects::Objects;
 use crate::store::{endpoints, interfaces, looks_whole, nodes};
 
 /// Everything that a plan is made from.
+#[derive(Clone)]
 pub struct Situation {
     /// Fingerprint of all that was read, but for the attachments.
     pub inputs: u64,
@@ -160,14 +161,18 @@ impl Embedded {
         let (endpoints, mut problems) = endpoints::list(&self.dir)?;
         let mut view = objects.view(&self.config, endpoints);
         let mut attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
+        attachments.retain(|attachment| !attachment.netns_is_gone());
         attachments.sort_by_key(|attachment| attachment.since);
         let mut here: BTreeMap<PodName, Vec<IpAddr>> = BTreeMap::new();
         for attachment in attachments {
             overlay(&mut view, &attachment);
+            let whose = attachment.object();
+            let own = attachment.networks.into_iter().filter(leaves_something);
+            let own = own.map(|network| (whose.clone(), network));
+            view.subnets.entry(self.name.clone()).or_default().extend(own);
             if let Some(name) = attachment.pod {
                 let pod = view.pods.entry(name.clone()).or_default();
                 pod.node.get_or_insert_with(|| self.name.clone());
-                pod.networks.extend(attachment.networks.into_iter().filter(leaves_something));
                 here.entry(name).or_default().extend(attachment.addresses);
             }
         }

@@ -140,6 +140,8 @@ impl Embedded {
             kept.unborne.lend(&mut numbering);
         }
         let numbered = numbering.clone();
+        let met = self.meet_late(situation, before.as_ref(), asleep);
+        let situation = met.as_ref();
         let locals = situation.locals();
         let inputs = Inputs {
             here: &here,
@@ -188,7 +190,6 @@ impl Embedded {
         keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
         if !self.dry_run {
             self.cut_off_going(&before, &next);
-            self.know_ends(&situation.attachments, &before, &next);
         }
         let namespaces = namespaces(&situation.attachments);
         let running = if before.is_idle() { situation.running(asleep) } else { BTreeSet::new() };

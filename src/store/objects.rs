@@ -47,8 +47,9 @@ use scan::Survey;
 pub use scan::names_objects;
 use stamp::Stamp;
 
-/// Reasons of problems that a file has as such, when more may be in it than was read.
-const IN_DOUBT: [&str; 5] = ["EmptyFile", "NotJson", "NotYaml", "PassedOver", "Unreadable"];
+/// Reasons of problems that a file has as such, when more may be in it than was read. `WrongType` is a list whose members are none.
+const IN_DOUBT: [&str; 8] =
+    ["EmptyFile", "NestedList", "NotAnObject", "NotJson", "NotYaml", "PassedOver", "Unreadable", "WrongType"];
 
 /// All objects of a state directory at one moment. A copy costs nothing.
 #[derive(Clone)]

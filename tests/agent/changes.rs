@@ -320,3 +320,28 @@ pub(crate) fn settled(agent: &Agent) -> bool {
     std::thread::sleep(Duration::from_millis(150));
     agent.state().unwrap().updates.times == times
 }
+
+/// Given a pod that nothing selects and that got a further address since its ADD, it is selected: what it sends from there leaves by its
+/// gateway too, and nothing has to be named.
+#[test]
+fn a_further_address_of_a_running_pod_is_bound_when_it_is_selected() {
+    let lab = Lab::raise(1);
+    let _agents = lab.agents();
+    let gateway = lab.gateway(1, "red");
+    let plain = |words: &[(&str, &str)]| lab.pod_object("plain/late", &[], words, 1).unwrap();
+    plain(&[]);
+    let pod = lab.add_pod(1, "plain/late").unwrap();
+    for own in &pod.addresses {
+        let (flag, length) = if own.is_ipv4() { ("-4", 24) } else { ("-6", 64) };
+        let further = own.to_string() + if own.is_ipv4() { "0" } else { "0f" };
+        let place = pod.place();
+        place.sh(&format!("ip addr add {further}/{length} dev eth0 nodad")).unwrap();
+        let way = place.sh(&format!("ip {flag} route show default")).unwrap();
+        let via = way.split_whitespace().nth(2).unwrap().to_owned();
+        place.sh(&format!("ip {flag} route replace default via {via} dev eth0 src {further}")).unwrap();
+    }
+    assert!(!leaves_by(&lab, &pod, &gateway), "nothing selects it");
+    plain(&SELECTS_RED);
+    eventually("its further addresses are bound", || leaves_by(&lab, &pod, &gateway));
+    lab.check_pod(&pod).unwrap();
+}

@@ -112,7 +112,7 @@ fn an_address_that_no_result_names_is_bound_at_add_and_one_that_comes_later_is_n
         assert!(bound(), "the address is the client's");
         world.call("CHECK").run().succeeds();
         inside(&["addr", "add", "10.1.2.77/24", "dev", "eth0"]);
-        let why = "eth0 of this pod has 10.1.2.77, which it had not at its ADD";
+        let why = "eth0 of this pod has 10.1.2.77 beside what it is bound by";
         world.call("CHECK").run().fails(104, &[why, "take that off the interface"]);
         for said in told() {
             assert!(said.contains("TrafficBypassesNode") && said.contains(why), "{said}");

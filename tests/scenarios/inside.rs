@@ -106,6 +106,21 @@ fn e1_replies_to_connections_from_outside_go_back_directly() {
     capture.assert_clean(&[&clients[0], &clients[1]]);
 }
 
+/// Writes a subnet, and what else, into the record of a pod, as if its primary plugin and runtime had said so.
+fn says(lab: &Lab, pod: &Pod, network: &str, edit: &str) {
+    let record =
+        format!("$(grep -lr '\"{}\"' {RUN_DIR}/node1/attachments)", pod.address(Family::V4).unwrap());
+    let networks = format!("s#\"networks\":\\s*\\[[^]]*\\]#\"networks\":[\"{network}\"]#");
+    let edit = format!("sed -i -E '{networks}; {edit}' {record}");
+    lab.node(1).sh(&format!("{edit} && grep -q '{network}' {record}")).unwrap();
+}
+
+/// Why a destination of a client is inside, as `egret explain` has it.
+fn source(lab: &Lab, client: &Pod, to: IpAddr) -> Option<String> {
+    let said = lab.explain(client, to);
+    said.items[0].inside.as_ref().map(|inside| inside.source.clone())
+}
+
 /// Subnets are as the primary plugins of a node's pods say: they are inside for all of that node's pods, and explain says of which pod. One of
 /// everything is none.
 #[test]
@@ -114,24 +129,37 @@ fn d_subnets_of_a_nodes_pods_are_inside_there_and_one_of_everything_is_none() {
     lab.gateway(1, "g1");
     let (client, elsewhere) = (lab.client(1, "c1"), lab.client(2, "c2"));
     let plain = lab.plain(1, "p1");
-    let says = |network: &str| {
-        let record =
-            format!("$(grep -lr '\"{}\"' {RUN_DIR}/node1/attachments)", plain.address(Family::V4).unwrap());
-        let edit =
-            format!("sed -i -E 's#\"networks\":\\s*\\[[^]]*\\]#\"networks\":[\"{network}\"]#' {record}");
-        lab.node(1).sh(&format!("{edit} && grep -q '{network}' {record}")).unwrap();
-    };
-    says("0.0.0.0/0");
+    says(&lab, &plain, "0.0.0.0/0", "");
     assert_eq!(lab.reasons(1), ["CidrTooWide"]);
     let capture = lab.capture().unwrap();
     lab.leaves_as_predicted(&client);
     capture.assert_clean(&[&client]);
     let far = Outside::Far.address(Family::V4);
-    says("198.51.101.0/24");
+    says(&lab, &plain, "198.51.101.0/24", "");
     assert_eq!(lab.reasons(1), [""; 0]);
-    let said = lab.explain(&client, far);
-    let source = said.items[0].inside.as_ref().map(|inside| inside.source.as_str());
-    assert_eq!(source, Some("subnet of Pod plain/p1"), "{said}");
+    assert_eq!(source(&lab, &client, far).as_deref(), Some("subnet of Pod plain/p1"));
     assert_eq!(client.tcp(far).unwrap(), node_address(1, Family::V4), "it goes direct");
     lab.leaves_as_predicted(&elsewhere);
+}
+
+/// What the rules take for inside, explain does too: the subnet of a container that is no pod's, and no longer that of one whose namespace is
+/// gone while nobody told.
+#[test]
+fn d_explain_knows_the_subnet_of_a_container_without_a_pod_and_forgets_a_lost_ones() {
+    let lab = Lab::raise(Topology { families: Families::V4, ..nodes(1) });
+    lab.gateway(1, "g1");
+    let (client, plain) = (lab.client(1, "c1"), lab.plain(1, "p1"));
+    let far = Outside::Far.address(Family::V4);
+    // A runtime that names no pod.
+    says(&lab, &plain, "198.51.101.0/24", "s#\"pod\":\"[^\"]*\",##");
+    lab.settle().unwrap();
+    let container = plain.container_id().unwrap();
+    assert_eq!(client.tcp(far).unwrap(), node_address(1, Family::V4), "it goes direct");
+    assert_eq!(source(&lab, &client, far), Some(format!("subnet of Attachment pods/{container}/eth0")));
+    // The record stays when the namespace goes without a DEL.
+    let path = plain.place().path().display().to_string();
+    lab.node(1).sh(&format!("umount {path} && rm {path}")).unwrap();
+    lab.settle().unwrap();
+    assert_eq!(source(&lab, &client, far), None);
+    lab.leaves_as_predicted(&client);
 }

@@ -271,6 +271,14 @@ fn everything(pod: &Pod, to: IpAddr) -> [(&'static str, io::Result<IpAddr>); 4] 
     [("tcp", pod.tcp(to)), ("udp", pod.udp(to)), ("http", pod.http(to)), ("ping", pod.ping(to))]
 }
 
+/// Given a node that is to be emptied, it is, and says so.
+#[track_caller]
+pub(crate) fn is_emptied(lab: &Lab, node: u8) {
+    let list = lab.conflist_path(node).display().to_string();
+    let output = lab.egret(node, &["uninstall", "--config", &list]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Everything a person could list. Counters, ages and learned neighbours are left out.
 pub(crate) fn listing(node: &Place) -> String {
     node.sh(

@@ -9,6 +9,7 @@ mod example;
 mod guard;
 mod inside;
 mod lab;
+mod late;
 mod lost;
 mod mtu;
 mod names;

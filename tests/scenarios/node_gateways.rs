@@ -10,7 +10,7 @@ use std::time::Duration;
 use egret::addr::Family;
 use egret::testbed::{Answer, Flow, Outside, Pod, Topology, second_address};
 
-use crate::lab::{Lab, listing, nodes};
+use crate::lab::{Lab, is_emptied, listing, nodes};
 
 /// Every destination.
 pub(crate) const WHOLE: &str = "0.0.0.0/0, '::/0'";
@@ -93,12 +93,8 @@ fn clients_here_and_elsewhere_leave_by_the_interface_of_the_gateways_node() {
         lab.del_pod(client).unwrap();
     }
     for (number, before) in (1..).zip(clean) {
-        let list = lab.conflist_path(number).display().to_string();
-        lab.egret(number, &["uninstall", "--config", &list]).unwrap();
+        is_emptied(&lab, number);
         let after = listing(&lab.node(number));
-        let differs = |a: &str, b: &str| {
-            a.lines().filter(|l| !b.lines().any(|m| m == *l)).map(str::to_owned).collect::<Vec<_>>()
-        };
         assert_eq!((differs(&before, &after), differs(&after, &before)), (vec![], vec![]), "node{number}");
     }
 }
@@ -315,10 +311,17 @@ fn what_the_gateways_node_loses_stops_its_clients_and_shows_nothing() {
     capture.assert_clean(&[&clients[0], &clients[1]]);
 }
 
+/// Lines of one listing that are not in another.
+fn differs(a: &str, b: &str) -> Vec<String> {
+    a.lines().filter(|line| !b.lines().any(|other| other == *line)).map(str::to_owned).collect()
+}
+
 /// Given a gateway's interface that goes away for good, its node takes pods in and lets them go as before, and can be emptied.
 #[test]
 fn an_interface_that_goes_away_leaves_its_node_working() {
     let lab = Lab::raise(topology(1));
+    let _plain = lab.plain(1, "p1");
+    let before = listing(&lab.node(1));
     policy(&lab, "by-eth1", "shop", WHOLE, &[(1, "interface: eth1")]);
     let client = pod(&lab, 1, "c1", "shop");
     assert_eq!(lab.leaves_as_predicted(&client), seconds(1));
@@ -331,6 +334,6 @@ fn an_interface_that_goes_away_leaves_its_node_working() {
     for client in [&client, &second] {
         lab.del_pod(client).unwrap();
     }
-    let list = lab.conflist_path(1).display().to_string();
-    lab.egret(1, &["uninstall", "--config", &list]).unwrap();
+    is_emptied(&lab, 1);
+    assert_eq!(differs(&listing(&lab.node(1)), &before), [""; 0], "nothing of it is left");
 }

@@ -2,7 +2,7 @@
 
 use egret::testbed::{Place, Topology};
 
-use crate::lab::{Lab, listing, nodes};
+use crate::lab::{Lab, is_emptied, listing, nodes};
 
 /// What others may have on a node: devices, routes, rules, nexthops, neighbours, firewall, settings.
 const FOREIGN: &str = "ip link add dum0 type bridge && ip addr add 192.0.2.1/24 dev dum0 && ip link set dum0 up group 77\n\
@@ -50,9 +50,7 @@ fn as_before(topology: Topology) {
         );
     }
     for (number, node) in (1..).zip(&nodes) {
-        let list = lab.conflist_path(number).display().to_string();
-        let output = lab.egret(number, &["uninstall", "--config", &list]).unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        is_emptied(&lab, number);
         let after = listing(node);
         let before = &before[usize::from(number) - 1];
         let gone: Vec<_> = before.lines().filter(|line| !after.lines().any(|l| l == *line)).collect();

@@ -233,6 +233,7 @@ fn pods_between(before: &View, now: &View) -> Option<BTreeSet<PodName>> {
         service_cidrs,
         endpoints,
         broken,
+        subnets: _, // no decision asks
     } = before;
     let same = *support == now.support
         && *cluster_cidrs == now.cluster_cidrs

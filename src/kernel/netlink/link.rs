@@ -43,6 +43,8 @@ pub struct Device<'a> {
     pub peer: Option<u32>,
     /// What kind of device it is a port of: `bridge`, `openvswitch`, …; empty if of none.
     pub port_of: &'a str,
+    /// Index of the device that it is a port of (`IFLA_MASTER`).
+    pub above: Option<u32>,
     /// An XDP program is attached.
     pub xdp: bool,
     /// Id, valid in this namespace, of the one that `peer` or a tunnel's socket lives in (`IFLA_LINK_NETNSID`).
@@ -77,6 +79,7 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
         group: 0,
         kind: "",
         port_of: "",
+        above: None,
         xdp: false,
         peer: None,
         peer_netns: None,
@@ -88,6 +91,7 @@ pub fn read(payload: &[u8]) -> Option<Device<'_>> {
             3 => device.name = str_of(attribute.value),
             4 => device.mtu = u32_of(attribute.value)?,
             5 => device.peer = u32_of(attribute.value).filter(|index| *index != 0),
+            10 => device.above = u32_of(attribute.value),
             18 => {
                 for info in attributes(attribute.value) {
                     match info.kind {

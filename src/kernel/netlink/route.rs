@@ -190,6 +190,13 @@ pub fn read_lookup(payload: &[u8]) -> Option<(IpAddr, u32)> {
     Some((source?, index?))
 }
 
+/// The device in a look-up's answer.
+pub fn read_device(payload: &[u8]) -> Option<u32> {
+    behind(payload, HEADER)
+        .find(|attribute| attribute.kind == 4)
+        .and_then(|attribute| u32_of(attribute.value))
+}
+
 /// The next hop in a look-up's answer, of either family; none where the destination is on the link.
 pub fn read_next_hop(payload: &[u8]) -> Option<IpAddr> {
     let hop = behind(payload, HEADER).find_map(|attribute| match attribute.kind {

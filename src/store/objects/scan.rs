@@ -182,8 +182,9 @@ pub(super) struct Unlisted {
 /// Why a file of another ending is not opened.
 pub(super) const PASSED_OVER: &str = "its name ends neither in .yaml nor in .yml or .json, so it is not read; give it such an ending, or move it out of here";
 
-/// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and what editors leave are left out, symlinks followed. Another
-/// name is no object's, and is found all the same: who misnames a file must hear of it.
+/// Walks the directory: any depth, `.yaml`, `.yml`, `.json`; hidden names and files that editors leave are left out, symlinks followed.
+/// No editor leaves a directory, so one is read whatever its name is. A file of another name is no object's, and is found all the same: who
+/// misnames it must hear of it.
 /// Plain files that the survey has looked at are not looked at again.
 pub(super) fn scan(
     root: BorrowedFd<'_>,
@@ -219,7 +220,8 @@ fn walk(
     above.push((stat.st_dev, stat.st_ino));
     for (name, kind) in entries {
         let named = named_as_objects(&name);
-        if !named && is_left_by_an_editor(&name) {
+        let left = !named && is_left_by_an_editor(&name);
+        if left && kind == Some(Type::File) {
             continue;
         }
         let passed_over = (!named).then_some(PASSED_OVER);
@@ -259,6 +261,7 @@ fn walk(
                 found.files.push(FoundFile { path: path.into(), stamp, unfit });
             }
             SFlag::S_IFDIR => walk(root, last, path, above, found)?,
+            SFlag::S_IFREG if left => {}
             SFlag::S_IFREG => found.files.push(FoundFile { path: path.into(), stamp, unfit: passed_over }),
             _ if named => {
                 let unfit = Some("it is no file but a pipe, socket or device; delete it");
@@ -286,7 +289,7 @@ pub fn names_objects(name: &[u8]) -> bool {
     [&b".yaml"[..], b".yml", b".json"].iter().any(ends)
 }
 
-/// Copies that editors put beside what is edited: nobody means them to be read, nor to be told of them.
+/// Files that editors put beside what is edited: nobody means them to be read, nor to be told of them.
 fn is_left_by_an_editor(name: &CStr) -> bool {
     let name = name.to_bytes();
     name.ends_with(b"~") || name.ends_with(b".swp") || (name.starts_with(b"#") && name.ends_with(b"#"))

@@ -42,6 +42,29 @@ fn files_are_found_at_any_depth_and_other_names_are_named() {
 }
 
 #[test]
+fn a_directory_is_read_whatever_its_name_and_only_plain_files_are_an_editors() {
+    let other = World::with(&[("b.yaml", &pod("b", "1")), ("c.txt", "words")]);
+    let world = World::with(&[
+        ("policies~/a.yaml", &pod("a", "1")),
+        ("old.swp/x.txt", "words"),
+        ("#d#/d.yaml", &pod("d", "1")),
+    ]);
+    symlink(other.path(""), world.path("more~")).unwrap();
+    symlink(other.path("c.txt"), world.path("c.txt~")).unwrap();
+    symlink("not-mounted-yet", world.path("e~")).unwrap();
+    for _ in 0..2 {
+        let objects = world.settle();
+        assert_eq!(pods(&objects), ["s/a", "s/b", "s/d"]);
+        assert_eq!(objects.unread(), ["e~", "more~/c.txt", "old.swp/x.txt"]);
+    }
+    world.write("policies~/a.yaml", &pod("a", "2"));
+    world.write("old.swp/n.yaml", &pod("n", "1"));
+    let objects = world.open();
+    assert_eq!(label(&objects, "a").as_deref(), Some("2"));
+    assert_eq!(pods(&objects), ["s/a", "s/b", "s/d", "s/n"]);
+}
+
+#[test]
 fn a_file_that_is_renamed_to_an_ending_that_is_not_read_is_gone_and_named_until_it_is_read_again() {
     let world = World::with(&[("a.yaml", &pod("a", "1"))]);
     assert_eq!((pods(&world.settle()), world.open().unread()), (vec!["s/a".into()], vec![]));
@@ -68,6 +91,35 @@ fn a_file_is_in_doubt_until_it_is_read_to_its_end() {
         world.delete(name);
     }
     assert_eq!(world.open().unread(), [""; 0]);
+}
+
+#[test]
+fn a_document_that_is_no_object_leaves_its_file_in_doubt_and_what_it_held_in_force() {
+    let list = |items: &str| format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#);
+    let of_c = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"c","namespace":"s"}}"#;
+    let world = World::with(&[
+        ("array.json", of_c),
+        ("items.json", &list(of_c)),
+        ("nested.json", &list(of_c)),
+        ("word.yaml", &pod("w", "1")),
+    ]);
+    let held = pods(&world.settle());
+    assert_eq!((held.clone(), world.open().unread()), (vec!["s/c".into(), "s/w".into()], vec![]));
+    // The same policies as a bare array, as a list inside a list, and a member that is no object.
+    world.write("array.json", &format!("[{of_c}]"));
+    world.write("items.json", r#"{"apiVersion":"v1","kind":"List","items":7}"#);
+    world.write("nested.json", &list(&list(of_c)));
+    world.write("word.yaml", &format!("{}---\nwords\n", pod("v", "1")));
+    for _ in 0..2 {
+        let objects = world.settle();
+        assert_eq!(objects.unread(), ["array.json", "items.json", "nested.json", "word.yaml"]);
+        assert_eq!(pods(&objects), held);
+    }
+    world.write("array.json", of_c);
+    world.delete("items.json");
+    world.delete("nested.json");
+    world.delete("word.yaml");
+    assert_eq!((pods(&world.open()), world.open().unread()), (vec!["s/c".into()], vec![]));
 }
 
 #[test]
