@@ -118,13 +118,6 @@ fn act(
     args: &NodeArgs,
     verb: impl Fn(&Embedded) -> Result<(Vec<Change>, Outcome), NodeError>,
 ) -> Result<(String, bool), Refused> {
-    // Who asks by kubectl sits anywhere, perhaps on a node whose pods nobody means.
-    if common.names_cluster() {
-        return Err(Refused::misused(
-            "this is about the machine that it runs on, and not about a cluster: say `egret reconcile` or `egret uninstall` on the node, without \
-             --kubeconfig and --context; docs/kubernetes.md has how Egret leaves a cluster",
-        ));
-    }
     if !nix::unistd::geteuid().is_root() {
         return Err(Refused::failed(
             "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
@@ -134,10 +127,7 @@ fn act(
         true => Embedded::look(&common.of_present_node()?),
         false => Embedded::open(&common.of_node()?),
     };
-    let node = node.map_err(|error| match &common.state {
-        Some(state) if !state.exists() => Refused::misused(error.to_string()),
-        _ => Refused::failed(error.to_string()),
-    })?;
+    let node = node.map_err(|e| e.to_string())?;
     let (files, outcome) = verb(&node).map_err(|error| match &error {
         NodeError::OtherName { .. } if common.node.is_some() => Refused::misused(error.to_string()),
         NodeError::OtherDirectory { .. } if common.state.is_some() => Refused::misused(error.to_string()),
