@@ -54,30 +54,72 @@ impl Problem {
         self
     }
 
-    /// Field and message, for whoever names the object.
+    /// Field and message, for whoever names the object. Many a message is a sentence about its field by itself (`spec is a list`), as
+    /// JSON and the configuration's errors have it; the field is not said twice then, but as the path that is longer: of
+    /// `items[3].spec`, not of `spec`.
     pub fn sentence(&self) -> String {
-        if self.field.is_empty() { self.message.clone() } else { format!("{}: {}", self.field, self.message) }
+        if self.field.is_empty() {
+            return self.message.clone();
+        }
+        let dots = self.field.match_indices('.').map(|(dot, _)| dot + 1);
+        let told =
+            |from: usize| self.message.strip_prefix(&self.field[from..]).filter(|rest| rest.starts_with(' '));
+        match std::iter::once(0).chain(dots).find_map(told) {
+            Some(rest) => format!("{}{rest}", self.field),
+            None => format!("{}: {}", self.field, self.message),
+        }
     }
 
-    /// Names the file.
+    /// Names the file. What a cluster says comes under the object's own name in place of a file's: that is none, and is not said twice.
     #[must_use]
     pub fn file(mut self, file: impl Into<String>) -> Problem {
-        self.file = file.into();
+        let file = file.into();
+        if file != self.object {
+            self.file = file;
+        }
         self
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut place: Vec<&str> = Vec::new();
-        for part in [&self.file, &self.object, &self.field] {
+        for part in [&self.file, &self.object] {
             if !part.is_empty() {
-                place.push(part);
+                write!(f, "{part}: ")?;
             }
         }
-        if !place.is_empty() {
-            write!(f, "{}: ", place.join(": "))?;
+        f.write_str(&self.sentence())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(field: &str, message: &str) -> String {
+        Problem::new("Pod shop/cart", "Any", message).file("a.yaml").at(field).to_string()
+    }
+
+    #[test]
+    fn an_object_of_a_cluster_is_named_once_and_has_no_file() {
+        let problem = Problem::new("Pod shop/cart", "Any", "is not served").file("Pod shop/cart");
+        assert_eq!(
+            (problem.to_string().as_str(), problem.file.as_str()),
+            ("Pod shop/cart: is not served", "")
+        );
+    }
+
+    #[test]
+    fn a_field_is_named_once() {
+        let cases = [
+            ("spec", "spec is a list", "spec is a list"),
+            ("items[3].spec", "spec is a list", "items[3].spec is a list"),
+            ("spec", "speculation is a text", "spec: speculation is a text"),
+            ("spec.cidr", "the range is empty", "spec.cidr: the range is empty"),
+            ("", "metadata.name is missing", "metadata.name is missing"),
+        ];
+        for (field, message, expected) in cases {
+            assert_eq!(told(field, message), format!("a.yaml: Pod shop/cart: {expected}"));
         }
-        f.write_str(&self.message)
     }
 }

@@ -52,7 +52,8 @@ enum Verb {
     },
     /// Wire a pod by cnitool
     Add {
-        /// Number of its node
+        /// Its node: `node1`, or 1
+        #[arg(value_parser = number)]
         node: u8,
         /// `namespace/name`
         pod: String,
@@ -166,6 +167,12 @@ fn find(world: &World, name: &str) -> Result<Pod, Trouble> {
             )))
         }
     }
+}
+
+/// Nodes are shown by name everywhere else, so the name will do.
+fn number(node: &str) -> Result<u8, String> {
+    let digits = node.strip_prefix("node").unwrap_or(node);
+    digits.parse().map_err(|_| "write node1 and so on; `scripts/lab status` shows which there are".to_owned())
 }
 
 /// Pairs as the testbed takes them.

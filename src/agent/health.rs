@@ -3,8 +3,10 @@
 //! In: whether the loops turn, what the agent says of itself. Out: yes, or why not, and everything counted. Never: waits for a loop.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::addr::Family;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::Gate;
 use crate::agent::metrics::Metrics;
@@ -12,7 +14,7 @@ use crate::agent::state::{AgentState, Health};
 use crate::agent::turns::Turns;
 use crate::agent::web::Doctor;
 use crate::egress::model::EndpointState;
-use crate::egress::plan::{NodePlan, Verdict};
+use crate::egress::plan::{Binding, NodePlan, Verdict};
 use crate::node::flows;
 
 /// What is known of the agent.
@@ -71,18 +73,26 @@ impl Doctor for Known {
 pub(super) fn count_plan(metrics: &Metrics, plan: Option<&NodePlan>) {
     #[allow(clippy::cast_precision_loss, reason = "nobody has 2^53 pods")]
     let set = |name, labels: &[&str], count: usize| metrics.set(name, labels, count as f64);
-    let held = |plan: &NodePlan| {
-        let holds = |binding: &String| {
-            plan.bindings.get(binding).is_some_and(|b| b.rules.values().any(|v| *v == Verdict::Held))
-        };
-        plan.clients.values().filter(|client| holds(&client.binding)).count()
-    };
     let usable = |plan: &NodePlan| plan.gateways.values().filter(|gateway| gateway.takes_new_flows).count();
     set("egret_datapath_clients", &[], plan.map_or(0, |plan| plan.clients.len()));
     set("egret_datapath_bindings", &[], plan.map_or(0, |plan| plan.bindings.len()));
     set("egret_datapath_held_clients", &[], plan.map_or(0, held));
     set("egret_datapath_gateways", &["usable"], plan.map_or(0, usable));
     set("egret_datapath_gateways", &["draining"], plan.map_or(0, |plan| plan.gateways.len() - usable(plan)));
+}
+
+/// Addresses of clients of which something is held. A binding speaks of both families, an address is of one: what is held in the other
+/// is nothing that its pod could send.
+fn held(plan: &NodePlan) -> usize {
+    let holds = |address: IpAddr, binding: &Binding| {
+        let mut rules = binding.rules.iter().filter(|(to, _)| to.family() == Family::of(address));
+        rules.any(|(_, verdict)| *verdict == Verdict::Held)
+    };
+    let clients = plan
+        .clients
+        .iter()
+        .filter_map(|(address, client)| Some((*address, plan.bindings.get(&client.binding)?)));
+    clients.filter(|(address, binding)| holds(*address, binding)).count()
 }
 
 /// What this node tells of its gateways, and the leases that they have; each with its block, if its pool is known.
@@ -133,4 +143,22 @@ fn count_state(metrics: &Metrics, state: &AgentState) {
     metrics.set("egret_datapath_brakes_total", &[], number(unguarded.times));
     metrics.set("egret_datapath_unruled_seconds_total", &[], number(flushes.total_micros) / 1e6);
     metrics.set("egret_datapath_unguarded_seconds_total", &[], number(unguarded.total_micros) / 1e6);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::tests::worlds::World;
+
+    #[test]
+    fn an_address_is_held_by_what_is_held_in_its_own_family_alone() {
+        let mut plan = World::new().gateway(2, 0).client(10, &[0]).plan();
+        assert_eq!(held(&plan), 0);
+        for rules in plan.bindings.values_mut().map(|binding| &mut binding.rules) {
+            rules.insert(Family::V6.everything(), Verdict::Held);
+        }
+        assert_eq!((plan.clients.len(), held(&plan)), (2, 1), "its other address leaves by the gateway");
+        plan.clients.retain(|address, _| address.is_ipv4());
+        assert_eq!(held(&plan), 0, "a pod without IPv6 lacks nothing where the gateway has none");
+    }
 }

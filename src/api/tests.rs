@@ -184,7 +184,7 @@ fn addresses_of_nodes_and_services_are_checked() {
     let service = "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: a}}";
     assert_eq!(
         told(service),
-        ["ServiceCIDR a: spec.cidrs: spec.cidrs is missing; write the service range, as in [10.96.0.0/16]"]
+        ["ServiceCIDR a: spec.cidrs is missing; write the service range, as in [10.96.0.0/16]"]
     );
 }
 

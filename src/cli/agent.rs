@@ -32,8 +32,10 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), Refused>
         ));
     }
     crate::log::to_stderr(&args.log);
+    let listen = listen(&args.listen).map_err(Refused::misused)?;
+    common.config()?;
     let configure = || {
-        let mut config = common.config()?;
+        let mut config = common.config().map_err(|refused| refused.sentence)?;
         if common.cluster.kubeconfig.is_some() {
             config.mode = Mode::Cluster;
         } else if common.state.is_some() {
@@ -48,7 +50,7 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), Refused>
         common.of_node()?;
         None
     };
-    run::run(&configure, access, listen(&args.listen)?).map_err(|e| e.to_string())?;
+    run::run(&configure, access, listen).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
 }
 

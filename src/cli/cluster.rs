@@ -69,12 +69,15 @@ impl Common {
     ///
     /// # Errors
     /// `nowhere`, if there is neither; what cannot be used, with why.
-    pub fn member(&self, nowhere: &str) -> Result<Access, String> {
+    pub fn member(&self, nowhere: &str) -> Result<Access, Refused> {
         let found = match &self.cluster.kubeconfig {
-            Some(file) => Access::from_file(file, self.cluster.context.as_deref()).map(Some),
+            Some(file) => {
+                let access = Access::from_file(file, self.cluster.context.as_deref());
+                return access.map_err(|e| Refused::misused(e.to_string()));
+            }
             None => Access::in_cluster(),
         };
-        found.map_err(|e| e.to_string())?.ok_or_else(|| nowhere.to_owned())
+        found.map_err(|e| Refused::failed(e.to_string()))?.ok_or_else(|| Refused::failed(nowhere))
     }
 
     /// How to reach the cluster that is meant; `None`: this node's directory is.

@@ -49,6 +49,7 @@ pub fn run(common: &Common, args: &ControllerArgs) -> Result<(String, bool), Ref
         Some(file) => Config::from_file(file).map_err(|e| e.to_string()),
         None => Ok(Config::default()),
     };
+    configure().map_err(Refused::misused)?;
     let access = common.member(
         "there is no cluster: name one with --kubeconfig, or run in a pod with a service account (deploy/controller-rbac.yaml)",
     )?;

@@ -14,8 +14,15 @@ impl Common {
     /// For those who may make what is missing.
     ///
     /// # Errors
-    /// It is a folder of manifests.
+    /// A cluster is asked; it is a folder of manifests.
     pub fn of_node(&self) -> Result<Config, Refused> {
+        // Who asks by kubectl sits anywhere, perhaps on a node whose pods nobody means.
+        if self.names_cluster() {
+            return Err(Refused::misused(
+                "this is about the machine that it runs on, and not about a cluster: run it on the node, as `egret` and without --kubeconfig \
+                 and --context; docs/kubernetes.md has how Egret leaves a cluster",
+            ));
+        }
         let config = self.config()?;
         if is_manifests(&config.state_dir) {
             let folder = config.state_dir.display();

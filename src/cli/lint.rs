@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::cluster::readings;
+use super::cluster::{Cluster, readings};
 use super::manifests::{self, Manifests};
 use super::paint::Paint;
 use super::{API_VERSION, Common, Output, Refused, json, workload};
@@ -99,7 +99,7 @@ pub fn run(common: &Common, args: &LintArgs) -> Result<(String, bool), Refused> 
             let asked: BTreeSet<String> = texts.iter().map(|text| text.name.clone()).collect();
             beside(&mut whole, readings(&cluster.looked, &config));
             let report = report(&config, whole)?;
-            if asked.is_empty() { report } else { report.of(&asked) }
+            if asked.is_empty() { report } else { report.of(&asked, &as_it_is(&config, &cluster)?) }
         }
     };
     report.problems.sort_by_key(|finding| (finding.problem.file.clone(), finding.severity));
@@ -123,6 +123,12 @@ fn beside(whole: &mut manifests::Whole, known: Vec<(String, Reading)>) {
             whole.readings.push((name, reading));
         }
     }
+}
+
+/// What is wrong in the cluster already.
+fn as_it_is(config: &Config, cluster: &Cluster) -> Result<Vec<Finding>, Refused> {
+    let readings = readings(&cluster.looked, config);
+    Ok(report(config, manifests::Whole { readings, skipped: BTreeMap::new() })?.problems)
 }
 
 fn report(config: &Config, whole: manifests::Whole) -> Result<LintReport, Refused> {
@@ -194,10 +200,11 @@ fn graded(reading: &Reading, problem: &Problem) -> Finding {
 }
 
 impl LintReport {
-    /// What concerns these files; the rest was only there to be referred to.
-    fn of(mut self, files: &BTreeSet<String>) -> LintReport {
+    /// What concerns these files, and what they would break elsewhere: a pool may take the addresses of one that gateways have. What
+    /// was wrong before without them is none of theirs.
+    fn of(mut self, files: &BTreeSet<String>, before: &[Finding]) -> LintReport {
         self.items.retain(|item| files.contains(&item.file));
-        self.problems.retain(|finding| files.contains(&finding.problem.file));
+        self.problems.retain(|finding| files.contains(&finding.problem.file) || !before.contains(finding));
         self
     }
 

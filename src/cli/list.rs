@@ -90,7 +90,10 @@ fn asked(known: &Known, common: &Common, args: &ListArgs) -> Result<Vec<PodName>
         if !everyone.iter().any(|pod| names(named, pod)) {
             let all: Vec<String> = everyone.iter().map(|pod| shortened(named, pod)).collect();
             let hint = spelling::nearest(named, &all.iter().map(String::as_str).collect::<Vec<_>>());
-            let hint = hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let hint = hint.map_or_else(
+                || "; `egret list` without a name shows those that are known".to_owned(),
+                |near| format!("; did you mean {near}?"),
+            );
             return Err(Refused::failed(format!("there is no pod {named}{hint}")));
         }
     }

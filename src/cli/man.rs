@@ -24,7 +24,8 @@ pub fn run(args: &ManArgs) -> Result<(String, bool), String> {
     let mut named = String::new();
     for (name, page) in pages()? {
         let path = args.dir.join(name);
-        std::fs::write(&path, page).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        std::fs::write(&path, page)
+            .map_err(|e| format!("cannot write {}: {e}; name a folder that is there", path.display()))?;
         named += &format!("{}\n", path.display());
     }
     Ok((named, true))

@@ -72,8 +72,7 @@ fn named(path: &Path) -> Result<Vec<Text>, Refused> {
         let name = if json { "stdin.json" } else { "stdin" };
         return Ok(vec![Text { name: name.to_owned(), bytes, unread: None }]);
     }
-    let unusable = |e: std::io::Error| Refused::misused(format!("cannot read {}: {e}", path.display()));
-    if !fs::metadata(path).map_err(unusable)?.is_dir() {
+    if !fs::metadata(path).map_err(|e| unusable(path, &e))?.is_dir() {
         return Ok(vec![content(path)?]);
     }
     let mut texts = folder(path, &[])?;
@@ -118,9 +117,15 @@ pub fn folder(path: &Path, except: &[&str]) -> Result<Vec<Text>, Refused> {
 }
 
 fn content(path: &Path) -> Result<Text, Refused> {
-    let bytes =
-        fs::read(path).map_err(|e| Refused::misused(format!("cannot read {}: {e}", path.display())))?;
+    let bytes = fs::read(path).map_err(|e| unusable(path, &e))?;
     Ok(Text { name: shown(path), bytes, unread: None })
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Refused {
+    Refused::misused(format!(
+        "cannot read {}: {error}; name manifests, or a folder of them, that may be read",
+        path.display()
+    ))
 }
 
 fn shown(path: &Path) -> String {

@@ -190,10 +190,13 @@ pub enum Output {
 
 impl Common {
     /// The configuration these flags mean: a file's, else what the plugin was last called with on this node, else the plugin's
-    /// defaults. Errors are sentences.
-    pub fn config(&self) -> Result<Config, String> {
+    /// defaults.
+    ///
+    /// # Errors
+    /// The file that is named is not there, or is no configuration: a wrong argument. The machine has no name that a node may have.
+    pub fn config(&self) -> Result<Config, Refused> {
         let mut config = match &self.config {
-            Some(file) => Config::from_file(file).map_err(|e| e.to_string())?,
+            Some(file) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
             None => {
                 let fresh = Config { node_name: self.node.clone(), ..Config::default() };
                 let node = node_name(&fresh).map_err(|e| e.to_string())?;

@@ -139,7 +139,9 @@ fn of_policy(world: &World, tallies: &Tallies, policy: &Written) -> Said {
             format!("{pod}{many} reach nothing that it decides: {}", tally.why_held),
         )
     } else if tally.pods.is_empty() {
-        Condition::yes("Ready", "Unused", "no pod follows it: none is selected by it or names it")
+        let why = "no pod follows it: none names it or is selected by it, or others decide before it wherever those go, \
+                   which `egret explain` says";
+        Condition::yes("Ready", "Unused", why)
     } else {
         Condition::yes("Ready", "InUse", "every pod that follows it has a gateway where it names one")
     };

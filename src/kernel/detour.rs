@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::kernel::netlink::filter::{self, Takes};
-use crate::kernel::netlink::{Socket, link, route};
+use crate::kernel::netlink::{Socket, address, link, route};
 use crate::kernel::netns::Netns;
 use crate::kernel::observe::{KernelError, entering, open, reading};
 use crate::kernel::passage::outside;
@@ -109,11 +109,19 @@ fn bridged(socket: &mut Socket, pod: &Netns, addresses: &[IpAddr]) -> Result<Opt
             return Ok(Some(Detour::Bridge(None)));
         };
         let of_the_node = socket.ask(route::lookup(gateway));
-        if !of_the_node.is_ok_and(|answer| answer.iter().any(route::is_local)) {
+        let of_the_node = of_the_node.is_ok_and(|answer| answer.iter().any(route::is_local));
+        if !of_the_node && !is_assigned(socket, gateway)? {
             return Ok(Some(Detour::Bridge(Some(gateway))));
         }
     }
     Ok(None)
+}
+
+/// Whether a device of the node has this address. An IPv6 address is no route's while duplicates are looked for, a second or two: the
+/// bridge of the node's first pods is that young.
+fn is_assigned(socket: &mut Socket, ip: IpAddr) -> Result<bool, KernelError> {
+    let dump = socket.dump(&address::list(None)).map_err(reading("the node's addresses"))?;
+    Ok(dump.iter().filter_map(address::read).any(|assigned| assigned.ip == ip && !assigned.passing))
 }
 
 /// A redirection to an `ifb` device is none: what was shaped there goes on where it was (the bandwidth plugin does that).

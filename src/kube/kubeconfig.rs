@@ -97,7 +97,7 @@ pub(super) fn no(file: &Path, why: &str) -> ApiError {
 }
 
 fn unread(file: &Path, error: &std::io::Error) -> ApiError {
-    no(file, &format!("cannot be read: {error}"))
+    no(file, &format!("cannot be read: {error}; name a kubeconfig that is there and that you may read"))
 }
 
 /// One file. An empty one is one, and so is what kubectl makes of that: every list `null`.

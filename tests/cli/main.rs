@@ -12,5 +12,6 @@ mod documents;
 mod install;
 mod lint;
 mod list;
+mod misused;
 mod random;
 mod world;

@@ -157,10 +157,24 @@ fn manifests_are_judged_beside_what_the_cluster_has() {
     let (status, said) = ask("admin", &format!("lint -f {}", file.display()));
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("ask-pool") && said.contains("1 object in 1 file"), "{said}");
+    // One that comes first by name takes the addresses away from the pool that is in use: the file is well, the cluster would not be.
+    fs::write(&file, overlapping.replace("name: other", "name: ask-a")).unwrap();
+    let (status, said) = ask("admin", &format!("lint -f {}", file.display()));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("error[PoolOverlap]: EgressPool ask-pool: spec.cidr: 10.88.0.0/31 overlaps"),
+        "{said}"
+    );
     // What replaces an object of the cluster does not stand beside it.
     fs::write(&file, overlapping.replace("name: other", "name: ask-pool")).unwrap();
     let (_, said) = ask("admin", &format!("lint -f {}", file.display()));
     assert!(!said.contains("overlaps"), "{said}");
+    // What is wrong without the file is none of its faults.
+    fs::write(&file, "{apiVersion: egret.dev/v1alpha1, kind: EgressPool, metadata: {name: apart}, spec: {cidr: 10.99.0.0/29}}").unwrap();
+    kubectl(&["apply", "-f", "-"], &overlapping.replace("name: other", "name: ask-wrong"));
+    let (_, said) = ask("admin", &format!("lint -f {}", file.display()));
+    assert!(!said.contains("overlaps"), "{said}");
+    kubectl(&["delete", "epool", "ask-wrong"], "");
     fs::remove_file(&file).unwrap();
     let (_, said) = ask("admin", "lint");
     assert!(said.contains("in the cluster"), "{said}");

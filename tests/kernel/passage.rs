@@ -144,6 +144,16 @@ fn a_bridge_is_no_detour_for_a_pod_whose_gateway_it_is() {
 }
 
 #[test]
+fn a_bridge_whose_address_is_so_young_that_duplicates_are_looked_for_is_the_gateway_all_the_same() {
+    let (node, pod) = pod();
+    bridge();
+    sh("echo 600 > /proc/sys/net/ipv6/conf/br0/dad_transmits");
+    ip("addr del fd00:60::1/64 dev br0");
+    ip("addr add fd00:60::1/64 dev br0");
+    assert_eq!(detours(&node, &pod, "cali0"), []);
+}
+
+#[test]
 fn a_bridge_is_a_detour_for_a_pod_whose_gateway_is_behind_another_port_of_it() {
     for (calls, (family, gateway)) in
         CALLS.iter().flat_map(|calls| [("", "10.60.1.254"), ("-6", "fd00:60::fe")].map(|way| (calls, way)))

@@ -57,10 +57,10 @@ fn what_is_no_object_is_told_with_its_place() {
             "{apiVersion: v1, kind: Pod, metadata: {generateName: a-}}",
             "Pod: metadata.name: the object has only a generateName; a directory gives no names, so write metadata.name",
         ),
-        ("{apiVersion: v1, kind: Pod, metadata: []}", "Pod: metadata: metadata is a list, but must be a map"),
+        ("{apiVersion: v1, kind: Pod, metadata: []}", "Pod: metadata is a list, but must be a map"),
         (
             "{apiVersion: v1, kind: Pod, metadata: {name: 5}}",
-            "Pod: metadata.name: metadata.name is the number 5, but must be a text (put it in quotes)",
+            "Pod: metadata.name is the number 5, but must be a text (put it in quotes)",
         ),
     ] {
         let found = told(text);
@@ -106,7 +106,7 @@ fn a_wrong_name_or_version_is_an_object_that_exists() {
 fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
     let name = "EgressPool blue: ";
     for (text, want) in [
-        (pool(""), "spec.cidr: spec.cidr is missing; write the pool's addresses, as in 10.10.10.0/28"),
+        (pool(""), "spec.cidr is missing; write the pool's addresses, as in 10.10.10.0/28"),
         (
             pool("cidr: 10.10.10.1/31"),
             "spec.cidr: `10.10.10.1/31` has bits set below its prefix length; did you mean 10.10.10.0/31?",
@@ -115,7 +115,7 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
             pool("cidr: 10.10.10.0-9"),
             "spec.cidr: `10.10.10.0-9` is not an address prefix such as 10.10.10.0/31 or fd00:10::/127",
         ),
-        (pool("cidr: 7"), "spec.cidr: spec.cidr is the number 7, but must be a text (put it in quotes)"),
+        (pool("cidr: 7"), "spec.cidr is the number 7, but must be a text (put it in quotes)"),
         (
             pool("cidr: 0.0.0.0/0"),
             "spec.cidr: `0.0.0.0/0` holds this network addresses (0.0.0.0/8), which no outside host answers; choose a range that is routed to your nodes",
@@ -126,19 +126,19 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
         ),
         (
             pool("cidr: 10.0.0.0/24, blockSize: 127"),
-            "spec.blockSize: blockSize 127 is not between 20 and 32, the sizes for IPv4; this is an IPv6 size, and the pool is IPv4",
+            "spec.blockSize 127 is not between 20 and 32, the sizes for IPv4; this is an IPv6 size, and the pool is IPv4",
         ),
         (
             pool("cidr: 'fd00::/64', blockSize: 31"),
-            "spec.blockSize: blockSize 31 is not between 116 and 128, the sizes for IPv6; this is an IPv4 size, and the pool is IPv6",
+            "spec.blockSize 31 is not between 116 and 128, the sizes for IPv6; this is an IPv4 size, and the pool is IPv6",
         ),
         (
             pool("cidr: 10.0.0.0/24, blockSize: -1"),
-            "spec.blockSize: spec.blockSize is the number -1, but must be a whole number from 0 to 128",
+            "spec.blockSize is the number -1, but must be a whole number from 0 to 128",
         ),
         (
             pool("cidr: 10.0.0.0/24, cooldownSeconds: 1.5"),
-            "spec.cooldownSeconds: spec.cooldownSeconds is the number 1.5, but must be a whole number from 0 to 604800",
+            "spec.cooldownSeconds is the number 1.5, but must be a whole number from 0 to 604800",
         ),
         (
             pool("cidr: 10.0.0.0/24, gatewayNamespaces: ''"),
@@ -150,15 +150,12 @@ fn a_wrong_field_breaks_its_object_and_is_named_with_its_value() {
         ),
         (
             pool("cidr: 10.0.0.0/24, source: podaddress"),
-            "spec.source: spec.source is `podaddress`, but must be Pool or PodAddress",
+            "spec.source is `podaddress`, but must be Pool or PodAddress",
         ),
-        (
-            pool("cidr: 10.0.0.0/24, announce: auto"),
-            "spec.announce: spec.announce is `auto`, but must be Auto or None",
-        ),
+        (pool("cidr: 10.0.0.0/24, announce: auto"), "spec.announce is `auto`, but must be Auto or None"),
         (
             pool("cidr: 10.0.0.0/24, disabled: 'yes'"),
-            "spec.disabled: spec.disabled is the text \"yes\", but must be true or false",
+            "spec.disabled is the text \"yes\", but must be true or false",
         ),
     ] {
         let reading = read("x.yaml", text.as_bytes());
@@ -229,10 +226,10 @@ fn labels_and_annotations_that_are_no_texts_break_the_object() {
     for (metadata, want) in [
         (
             "annotations: {egret.dev/x: 2}",
-            "metadata.annotations[\"egret.dev/x\"]: metadata.annotations[\"egret.dev/x\"] is the number 2, but must be a text; put it in quotes: \"2\"",
+            "metadata.annotations[\"egret.dev/x\"] is the number 2, but must be a text; put it in quotes: \"2\"",
         ),
-        ("labels: {a: [b]}", "metadata.labels[\"a\"]: metadata.labels[\"a\"] is a list, but must be a text"),
-        ("labels: [a]", "metadata.labels: metadata.labels is a list, but must be a map"),
+        ("labels: {a: [b]}", "metadata.labels[\"a\"] is a list, but must be a text"),
+        ("labels: [a]", "metadata.labels is a list, but must be a map"),
     ] {
         let text = pod(metadata);
         assert_eq!(names(&read("x.yaml", text.as_bytes())), ["!Pod shop/cart"]);

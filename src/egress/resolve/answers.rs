@@ -56,7 +56,7 @@ impl Known {
             }
             Some(Err(problem)) => {
                 words.push(HELD.to_owned());
-                tiers::nothing(&format!("{}: {}", problem.field, problem.message), None)
+                tiers::nothing(&problem.sentence(), None)
             }
         };
         let others = self.tier(view, &selecting.others, &mut words, &mut lost);

@@ -167,6 +167,12 @@ impl<'f> Winner<'f> {
         object.kind.named(object.name)
     }
 
+    /// Its name and, where it has one, its file.
+    fn placed(&self) -> String {
+        let (name, file) = (self.named(), self.file());
+        if name == file { name } else { format!("{name} ({file})") }
+    }
+
     /// Whether it is in force although the other comes first: who writes our kind of policy beside Calico's means ours.
     fn outranks(&self, other: &Winner<'_>) -> bool {
         let kinds = (self.object().kind, other.object().kind);
@@ -218,12 +224,11 @@ fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f s
         let (loser, winner) = (objects.get(&(pools, overlap.loser)), objects.get(&(pools, overlap.winner)));
         let (Some(loser), Some(winner)) = (loser, winner) else { continue };
         let message = format!(
-            "{} overlaps {} of {} ({}), which has the smaller name and keeps the addresses; this pool cannot be used \
+            "{} overlaps {} of {}, which has the smaller name and keeps the addresses; this pool cannot be used \
              until one of the two has another cidr",
             overlap.cidr,
             overlap.kept,
-            winner.named(),
-            winner.file()
+            winner.placed()
         );
         let problem = Problem::new(loser.named(), "PoolOverlap", message).file(loser.file()).at("spec.cidr");
         lost.push((overlap.loser, problem.value(overlap.cidr.to_string())));

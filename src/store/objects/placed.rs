@@ -16,7 +16,7 @@ impl Objects {
             && let Some(kind) = Kind::ALL.into_iter().find(|known| known.as_str() == kind)
             && let Some(file) = self.file(kind, name)
         {
-            problem.file = file;
+            problem = problem.file(file);
         }
         if problem.message.contains(" cannot be ") {
             let names = |cause: &Problem| {

@@ -72,15 +72,15 @@ fn what_calico_rejects_is_unfit_with_the_reason_and_has_no_rule() {
         ),
         (
             rule("gateway: {}"),
-            "spec.rules[0].gateway.selector: spec.rules[0].gateway.selector is missing; a gateway needs one over its pods; write `all()` if every one is meant",
+            "spec.rules[0].gateway.selector is missing; a gateway needs one over its pods; write `all()` if every one is meant",
         ),
         (
             rule("gateway: {selector: '', namespaceSelector: all()}"),
-            "spec.rules[0].gateway.selector: spec.rules[0].gateway.selector is empty; a gateway needs one over its pods; write `all()` if every one is meant",
+            "spec.rules[0].gateway.selector is empty; a gateway needs one over its pods; write `all()` if every one is meant",
         ),
         (
             rule("gateway: {selector: all(), namespaceSelector: ' '}"),
-            "spec.rules[0].gateway.namespaceSelector: spec.rules[0].gateway.namespaceSelector is empty; a gateway needs one over the namespaces of its pods; write `all()` if every one is meant",
+            "spec.rules[0].gateway.namespaceSelector is empty; a gateway needs one over the namespaces of its pods; write `all()` if every one is meant",
         ),
         (
             rule("gateway: {selector: a = 'b', namespaceSelector: all()}"),
@@ -88,11 +88,11 @@ fn what_calico_rejects_is_unfit_with_the_reason_and_has_no_rule() {
         ),
         (
             rule("gateway: {selector: all(), namespaceSelector: all(), maxNextHops: -1}"),
-            "spec.rules[0].gateway.maxNextHops: spec.rules[0].gateway.maxNextHops is the number -1, but must be a whole number from 0 to 4294967295",
+            "spec.rules[0].gateway.maxNextHops is the number -1, but must be a whole number from 0 to 4294967295",
         ),
         (
             rule("gatewayPreference: Local"),
-            "spec.rules[0].gatewayPreference: spec.rules[0].gatewayPreference is `Local`, but must be None or PreferNodeLocal",
+            "spec.rules[0].gatewayPreference is `Local`, but must be None or PreferNodeLocal",
         ),
         (
             calico("rules: [{destination: {cidr: 10.0.0.0/8}}, {destination: {cidr: 10.0.0.0/8}}]"),
@@ -120,14 +120,11 @@ fn what_calico_rejects_is_unfit_with_the_reason_and_has_no_rule() {
         ),
         (
             calico("rules: [{destination: 10.0.0.0/8}]"),
-            "spec.rules[0].destination: spec.rules[0].destination is the text \"10.0.0.0/8\", but must be a map",
+            "spec.rules[0].destination is the text \"10.0.0.0/8\", but must be a map",
         ),
-        (calico("rules: {}"), "spec.rules: spec.rules is a map, but must be a list"),
-        (calico("rules: [x]"), "spec.rules[0]: spec.rules[0] is the text \"x\", but must be a map"),
-        (
-            calico("rules: [{gateway: red}]"),
-            "spec.rules[0].gateway: spec.rules[0].gateway is the text \"red\", but must be a map",
-        ),
+        (calico("rules: {}"), "spec.rules is a map, but must be a list"),
+        (calico("rules: [x]"), "spec.rules[0] is the text \"x\", but must be a map"),
+        (calico("rules: [{gateway: red}]"), "spec.rules[0].gateway is the text \"red\", but must be a map"),
     ] {
         let policy = any(&text);
         assert_eq!(told(&text)[0], format!("EgressGatewayPolicy p: {expected}"), "{text}");
@@ -146,7 +143,7 @@ fn a_slip_that_a_policy_survives_is_said() {
         told(&text),
         [
             "EgressGatewayPolicy p: spec.order: the field spec.order is unknown and has no effect; remove it",
-            "EgressGatewayPolicy p: spec.rules[0].gatewayPreference: spec.rules[0].gatewayPreference has no effect on a rule without gateway; remove it",
+            "EgressGatewayPolicy p: spec.rules[0].gatewayPreference has no effect on a rule without gateway; remove it",
             "EgressGatewayPolicy p: spec.rules[0].destination.cidrs: the field spec.rules[0].destination.cidrs is unknown and has no effect; did you mean `cidr`?",
             "EgressGatewayPolicy p: spec.rules[0].destination.cidr: `10.0.0.1/8` has bits set below its prefix length and is read as 10.0.0.0/8; write that",
             "EgressGatewayPolicy p: spec.rules[1].gateways: the field spec.rules[1].gateways is unknown and has no effect; did you mean `gateway`?",

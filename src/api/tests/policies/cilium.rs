@@ -84,7 +84,7 @@ fn a_list_of_gateways_replaces_the_one() {
     assert_eq!(
         told(&with(", egressGateway: {nodeSelector: {}, egressIP: 10.0.0.1}")),
         [
-            "CiliumEgressGatewayPolicy p: spec.egressGateway: spec.egressGateway has no effect beside spec.egressGateways; move it into that list"
+            "CiliumEgressGatewayPolicy p: spec.egressGateway has no effect beside spec.egressGateways; move it into that list"
         ]
     );
 }
@@ -97,11 +97,11 @@ fn what_cilium_rejects_is_unfit_with_the_reason() {
     for (text, expected) in [
         (
             cilium("destinationCIDRs: null"),
-            "spec.destinationCIDRs: spec.destinationCIDRs is empty; write the destinations, such as 0.0.0.0/0 for all of IPv4",
+            "spec.destinationCIDRs is empty; write the destinations, such as 0.0.0.0/0 for all of IPv4",
         ),
         (
             cilium("destinationCIDRs: []"),
-            "spec.destinationCIDRs: spec.destinationCIDRs is empty; write the destinations, such as 0.0.0.0/0 for all of IPv4",
+            "spec.destinationCIDRs is empty; write the destinations, such as 0.0.0.0/0 for all of IPv4",
         ),
         (
             cilium("destinationCIDRs: [10.0.0.1]"),
@@ -113,35 +113,32 @@ fn what_cilium_rejects_is_unfit_with_the_reason() {
         ),
         (
             cilium("egressGateway: null"),
-            "spec.egressGateway: spec.egressGateway is missing, and spec.egressGateways is empty; write where the traffic leaves",
+            "spec.egressGateway is missing, and spec.egressGateways is empty; write where the traffic leaves",
         ),
         (
             cilium("egressGateway: null, egressGateways: null"),
-            "spec.egressGateway: spec.egressGateway is missing, and spec.egressGateways is empty; write where the traffic leaves",
+            "spec.egressGateway is missing, and spec.egressGateways is empty; write where the traffic leaves",
         ),
         (
             cilium(&format!("egressGateways: [{many}]")),
-            "spec.egressGateways: spec.egressGateways has 65 entries; at most 64 are taken",
+            "spec.egressGateways has 65 entries; at most 64 are taken",
         ),
         (
             gateway("interface: eth1"),
-            "spec.egressGateway.nodeSelector: spec.egressGateway.nodeSelector is missing; write which nodes, or `{}` for all",
+            "spec.egressGateway.nodeSelector is missing; write which nodes, or `{}` for all",
         ),
         (
             gateway("nodeSelector: {}, interface: eth1, egressIP: 10.0.0.1"),
-            "spec.egressGateway.interface: interface `eth1` stands beside egressIP `10.0.0.1`, and only one of them can say the address; remove one",
+            "spec.egressGateway.interface `eth1` stands beside egressIP `10.0.0.1`, and only one of them can say the address; remove one",
         ),
         (
             gateway("nodeSelector: {}, egressIP: ten"),
             "spec.egressGateway.egressIP: `ten` is not an address such as 192.0.2.10 or 2001:db8::10",
         ),
-        (
-            cilium("selectors: null"),
-            "spec.selectors: spec.selectors is missing; write which pods the policy is for",
-        ),
+        (cilium("selectors: null"), "spec.selectors is missing; write which pods the policy is for"),
         (
             cilium("selectors: [{nodeSelector: {}}]"),
-            "spec.selectors[0]: spec.selectors[0] has neither podSelector nor namespaceSelector, and Cilium wants one; write `podSelector: {}` for every pod",
+            "spec.selectors[0] has neither podSelector nor namespaceSelector, and Cilium wants one; write `podSelector: {}` for every pod",
         ),
         (
             selector("matchLabels: {a: 'b c'}"),
@@ -157,27 +154,27 @@ fn what_cilium_rejects_is_unfit_with_the_reason() {
         ),
         (
             selector("matchLabels: {a: 5}"),
-            "spec.selectors[0].podSelector.matchLabels[\"a\"]: spec.selectors[0].podSelector.matchLabels[\"a\"] is the number 5, but must be a text; put it in quotes: \"5\"",
+            "spec.selectors[0].podSelector.matchLabels[\"a\"] is the number 5, but must be a text; put it in quotes: \"5\"",
         ),
         (
             selector("matchExpressions: [{operator: Exists}]"),
-            "spec.selectors[0].podSelector.matchExpressions[0].key: spec.selectors[0].podSelector.matchExpressions[0].key is missing; write the label's name",
+            "spec.selectors[0].podSelector.matchExpressions[0].key is missing; write the label's name",
         ),
         (
             selector("matchExpressions: [{key: a}]"),
-            "spec.selectors[0].podSelector.matchExpressions[0].operator: spec.selectors[0].podSelector.matchExpressions[0].operator is missing; write In, NotIn, Exists or DoesNotExist",
+            "spec.selectors[0].podSelector.matchExpressions[0].operator is missing; write In, NotIn, Exists or DoesNotExist",
         ),
         (
             selector("matchExpressions: [{key: a, operator: Gt, values: ['1']}]"),
-            "spec.selectors[0].podSelector.matchExpressions[0].operator: spec.selectors[0].podSelector.matchExpressions[0].operator is `Gt`, but must be In or NotIn or Exists or DoesNotExist",
+            "spec.selectors[0].podSelector.matchExpressions[0].operator is `Gt`, but must be In or NotIn or Exists or DoesNotExist",
         ),
         (
             selector("matchExpressions: [{key: a, operator: In, values: []}]"),
-            "spec.selectors[0].podSelector.matchExpressions[0].values: spec.selectors[0].podSelector.matchExpressions[0].values is empty, and the operator needs at least one value",
+            "spec.selectors[0].podSelector.matchExpressions[0].values is empty, and the operator needs at least one value",
         ),
         (
             selector("matchExpressions: [{key: a, operator: Exists, values: [b]}]"),
-            "spec.selectors[0].podSelector.matchExpressions[0].values: spec.selectors[0].podSelector.matchExpressions[0].values must be empty for this operator; remove it, or write In or NotIn",
+            "spec.selectors[0].podSelector.matchExpressions[0].values must be empty for this operator; remove it, or write In or NotIn",
         ),
     ] {
         assert_eq!(told(&text)[0], format!("CiliumEgressGatewayPolicy p: {expected}"), "{text}");
