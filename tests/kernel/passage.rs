@@ -146,7 +146,7 @@ fn a_bridge_is_no_detour_for_a_pod_whose_gateway_it_is() {
 #[test]
 fn a_bridge_whose_address_is_so_young_that_duplicates_are_looked_for_is_the_gateway_all_the_same() {
     let (node, pod) = pod();
-    bridge();
+    bridge(CALLS[0]);
     sh("echo 600 > /proc/sys/net/ipv6/conf/br0/dad_transmits");
     ip("addr del fd00:60::1/64 dev br0");
     ip("addr add fd00:60::1/64 dev br0");
