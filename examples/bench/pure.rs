@@ -79,6 +79,7 @@ pub(crate) fn here() -> Here {
         ipv6: true,
         hash_ports: true,
         uplinks: Vec::new().into(),
+        outward: ["eth0".to_owned()].into(),
         doors: BTreeMap::new(),
     }
 }

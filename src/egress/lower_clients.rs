@@ -31,10 +31,20 @@ pub fn client_states(before: &NodePlan, next: &NodePlan) -> Option<(State, State
 
 /// Whether two plans are the same node with other clients. Named one by one, so that what is added to plans is thought of here.
 pub fn alike_but_for_clients(before: &NodePlan, next: &NodePlan) -> bool {
-    let NodePlan { here, nodes, clients: _, bindings, gateways, sets, locals, exits, inside } = before;
+    let NodePlan { here, nodes, unnamed, clients: _, bindings, gateways, sets, locals, exits, inside } =
+        before;
     always::same(bindings, &next.bindings)
-        && (here, nodes, gateways, sets, locals, exits, inside)
-            == (&next.here, &next.nodes, &next.gateways, &next.sets, &next.locals, &next.exits, &next.inside)
+        && (here, nodes, unnamed, gateways, sets, locals, exits, inside)
+            == (
+                &next.here,
+                &next.nodes,
+                &next.unnamed,
+                &next.gateways,
+                &next.sets,
+                &next.locals,
+                &next.exits,
+                &next.inside,
+            )
 }
 
 fn state(clients: &BTreeMap<IpAddr, Client>) -> State {

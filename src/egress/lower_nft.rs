@@ -161,7 +161,8 @@ fn maps(plan: &NodePlan, belts: Belts, table: &mut Table) {
         let leases = leases.map(|(veth, ip)| (vec![Atom::Dev(veth), Atom::Ip(ip)], None));
         table.maps.insert(format!("lease{n}"), map(&[KeyType::Ifname, kind], None, leases));
 
-        let nodes = plan.nodes.values().flat_map(|peer| &peer.underlay).filter(|ip| of_family(ip));
+        let nodes = plan.nodes.values().flat_map(|peer| &peer.underlay).chain(&plan.unnamed);
+        let nodes = nodes.filter(|ip| of_family(ip));
         let nodes = nodes.map(|ip| (vec![Atom::Ip(*ip)], None));
         table.maps.insert(format!("nodes{n}"), map(&[kind], None, nodes));
     }

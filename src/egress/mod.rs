@@ -12,6 +12,7 @@ pub mod explain;
 pub mod gateway;
 mod gateway_row;
 pub mod gateway_state;
+pub mod here;
 pub mod inside;
 pub mod interfaces;
 mod leased;

@@ -9,58 +9,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Cidr, Family, Mac};
+pub use crate::egress::here::{Door, Here, Uplink};
 use crate::egress::model::PodName;
 use crate::egress::numbers;
 use crate::egress::own_address::OwnAddresses;
 use crate::egress::peers::Peers;
-use crate::egress::shared::Shared;
-
-/// What this node is, found at the door: configuration and the machine, not objects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Here {
-    /// This node's name.
-    pub node: String,
-    /// Its underlay address.
-    pub underlay: IpAddr,
-    /// UDP port of the tunnel.
-    pub port: u16,
-    /// VNI of the node's own device.
-    pub vni: u32,
-    /// MTU of the tunnel devices: the underlay's less 50 bytes (IPv4) or 70 (IPv6).
-    pub tunnel_mtu: u32,
-    /// MTU of a gateway's veth: the underlay's.
-    pub veth_mtu: u32,
-    /// Our bits of the packet mark.
-    pub mark_mask: u32,
-    /// Whether this kernel has IPv6.
-    pub ipv6: bool,
-    /// Spread flows over gateways by ports (`fib_multipath_hash_policy=1`).
-    pub hash_ports: bool,
-    /// Devices on which a lease can be announced, with their addresses and prefix lengths.
-    pub uplinks: Shared<Vec<Uplink>>,
-    /// Interfaces by which this node's own gateways leave, as they are now.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub doors: BTreeMap<String, Door>,
-}
-
-/// An interface by which node gateways leave.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Door {
-    /// Its addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Where it leads: its subnets, and everything, if any table of the node names a default route through it. Destination → next
-    /// hop, `None` where the device itself is the way. Empty while it is down.
-    pub routes: BTreeMap<Cidr, Option<IpAddr>>,
-}
-
-/// A device that leads to the outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Uplink {
-    /// Device name.
-    pub dev: String,
-    /// Its addresses with the subnets they lie in.
-    pub addresses: Vec<(IpAddr, Cidr)>,
-}
 
 /// A pod wired on this node, as its attachment record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +35,9 @@ pub struct NodePlan {
     pub here: Here,
     /// Every node that may send or receive tunnel traffic, this one too.
     pub nodes: Peers,
+    /// Addresses at which nodes of gateways are reached, this one too, although no Node object names them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unnamed: BTreeSet<IpAddr>,
     /// Client addresses. The only state per pod.
     pub clients: BTreeMap<IpAddr, Client>,
     /// Bindings by chain name.
@@ -233,6 +189,7 @@ impl NodePlan {
         NodePlan {
             here,
             nodes: Peers::default(),
+            unnamed: BTreeSet::new(),
             clients: BTreeMap::new(),
             bindings: BTreeMap::new(),
             gateways: BTreeMap::new(),

@@ -54,6 +54,7 @@ pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Pr
     let mut work = Work::of(inputs, numbering, NodePlan::empty(inputs.here.clone()));
     work.inside();
     work.peers();
+    work.unnamed();
     work.locals();
     work.exits();
     work.forget_gone();
@@ -95,6 +96,21 @@ impl<'a> Work<'a> {
                 self.plan.nodes.insert(name.clone(), peer);
             }
         }
+    }
+
+    /// Where nodes of gateways are reached that no Node object names, or none with an address of the tunnel's family: `kubectl delete node`
+    /// under a kubelet that lives. Other nodes send there as the endpoint says, so it is heard there; and what is heard is what is guarded,
+    /// by every node, whether its own clients use that gateway or not.
+    fn unnamed(&mut self) {
+        let family = Family::of(self.inputs.here.underlay);
+        let is_named = |node: &str| {
+            let named = self.inputs.view.nodes.get(node);
+            named.is_some_and(|named| named.internal_ips.iter().any(|ip| Family::of(*ip) == family))
+        };
+        let unnamed = self.inputs.view.endpoints.iter().filter(|endpoint| !is_named(&endpoint.node));
+        let first =
+            |endpoint: &Endpoint| endpoint.underlay.iter().copied().find(|ip| Family::of(*ip) == family);
+        self.plan.unnamed.extend(unnamed.filter_map(first));
     }
 
     /// Gateways of this node: those with an endpoint *and* an attachment here, else a lost namespace would be wired again.
@@ -337,15 +353,6 @@ impl<'a> Work<'a> {
                 self.gateway(&endpoint.attachment);
             }
         }
-    }
-}
-
-impl Here {
-    /// Devices whose subnet holds an address.
-    pub fn uplinks_for(&self, ip: IpAddr) -> Vec<String> {
-        let holds =
-            |uplink: &&crate::egress::plan::Uplink| uplink.addresses.iter().any(|(_, net)| net.contains(ip));
-        self.uplinks.iter().filter(holds).map(|uplink| uplink.dev.clone()).collect()
     }
 }
 

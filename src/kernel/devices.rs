@@ -2,6 +2,7 @@
 //!
 //! In: a namespace. Out: devices with their addresses. Never: changes anything.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::addr::{Family, Mac};
@@ -9,6 +10,35 @@ pub use crate::kernel::netlink::route::DefaultRoute;
 use crate::kernel::netlink::{Socket, address, link, route};
 use crate::kernel::netns::Netns;
 use crate::kernel::observe::{KernelError, open, reading};
+
+/// Kinds of devices behind which there is no pod of this machine, but for such as stand on another device. What is not named may lead to one:
+/// a bridge, a veth, a macvlan, a port of Open vSwitch, a tun device.
+const OF_MACHINES: [&str; 22] = [
+    "",
+    "bond",
+    "team",
+    "ipoib",
+    "wireguard",
+    "ovpn",
+    "xfrm",
+    "vti",
+    "vti6",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "gre",
+    "gretap",
+    "erspan",
+    "ip6gre",
+    "ip6gretap",
+    "ip6erspan",
+    "ipip",
+    "sit",
+    "ip6tnl",
+    "gtp",
+];
+/// Kinds that are as the device below them is.
+const AS_BELOW: [&str; 2] = ["vlan", "macsec"];
 
 /// A device with its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +49,9 @@ pub struct Device {
     pub altnames: Vec<String>,
     /// One end of a veth whose other end is in another namespace: a pod's interface, as a rule.
     pub leads_to_pod: bool,
+    /// Of a kind that brings what other machines sent, and stands on no device that is not: hardware, what bundles or divides it, far ends
+    /// of tunnels.
+    pub leads_to_machines: bool,
     /// Interface index.
     pub index: u32,
     /// Bytes.
@@ -41,8 +74,9 @@ pub struct Device {
 pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
     let mut socket = open(netns)?;
     let dump = socket.dump(&link::list()).map_err(reading("devices"))?;
-    let found = dump.iter().filter_map(link::read);
-    let mut devices: Vec<Device> = found.map(|device| plain(&device)).collect();
+    let links: Vec<link::Device<'_>> = dump.iter().filter_map(link::read).collect();
+    let kinds = kinds(&links);
+    let mut devices: Vec<Device> = links.iter().map(|device| plain(device, &kinds)).collect();
     let dump = socket.dump(&address::list(None)).map_err(reading("addresses"))?;
     let mut found: Vec<_> = dump.iter().filter_map(address::read).collect();
     found.sort_by_key(|found| found.passing);
@@ -54,11 +88,29 @@ pub fn list(netns: &Netns) -> Result<Vec<Device>, KernelError> {
     Ok(devices)
 }
 
-fn plain(device: &link::Device<'_>) -> Device {
+/// Kinds of all devices of a namespace, each with the index of the device of this namespace that it stands on.
+type Kinds<'a> = BTreeMap<u32, (&'a str, Option<u32>)>;
+
+fn kinds<'a>(links: &[link::Device<'a>]) -> Kinds<'a> {
+    // One in another namespace may be a pod's.
+    let below = |device: &link::Device<'_>| device.peer.filter(|_| device.peer_netns.is_none());
+    links.iter().map(|device| (device.index, (device.kind, below(device)))).collect()
+}
+
+fn leads_to_machines(index: u32, kinds: &Kinds<'_>) -> bool {
+    match kinds.get(&index) {
+        Some((kind, Some(below))) if AS_BELOW.contains(kind) => leads_to_machines(*below, kinds),
+        Some((kind, _)) => OF_MACHINES.contains(kind),
+        None => false,
+    }
+}
+
+fn plain(device: &link::Device<'_>, kinds: &Kinds<'_>) -> Device {
     Device {
         name: device.name.to_owned(),
         altnames: device.altnames.iter().map(|name| (*name).to_owned()).collect(),
         leads_to_pod: device.kind == "veth" && device.peer_netns.is_some(),
+        leads_to_machines: leads_to_machines(device.index, kinds),
         index: device.index,
         mtu: device.mtu,
         group: device.group,
@@ -232,5 +284,29 @@ fn index_of(socket: &mut Socket, name: &str) -> Result<Option<Found>, KernelErro
         Ok(answer) => Ok(answer.iter().find_map(link::read).map(|d| (d.index, d.peer, d.peer_netns))),
         Err(refusal) if refusal.is_absence() => Ok(None),
         Err(refusal) => Err(reading("the pod's interface")(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_leads_where_the_device_below_it_does() {
+        let kinds = Kinds::from([
+            (2, ("", None)),
+            (3, ("bond", None)),
+            (4, ("vlan", Some(3))),
+            (5, ("macsec", Some(4))),
+            (6, ("bridge", None)),
+            (7, ("vlan", Some(6))),
+            // Of these the lower device is another namespace's: a pod's, or the machine's where this one is a container.
+            (8, ("vlan", None)),
+            (9, ("macvlan", Some(2))),
+            (10, ("of a kernel to come", None)),
+        ]);
+        let leading: Vec<u32> =
+            kinds.keys().copied().filter(|index| leads_to_machines(*index, &kinds)).collect();
+        assert_eq!(leading, [2, 3, 4, 5]);
     }
 }

@@ -23,6 +23,14 @@ impl Embedded {
     /// # Errors
     /// 103 with the steps that would mend it.
     pub fn compare(&self, id: &AttachmentId) -> Result<(), CniError> {
+        let has_no_part = |record: Option<&Attachment>| {
+            record.is_none_or(|record| record.host_interface.is_none())
+                && !self.memory.may_concern(id).unwrap_or(false)
+        };
+        // Whatever somebody does to the kernel now, or under whichever name, it is not about a pod that nothing selects.
+        if has_no_part(self.records.read(id).ok().flatten().as_ref()) {
+            return Ok(());
+        }
         // Whoever works on the kernel now would be seen half way.
         let _guard = self.lock(&format!("CHECK {id}"))?;
         let record = self.records.read(id).ok().flatten();

@@ -95,11 +95,11 @@ pub enum NodeError {
     /// A namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// Pods here are wired under another name.
+    /// Pods or gateways here are wired under another name.
     #[error(
-        "pods of this machine are wired as node `{wired}`, and none as `{asked}`, so this would undo their rules: name `{wired}` \
-         (--node, `nodeName`, or the host name). If the machine was renamed, end these pods, and `{asked}` takes over; \
-         `egret uninstall --node {wired}` gives them up at once, with their own addresses"
+        "pods or gateways of this machine are wired as node `{wired}`, and none as `{asked}`, so this would undo their rules: name `{wired}` \
+         (--node, `nodeName`, or the host name). If the machine was renamed, end these pods, replace Node `{wired}` by Node `{asked}` if it is \
+         a gateway itself, and `{asked}` takes over; `egret uninstall --node {wired}` gives them up at once, with their own addresses"
     )]
     OtherName {
         /// The name that was said, or is the host's.
@@ -221,7 +221,10 @@ impl Embedded {
     /// # Errors
     /// It cannot be had in time; the error names the holder. Or this kernel is another node's.
     pub fn lock(&self, who: &str) -> Result<Guard, NodeError> {
-        self.must_be_this_node()?;
+        self.must_be_this_node().or_else(|_| {
+            self.end_what_is_over();
+            self.must_be_this_node()
+        })?;
         let folder = self.memory.dir();
         let file = folder.join("lock");
         match lock(&file, who, self.patience) {

@@ -75,6 +75,7 @@ pub fn here(
         ipv6: machine.ipv6,
         hash_ports: config.multipath_hash == MultipathHash::L4,
         uplinks: uplinks(config, machine.devices).into(),
+        outward: outward(config, underlay, machine.devices),
         doors: BTreeMap::new(),
     })
 }
@@ -124,6 +125,20 @@ fn uplinks(config: &Config, devices: &[Device]) -> Vec<Uplink> {
         Uplink { dev: device.name.clone(), addresses }
     };
     devices.iter().filter(serves).map(subnets).filter(|uplink| !uplink.addresses.is_empty()).collect()
+}
+
+/// Devices by which no pod of this node sends. Not the uplinks above: those are for leases, so a bridge of pods is one, and an interface without
+/// an address or one that the configuration leaves out is none. Of veths and bridges the one with the underlay's address counts, and those that
+/// somebody names as uplinks: any other may lead to pods.
+fn outward(config: &Config, underlay: IpAddr, devices: &[Device]) -> BTreeSet<String> {
+    let is_outward = |device: &&Device| {
+        device.group != LINK_GROUP
+            && device.name != "lo"
+            && (device.leads_to_machines
+                || device.addresses.iter().any(|(ip, _)| *ip == underlay)
+                || config.announce.interfaces.contains(&device.name))
+    };
+    devices.iter().filter(is_outward).map(|device| device.name.clone()).collect()
 }
 
 /// What a node says of its own interfaces: those that are up and have an address, ours, `lo` and pods' ends left out.
@@ -187,6 +202,7 @@ mod tests {
             name: "eth0".into(),
             altnames: Vec::new(),
             leads_to_pod: true,
+            leads_to_machines: false,
             index: 2,
             mtu: 1500,
             group: 0,
@@ -235,5 +251,41 @@ mod tests {
         let mut config = Config::default();
         config.underlay.address = Some("192.0.2.1".parse().unwrap());
         assert!(find(&config, None, None).unwrap_err().to_string().contains("192.0.2.1"));
+    }
+
+    #[test]
+    fn who_comes_by_an_uplink_is_not_asked_whether_the_way_back_is_the_same_and_who_comes_by_a_pods_device_is()
+     {
+        let device = |name: &str, leads_to_machines: bool, addresses: &[(&str, u8)]| Device {
+            name: name.into(),
+            leads_to_pod: !leads_to_machines,
+            leads_to_machines,
+            addresses: addresses.iter().map(|(ip, prefix)| (ip.parse().unwrap(), *prefix)).collect(),
+            ..eth0()
+        };
+        let devices = [
+            device("lo", true, &[("127.0.0.1", 8), ("172.30.0.1", 32)]),
+            // Uplinks of a routed fabric, without an address of their own, one of them down for now.
+            device("enp1s0", true, &[]),
+            Device { up: false, ..device("enp2s0", true, &[]) },
+            device("cilium_wg0", true, &[]),
+            Device { group: LINK_GROUP, ..device("egress.vxlan", true, &[]) },
+            // Pods': a bridge with their subnet, which may announce leases; a routed end.
+            device("cni0", false, &[("10.60.1.1", 24)]),
+            device("veth1", false, &[("10.60.1.1", 32)]),
+            device("br0", false, &[("192.0.2.7", 24)]),
+        ];
+        let outward = |announced: &[&str], underlay: &str| {
+            let mut config = Config::default();
+            config.announce.interfaces = announced.iter().map(|name| (*name).to_owned()).collect();
+            outward(&config, underlay.parse().unwrap(), &devices).into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(outward(&[], "172.30.0.1"), "cilium_wg0 enp1s0 enp2s0");
+        assert_eq!(
+            outward(&[], "192.0.2.7"),
+            "br0 cilium_wg0 enp1s0 enp2s0",
+            "the nodes' network is bridged"
+        );
+        assert_eq!(outward(&["br0"], "172.30.0.1"), "br0 cilium_wg0 enp1s0 enp2s0", "somebody says so");
     }
 }

@@ -7,7 +7,7 @@
 //! and the next pod with that address is sent to a gateway. So the next plan lies beside the last one while the kernel is
 //! changed, and as long as it lies there the kernel is read back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
@@ -85,10 +85,35 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::carry_out`], and failed steps.
     pub fn unwire(&self, attachment: Option<&str>) -> Result<(), NodeError> {
+        self.unwire_and(attachment, |plan| plan)
+    }
+
+    /// This machine is a gateway itself no more, and nothing else of this name stands: it has another name.
+    pub(super) fn end_exits(&self) -> Result<(), NodeError> {
+        let is_all = |plan: &NodePlan| plan.clients.is_empty() && plan.locals.is_empty();
+        let has_exits = |plan: &NodePlan| is_all(plan) && !plan.exits.is_empty();
+        if !self.memory.applied().is_some_and(|applied| has_exits(&applied.plan)) {
+            return Ok(());
+        }
+        let _guard = self.lock("ending a gateway whose node has another name")?;
+        self.unwire_and(None, |plan| match is_all(&plan) {
+            true => NodePlan { exits: BTreeMap::new(), ..plan },
+            false => plan,
+        })
+    }
+
+    fn unwire_and(
+        &self,
+        attachment: Option<&str>,
+        further: impl FnOnce(NodePlan) -> NodePlan,
+    ) -> Result<(), NodeError> {
         let (unfinished, torn) = self.memory.left_half_done();
+        // Half done means undone here, because objects are not read: what is left of the plan last applied is where to go back to, also from
+        // what nobody can read. That plan is not believed for that: then the kernel is read whole.
         let (inputs, before) = match (self.memory.applied(), &unfinished) {
             (Some(applied), _) => (applied.inputs, applied.plan),
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
+            // Nobody knows where to go: whatever cannot be read stays, and whoever reads objects next reads the kernel first.
             (None, None) => return Ok(()),
         };
         let attachments = match attachment {
@@ -101,7 +126,7 @@ impl Embedded {
         lost.iter().for_each(|attachment| self.cut_off_lost(attachment));
         let lost = lost.into_iter().map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
-        let next = asleep.iter().fold(before.clone(), |plan, name| plan.without(name));
+        let next = further(asleep.iter().fold(before.clone(), |plan, name| plan.without(name)));
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),

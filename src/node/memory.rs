@@ -126,11 +126,24 @@ impl Memory {
         self.read::<Part>(PLAN).map(|part| part.plan.locals)
     }
 
-    /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways; or nobody knows what the latter has.
+    /// Whether the plan last applied, or one that somebody began to apply, has clients or gateways; or nobody knows what it has: such a
+    /// file may say anything.
     pub fn serves_pods(&self) -> bool {
         let applied = self.applied().map(|applied| applied.plan);
+        let unread = applied.is_none() && self.was_applied();
         let (intended, torn) = self.left_half_done();
-        torn || applied.into_iter().chain(intended).any(|plan| !plan.is_idle())
+        unread || torn || applied.into_iter().chain(intended).any(|plan| !plan.is_idle())
+    }
+
+    /// Nothing of ours stands any more: what was intended once is past, and so is a plan that nobody can read.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn nothing_stands(&self) -> io::Result<()> {
+        if self.applied().is_none() {
+            self.remove(PLAN)?;
+        }
+        self.intend_nothing()
     }
 
     /// The fingerprint alone: a few bytes, for calls that only ask whether anything changed.
@@ -145,8 +158,8 @@ impl Memory {
         self.read_plan(INTENDED).map(|intended| intended.plan)
     }
 
-    /// The same, and whether somebody began to apply a plan that nobody can read: another release's, or torn. Then the plan before it is not to
-    /// be believed either.
+    /// The same, and whether somebody began to apply a plan that nobody can read: another release's, or torn. Then the plan before it does not
+    /// say what the kernel holds.
     pub fn left_half_done(&self) -> (Option<NodePlan>, bool) {
         let intended = if self.is_unfinished() { Some(self.intended()) } else { None };
         let torn = intended.as_ref().is_some_and(Option::is_none);

@@ -158,8 +158,9 @@ impl Node for Here<'_> {
     }
 
     fn check(&self, request: &Request) -> Result<(), CniError> {
-        records::check(self.config, request)?;
-        self.with(Embedded::open(self.config))?.compare(&attachment_id(request))
+        let id = attachment_id(request);
+        records::check(&self.node()?.who_recorded(&id).records, request)?;
+        self.with(Embedded::open(self.config))?.who_recorded(&id).compare(&id)
     }
 
     fn gc(&self, request: &Request) -> Result<(), CniError> {

@@ -51,11 +51,11 @@ pub fn attachment_id(request: &Request) -> AttachmentId {
 ///
 /// # Errors
 /// What is missing or another one.
-pub fn check(config: &Config, request: &Request) -> Result<(), CniError> {
+pub fn check(records: &Attachments, request: &Request) -> Result<(), CniError> {
     let (file, now) = netns::of_pod(request)?;
     let difference = |msg: String| CniError::new(Code::CheckDifference, msg);
     let id = attachment_id(request);
-    let record = attachments(config)?.read(&id).map_err(|problem| difference(problem.to_string()))?;
+    let record = records.read(&id).map_err(|problem| difference(problem.to_string()))?;
     let record =
         record.ok_or_else(|| difference(format!("no record of an ADD for {id}; start the pod anew")))?;
     if (record.dev, record.inode) != (now.dev, now.inode) {

@@ -61,6 +61,28 @@ impl Embedded {
 /// # Errors
 /// What could not be removed; the rest was.
 pub fn gc(node: &Embedded, request: &Request) -> Result<(), CniError> {
+    let stale = stale(node, request)?;
+    let mut going: Vec<(&Embedded, AttachmentId)> = stale.into_iter().map(|id| (node, id)).collect();
+    // What was started when the machine had another name.
+    let others = node.others();
+    for other in &others {
+        going.extend(self::stale(other, request)?.into_iter().map(|id| (other, id)));
+    }
+    let removed = going.iter().filter_map(|(node, id)| node.remove(id).err());
+    let mut failed: Vec<String> = removed.map(|e| e.to_string()).collect();
+    fault::point("gc.after-attachments");
+    failed.extend(node.finish_unfinished().err().map(|e| e.to_string()));
+    failed.extend(node.withdraw_unrecorded().err().map(|e| e.to_string()));
+    failed.extend(node.release_lost(&request.network).err().map(|e| e.to_string()));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let msg = format!("{} of {} stale attachments could not be removed", failed.len(), going.len());
+    Err(CniError::new(Code::Io, msg).details(failed.join("; ")))
+}
+
+/// Attachments of the request's network that are not valid.
+fn stale(node: &Embedded, request: &Request) -> Result<Vec<AttachmentId>, CniError> {
     let listing = node.records.list(Some(&request.network)).map_err(|e| {
         CniError::new(Code::Io, format!("cannot list {}: {e}", node.records.folder().display()))
     })?;
@@ -81,15 +103,5 @@ pub fn gc(node: &Embedded, request: &Request) -> Result<(), CniError> {
             stale.push(id);
         }
     }
-    let mut failed: Vec<String> =
-        stale.iter().filter_map(|id| node.remove(id).err()).map(|e| e.to_string()).collect();
-    fault::point("gc.after-attachments");
-    failed.extend(node.finish_unfinished().err().map(|e| e.to_string()));
-    failed.extend(node.withdraw_unrecorded().err().map(|e| e.to_string()));
-    failed.extend(node.release_lost(&request.network).err().map(|e| e.to_string()));
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let msg = format!("{} of {} stale attachments could not be removed", failed.len(), stale.len());
-    Err(CniError::new(Code::Io, msg).details(failed.join("; ")))
+    Ok(stale)
 }

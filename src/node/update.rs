@@ -163,14 +163,15 @@ impl Embedded {
         // A node without a single pod was emptied, or its memory deleted with its pods.
         let deserted =
             situation.attachments.is_empty() && situation.unread.is_empty() && next.exits.is_empty();
+        let unread = torn || before.is_none() && self.memory.was_applied();
         if before.is_none() && unfinished.is_none() && deserted {
-            if how == Thoroughness::Whole || torn {
+            if how == Thoroughness::Whole || unread {
                 self.take_out_remnants(&node_ns, &mut outcome)?;
             }
-            return self.forget_torn(torn, outcome);
+            return self.forget_unread(unread, outcome);
         }
         if next.is_idle() && unfinished.is_none() && observed.as_ref() == Some(&State::default()) {
-            return self.forget_torn(torn, outcome);
+            return self.forget_unread(unread, outcome);
         }
         let how = if before.is_none() { Thoroughness::Whole } else { how };
         let before = match (before, &observed) {
@@ -211,11 +212,11 @@ impl Embedded {
         carried_out.map(|()| outcome)
     }
 
-    /// The kernel holds nothing of ours: whatever was intended once is past.
-    fn forget_torn(&self, torn: bool, outcome: Outcome) -> Result<Outcome, NodeError> {
+    /// The kernel holds nothing of ours: whatever nobody can read is past.
+    fn forget_unread(&self, unread: bool, outcome: Outcome) -> Result<Outcome, NodeError> {
         let failed = outcome.reports.iter().any(|(_, report)| !report.failed.is_empty());
-        if torn && !failed && !self.dry_run {
-            self.memory.intend_nothing().map_err(|e| self.unwritable(e))?;
+        if unread && !failed && !self.dry_run {
+            self.memory.nothing_stands().map_err(|e| self.unwritable(e))?;
         }
         Ok(outcome)
     }

@@ -39,6 +39,19 @@ fn devices_are_listed_with_their_addresses() {
     assert!(uplink.mac.is_some());
 }
 
+/// Behind a tunnel's far end there are other machines; behind a bridge or a veth there may be pods.
+#[test]
+fn what_brings_other_machines_packets_is_told_from_what_may_bring_pods() {
+    let node = node();
+    ip("link add far type vxlan id 7 dstport 8472 remote 192.0.2.9");
+    ip("link add bridge0 type bridge");
+    ip("link add inner type veth peer name outer");
+    let mut found: Vec<_> =
+        list(&node).unwrap().into_iter().filter(|d| d.leads_to_machines).map(|d| d.name).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["far", "lo"]);
+}
+
 #[test]
 fn the_source_of_the_default_route_is_what_the_kernel_would_choose() {
     let node = node();

@@ -99,6 +99,7 @@ pub(crate) fn here() -> Here {
         ipv6: true,
         hash_ports: true,
         uplinks: Vec::new().into(),
+        outward: BTreeSet::new(),
         doors: BTreeMap::new(),
     }
 }

@@ -105,3 +105,40 @@ fn d_where_what_somebody_began_cannot_be_read_the_kernel_is() {
     assert_eq!(lab.reasons(1), [""; 0]);
     is_past();
 }
+
+/// Given a plan of another release, nobody knows whom it serves: without the state directory by which that is found again no pod is let go.
+#[test]
+fn d_a_plan_that_cannot_be_read_may_have_clients() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(2, "g1");
+    let client = lab.client(1, "c1");
+    let seen = lab.leaves_as_predicted(&client);
+    let capture = lab.capture().unwrap();
+    let plan = format!("{RUN_DIR}/node1/plan.json");
+    let of_another =
+        || std::fs::write(&plan, "{\"inputs\": 1, \"plan\": {\"of\": \"another release\"}}").unwrap();
+    of_another();
+    lab.node(1).sh(&format!("mv {STATE_DIR}/objects {STATE_DIR}/.away")).unwrap();
+    let refused = lab.add_pod(1, "plain/p1").map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("there is no directory"), "{refused}");
+    let other = format!("{STATE_DIR}-other");
+    std::fs::create_dir_all(std::path::Path::new(&other).join("objects")).unwrap();
+    let list = lab.conflist_path(1).display().to_string();
+    let said = lab.egret(1, &["reconcile", "--state", &other, "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("wired by the state directory"), "{said}");
+    for family in Family::BOTH {
+        assert!(seen.contains(&client.tcp(Outside::Near.address(family)).unwrap()));
+    }
+    std::fs::remove_dir_all(&other).unwrap();
+    lab.node(1).sh(&format!("mv {STATE_DIR}/.away {STATE_DIR}/objects")).unwrap();
+    lab.settle().unwrap();
+    assert_eq!(lab.leaves_as_predicted(&client), seen);
+    capture.assert_clean(&[&client]);
+
+    // When nothing stands any more, nothing is left to be read.
+    lab.del_pod(&client).unwrap();
+    of_another();
+    lab.settle().unwrap();
+    assert!(!std::path::Path::new(&plan).exists());
+}

@@ -28,6 +28,7 @@ mod tracking;
 #[path = "../belts/traffic.rs"]
 #[allow(dead_code, reason = "the stories here use a part of what belts are shown with")]
 mod traffic;
+mod underlay;
 mod uninstall;
 mod variants;
 mod way_back;

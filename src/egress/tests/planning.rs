@@ -36,6 +36,22 @@ fn a_gateway_elsewhere_is_reached_by_the_address_that_its_node_has_now() {
 }
 
 #[test]
+fn where_a_gateways_node_is_reached_without_a_node_object_is_known_to_every_node_and_to_itself() {
+    let unnamed = |without: &str| {
+        // The client uses one gateway alone, and its node guards the way to all of them.
+        let mut world = World::new().gateway(1, 1).gateway(2, 2).gateway(3, 3).client(10, &[2]);
+        world.view.nodes.remove(without);
+        world.plan().unnamed
+    };
+    assert_eq!(unnamed("none"), BTreeSet::new());
+    assert_eq!(unnamed("node1"), BTreeSet::from([ip("172.30.0.1")]));
+    assert_eq!(unnamed("node3"), BTreeSet::from([ip("172.30.0.3")]));
+    let mut world = World::new().gateway(2, 1);
+    world.view.nodes.get_mut("node2").unwrap().internal_ips.retain(std::net::IpAddr::is_ipv6);
+    assert_eq!(world.plan().unnamed, BTreeSet::from([ip("172.30.0.2")]), "none that the tunnel can go to");
+}
+
+#[test]
 fn clients_with_equal_rules_share_one_binding_and_equal_sets_share_one_number() {
     let plan = World::new().gateway(2, 0).client(10, &[0]).client(11, &[0]).plan();
     assert_eq!((plan.clients.len(), plan.bindings.len(), plan.sets.len()), (4, 1, 1));

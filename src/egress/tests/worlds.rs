@@ -52,6 +52,7 @@ impl World {
             ipv6: true,
             hash_ports: true,
             uplinks: vec![uplink].into(),
+            outward: BTreeSet::from(["eth0".to_owned()]),
             doors: BTreeMap::new(),
         };
         World {

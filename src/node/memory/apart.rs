@@ -21,6 +21,8 @@ use crate::egress::plan::{Binding, Client, Exit, Gateway, Here, LocalGateway, No
 struct Apart<'a> {
     here: &'a Here,
     nodes: &'a str,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    unnamed: &'a BTreeSet<IpAddr>,
     clients: &'a BTreeMap<IpAddr, Client>,
     bindings: &'a BTreeMap<String, Binding>,
     gateways: &'a BTreeMap<u32, Gateway>,
@@ -48,8 +50,10 @@ impl Memory {
             self.forget_nodes(name);
             self.last.iter().for_each(|last| last.keep_nodes(name, &plan.nodes));
         }
-        let NodePlan { here, nodes: _, clients, bindings, gateways, sets, locals, exits, inside } = plan;
-        let plan = Apart { here, nodes: name, clients, bindings, gateways, sets, locals, exits, inside };
+        let NodePlan { here, nodes: _, unnamed, clients, bindings, gateways, sets, locals, exits, inside } =
+            plan;
+        let plan =
+            Apart { here, nodes: name, unnamed, clients, bindings, gateways, sets, locals, exits, inside };
         Ok(serde_json::to_vec(&Written { inputs, plan })?)
     }
 

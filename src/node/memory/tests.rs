@@ -123,3 +123,26 @@ fn a_plan_of_an_earlier_release_is_read_and_one_whose_nodes_are_lost_is_none() {
     assert_eq!(memory.intended(), Some(plan), "its next writer writes them, too");
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn a_plan_that_nobody_can_read_may_have_clients_until_nothing_stands() {
+    let dir = std::env::temp_dir().join(format!("egret-memory-unread-{}", std::process::id()));
+    let memory = Memory::new(&dir, "n1");
+    assert!(!memory.serves_pods(), "never wired");
+    let plan = NodePlan::empty(crate::egress::tests::worlds::World::new().here);
+    memory.intend(1, &plan).unwrap();
+    memory.applied_as_intended(1, true).unwrap();
+    assert!(!memory.serves_pods(), "an idle plan");
+    memory.nothing_stands().unwrap();
+    assert!(memory.was_applied(), "what can be read is what stands");
+
+    for unread in
+        [&b"{\"inputs\": 1, \"plan\": "[..], b"{\"inputs\": 1, \"plan\": {\"of\": \"another release\"}}", b""]
+    {
+        fs::write(memory.dir().join(PLAN), unread).unwrap();
+        assert!(memory.serves_pods(), "{unread:?}");
+    }
+    memory.nothing_stands().unwrap();
+    assert!(!memory.was_applied() && !memory.serves_pods());
+    fs::remove_dir_all(dir).unwrap();
+}
