@@ -16,6 +16,9 @@ use crate::kube::{ApiError, Client};
 
 /// What the controllers' Lease is called.
 pub const LEASE: &str = "egret-controller";
+/// Whoever works asks before every write, and many times a second if there is none. Who has not asked for so long hangs, for what it waits
+/// for in between has deadlines of seconds.
+const HANGS: Duration = Duration::from_secs(300);
 /// How often the thread looks whether it shall end.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -26,6 +29,8 @@ pub struct Leading {
     until: Mutex<Option<Duration>>,
     /// When the server was last known to answer, and since when it has answered without a long pause.
     answers: Mutex<Answers>,
+    /// When it was last asked.
+    asked: Mutex<Duration>,
     ends: AtomicBool,
 }
 
@@ -39,8 +44,19 @@ struct Answers {
 impl Leading {
     /// Whether it may write now.
     pub fn is_ours(&self) -> bool {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.elapsed();
+        self.leads()
+    }
+
+    fn leads(&self) -> bool {
         let until = *self.until();
         until.is_some_and(|until| self.clock.elapsed() < until)
+    }
+
+    /// Whether nobody works any more, though the Lease would be renewed for ever.
+    fn hangs(&self) -> bool {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.elapsed().saturating_sub(asked) > HANGS
     }
 
     /// Since when the server answers without pause, by the clock of this process. Whoever counts silence counts from there: while
@@ -83,8 +99,8 @@ impl Lead {
     pub fn start(client: Arc<Client>, name: &str, bell: SyncSender<()>) -> std::io::Result<Lead> {
         let clock = Instant::now();
         let answers = Answers { last: Duration::ZERO, since: Duration::ZERO };
-        let (until, answers) = (Mutex::default(), Mutex::new(answers));
-        let leading = Arc::new(Leading { clock, until, answers, ends: AtomicBool::new(false) });
+        let (until, answers, asked) = (Mutex::default(), Mutex::new(answers), Mutex::default());
+        let leading = Arc::new(Leading { clock, until, answers, asked, ends: AtomicBool::new(false) });
         let me = identity(name);
         tracing::info!(me, "the controller begins");
         let trying = Trying { client, leading: leading.clone(), bell, election: Election::new(me) };
@@ -116,7 +132,12 @@ impl Trying {
     fn run(mut self) {
         let mut trouble = String::new();
         loop {
-            let led = self.leading.is_ours();
+            if self.leading.hangs() {
+                // Another takes over, and this one is started again.
+                tracing::error!(seconds = HANGS.as_secs(), "the controller hangs; it ends");
+                std::process::abort();
+            }
+            let led = self.leading.leads();
             match self.turn() {
                 Ok(()) => trouble.clear(),
                 // Somebody else was faster: look again.
@@ -129,7 +150,7 @@ impl Trying {
                     }
                 }
             }
-            let leads = self.leading.is_ours();
+            let leads = self.leading.leads();
             if led != leads {
                 tracing::info!(leads, "whether this controller is at work has changed");
                 let _ = self.bell.try_send(());
@@ -187,4 +208,20 @@ fn identity(name: &str) -> String {
 /// The time of day, for people who read the Lease.
 fn wall() -> String {
     lease::micro_time(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_works_and_who_has_not_asked_for_minutes_hangs() {
+        let clock = Instant::now().checked_sub(2 * HANGS).unwrap();
+        let answers = Mutex::new(Answers { last: Duration::ZERO, since: Duration::ZERO });
+        let (until, asked, ends) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let leading = Leading { clock, until, answers, asked, ends };
+        assert!(leading.hangs());
+        assert!(!leading.is_ours(), "and it asks");
+        assert!(!leading.hangs());
+    }
 }

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::ops::Bound::{Included, Unbounded};
 
 use crate::addr::{Cidr, Family};
 use crate::egress::model::Pairs;
 use crate::egress::selector::Selector;
 use crate::problem::Problem;
-use crate::spelling::nearest;
+
+mod unread;
+
+pub use unread::unread;
 
 /// One annotation under all its names; the first that an object has counts, so ours stands first and wins.
 #[derive(Debug, Clone, Copy)]
@@ -44,31 +46,9 @@ pub const EGRESS_ADDRESSES: &str = "egret.dev/egress-addresses";
 const ALL: [Annotation; 8] =
     [SELECTOR, NAMESPACE_SELECTOR, MAX_NEXT_HOPS, POLICY, IPV4_POOLS, IPV6_POOLS, GATEWAY, ADDRESS];
 
-/// What Calico itself writes under the prefix that we watch for slips.
-const CALICOS_OWN: [&str; 3] = [
-    "egress.projectcalico.org/gatewayMaintenanceGatewayIP",
-    "egress.projectcalico.org/gatewayMaintenanceStartedTimestamp",
-    "egress.projectcalico.org/gatewayMaintenanceFinishedTimestamp",
-];
-
 /// What Calico's plugin writes of each pod that it wired. It says nothing of egress, and who waits for an agent must not wait for this.
 const CALICOS_RECORD: [&str; 3] =
     ["cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs"];
-
-/// Annotations of Calico's gateway pods that would change where or as whom they send, with what holds instead.
-const NO_EQUAL: [(&str, &str); 2] = [
-    (
-        "egress.projectcalico.org/externalNetworkNames",
-        "what clients send takes the routes of the gateway's node",
-    ),
-    ("cni.projectcalico.org/awsElasticIPs", "give the elastic address to the leased one by other means"),
-];
-
-/// Names that guides on the web show and that never existed, with the right ones.
-const NEVER_EXISTED: [(&str, &str); 2] = [
-    ("cni.projectcalico.org/egress-gateway.selector", "egress.projectcalico.org/selector"),
-    ("cni.projectcalico.org/egress-gateway.namespaceSelector", "egress.projectcalico.org/namespaceSelector"),
-];
 
 /// Whether an annotation of a namespace says what Calico reads of one, and nobody else: which of its pools addresses of pods come from.
 pub fn is_calicos_of_a_namespace(name: &str) -> bool {
@@ -77,11 +57,10 @@ pub fn is_calicos_of_a_namespace(name: &str) -> bool {
 
 /// Whether Egret reads an annotation, or names it in a problem: by its prefix, so that a misspelt one is kept too.
 pub fn is_ours(name: &str) -> bool {
-    name != EGRESS_ADDRESSES
+    let prefixes = ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+        && name != EGRESS_ADDRESSES
         && !CALICOS_RECORD.contains(&name)
-        && ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
 }
 
 impl Annotation {
@@ -361,45 +340,7 @@ fn addresses(found: Found<'_>) -> Result<BTreeMap<Family, IpAddr>, Problem> {
 
 /// Whether an object has any annotation that could matter here. Most have none, and this is asked of every pod.
 pub fn concern_us(annotations: &Pairs) -> bool {
-    let prefixes = ["egret.dev/", "egress.projectcalico.org/", "cni.projectcalico.org/"];
-    annotations.keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
-}
-
-/// Annotations under our prefixes that nobody reads: a slip, or a name from a wrong guide. Nothing is held for them.
-pub fn unread(annotations: &Pairs) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let problem = |name: &str, value: &str, meant: Option<&str>| {
-        let message = match meant {
-            Some(meant) => format!("nobody reads this annotation; did you mean `{meant}`?"),
-            None => "nobody reads this annotation: remove it".to_owned(),
-        };
-        Problem::new("", "UnknownAnnotation", message).at(field(name)).value(value)
-    };
-    let known: Vec<&str> = ALL.iter().flat_map(|annotation| annotation.0.iter().copied()).collect();
-    for prefix in ["egret.dev/", "egress.projectcalico.org/"] {
-        let ours = annotations
-            .range::<str, _>((Included(prefix), Unbounded))
-            .take_while(|(name, _)| name.starts_with(prefix));
-        for (name, value) in ours {
-            let written = CALICOS_OWN.contains(&name.as_str()) || name == EGRESS_ADDRESSES;
-            let told = NO_EQUAL.iter().any(|(other, _)| other == name);
-            if !known.contains(&name.as_str()) && !written && !told {
-                problems.push(problem(name, value, nearest(name, &known)));
-            }
-        }
-    }
-    for (name, instead) in NO_EQUAL {
-        if let Some(value) = annotations.get(name) {
-            let message = format!("this annotation of Calico's has no effect: {instead}");
-            problems.push(Problem::new("", "UnknownAnnotation", message).at(field(name)).value(value));
-        }
-    }
-    for (name, meant) in NEVER_EXISTED {
-        if let Some(value) = annotations.get(name) {
-            problems.push(problem(name, value, Some(meant)));
-        }
-    }
-    problems
+    annotations.keys().any(|name| is_ours(name))
 }
 
 #[cfg(test)]

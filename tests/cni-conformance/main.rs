@@ -20,4 +20,5 @@ mod s6_check;
 mod s7_gc;
 mod s8_status;
 mod s9_runtime;
+mod underlay;
 mod world;
