@@ -24,6 +24,7 @@ use super::pool::{
     self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, PERMISSION_RULES, RANGE_RULES,
 };
 use super::shape::{CIDR, Field, Rule, Shape, document, field, rule};
+use super::timestamp;
 use crate::egress::model::{Announce, Pool, PoolSource};
 
 pub(super) const FIELDS: &[Field] = &document(SPEC, BLOCK_RULES);
@@ -86,6 +87,7 @@ const BLOCK: DefaultBlock = DefaultBlock { v4: 31, v6: 127, shrinks: true };
 
 pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) -> Option<Object> {
     let spec = root.spec_of_ours(findings);
+    let created = timestamp::created(&root.section("metadata", findings), "pool", findings);
     let range = pool::range(&spec, BLOCK, findings);
     let node_selector = pool::node_selector(&spec, findings);
     let mut permission = |key: &str| {
@@ -122,6 +124,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
         announce,
         cooldown_seconds,
         disabled,
+        created,
         ..Pool::new(name, cidr, block_size)
     }))
 }

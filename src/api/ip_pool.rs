@@ -9,6 +9,7 @@ use super::Object;
 use super::fields::{Findings, Section};
 use super::pool::{self, BLOCK_SIZE, DISABLED, DefaultBlock, NAT_OUTGOING, NODE_SELECTOR, RANGE_RULES};
 use super::shape::{CIDR, Field, METADATA, Rule, Shape, field, rule};
+use super::timestamp;
 use crate::egress::model::{Pairs, Pool, PoolKind, PoolSource};
 
 /// Annotation that says where a pool's addresses come from, as `spec.source` of an `EgressPool`.
@@ -67,6 +68,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
     let metadata = root.section("metadata", findings);
     metadata.pairs("labels", findings);
     let annotations = metadata.pairs("annotations", findings);
+    let created = timestamp::created(&metadata, "pool", findings);
     let spec = root.section("spec", findings);
     let known: Vec<&str> = SPEC.iter().map(|field| field.name).chain(CALICOS).collect();
     spec.only(&known, findings);
@@ -107,6 +109,7 @@ pub(super) fn read(name: &str, root: &Section<'_>, findings: &mut Findings<'_>) 
         source,
         nat_outgoing,
         disabled,
+        created,
         ..Pool::new(name, cidr, block_size)
     }))
 }

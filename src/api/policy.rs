@@ -34,7 +34,7 @@ impl Draft {
         let policy = Policy {
             name: name.to_owned(),
             kind,
-            created: created(&metadata, findings),
+            created: timestamp::created(&metadata, "policy", findings),
             enforced: false,
             selectors: Vec::new(),
             rules: Vec::new(),
@@ -151,18 +151,6 @@ fn same_destination(at: &str, destination: Cidr, earlier: &str, findings: &mut F
         "{destination} is the destination of {earlier} too, and one destination cannot go two ways; remove one of the rules"
     );
     findings.wrong(at, destination, "SameDestination", message);
-}
-
-fn created(metadata: &Section<'_>, findings: &mut Findings<'_>) -> Option<i64> {
-    let text = metadata.text("creationTimestamp", findings)?;
-    let created = timestamp::seconds(text);
-    if created.is_none() {
-        let message = format!(
-            "`{text}` is no time such as 2026-08-21T10:00:00Z, so the policy counts as younger than all others"
-        );
-        findings.doubt("metadata.creationTimestamp", text, "TimeSyntax", message);
-    }
-    created
 }
 
 /// Ranges that are never sent to a gateway, whatever a policy says.

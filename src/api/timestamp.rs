@@ -2,6 +2,21 @@
 //!
 //! Only its order matters, so fractions of a second are cut off. Never: asks the clock.
 
+use super::fields::{Findings, Section};
+
+/// When an object was made. `what`: of which kind it is, for the sentence about a time that is none.
+pub(super) fn created(metadata: &Section<'_>, what: &str, findings: &mut Findings<'_>) -> Option<i64> {
+    let text = metadata.text("creationTimestamp", findings)?;
+    let created = seconds(text);
+    if created.is_none() {
+        let message = format!(
+            "`{text}` is no time such as 2026-08-21T10:00:00Z, so the {what} counts as younger than all others"
+        );
+        findings.doubt("metadata.creationTimestamp", text, "TimeSyntax", message);
+    }
+    created
+}
+
 /// Seconds since 1970 of a text such as `2026-08-21T10:00:00Z` or `2026-08-21T12:00:00.5+02:00`.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;

@@ -233,6 +233,8 @@ pub struct Pool {
     pub cooldown_seconds: u32,
     /// No new leases.
     pub disabled: bool,
+    /// When the object was made, in seconds since 1970. `None`: after all others.
+    pub created: Option<i64>,
 }
 
 impl Pool {
@@ -252,6 +254,7 @@ impl Pool {
             announce: Announce::Auto,
             cooldown_seconds: 60,
             disabled: false,
+            created: None,
         }
     }
 }

@@ -157,8 +157,13 @@ fn manifests_are_judged_beside_what_the_cluster_has() {
     let (status, said) = ask("admin", &format!("lint -f {}", file.display()));
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("ask-pool") && said.contains("1 object in 1 file"), "{said}");
-    // One that comes first by name takes the addresses away from the pool that is in use: the file is well, the cluster would not be.
+    // Whatever it is called, it does not take the addresses of the pool that is in use.
     fs::write(&file, overlapping.replace("name: other", "name: ask-a")).unwrap();
+    let (_, said) = ask("admin", &format!("lint -f {}", file.display()));
+    assert!(said.contains("error[PoolOverlap]: EgressPool ask-a: ") && said.contains("which is older"), "{said}");
+    // One that says that it is older would: the file is well, the cluster would not be.
+    let older = overlapping.replace("name: other", "name: ask-a, creationTimestamp: '2020-01-01T00:00:00Z'");
+    fs::write(&file, older).unwrap();
     let (status, said) = ask("admin", &format!("lint -f {}", file.display()));
     assert_eq!(status, Some(1), "{said}");
     assert!(

@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::image::{Compiled, FileRecord, FileRow, Image, ObjectRow, ReadFile, Verdict, slot};
 use super::stamp::Stamp;
-use crate::api::overlap::{Use, overlaps};
+use crate::api::overlap::{Range, Use, overlaps};
 use crate::api::{Kind, Object, Reading};
 use crate::egress::model::{Pool, PoolKind, PoolSource};
 use crate::problem::Problem;
@@ -216,7 +216,7 @@ fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f s
                 (PoolKind::IPPool, PoolSource::Pool) => Use::Calicos,
                 (PoolKind::IPPool, PoolSource::PodAddress) => Use::CalicosPods,
             };
-            ranges.push((*name, pool.cidr, usage));
+            ranges.push(Range { name, cidr: pool.cidr, usage, created: pool.created });
         }
     }
     let mut lost = Vec::new();
@@ -224,11 +224,12 @@ fn settle_pools<'f>(objects: &BTreeMap<(u8, &'f str), Winner<'f>>) -> Vec<(&'f s
         let (loser, winner) = (objects.get(&(pools, overlap.loser)), objects.get(&(pools, overlap.winner)));
         let (Some(loser), Some(winner)) = (loser, winner) else { continue };
         let message = format!(
-            "{} overlaps {} of {}, which has the smaller name and keeps the addresses; this pool cannot be used \
-             until one of the two has another cidr",
+            "{} overlaps {} of {}, which {} and keeps the addresses; this pool cannot be used until one of the two has \
+             another cidr",
             overlap.cidr,
             overlap.kept,
-            winner.placed()
+            winner.placed(),
+            if overlap.is_older { "is older" } else { "has the smaller name" },
         );
         let problem = Problem::new(loser.named(), "PoolOverlap", message).file(loser.file()).at("spec.cidr");
         lost.push((overlap.loser, problem.value(overlap.cidr.to_string())));

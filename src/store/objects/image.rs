@@ -19,7 +19,7 @@ use crate::api::Kind;
 pub(super) use write::{Compiled, FileRecord, ReadFile, encode};
 
 /// Raise it when rows, or the JSON of an object, change shape or meaning.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 const MAGIC: [u8; 8] = *b"EGRETOBJ";
 const HEADER: usize = 88;
 const DIR: usize = 40;

@@ -231,7 +231,7 @@ fn the_first_by_file_name_is_in_force_even_if_it_is_broken() {
 }
 
 #[test]
-fn of_two_pools_that_overlap_the_smaller_name_wins_and_the_other_is_broken() {
+fn of_two_pools_that_overlap_the_older_or_the_smaller_name_wins_and_the_other_is_broken() {
     let world = World::with(&[
         ("a.yaml", &pool("wide", "10.0.0.0/16")),
         ("b.yaml", &format!("{}---\n{}", pool("blue", "10.0.1.0/24"), pool("far", "10.2.0.0/24"))),
@@ -245,6 +245,10 @@ fn of_two_pools_that_overlap_the_smaller_name_wins_and_the_other_is_broken() {
             "a.yaml: EgressPool wide: spec.cidr: 10.0.0.0/16 overlaps 10.0.1.0/24 of EgressPool blue (b.yaml), which has the smaller name and keeps the addresses; this pool cannot be used until one of the two has another cidr"
         ]
     );
+    let since = "name: wide, creationTimestamp: '2026-01-01T00:00:00Z'";
+    world.write("a.yaml", &pool("wide", "10.0.0.0/16").replace("name: wide", since));
+    let objects = world.open();
+    assert_eq!(objects.pools().map(|(name, _)| name).collect::<Vec<_>>(), ["far", "wide"], "who has no time is younger");
     world.write("b.yaml", &pool("far", "10.2.0.0/24"));
     let objects = world.open();
     assert_eq!(objects.pools().map(|(name, _)| name).collect::<Vec<_>>(), ["far", "wide"]);
