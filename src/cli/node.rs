@@ -181,7 +181,7 @@ fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
     let (dry_run, node) = (node.dry_run, &node.name);
     let mut text = String::new();
     for change in files {
-        let what = if dry_run { "to be removed" } else { change.what };
+        let what = if dry_run { &change.what.replace("removed", "to be removed") } else { change.what };
         let _ = writeln!(text, "{}: {what}", change.file);
     }
     for (place, report) in &outcome.reports {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::list::{self, Shape};
-use super::place::{Change, InstallError, Place, WRAPPED, failed};
+use super::place::{Change, ENTRY_REMOVED, InstallError, Place, WRAPPED, failed};
 use crate::store::read_whole;
 
 /// What is to be written so that our entry stands where pods are started by it.
@@ -57,10 +57,12 @@ impl Place {
     /// A file cannot be read.
     pub fn entries_to_take(&self, changes: &mut Vec<Change>) -> Result<(), InstallError> {
         for path in self.lists()? {
-            let is_ours = path.file_name().is_some_and(|name| name == WRAPPED);
+            let file = path.display().to_string();
             let text = read_whole(&path).map_err(failed("read", &path))?;
-            if is_ours || matches!(list::without(&text), Ok(Some(_))) {
-                changes.push(Change { file: path.display().to_string(), what: "removed" });
+            if path.file_name().is_some_and(|name| name == WRAPPED) {
+                changes.push(Change { file, what: "removed" });
+            } else if matches!(list::without(&text), Ok(Some(_))) {
+                changes.push(Change { file, what: ENTRY_REMOVED });
             }
         }
         Ok(())

@@ -18,10 +18,12 @@ use serde_json::Value;
 use super::list::{self, ListError};
 use super::look::Room;
 use super::multus::{self, Known};
-use crate::store::read_whole;
+use crate::store::{advice, read_whole};
 
 /// A list of ours, where the primary's stands alone and nothing can stand behind it. It sorts before anybody's.
 pub const WRAPPED: &str = "00-egret.conflist";
+/// What became of a list that stays without our entry.
+pub(super) const ENTRY_REMOVED: &str = "entry removed";
 
 /// Bytes that are compared, or written, at once. The kernel keeps what comes in one write in one folio, and maps 64 KB of a program around what
 /// a start touches: as one folio in half the time that sixteen take. A call that does nothing takes 0.15 ms in place of 0.20; pieces of 2 MB
@@ -46,7 +48,7 @@ pub struct Place {
 pub struct Change {
     /// Its path.
     pub file: String,
-    /// `installed`, `entered`, `removed`, or `unchanged`.
+    /// `installed`, `entered`, `removed`, `entry removed` of a list that stays, or `unchanged`.
     pub what: &'static str,
 }
 
@@ -82,7 +84,7 @@ pub enum InstallError {
         multus: PathBuf,
     },
     /// The kernel refused.
-    #[error("cannot {verb} {}: {source}", path.display())]
+    #[error("cannot {verb} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// `read`, `write`, `remove`.
         verb: &'static str,
@@ -176,7 +178,7 @@ impl Place {
             let text = read_whole(&path).map_err(failed("read", &path))?;
             if let Ok(Some(next)) = list::without(&text) {
                 rewrite(&path, &text, &next)?;
-                changes.push(Change { file, what: "removed" });
+                changes.push(Change { file, what: ENTRY_REMOVED });
             }
         }
         Ok(())

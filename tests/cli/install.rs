@@ -72,7 +72,7 @@ fn uninstall(folder: &Folder, words: &str) -> Said {
 #[test]
 fn what_was_taken_away_before_something_failed_is_said_beside_it() {
     let ours = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}, {"type": "egret"}]}"#;
-    let removed = json!([{"file": "conf/10-n.conflist", "what": "removed"}]);
+    let removed = json!([{"file": "conf/10-n.conflist", "what": "entry removed"}]);
     // A folder in the program's place, and a list that the kernel lets nobody read.
     let program = Folder::with(&[("conf/10-n.conflist", ours), ("bin/egret/file", "")]);
     let list = Folder::with(&[("conf/10-n.conflist", ours), ("bin/egret", "")]);

@@ -160,7 +160,10 @@ fn manifests_are_judged_beside_what_the_cluster_has() {
     // Whatever it is called, it does not take the addresses of the pool that is in use.
     fs::write(&file, overlapping.replace("name: other", "name: ask-a")).unwrap();
     let (_, said) = ask("admin", &format!("lint -f {}", file.display()));
-    assert!(said.contains("error[PoolOverlap]: EgressPool ask-a: ") && said.contains("which is older"), "{said}");
+    assert!(
+        said.contains("error[PoolOverlap]: EgressPool ask-a: ") && said.contains("which is older"),
+        "{said}"
+    );
     // One that says that it is older would: the file is well, the cluster would not be.
     let older = overlapping.replace("name: other", "name: ask-a, creationTimestamp: '2020-01-01T00:00:00Z'");
     fs::write(&file, older).unwrap();

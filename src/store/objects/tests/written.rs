@@ -248,7 +248,11 @@ fn of_two_pools_that_overlap_the_older_or_the_smaller_name_wins_and_the_other_is
     let since = "name: wide, creationTimestamp: '2026-01-01T00:00:00Z'";
     world.write("a.yaml", &pool("wide", "10.0.0.0/16").replace("name: wide", since));
     let objects = world.open();
-    assert_eq!(objects.pools().map(|(name, _)| name).collect::<Vec<_>>(), ["far", "wide"], "who has no time is younger");
+    assert_eq!(
+        objects.pools().map(|(name, _)| name).collect::<Vec<_>>(),
+        ["far", "wide"],
+        "who has no time is younger"
+    );
     world.write("b.yaml", &pool("far", "10.2.0.0/24"));
     let objects = world.open();
     assert_eq!(objects.pools().map(|(name, _)| name).collect::<Vec<_>>(), ["far", "wide"]);
