@@ -130,6 +130,11 @@ impl Attachment {
         }
     }
 
+    /// Whether a text is what names it, as asked of each attachment of the node at every change.
+    pub fn is_named(&self, text: &str) -> bool {
+        text.split('/').eq([self.network.as_str(), &self.container_id, &self.ifname])
+    }
+
     /// The node's end of its interface, where it is known well enough to be touched.
     pub fn host_end(&self) -> Option<End> {
         let known = self.host_interface.as_ref().filter(|_| self.host_index > 0);

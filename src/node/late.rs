@@ -38,9 +38,9 @@ impl Embedded {
             decision.is_some_and(|decision| decision.role == Role::Client)
         };
         let is_late = |attachment: &Attachment| {
-            let name = attachment.id().to_string();
-            let was = |ip| before.and_then(|plan| bound(plan, ip)).is_some_and(|was| was.attachment == name);
-            !asleep.contains(&name) && !attachment.addresses.iter().any(|ip| was(*ip))
+            let was = |ip| before.and_then(|plan| bound(plan, ip));
+            let was = |ip: &IpAddr| was(*ip).is_some_and(|was| attachment.is_named(&was.attachment));
+            !attachment.addresses.iter().any(was) && !asleep.iter().any(|name| attachment.is_named(name))
         };
         let is_late = |attachment: &Attachment| is_client(attachment) && is_late(attachment);
         let late = |number: &usize| is_late(&situation.attachments[*number]);

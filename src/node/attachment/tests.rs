@@ -47,6 +47,16 @@ fn attachment(container_id: &str, ifname: &str) -> Attachment {
 }
 
 #[test]
+fn an_attachment_knows_its_name() {
+    let one = attachment("c1", "eth0");
+    assert!(one.is_named(&one.id().to_string()));
+    for other in [attachment("c1", "eth1"), attachment("c", "eth0")] {
+        assert!(!one.is_named(&other.id().to_string()), "{}", other.id());
+    }
+    assert!(!one.is_named("") && !one.is_named(&format!("{}/", one.id())));
+}
+
+#[test]
 fn a_record_is_revised_where_it_is_and_never_made_again() {
     let folder = Folder::new("revised");
     let records = folder.records();
