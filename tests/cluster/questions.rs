@@ -161,7 +161,8 @@ fn manifests_are_judged_beside_what_the_cluster_has() {
     fs::write(&file, overlapping.replace("name: other", "name: ask-a")).unwrap();
     let (_, said) = ask("admin", &format!("lint -f {}", file.display()));
     assert!(
-        said.contains("error[PoolOverlap]: EgressPool ask-a: ") && said.contains("which is older"),
+        said.contains("EgressPool ask-a: spec.cidr: 10.88.0.0/29 overlaps")
+            && said.contains("which is older"),
         "{said}"
     );
     // One that says that it is older would: the file is well, the cluster would not be.

@@ -267,7 +267,7 @@ fn many_at_once_see_whole_objects_and_leave_a_good_cache() {
 /// The cache of an older build must not be read with other eyes: if this fails, raise `image::FORMAT` and write the
 /// new shape here.
 #[test]
-fn the_shape_of_compiled_objects_is_pinned_to_format_1() {
+fn the_shape_of_compiled_objects_is_pinned_to_its_format() {
     let world = World::with(&[(
         "a.yaml",
         "
@@ -292,7 +292,7 @@ fn the_shape_of_compiled_objects_is_pinned_to_format_1() {
             r#"{"labels":{"a":"b"},"annotations":{"c":"d"}}"#,
             r#"{"uid":"u","labels":{"a":"b"},"annotations":{"c":"d"},"node":"n","host_network":true,"stateful_set":"set"}"#,
             r#"{"labels":{"a":"b"},"internal_ips":["192.0.2.1"],"other_ips":["192.0.2.2"],"pod_cidrs":["10.244.0.0/24"]}"#,
-            r#"{"name":"p","kind":"EgressPool","cidr":"10.10.10.0/28","block_size":31,"node_selector":"all()","gateway_namespaces":null,"client_namespaces":null,"source":"Pool","nat_outgoing":false,"strict_affinity":false,"announce":"Auto","cooldown_seconds":60,"disabled":false}"#,
+            r#"{"name":"p","kind":"EgressPool","cidr":"10.10.10.0/28","block_size":31,"node_selector":"all()","gateway_namespaces":null,"client_namespaces":null,"source":"Pool","nat_outgoing":false,"strict_affinity":false,"announce":"Auto","cooldown_seconds":60,"disabled":false,"created":null}"#,
             r#"["10.96.0.0/16"]"#,
         ]
     );
