@@ -40,20 +40,8 @@ pub struct Following {
 }
 
 impl Following {
-    /// Begins to follow everything that a node needs, the foreign kinds that `adopted` names as closely as our own; the others as
-    /// `kube::pace` has it.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn adopting(
-        client: &Arc<Client>,
-        node: &str,
-        adopted: impl Fn(Watched) -> bool,
-    ) -> std::io::Result<Following> {
-        Following::with(client, Reach::Node(node.to_owned()), adopted)
-    }
-
-    /// As far as somebody needs.
+    /// Begins to follow as far as somebody needs, the foreign kinds that `adopted` names as closely as our own; the others as `kube::pace` has
+    /// it.
     ///
     /// # Errors
     /// If no thread can be started.

@@ -14,7 +14,7 @@ use egret::testbed::within;
 use serde_json::{Value, json};
 
 use crate::follower::{Follower, follow, follow_adopting, follow_again};
-use crate::following::egret_crds;
+use crate::following::{egret_crds, follow_here};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::{add, namespace, node};
@@ -278,7 +278,7 @@ fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm
         let first = watch && silent.swap(false, std::sync::atomic::Ordering::Relaxed);
         if first { Fate::Silence } else { Fate::Pass }
     });
-    let following = egret::kube::Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     crate::following::until(&following, Mirror::is_synced);
     kubectl(&["label", "namespace", "storm", "--overwrite", "n=heard"], "");
     crate::following::until(&following, |mirror| {
@@ -293,7 +293,7 @@ fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm
             false => Fate::Pass,
         });
         let client = std::sync::Arc::new(Client::new(proxy.access()).unwrap());
-        let following = egret::kube::Following::adopting(&client, "here", |_| false).unwrap();
+        let following = follow_here(&client);
         crate::following::until(&following, Mirror::is_synced);
         let began = Instant::now();
         let asked = || proxy.asked("/api/v1/namespaces?");

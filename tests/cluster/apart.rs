@@ -1,6 +1,7 @@
 //! One thing that a node cannot say, hold or give back, and everything else that it says, holds and gives back all the same.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,12 +9,10 @@ use egret::ipam::{Store, Tenant};
 use egret::kube::{Client, ClusterStore};
 use egret::node::attachment::Attachment;
 use egret::node::books::Books;
-use egret::node::embedded::Embedded;
-use egret::store::{Dir, endpoints};
 use serde_json::{Value, json};
 
 use crate::follower::{Follower, follow, follow_after};
-use crate::leases::{claim, pod, publish, wait};
+use crate::leases::{claim, endpoint, ends, over, pod, publish, remove_pods, wait};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::{namespace, node};
@@ -32,11 +31,19 @@ fn ground() -> Client {
     forget(&client);
     node(&client, NODE);
     namespace(&client, "leases");
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    remove_pods();
     let pool = json!({"apiVersion": "egret.dev/v1alpha1", "kind": "EgressPool", "metadata": {"name": "leases"},
         "spec": {"cidr": "10.88.0.0/30", "blockSize": 32, "gatewayNamespaces": "all()"}});
     client.create("/apis/egret.dev/v1alpha1/egresspools", &pool).unwrap();
     client
+}
+
+/// An agent that has heard of everything, by a server that can be told to refuse.
+fn begun() -> (Client, Arc<Proxy>, Follower) {
+    let (client, proxy) = (ground(), Proxy::start());
+    let agent = follow(&proxy, NODE);
+    agent.synced();
+    (client, proxy, agent)
 }
 
 fn gateways<const N: usize>(client: &Client, agent: &Follower, names: [&str; N]) -> [Gateway; N] {
@@ -46,15 +53,8 @@ fn gateways<const N: usize>(client: &Client, agent: &Follower, names: [&str; N])
         let (attachment, ahead) = gateway;
         (attachment, ahead.addresses()[0].ip)
     });
-    names.iter().for_each(|name| drop(wait("a gateway is not heard of", || heard(client, name))));
+    names.iter().for_each(|name| drop(wait("a gateway is not heard of", || endpoint(client, name))));
     all
-}
-
-/// The object by which others hear of the gateway of this pod.
-fn heard(client: &Client, pod: &str) -> Option<Value> {
-    let (all, _) = client.list(&format!("{ENDPOINTS}?")).unwrap();
-    let name = json!(format!("leases/{pod}"));
-    all.into_iter().find(|object| object["spec"]["pod"] == name)
 }
 
 fn name(object: &Value) -> String {
@@ -78,41 +78,21 @@ fn lose_lease(client: &Client, at: IpAddr) {
     store.swap(&block, Some(version)).unwrap();
 }
 
-/// What the container's DEL does, but for telling the agent.
-fn ends(agent: &Follower, (attachment, _): &Gateway) {
-    let (node, dir) = (Embedded::at(&agent.config).unwrap(), Dir::open(&agent.dir).unwrap());
-    let guard = node.lock("DEL").unwrap();
-    let store = dir.lock("a test", Duration::from_secs(10)).unwrap();
-    assert!(endpoints::remove(&dir, &store, &attachment.id().to_string()).unwrap());
-    drop(store);
-    node.records.remove(&attachment.id()).unwrap();
-    drop(guard);
-}
-
 /// Something new is to be said of this pod's gateway, six times, each when the one before was heard.
 fn says_six_times(client: &Client, pod: &str) {
     for turn in 0..6 {
         let value = format!("v{turn}");
         kubectl(&["label", "pod", pod, "-n", "leases", "--overwrite", &format!("turn={value}")], "");
         wait("what is new is not said", || {
-            heard(client, pod).filter(|object| object["spec"]["labels"]["turn"] == *value)
+            endpoint(client, pod).filter(|object| object["spec"]["labels"]["turn"] == *value)
         });
     }
-}
-
-fn over(client: &Client, agent: Follower) {
-    drop(agent);
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
-    forget(client);
 }
 
 #[test]
 fn a_lease_that_cannot_be_written_again_hinders_neither_another_lease_nor_what_is_said() {
     let _alone = alone();
-    let client = ground();
-    let proxy = Proxy::start();
-    let agent = follow(&proxy, NODE);
-    agent.synced();
+    let (client, proxy, agent) = begun();
     let both = gateways(&client, &agent, ["a", "b"]);
     let at = both.map(|(_, at)| at);
     for (refused, other) in [(at[0], at[1]), (at[1], at[0])] {
@@ -144,12 +124,9 @@ fn a_lease_that_cannot_be_written_again_hinders_neither_another_lease_nor_what_i
 #[test]
 fn an_endpoint_that_another_node_has_is_named_and_hinders_no_other() {
     let _alone = alone();
-    let client = ground();
-    let proxy = Proxy::start();
-    let agent = follow(&proxy, NODE);
-    agent.synced();
+    let (client, proxy, agent) = begun();
     gateways(&client, &agent, ["a", "b"]);
-    let object = name(&heard(&client, "a").unwrap());
+    let object = name(&endpoint(&client, "a").unwrap());
     // What another node says goes by the same name.
     let other = r#"{"spec": {"node": "elsewhere", "attachment": "net/z/eth0", "pod": "leases/z"}}"#;
     kubectl(&["patch", "egressendpoint", &object, "--type=merge", "-p", other], "");
@@ -161,10 +138,10 @@ fn an_endpoint_that_another_node_has_is_named_and_hinders_no_other() {
     assert!(tries < 5, "it was tried {tries} times while six things were said");
     let named = agent.cluster.problems().into_iter().find(|problem| problem.object == "Pod leases/a");
     assert!(named.as_ref().is_some_and(|p| p.message.contains("is node elsewhere's")), "{named:?}");
-    assert_eq!(heard(&client, "z").unwrap()["spec"]["node"], "elsewhere", "it is nobody's to take");
+    assert_eq!(endpoint(&client, "z").unwrap()["spec"]["node"], "elsewhere", "it is nobody's to take");
 
     client.delete(&format!("{ENDPOINTS}/{object}")).unwrap();
-    wait("it is not said again", || heard(&client, "a"));
+    wait("it is not said again", || endpoint(&client, "a"));
     wait("it is named still", || agent.cluster.problems().is_empty().then_some(()));
     over(&client, agent);
 }
@@ -172,20 +149,17 @@ fn an_endpoint_that_another_node_has_is_named_and_hinders_no_other() {
 #[test]
 fn an_endpoint_that_cannot_be_deleted_keeps_its_own_lease_only() {
     let _alone = alone();
-    let client = ground();
-    let proxy = Proxy::start();
-    let agent = follow(&proxy, NODE);
-    agent.synced();
+    let (client, proxy, agent) = begun();
     let both = gateways(&client, &agent, ["a", "b"]);
     let own = both[0].1;
-    let delete = format!("DELETE {ENDPOINTS}/{}", name(&heard(&client, "a").unwrap()));
+    let delete = format!("DELETE {ENDPOINTS}/{}", name(&endpoint(&client, "a").unwrap()));
     let line = delete.clone();
     proxy.judge(move |asked| match asked.contains(&line) {
         true => refusal(403, "Forbidden", "a policy of the cluster's is against it"),
         false => Fate::Pass,
     });
     kubectl(&["delete", "pod", "a", "-n", "leases", "--force", "--grace-period=0"], "");
-    ends(&agent, &both[0]);
+    ends(&agent, &both[0].0);
     wait("it is not deleted", || (proxy.asked(&delete) > 0).then_some(()));
 
     // A container that no record speaks of has an address, and its pod is gone.
@@ -202,10 +176,10 @@ fn an_endpoint_that_cannot_be_deleted_keeps_its_own_lease_only() {
     agent.cluster.release_later(None);
     wait("what is lost is not given back", || (!is_held(&client, lost)).then_some(()));
     assert!(is_held(&client, own), "clients send packets there");
-    assert!(heard(&client, "a").is_some());
+    assert!(endpoint(&client, "a").is_some());
 
     proxy.judge(|_| Fate::Pass);
-    wait("it stands still", || heard(&client, "a").is_none().then_some(()));
+    wait("it stands still", || endpoint(&client, "a").is_none().then_some(()));
     wait("its lease does not come back", || (!is_held(&client, own)).then_some(()));
     over(&client, agent);
 }
@@ -213,16 +187,13 @@ fn an_endpoint_that_cannot_be_deleted_keeps_its_own_lease_only() {
 #[test]
 fn while_nobody_knows_which_endpoints_stand_no_lease_is_given_back() {
     let _alone = alone();
-    let client = ground();
-    let proxy = Proxy::start();
-    let agent = follow(&proxy, NODE);
-    agent.synced();
+    let (client, proxy, agent) = begun();
     let [gateway] = gateways(&client, &agent, ["a"]);
     let own = gateway.1;
 
     // It ends while no agent can say so, and the next one may not list endpoints.
     proxy.judge(|_| refusal(503, "ServiceUnavailable", "not now"));
-    ends(&agent, &gateway);
+    ends(&agent, &gateway.0);
     kubectl(&["delete", "pod", "a", "-n", "leases", "--force", "--grace-period=0"], "");
     let proxy = Proxy::start();
     let line = format!("GET {ENDPOINTS}?");
@@ -234,11 +205,11 @@ fn while_nobody_knows_which_endpoints_stand_no_lease_is_given_back() {
     agent.synced();
     wait("it does not hear of pods", || (proxy.asked("/api/v1/pods") > 1).then_some(()));
     sleep(Duration::from_secs(3)); // many looks
-    assert!(heard(&client, "a").is_some(), "nobody could delete it");
+    assert!(endpoint(&client, "a").is_some(), "nobody could delete it");
     assert!(is_held(&client, own), "clients send packets there");
 
     proxy.judge(|_| Fate::Pass);
-    wait("its endpoint stands still", || heard(&client, "a").is_none().then_some(()));
+    wait("its endpoint stands still", || endpoint(&client, "a").is_none().then_some(()));
     wait("its lease does not come back", || (!is_held(&client, own)).then_some(()));
     over(&client, agent);
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use egret::ipam::{After, IpamError, Store, release};
-use egret::kube::{ClusterStore, Following, Mirror, blocks};
+use egret::kube::{ClusterStore, Mirror, blocks};
 use egret::testbed::repository;
 
+use crate::following::follow_here;
 use crate::server::{kubectl, server};
 use crate::world::*;
 
@@ -133,7 +134,7 @@ fn the_role_in_deploy_is_enough_for_leases_and_for_following_and_no_more() {
     given(&store, &[&pool], tenant("pod:a", "node1", "a"), 0);
     given(&store, &[&pool], tenant("pod:b", "node1", "b"), 0);
     assert_eq!(release(&store, &holder("node1", "a"), After::Owner, 10).unwrap().len(), 1);
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     crate::following::until(&following, Mirror::is_synced);
     for path in ["/api/v1/secrets", "/apis/apps/v1/deployments"] {
         assert!(client.get(path).unwrap_err().is_forbidden(), "{path}");

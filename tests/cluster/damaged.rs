@@ -13,7 +13,7 @@ use crate::hanging::{SELECTS, leased_gateway, pod, seen};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::{namespace, node};
-use crate::wired::{Bridge, NODE, Wired};
+use crate::wired::{Bridge, NODE, Wired, aside};
 use crate::world::*;
 
 const POLICIES: &str = "/apis/egret.dev/v1alpha1/egressgatewaypolicies";
@@ -42,14 +42,7 @@ fn an_agent_with_a_damaged_copy_is_no_worse_for_its_node_than_none_and_lets_nobo
     let pods = ["chosen/cart", "chosen/late", "plain/one", "plain/two", "fresh/late"];
     let uids = [&[leased_gateway(&client)][..], &pods.map(|name| pod(&client, name, &[]))].concat();
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
-    // A thread of its own: whoever enters a world leaves the server's network.
-    std::thread::scope(|scope| {
-        let story =
-            scope.spawn(|| story(&mut Wired::raise(&bridge, &proxy), &bridge, (&client, &proxy), &uids));
-        if let Err(panic) = story.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
+    aside(|| story(&mut Wired::raise(&bridge, &proxy), &bridge, (&client, &proxy), &uids));
     for name in NAMESPACES {
         kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
         kubectl(&["annotate", "namespace", name, "--overwrite", &format!("{}-", SELECTS[0].0)], "");

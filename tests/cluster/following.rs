@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use egret::api;
 use egret::config::Config;
 use egret::egress::model::{PodName, View};
-use egret::kube::{Following, Mirror, Watched};
+use egret::kube::{Client, Following, Mirror, Reach, Watched};
 use egret::store::objects::Objects;
 use egret::testbed::repository;
 
@@ -34,6 +34,11 @@ const WORLD: &str = "
 {apiVersion: egret.dev/v1alpha1, kind: EgressEndpoint, metadata: {name: gw1}, spec: {pod: shop/gw, attachment: net/c/eth0, node: there,
  underlay: [172.31.0.2], vni: 4098, mac: '02:67:0a:4d:00:00', addresses: [{ip: 10.77.0.0, pool: shop-pool}], state: ready, generation: 1}}
 ";
+
+/// Follows everything that node `here` needs, and adopts nothing.
+pub(crate) fn follow_here(client: &Arc<Client>) -> Following {
+    Following::with(client, Reach::Node("here".to_owned()), |_| false).unwrap()
+}
 
 /// How long anything may take on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -107,7 +112,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
     let client = Arc::new(client_of("admin"));
     forget(&client);
     kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     println!("synced in {:?}", until(&following, Mirror::is_synced));
     let seen = agreed(&following);
     assert_eq!(seen.endpoints.len(), 1);
@@ -156,7 +161,7 @@ fn a_node_sees_what_files_would_say_and_hears_of_changes_that_matter() {
 fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     until(&following, |mirror| mirror.lost().len() == 9);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
@@ -184,7 +189,7 @@ fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_delete
     };
     let both = ["outlives-a", "outlives-b"];
     let lost = |mirror: &Mirror, part: &str| mirror.lost().iter().any(|(_, why)| why.contains(part));
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     until(&following, |mirror| mirror.is_synced() && names(mirror).len() == 3);
     kubectl(&["delete", "egpol", "goes"], "");
     until(&following, |mirror| names(mirror) == both);
@@ -193,7 +198,7 @@ fn objects_that_go_with_their_definition_stay_in_force_and_those_that_are_delete
     until(&following, |mirror| lost(mirror, "egressgatewaypolicies"));
     assert_eq!(names(&following.mirror()), both);
     // Who starts now knows as little as the server.
-    let late = Following::adopting(&client, "here", |_| false).unwrap();
+    let late = follow_here(&client);
     until(&late, |mirror| lost(mirror, "404"));
     assert_eq!(
         late.mirror().generation(Watched::Policies),
@@ -225,7 +230,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
     kubectl(&["create", "clusterrolebinding", "lab-agent", "--clusterrole=egret-agent", "--user=agent"], "");
     kubectl(&["apply", "--server-side", "-f", "-"], WORLD);
     let client = Arc::new(client_of("agent"));
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     let known = agreed(&following);
     kubectl(&["delete", "clusterrolebinding", "lab-agent"], "");
     let began = Instant::now();
@@ -234,7 +239,7 @@ fn a_role_that_is_taken_away_removes_nothing_and_the_missing_line_is_said() {
         std::thread::sleep(Duration::from_millis(50));
     }
     // A watch that is open goes on; whoever begins one is refused.
-    let again = Following::adopting(&client, "here", |_| false).unwrap();
+    let again = follow_here(&client);
     let parts =
         ["cannot list resource", "apiGroups [egret.dev], resources [egresspools] needs the verb list"];
     until(&again, |mirror| {

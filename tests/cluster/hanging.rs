@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::proxy::{Fate, Proxy};
 use crate::server::kubectl;
 use crate::trouble::{namespace, node};
-use crate::wired::{Bridge, NODE, Wired};
+use crate::wired::{Bridge, NODE, Wired, aside};
 use crate::world::*;
 
 /// A request is given up after 10 s, so whoever waited behind one took longer than this.
@@ -76,15 +76,9 @@ fn one_request_that_is_never_answered_delays_no_other_pod_and_its_own_is_answere
     }
     let first = leased_gateway(&client);
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
-    // A thread of its own: whoever enters a world leaves the server's network.
-    std::thread::scope(|scope| {
-        let story = scope.spawn(|| {
-            let node = Wired::raise(&bridge, &proxy);
-            story(&node, &Api { client: &client, bridge: &bridge, proxy: &proxy }, &first);
-        });
-        if let Err(panic) = story.join() {
-            std::panic::resume_unwind(panic);
-        }
+    aside(|| {
+        let node = Wired::raise(&bridge, &proxy);
+        story(&node, &Api { client: &client, bridge: &bridge, proxy: &proxy }, &first);
     });
     for name in NAMESPACES {
         kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");

@@ -12,7 +12,7 @@ use egret::node::embedded::Embedded;
 use egret::node::holding::LEASED_TO_ANOTHER;
 use egret::store::objects::Objects;
 use egret::store::{Dir, endpoints};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::follower::{Follower, follow, follow_again};
 use crate::following::egret_crds;
@@ -338,4 +338,34 @@ fn a_stateful_pod_waits_for_a_container_whose_node_object_is_gone_while_its_endp
     drop(agent);
     kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
     forget(&client);
+}
+
+/// The object by which others hear of the gateway of this pod.
+pub(crate) fn endpoint(client: &Client, pod: &str) -> Option<Value> {
+    let (all, _) = client.list("/apis/egret.dev/v1alpha1/egressendpoints?").unwrap();
+    let name = json!(format!("leases/{pod}"));
+    all.into_iter().find(|object| object["spec"]["pod"] == name)
+}
+
+/// What a gateway's DEL does, but for telling the agent.
+pub(crate) fn ends(agent: &Follower, attachment: &Attachment) {
+    let (node, dir) = (Embedded::at(&agent.config).unwrap(), Dir::open(&agent.dir).unwrap());
+    let guard = node.lock("DEL").unwrap();
+    let store = dir.lock("a test", Duration::from_secs(10)).unwrap();
+    assert!(endpoints::remove(&dir, &store, &attachment.id().to_string()).unwrap());
+    drop(store);
+    node.records.remove(&attachment.id()).unwrap();
+    drop(guard);
+}
+
+/// No pod of the namespace is left.
+pub(crate) fn remove_pods() {
+    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+}
+
+/// The end of a story: the agent goes, and the cluster forgets it.
+pub(crate) fn over(client: &Client, agent: Follower) {
+    drop(agent);
+    remove_pods();
+    forget(client);
 }

@@ -17,7 +17,7 @@ use crate::hanging::{SELECTS, leased_gateway, pod, seen};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::{add, namespace, node};
-use crate::wired::{Bridge, NODE, Wired};
+use crate::wired::{Bridge, NODE, Wired, aside};
 use crate::world::*;
 
 const POLICIES: &str = "/apis/egret.dev/v1alpha1/egressgatewaypolicies";
@@ -183,13 +183,7 @@ fn a_client_stays_one_whatever_is_removed_from_the_copy_while_pods_change() {
     kubectl(&["patch", "namespace", "lost", "--type=merge", "-p", &patch], "");
     let uids = [leased_gateway(&client), pod(&client, "lost/cart", &[])];
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
-    // A thread of its own: whoever enters a world leaves the server's network.
-    std::thread::scope(|scope| {
-        let story = scope.spawn(|| story(&Wired::raise(&bridge, &proxy), &bridge, &client, &uids));
-        if let Err(panic) = story.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
+    aside(|| story(&Wired::raise(&bridge, &proxy), &bridge, &client, &uids));
     for name in ["leases", "lost"] {
         kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
     }

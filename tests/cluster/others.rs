@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use egret::config::Config;
 use egret::egress::model::View;
-use egret::kube::{Following, Mirror, Watched};
+use egret::kube::{Mirror, Watched};
 use egret::node::embedded::now_nanos;
 use egret::store::objects::Objects;
 use serde_json::{Value, json};
 
-use crate::following::until;
+use crate::following::{follow_here, until};
 use crate::world::{alone, client_of, forget};
 
 const POOLS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/egresspools.egret.dev";
@@ -55,7 +55,7 @@ fn pools_that_no_definition_of_ours_would_take_are_named_and_the_others_serve() 
     }
     replace(&|fields| *fields = ours.clone());
 
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     let look = |mirror: &Mirror| {
         let objects = Objects::of(mirror.readings()).unwrap();
         let view = objects.view(&Config::default(), mirror.endpoints());
@@ -98,7 +98,7 @@ fn records_that_cannot_be_read_are_as_if_they_were_not_there() {
     make("egressnodes", "EgressNode", "node-9", json!({"node": "odd", "number": 9, "wire": "none"}));
     make("egressnodes", "EgressNode", "node-8", json!({"node": "twice", "number": 8, "wire": "172.31.0.8"}));
     make("egressnodes", "EgressNode", "node-7", json!({"node": "twice", "number": 7, "wire": "172.31.0.7"}));
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     // A first list may be older than what was written just before it.
     until(&following, |mirror| {
         mirror.is_synced()
@@ -149,7 +149,7 @@ fn an_agent_that_is_older_than_the_definitions_uses_what_it_understands() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    let following = Following::adopting(&client, "here", |_| false).unwrap();
+    let following = follow_here(&client);
     until(&following, |mirror| mirror.is_synced() && mirror.objects(Watched::Endpoints).count() == 2);
     let seen: Vec<u32> = following.mirror().endpoints().iter().map(|endpoint| endpoint.vni).collect();
     client.delete("/apis/egret.dev/v1alpha1/egressendpoints").unwrap();

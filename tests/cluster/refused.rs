@@ -11,7 +11,7 @@ use egret::store::{Dir, endpoints};
 use serde_json::{Map, Value, json};
 
 use crate::follower::{Follower, follow};
-use crate::leases::{allocation, claim, ground, pod, publish, wait};
+use crate::leases::{allocation, claim, endpoint, ends, ground, over, pod, publish, wait};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::trouble::node;
@@ -37,20 +37,13 @@ fn labelled(client: &Client, agent: &Follower, count: usize) {
 
 /// What others hear of the gateway with this name.
 fn heard(client: &Client, pod: &str) -> Option<Value> {
-    let (all, _) = client.list(&format!("{ENDPOINTS}?")).unwrap();
-    let name = json!(format!("leases/{pod}"));
-    all.into_iter().map(|mut object| object["spec"].take()).find(|spec| spec["pod"] == name)
+    endpoint(client, pod).map(|mut object| object["spec"].take())
 }
 
 /// What the container's DEL does.
-fn ends(agent: &Follower, (attachment, _): &(Attachment, Ahead)) {
-    let (node, dir) = (Embedded::at(&agent.config).unwrap(), Dir::open(&agent.dir).unwrap());
-    let guard = node.lock("DEL").unwrap();
-    let store = dir.lock("a test", Duration::from_secs(10)).unwrap();
-    assert!(endpoints::remove(&dir, &store, &attachment.id().to_string()).unwrap());
-    drop(store);
-    node.records.remove(&attachment.id()).unwrap();
-    drop(guard);
+fn ended(agent: &Follower, (attachment, _): &(Attachment, Ahead)) {
+    ends(agent, attachment);
+    let node = Embedded::at(&agent.config).unwrap();
     agent.cluster.release_later(Some(node.holder(&attachment.id())));
 }
 
@@ -80,18 +73,12 @@ fn others_live(client: &Client, agent: &Follower) {
     wait("that it failed is not heard", || heard(client, "c").filter(|spec| spec["state"] == "failed"));
     let address = one.1.addresses()[0].ip.to_string();
     assert!(allocation(client, &address).unwrap().holder.is_some());
-    ends(agent, &one);
+    ended(agent, &one);
     wait("what has ended is still said", || heard(client, "b").is_none().then_some(()));
     wait("its lease does not come back", || {
         allocation(client, &address).is_none_or(|a| a.holder.is_none()).then_some(())
     });
     drop(two);
-}
-
-fn over(client: &Client, agent: Follower) {
-    drop(agent);
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
-    forget(client);
 }
 
 #[test]

@@ -10,14 +10,14 @@ use egret::cni::environment::Environment;
 use egret::cni::request::Request;
 use egret::config::Config;
 use egret::ipam::{IpamError, Store};
-use egret::kube::{Client, ClusterStore, Following, Mirror, Watched};
+use egret::kube::{Client, ClusterStore, Mirror, Watched};
 use egret::store::Dir;
 use egret::store::objects::Objects;
 use egret::testbed::repository;
 use serde_json::{Value, json};
 
 use crate::follower::follow;
-use crate::following::until;
+use crate::following::{follow_here, until};
 use crate::proxy::{ADDRESS, Fate, Proxy, refusal};
 use crate::server::kubectl;
 use crate::world::*;
@@ -62,8 +62,7 @@ fn a_watch_that_is_cut_in_the_middle_loses_nothing_and_lists_nothing_anew() {
     let direct = client_of("admin");
     namespace(&direct, "cut");
     let proxy = Proxy::start();
-    let following =
-        Following::adopting(&Arc::new(Client::new(proxy.access()).unwrap()), "here", |_| false).unwrap();
+    let following = follow_here(&Arc::new(Client::new(proxy.access()).unwrap()));
     until(&following, Mirror::is_synced);
     let lists = proxy.listed("/api/v1/namespaces");
     assert!(lists > 0, "it begins with a list");
@@ -103,8 +102,7 @@ fn a_version_that_the_server_forgot_is_a_list_that_changes_nothing() {
         // A first list may be older than what was written just before it.
         let before = format!("not-yet-{after}");
         label(&direct, "gone", &before);
-        let following =
-            Following::adopting(&Arc::new(Client::new(proxy.access()).unwrap()), "here", |_| false).unwrap();
+        let following = follow_here(&Arc::new(Client::new(proxy.access()).unwrap()));
         until(&following, |mirror| mirror.is_synced() && labelled(mirror, "gone", &before));
         let generation = following.mirror().generation(Watched::Namespaces);
         let started = Instant::now();

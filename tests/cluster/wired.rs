@@ -188,3 +188,12 @@ fn agent(world: &World, proxy: &Proxy, scratch: &Path) -> Child {
     let log = File::create(scratch.join("log")).unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
+
+/// Tells a story on a thread of its own: whoever enters a world leaves the server's network.
+pub(crate) fn aside(story: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        if let Err(panic) = scope.spawn(story).join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
