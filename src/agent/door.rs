@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::egress::model::Role;
 use crate::node::books::Books;
 use crate::node::kept::Kept;
-use crate::node::plugin::Here;
+use crate::node::plugin::{Here, Leaving};
 use crate::node::standing::Standings;
 use crate::node::unasked;
 use crate::node::verbs::{Call as Change, Ended, together};
@@ -167,6 +167,7 @@ impl Door {
             request.as_ref().map_err(Clone::clone).and_then(|request| self.answer(request, &caller, began));
         let (code, took) = (outcome.as_ref().err().map(|error| error.code as u16), began.elapsed());
         let told = caller.tell(request.as_ref().ok(), outcome);
+        self.kept.iter().for_each(|kept| kept.attachments.tidy());
         drop(call);
         // The plugin waits for no bookkeeping.
         if let Ok(request) = &request {
@@ -214,10 +215,10 @@ impl Door {
         }
         let outcome = match request.verb {
             Verb::Add => self.add(&node, request, caller),
-            Verb::Del => match node.leaving(request) {
-                Some(leaving) => self.change(&node, Change::Del(leaving), caller.success(request)),
-                None => node.forget(request, || caller.success(request).tell()),
-            },
+            Verb::Del => node.leaving(request).and_then(|leaving| match leaving {
+                Leaving::Planned(id) => self.change(&node, Change::Del(id), caller.success(request)),
+                Leaving::Recorded(node, id) => node.forget_telling(&id, || caller.success(request).tell()),
+            }),
             _ => {
                 let outcome = self.in_turn(|| carry_out(&node, request));
                 self.gate.changed();

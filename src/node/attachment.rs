@@ -240,6 +240,10 @@ impl Attachments {
     pub fn write(&self, attachment: &Attachment) -> io::Result<()> {
         let id = attachment.id();
         let (file, draft) = (self.file(&id), self.draft(&id));
+        let bytes = serde_json::to_vec(attachment)?;
+        if self.last.as_ref().is_some_and(|last| last.write(&file, &bytes, attachment)) {
+            return Ok(());
+        }
         let mut lock: File = match locked_draft(&draft) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(self.folder.join(&id.network))?;
@@ -247,7 +251,7 @@ impl Attachments {
             }
             other => other,
         }?;
-        lock.write_all(&serde_json::to_vec(attachment)?)?;
+        lock.write_all(&bytes)?;
         fs::rename(&draft, &file)
     }
 
@@ -270,6 +274,15 @@ impl Attachments {
             return Err(problem(format!("it speaks of {}", attachment.id())));
         }
         Ok(Some(attachment))
+    }
+
+    /// The same, without opening a file that this process knows.
+    ///
+    /// # Errors
+    /// As [`Attachments::read`].
+    pub fn read_again(&self, id: &AttachmentId) -> Result<Option<Attachment>, Box<Problem>> {
+        let known = self.last.as_ref().and_then(|last| last.known_at(&self.file(id)));
+        known.map_or_else(|| self.read(id), |attachment| Ok(Some(attachment)))
     }
 
     /// Whether there is a record, without reading it.

@@ -97,24 +97,19 @@ impl Here<'_> {
         self.with(Embedded::at(self.config))
     }
 
-    /// What a DEL is about, before it has a lock: its pod is cut off. `None`: no plan speaks of the pod, so nothing of the node is changed.
-    pub fn leaving(&self, request: &Request) -> Option<AttachmentId> {
-        let id = attachment_id(request);
-        let node = self.node().ok()?.who_recorded(&id);
-        if !node.memory.may_concern(&id).unwrap_or(false) {
-            return node.memory.is_unfinished().then_some(id);
-        }
-        node.cut_off(&id);
-        Some(id)
-    }
-
-    /// Undoes an attachment that [`Here::leaving`] has nothing to say of: its record goes. `tell`: only that is left.
+    /// What a DEL is about, before it has a lock. If the node must be changed for it, its pod is cut off.
     ///
     /// # Errors
-    /// As [`Node::del`].
-    pub fn forget(&self, request: &Request, tell: impl FnOnce()) -> Result<(), CniError> {
+    /// The node cannot be opened.
+    pub fn leaving(&self, request: &Request) -> Result<Leaving, CniError> {
         let id = attachment_id(request);
-        self.node()?.who_recorded(&id).forget_telling(&id, tell)
+        let node = self.node()?.who_recorded(&id);
+        if node.memory.may_concern(&id).unwrap_or(false) {
+            node.cut_off(&id);
+        } else if !node.memory.is_unfinished() {
+            return Ok(Leaving::Recorded(Box::new(node), id));
+        }
+        Ok(Leaving::Planned(id))
     }
 
     /// Undoes an attachment.
@@ -132,6 +127,14 @@ impl Here<'_> {
     pub fn prepare(&self, request: &Request) -> Result<Prepared, CniError> {
         verbs::prepare(self.node()?, request)
     }
+}
+
+/// What stands for an attachment that goes.
+pub enum Leaving {
+    /// The plan speaks of it, or may.
+    Planned(AttachmentId),
+    /// Its record, and nothing else of the node but a gateway's leases.
+    Recorded(Box<Embedded>, AttachmentId),
 }
 
 impl Node for Here<'_> {

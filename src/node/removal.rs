@@ -36,7 +36,7 @@ impl Embedded {
     }
 
     /// The same. `tell`: nothing but the record is left, by which whoever looks next knows an attachment that ended.
-    pub(super) fn forget_telling(&self, id: &AttachmentId, tell: impl FnOnce()) -> Result<(), CniError> {
+    pub fn forget_telling(&self, id: &AttachmentId, tell: impl FnOnce()) -> Result<(), CniError> {
         // Also without a plan: after a reboot, memory is gone and the store is not.
         if self.is_gateway(id) {
             self.end_gateway(id)?;
@@ -50,7 +50,7 @@ impl Embedded {
 
     /// Whether it may have leases or an endpoint. A record that cannot be read may have spoken of a gateway.
     fn is_gateway(&self, id: &AttachmentId) -> bool {
-        let recorded = self.records.read(id).map_or(true, |found| found.is_some_and(|a| a.gateway));
+        let recorded = self.records.read_again(id).map_or(true, |found| found.is_some_and(|a| a.gateway));
         let published = || crate::store::endpoints::get(&self.dir, &id.to_string());
         recorded || published().map_or(true, |found| found.is_some())
     }

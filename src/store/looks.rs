@@ -2,7 +2,7 @@
 //!
 //! In: paths. Out: values that differ when what they are of differs. Never: reads a file, or says what changed.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,14 +33,25 @@ impl Stamp {
     /// # Errors
     /// Nothing is there, or it cannot be asked.
     pub fn of(path: &Path) -> io::Result<Stamp> {
-        let found = fs::metadata(path)?;
+        fs::metadata(path).map(|found| Stamp::from(&found))
+    }
+
+    /// Of a file that is open.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn of_open(file: &File) -> io::Result<Stamp> {
+        file.metadata().map(|found| Stamp::from(&found))
+    }
+
+    fn from(found: &Metadata) -> Stamp {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Ok(Stamp {
+        Stamp {
             place: (found.dev(), found.ino()),
             size: found.size(),
             content: nanos(found.mtime(), found.mtime_nsec()),
             anything: nanos(found.ctime(), found.ctime_nsec()),
-        })
+        }
     }
 
     /// Whether a later change cannot have the same times.

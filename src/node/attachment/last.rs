@@ -1,11 +1,17 @@
-//! Records of attachments as this process last read them, so that who lives on does not decode those of all pods at every change.
+//! Records of attachments as this process last read or wrote them, so that who lives on does not decode those of all pods at every change,
+//! and no pod waits for a file to be made.
 //!
-//! In: a record's path, how its file looks, and how it is read. Out: the record. Never: believed of another file: a record is never
-//! written twice, only replaced, and what somebody edited looks otherwise and is read.
+//! In: a record's path, how its file looks, and how it is read or written. Out: the record. Never: believed of another file: a record is
+//! never written twice, only replaced, and what somebody edited looks otherwise and is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::Attachment;
 use crate::problem::Problem;
@@ -13,11 +19,78 @@ use crate::store::Stamp;
 
 type Read = Result<Option<Attachment>, Box<Problem>>;
 
+/// The name of the draft that lies ready; those of attachments have a `:`.
+const SPARE: &str = ".spare";
+/// Bytes that the draft has room for, so that none needs to be found while a pod waits: a page.
+const ROOM: i64 = 4096;
+
 /// What files held that looked so.
 #[derive(Debug, Default)]
-pub struct LastRecords(Mutex<BTreeMap<PathBuf, (Stamp, Attachment)>>);
+pub struct LastRecords {
+    known: Mutex<BTreeMap<PathBuf, (Stamp, Attachment)>>,
+    next: Mutex<Next>,
+}
+
+/// What the next pod needs, and what the last one left to be done.
+#[derive(Debug, Default)]
+struct Next {
+    /// A network's folder with a draft in it that is nobody's yet.
+    spare: Option<(PathBuf, File)>,
+    /// Where a record was written; and if it was into the draft, which file that became, and what it says.
+    written: Option<(PathBuf, Option<(File, Attachment)>)>,
+}
 
 impl LastRecords {
+    /// Writes a record into the draft that lies ready, and gives it its name: to make a file as well takes three times as long. Says whether
+    /// that was done. Where not, there is none in this folder, another call has it, or it was lost.
+    pub(super) fn write(&self, path: &Path, bytes: &[u8], attachment: &Attachment) -> bool {
+        let mut next = match self.next.try_lock() {
+            Ok(next) => next,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let spare = next.spare.take_if(|(folder, _)| path.parent() == Some(folder));
+        let written = spare.and_then(|(folder, mut spare)| {
+            let written = spare.write_all(bytes).and_then(|()| fs::rename(folder.join(SPARE), path));
+            written.ok().map(|()| (spare, attachment.clone()))
+        });
+        let done = written.is_some();
+        next.written = Some((path.to_owned(), written));
+        done
+    }
+
+    /// After a call, when nobody waits: what was written is remembered, and a draft lies ready for the next one.
+    pub fn tidy(&self) {
+        let mut next = self.next();
+        let Some((path, written)) = next.written.take() else { return };
+        if let Some((file, attachment)) = written
+            && let Ok(stamp) = Stamp::of_open(&file)
+        {
+            self.known().insert(path.clone(), (stamp, attachment));
+        }
+        if next.spare.is_none()
+            && let Some(folder) = path.parent()
+        {
+            // Who finds none makes one.
+            next.spare = draft(folder).ok().map(|file| (folder.to_owned(), file));
+        }
+    }
+
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, (Stamp, Attachment)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record at this path, if this process knows what is in the file that is there now.
+    pub(super) fn known_at(&self, path: &Path) -> Option<Attachment> {
+        let stamp = Stamp::of(path).ok()?;
+        let known = self.known();
+        known.get(path).filter(|(seen, _)| *seen == stamp).map(|(_, attachment)| attachment.clone())
+    }
+
     /// The record at this path, which is added to `files` if it is kept.
     pub(super) fn of(
         &self,
@@ -26,7 +99,7 @@ impl LastRecords {
         read: impl FnOnce() -> Read,
     ) -> Read {
         let stamp = Stamp::of(&path).ok();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         if let Some((seen, attachment)) = known.get(&path)
             && Some(*seen) == stamp
         {
@@ -45,11 +118,23 @@ impl LastRecords {
     /// How many are kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.known().len()
     }
 
     /// Forgets all but these, which are all that there are.
     pub(super) fn forget_others(&self, files: &BTreeSet<PathBuf>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|path, _| files.contains(path));
+        self.known().retain(|path, _| files.contains(path));
     }
+}
+
+/// An empty file with room in it, so that none needs to be found while a pod waits.
+fn draft(folder: &Path) -> io::Result<File> {
+    let mut draft = File::options();
+    // Not blocking, should a pipe be in its place.
+    draft.create(true).truncate(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let file = draft.open(folder.join(SPARE))?;
+    if let Err(error) = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, ROOM) {
+        tracing::debug!(%error, "the next record finds its room when it is written");
+    }
+    Ok(file)
 }

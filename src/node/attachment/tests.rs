@@ -133,12 +133,14 @@ fn a_draft_left_by_a_killed_writer_harms_nobody() {
 #[test]
 fn writers_of_one_attachment_at_the_same_time_leave_one_whole_record() {
     let folder = Folder::new("race");
-    let records = folder.records();
+    let last = Arc::new(LastRecords::default());
+    let (records, agents) = (folder.records(), folder.records().keeping(&last));
     std::thread::scope(|threads| {
         for writer in 0u64..8 {
-            let records = &records;
+            let (records, last) = (if writer % 2 == 0 { &records } else { &agents }, &last);
             threads.spawn(move || {
                 for _ in 0..50 {
+                    last.tidy();
                     let mut one = attachment("c1", "eth0");
                     one.inode = writer;
                     one.addresses = vec![one.addresses[0]; usize::try_from(writer).unwrap() * 20];
@@ -148,7 +150,8 @@ fn writers_of_one_attachment_at_the_same_time_leave_one_whole_record() {
             });
         }
     });
-    assert_eq!(fs::read_dir(records.folder().join("net")).unwrap().count(), 1);
+    let left = fs::read_dir(records.folder().join("net")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name != ".spare").count(), 1);
 }
 
 #[test]
@@ -194,4 +197,69 @@ fn who_lives_on_reads_a_record_again_when_it_was_replaced_or_went_and_not_otherw
     records.remove(&first.id()).unwrap();
     assert_eq!(records.list(None).unwrap().attachments, [second]);
     assert_eq!(last.len(), 1, "what went is forgotten");
+}
+
+#[test]
+fn the_next_record_lies_in_a_draft_that_is_ready_and_what_it_says_is_known() {
+    let folder = Folder::new("spare");
+    let last = Arc::new(LastRecords::default());
+    let records = folder.records().keeping(&last);
+    let of_network = |network: &str| fs::read_dir(records.folder().join(network)).unwrap().count();
+    let inode = |file: PathBuf| fs::metadata(file).unwrap().ino();
+    let (one, two) = (attachment("a", "eth0"), attachment("b", "eth0"));
+    records.write(&one).unwrap();
+    assert_eq!(of_network("net"), 1, "nothing is laid ready while somebody waits");
+    last.tidy();
+    let spare = inode(records.folder().join("net/.spare"));
+    assert_eq!(records.list(None).unwrap().attachments, std::slice::from_ref(&one), "it is nobody's record");
+    assert_eq!(last.known_at(&records.file(&one.id())), None, "it was written while nobody remembered");
+
+    records.write(&two).unwrap();
+    assert_eq!(inode(records.file(&two.id())), spare);
+    last.tidy();
+    last.tidy();
+    assert_eq!(of_network("net"), 3, "two records and a draft");
+    assert_eq!(last.known_at(&records.file(&two.id())).as_ref(), Some(&two));
+    assert_eq!(folder.records().read(&two.id()), Ok(Some(two.clone())), "whoever reads finds it");
+
+    // Another network has none ready, and what somebody else wrote meanwhile counts.
+    let far = Attachment { network: "far".to_owned(), ..one.clone() };
+    records.write(&far).unwrap();
+    assert_eq!(of_network("far"), 1);
+    let gateway = Attachment { gateway: true, ..two };
+    folder.records().write(&gateway).unwrap();
+    assert_eq!(records.read_again(&gateway.id()), Ok(Some(gateway.clone())));
+    records.remove(&gateway.id()).unwrap();
+    assert_eq!(records.read_again(&gateway.id()), Ok(None));
+}
+
+#[test]
+fn a_draft_that_is_lost_or_left_by_who_was_killed_costs_no_record() {
+    let folder = Folder::new("spare-lost");
+    let last = Arc::new(LastRecords::default());
+    let records = folder.records().keeping(&last);
+    let write = |name: &str| {
+        let one = attachment(name, "eth0");
+        records.write(&one).unwrap();
+        last.tidy();
+        assert_eq!(records.read(&one.id()), Ok(Some(one)));
+    };
+    let spare = records.folder().join("net/.spare");
+    write("a");
+    fs::remove_file(&spare).unwrap();
+    write("b");
+    fs::remove_dir_all(records.folder()).unwrap();
+    write("c");
+    // The next process finds what this one left.
+    let left = "x".repeat(5000);
+    fs::write(&spare, &left).unwrap();
+    let next = Arc::new(LastRecords::default());
+    let records = folder.records().keeping(&next);
+    for name in ["d", "e"] {
+        let one = attachment(name, "eth0");
+        records.write(&one).unwrap();
+        next.tidy();
+        assert_eq!(folder.records().read(&one.id()), Ok(Some(one)));
+    }
+    assert_eq!(records.list(None).unwrap().torn, []);
 }
