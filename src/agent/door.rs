@@ -26,6 +26,7 @@ use crate::cni::request::{Configurations, Request};
 use crate::cni::{Node, carry_out};
 use crate::config::Config;
 use crate::egress::model::Role;
+use crate::node::awake::Awake;
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::node::plugin::{Here, Leaving};
@@ -152,8 +153,6 @@ impl Door {
                 who.uid()
             )));
         }
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
         let question = match question(&stream)? {
             Ok(question) => question,
             Err(error) => return caller::refuse(&stream, error),
@@ -293,7 +292,8 @@ impl Door {
 }
 
 /// What is asked, as soon as it is all there: nobody waits for the end of what the plugin may say, of which a wake-up would tell.
-fn question(mut stream: &UnixStream) -> io::Result<Result<Question, CniError>> {
+fn question(stream: &UnixStream) -> io::Result<Result<Question, CniError>> {
+    let mut stream = Awake::of(stream, PATIENCE);
     let mut bytes = vec![0; USUAL];
     let mut length = 0;
     loop {

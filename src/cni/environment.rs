@@ -83,7 +83,7 @@ impl Environment {
 
     /// The variables that say the same.
     pub fn variables(&self) -> BTreeMap<String, String> {
-        let args: Vec<String> = self.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let args: Vec<String> = self.args.iter().map(|(key, value)| [key, "=", value].concat()).collect();
         let netns = self.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
         let all = [
             ("CNI_COMMAND", self.verb.name().to_owned()),

@@ -77,11 +77,12 @@ pub fn plugin(node: &'static dyn Node) -> u8 {
 }
 
 fn standard_input() -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(8192); // one read for a usual request
+    let mut bytes = Vec::with_capacity(2048); // one read for a usual request, and half a page
     // The library's own reader would have as much room again, and nothing of it would be used.
     // SAFETY: the descriptor is there for the whole life of the process, and not closed here.
-    let mut stdin = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) });
-    stdin.read_to_end(&mut bytes).map(|_| bytes)
+    let stdin = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) });
+    // A file is asked for its size first, by two system calls; a pipe has none.
+    (&*stdin).take(u64::MAX).read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// Answers one call. `variable` looks up the environment; `stdin` is read only by verbs that need it (VERSION does not:

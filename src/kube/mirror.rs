@@ -218,6 +218,17 @@ impl Mirror {
         self.kinds.get(&kind).filter(|kept| kept.is_whole()).map_or(0, |kept| kept.generation)
     }
 
+    /// Kinds of which all is known that was ever heard of, and their [editions](Mirror::edition).
+    pub fn editions(&self) -> impl Iterator<Item = (Watched, u64)> {
+        let whole = self.kinds.iter().filter(|(_, kept)| kept.is_whole());
+        whole.map(|(kind, kept)| (*kind, kept.generation))
+    }
+
+    /// Whether nothing of a kind is still to be heard that was heard of before: all is known, or it cannot be seen just now.
+    pub fn is_whole_or_lost(&self, kind: Watched) -> bool {
+        self.kinds.get(&kind).is_some_and(|kept| kept.is_whole() || kept.lost(kind).is_some())
+    }
+
     /// Every kind was listed once. Until then nothing may be removed.
     pub fn is_synced(&self) -> bool {
         self.reach.kinds().all(|kind| self.kinds.get(&kind).is_some_and(|kept| kept.synced))

@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod announce;
 pub mod attachment;
+pub mod awake;
 pub mod books;
 pub mod change;
 pub mod check;

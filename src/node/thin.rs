@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
-use nix::sys::socket::{connect, recv, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 
+use super::awake::Awake;
 use super::records::node_name;
 use super::unasked;
 use crate::clock;
@@ -170,17 +170,17 @@ fn put(question: &Question, config: &Config, verb: Verb) -> Put {
     let path = door(&config.run_dir, &node);
     let patience = if verb == Verb::Status { STATUS_PATIENCE } else { PATIENCE };
     let end = now() + patience;
-    // Whoever connects wakes the agent: by then everything is said but the question.
-    let question = match serde_json::to_vec(question) {
-        Ok(question) => question,
-        Err(error) => return Put::Asked(Asked::Absent(format!("the call cannot be passed on: {error}"))),
-    };
+    // Whoever connects wakes the agent, which is awake by the time that the question is written.
     let stream = match open(&path, patience) {
         Ok(stream) => stream,
         Err(error) => {
             let why = format!("the agent of node {node} is not there ({}: {error})", path.display());
             return Put::Asked(Asked::Absent(why));
         }
+    };
+    let question = match serde_json::to_vec(question) {
+        Ok(question) => question,
+        Err(error) => return Put::Asked(Asked::Absent(format!("the call cannot be passed on: {error}"))),
     };
     Put::Asked(match converse(stream, &question, end) {
         Ok(Said::Reply(reply)) => return Put::Reply(reply),
@@ -220,38 +220,8 @@ fn converse(mut stream: UnixStream, question: &[u8], end: Duration) -> io::Resul
     stream.write_all(question)?;
     stream.shutdown(Shutdown::Write)?;
     // An answer comes in one piece but for its length, so each read may take what is left.
-    stream.set_read_timeout(Some(end.saturating_sub(now()).max(Duration::from_millis(1))))?;
-    whole(&mut Awake { stream, sleeps: false }.take(LONGEST))
-}
-
-/// So long it is looked for an answer, before it is waited for.
-const SOON: Duration = Duration::from_micros(100);
-/// Who gave way and comes back no sooner was not alone on its processor.
-const ALONE: Duration = Duration::from_micros(5);
-
-/// Who waits for an answer that comes in a moment. To fall asleep and be woken again takes longer than most answers where the processor
-/// falls asleep, too: 20 to 50 µs in a virtual machine. Where anybody else wants this processor, it is theirs: it may be the agent.
-struct Awake {
-    stream: UnixStream,
-    sleeps: bool,
-}
-
-impl Read for Awake {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let began = now();
-        let mut last = began;
-        while !self.sleeps {
-            match recv(self.stream.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EAGAIN) => {}
-                received => return Ok(received?),
-            }
-            std::thread::yield_now();
-            let now = now();
-            self.sleeps = now.saturating_sub(last) > ALONE || now.saturating_sub(began) > SOON;
-            last = now;
-        }
-        self.stream.read(into)
-    }
+    let left = end.saturating_sub(now()).max(Duration::from_millis(1));
+    whole(&mut Awake::of(&stream, left).take(LONGEST))
 }
 
 /// What the agent says.

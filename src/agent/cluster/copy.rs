@@ -114,9 +114,7 @@ impl Cluster {
     /// Kinds of which something else is known than lies on disk.
     fn due(&self, copied: &Copied) -> Vec<(Watched, u64)> {
         let mirror = self.mirror();
-        let known = Watched::of_a_node().filter(|kind| mirror.is_whole(*kind));
-        let known = known.map(|kind| (kind, mirror.edition(kind)));
-        known.filter(|(kind, edition)| copied.kinds.get(kind) != Some(edition)).collect()
+        mirror.editions().filter(|(kind, edition)| copied.kinds.get(kind) != Some(edition)).collect()
     }
 
     /// Forgets what was copied, if any of it is lost: says whether it was.

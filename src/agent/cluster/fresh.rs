@@ -157,9 +157,8 @@ impl Cluster {
     fn may_be_copied(&self) -> bool {
         let foreign = !self.to_adopt().is_empty();
         let mirror = self.mirror();
-        let lost: Vec<Watched> = mirror.lost().into_iter().map(|(kind, _)| kind).collect();
         let decides = |kind: &Watched| kind.is_read() || foreign && kind.is_foreign();
-        Watched::of_a_node().filter(decides).all(|kind| mirror.is_whole(kind) || lost.contains(&kind))
+        Watched::of_a_node().filter(decides).all(|kind| mirror.is_whole_or_lost(kind))
     }
 
     /// Nobody answered: what is known counts only for a pod that is known for long.

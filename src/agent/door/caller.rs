@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use crate::cni::relay::{Answer, Question};
 use crate::cni::reply::CniError;
@@ -23,9 +24,21 @@ pub(super) struct Caller {
     told: Arc<OnceLock<io::Result<()>>>,
 }
 
+/// So many bytes find room in a socket although nobody reads them (`net.core.wmem_default` is 208 KiB, and counts more than bytes).
+const ROOM: usize = 32 << 10;
+/// How long somebody who asked may take to read a longer answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Answers what cannot be understood.
-pub(super) fn refuse(mut stream: &UnixStream, error: CniError) -> io::Result<()> {
-    stream.write_all(&serde_json::to_vec(&Answer::of(Err(error)))?)
+pub(super) fn refuse(stream: &UnixStream, error: CniError) -> io::Result<()> {
+    write(stream, &serde_json::to_vec(&Answer::of(Err(error)))?)
+}
+
+fn write(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+    if bytes.len() > ROOM {
+        stream.set_write_timeout(Some(PATIENCE))?;
+    }
+    stream.write_all(bytes)
 }
 
 /// That all went well, not said yet.
@@ -66,7 +79,7 @@ impl Caller {
     /// Who waits on this very processor goes on at once.
     fn say(&self, bytes: &[u8]) {
         self.told.get_or_init(|| {
-            let told = (&*self.stream).write_all(bytes);
+            let told = write(&self.stream, bytes);
             thread::yield_now();
             told
         });
