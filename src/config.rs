@@ -83,6 +83,9 @@ pub struct AnnounceOn {
     pub interfaces: Vec<String>,
 }
 
+/// Where a machine's state is, unless `runDir` says otherwise.
+pub const RUN_DIR: &str = "/run/egret";
+
 /// The keys of Egret's entry in a CNI list. Unknown keys at this level are the CNI library's and are ignored, but see
 /// [`Config::misspelled`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +136,7 @@ impl Default for Config {
         Config {
             mode: Mode::Embedded,
             state_dir: "/var/lib/egret".into(),
-            run_dir: "/run/egret".into(),
+            run_dir: RUN_DIR.into(),
             node_name: None,
             egress_ip_support: EgressSupport::default(),
             cluster_cidrs: Vec::new(),

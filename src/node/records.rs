@@ -17,8 +17,13 @@ use crate::store::advice;
 
 /// The node's name: configured, or the host's. One path component, because it names folders.
 pub fn node_name(config: &Config) -> Result<String, CniError> {
-    let name = match &config.node_name {
-        Some(name) => name.clone(),
+    node_named(config.node_name.as_deref())
+}
+
+/// The same by what `nodeName` says, if anything.
+pub(super) fn node_named(configured: Option<&str>) -> Result<String, CniError> {
+    let name = match configured {
+        Some(name) => name.to_owned(),
         None => fs::read_to_string("/proc/sys/kernel/hostname")
             .map_err(|e| CniError::new(Code::Io, format!("cannot read the host name: {e}; set `nodeName`")))?
             .trim()

@@ -20,7 +20,7 @@ use nix::sys::socket::{connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::awake::Awake;
-use super::records::node_name;
+use super::records::node_named;
 use super::unasked;
 use crate::clock;
 use crate::cni::Node;
@@ -28,7 +28,7 @@ use crate::cni::environment::{Environment, Verb};
 use crate::cni::relay::{Answer, Destination, Heard, LONGEST, Question};
 use crate::cni::reply::{CniError, Code, Reply};
 use crate::cni::request::Request;
-use crate::config::Config;
+use crate::config::{Config, RUN_DIR};
 use crate::hash;
 
 /// How long a verb may take. The kubelet gives up after two minutes and begins anew; what is asked then finds the same queue.
@@ -80,11 +80,9 @@ impl Node for &Thin {
         if matches!(verb, Verb::Status | Verb::Version) {
             return None; // STATUS has a deadline, and goes a way of its own
         }
-        let Destination { run_dir, node_name: named } = Destination::of(stdin)?;
-        let config = Config { node_name: named, ..Config::default() };
-        let config = Config { run_dir: run_dir.unwrap_or(config.run_dir), ..config };
+        let to = Destination::of(stdin)?;
         let question = Question { wants_reply: true, ..Question::of(environment, stdin) };
-        match put(&question, &config, verb) {
+        match put(&question, &to, verb) {
             Put::Reply(reply) => Some(reply),
             Put::Asked(asked) => {
                 *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
@@ -156,18 +154,20 @@ fn ask(request: &Request) -> Asked {
     let Some(question) = &request.as_it_came else {
         return Asked::Absent("the call was not kept".to_owned());
     };
-    match put(question, &request.config, request.verb) {
+    let Config { run_dir, node_name, .. } = &request.config;
+    let to = Destination { run_dir: Some(run_dir.clone()), node_name: node_name.clone() };
+    match put(question, &to, request.verb) {
         Put::Asked(asked) => asked,
         Put::Reply(_) => Asked::Answered(Ok(())),
     }
 }
 
-fn put(question: &Question, config: &Config, verb: Verb) -> Put {
-    let node = match node_name(config) {
+fn put(question: &Question, to: &Destination, verb: Verb) -> Put {
+    let node = match node_named(to.node_name.as_deref()) {
         Ok(node) => node,
         Err(error) => return Put::Asked(Asked::Answered(Err(error))),
     };
-    let path = door(&config.run_dir, &node);
+    let path = door(to.run_dir.as_deref().unwrap_or(Path::new(RUN_DIR)), &node);
     let patience = if verb == Verb::Status { STATUS_PATIENCE } else { PATIENCE };
     let end = now() + patience;
     // Whoever connects wakes the agent, which is awake by the time that the question is written.
