@@ -7,7 +7,7 @@ use std::time::Duration;
 use egret::testbed::{Pod, RUN_DIR, Topology};
 use serde_json::json;
 
-use crate::lab::{Agent, Lab, PATIENCE, SELECTS_RED, eventually, leaves_by, memory};
+use crate::lab::{Agent, Lab, PATIENCE, SELECTS_RED, eventually, leaves_by, memory, records};
 
 const CROWD: usize = 6;
 
@@ -55,11 +55,6 @@ fn objects(lab: &Lab, turn: &str) -> Vec<String> {
 }
 
 /// Records of attachments, and drafts of them.
-fn records() -> usize {
-    let folder = Path::new(RUN_DIR).join("node1/attachments/pods");
-    fs::read_dir(folder).map_or(0, Iterator::count)
-}
-
 #[test]
 fn who_comes_or_goes_with_others_shares_their_change_and_obeys_from_the_first_packet() {
     let lab = lab();
@@ -85,7 +80,9 @@ fn who_comes_or_goes_with_others_shares_their_change_and_obeys_from_the_first_pa
             let taken = changes() - before;
             assert!(taken <= CROWD / 2, "{CROWD} DELs took {taken} changes");
             assert!(leaves_by(&lab, &stays, &gateway), "who stays is not touched");
-            eventually("only the gateway's and that of the one who stays are left", || records() == 2);
+            eventually("only the gateway's and that of the one who stays are left", || {
+                records(&Path::new(RUN_DIR).join("node1")) == 2
+            });
         }
     }
     eventually("nothing differs", || lab.differs(1).is_empty());
@@ -105,7 +102,9 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
         assert!(came.iter().all(|came| !came), "nobody was told that it came: {point}");
         drop(agent);
         let agent = lab.agent(1);
-        eventually("nothing of them is left", || records() == 2 && lab.differs(1).is_empty());
+        eventually("nothing of them is left", || {
+            records(&Path::new(RUN_DIR).join("node1")) == 2 && lab.differs(1).is_empty()
+        });
         assert!(leaves_by(&lab, &stays, &gateway), "who runs is not touched: {point}");
         drop(agent);
     }
@@ -116,5 +115,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
     at_once(&agent, pods, |pod: Pod| lab.del_pod(&pod).unwrap());
     drop(agent);
     let _agent = lab.agent(1);
-    eventually("nothing of them is left", || records() == 2 && lab.differs(1).is_empty());
+    eventually("nothing of them is left", || {
+        records(&Path::new(RUN_DIR).join("node1")) == 2 && lab.differs(1).is_empty()
+    });
 }

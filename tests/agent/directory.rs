@@ -9,7 +9,7 @@ use egret::addr::Family;
 use egret::agent::state::{DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, Health};
 use egret::testbed::STATE_DIR;
 
-use crate::lab::{Agent, Lab, eventually, leaves_by, within};
+use crate::lab::{Agent, Lab, eventually, leaves_by, records, within};
 
 const A_WHILE: Duration = Duration::from_millis(400);
 
@@ -114,10 +114,7 @@ fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pod
         eventually("the agent knows all records", || times() > before);
     }
     remove(&own);
-    eventually("it is back", || {
-        own.join("plan.json").exists()
-            && fs::read_dir(own.join("attachments/pods")).is_ok_and(|all| all.count() == 2)
-    });
+    eventually("it is back", || own.join("plan.json").exists() && records(&own) == 2);
     assert!(leaves_by(&lab, &client, &gateway));
     // So are the books of leases.
     let list = lab.conflist_path(1).display().to_string();
@@ -130,7 +127,7 @@ fn the_nodes_own_directory_is_written_again_when_it_is_deleted_under_running_pod
     eventually("the leases are back", in_order);
     assert_eq!(lab.lease(&gateway, Family::V4), lease, "the same");
     lab.del_pod(&client).unwrap();
-    assert!(!within(A_WHILE, || fs::read_dir(own.join("attachments/pods")).unwrap().count() == 2));
+    assert!(!within(A_WHILE, || records(&own) == 2));
     eventually("nothing differs", || lab.differs(1).is_empty());
     let again = lab.client(1, "again");
     assert!(leaves_by(&lab, &again, &gateway));

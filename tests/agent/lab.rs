@@ -250,3 +250,9 @@ pub(crate) fn leaves_by(lab: &Lab, pod: &Pod, gateway: &Pod) -> bool {
         pod.udp(*to).is_ok_and(|ip| ip == lease) && pod.tcp(*to).is_ok_and(|ip| ip == lease)
     })
 }
+
+/// How many attachments are recorded in a node's own directory, on the network of all pods here. Drafts are none.
+pub(crate) fn records(node: &Path) -> usize {
+    let entries = fs::read_dir(node.join("attachments/pods")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count()
+}

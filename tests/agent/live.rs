@@ -8,7 +8,7 @@ use egret::testbed::Topology;
 use nix::sys::signal::Signal;
 
 use crate::changes::settled;
-use crate::lab::{Lab, SELECTS_RED, eventually, leaves_by, outside, within};
+use crate::lab::{Lab, SELECTS_RED, eventually, leaves_by, outside, records, within};
 
 #[test]
 fn a_running_pod_is_annotated_and_let_go_again_and_nothing_leaks_on_the_way() {
@@ -89,8 +89,7 @@ fn a_gateway_whose_namespace_is_lost_without_a_del_goes_and_clients_elsewhere_ar
     eventually("gateways are used", || client.udp(outside()[0]).is_ok());
     lab.lose_pod(&lost).unwrap();
     eventually("only the other is left", || leaves_by(&lab, &client, &stays));
-    let records = || std::fs::read_dir(agents[0].directory().join("attachments/pods")).unwrap().count();
-    eventually("the record of the lost one is gone", || records() == 1);
+    eventually("the record of the lost one is gone", || records(&agents[0].directory()) == 1);
     eventually("nothing differs", || lab.differs(1).is_empty() && lab.differs(2).is_empty());
 }
 
