@@ -83,7 +83,7 @@ pub struct AnnounceOn {
     pub interfaces: Vec<String>,
 }
 
-/// Where a machine's state is, unless `runDir` says otherwise.
+/// Where lies what a machine knows of its running pods, unless `runDir` says otherwise.
 pub const RUN_DIR: &str = "/run/egret";
 
 /// The keys of Egret's entry in a CNI list. Unknown keys at this level are the CNI library's and are ignored, but see

@@ -3,6 +3,7 @@
 //! In: written at ADD, also for pods without egress. Out: read by DEL, GC, CHECK and reconcile, which then need neither
 //! prevResult nor the namespace. Never fsynced: it lies on tmpfs and dies with the pods it speaks of.
 
+mod draft;
 mod last;
 
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::kernel::devices::End;
 use crate::node::last_seen::LastSeen;
 use crate::problem::Problem;
 use crate::store::{exchange, read_whole};
+use draft::locked;
 pub use last::LastRecords;
 
 /// What names an attachment; prints as `NETWORK/CONTAINERID/IFNAME`.
@@ -244,10 +246,10 @@ impl Attachments {
         if self.last.as_ref().is_some_and(|last| last.write(&file, &bytes, attachment)) {
             return Ok(());
         }
-        let mut lock: File = match locked_draft(&draft) {
+        let mut lock: File = match locked(&draft) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(self.folder.join(&id.network))?;
-                locked_draft(&draft)
+                locked(&draft)
             }
             other => other,
         }?;
@@ -348,30 +350,6 @@ impl Attachments {
             last.forget_others(&files);
         }
         Ok(listing)
-    }
-}
-
-/// Opens the draft, empty, with its lock held until it is closed, so that two calls for one attachment (a runtime that tries again while the first
-/// call still runs) write one after the other. The lock is held for one small write and never across a wait.
-fn locked_draft(path: &Path) -> io::Result<File> {
-    let mut draft = File::options();
-    // Not blocking, should a pipe be in its place.
-    draft.create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK);
-    loop {
-        let file = draft.open(path)?;
-        file.lock()?;
-        // The one before us renamed what we opened: it is a record now.
-        match fs::metadata(path) {
-            Ok(meta) if meta.ino() == file.metadata()?.ino() => {
-                if meta.len() > 0 {
-                    file.set_len(0)?; // whoever drafted it was killed
-                }
-                return Ok(file);
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

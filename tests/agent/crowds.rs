@@ -54,7 +54,6 @@ fn objects(lab: &Lab, turn: &str) -> Vec<String> {
     names
 }
 
-/// Records of attachments, and drafts of them.
 #[test]
 fn who_comes_or_goes_with_others_shares_their_change_and_obeys_from_the_first_packet() {
     let lab = lab();

@@ -251,8 +251,9 @@ pub(crate) fn leaves_by(lab: &Lab, pod: &Pod, gateway: &Pod) -> bool {
     })
 }
 
-/// How many attachments are recorded in a node's own directory, on the network of all pods here. Drafts are none.
+/// How many records of attachments lie in a node's own directory, on the network of all pods here, and drafts of them: all but the draft
+/// that is nobody's yet.
 pub(crate) fn records(node: &Path) -> usize {
     let entries = fs::read_dir(node.join("attachments/pods")).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count()
+    entries.filter(|entry| entry.file_name() != ".spare").count()
 }

@@ -6,10 +6,14 @@
 //! follows an answer is done under the locks of the call, so whoever comes next finds it done.
 
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 
 use crate::cni::relay::{Answer, Question};
 use crate::cni::reply::CniError;
@@ -24,9 +28,7 @@ pub(super) struct Caller {
     told: Arc<OnceLock<io::Result<()>>>,
 }
 
-/// So many bytes find room in a socket although nobody reads them (`net.core.wmem_default` is 208 KiB, and counts more than bytes).
-const ROOM: usize = 32 << 10;
-/// How long somebody who asked may take to read a longer answer.
+/// How long somebody who asked may take to read an answer for which the socket has no room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers what cannot be understood.
@@ -35,10 +37,16 @@ pub(super) fn refuse(stream: &UnixStream, error: CniError) -> io::Result<()> {
 }
 
 fn write(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
-    if bytes.len() > ROOM {
-        stream.set_write_timeout(Some(PATIENCE))?;
+    let at_once = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let sent = match send(stream.as_raw_fd(), bytes, at_once) {
+        Err(Errno::EAGAIN | Errno::EINTR) => 0,
+        sent => sent?,
+    };
+    if sent == bytes.len() {
+        return Ok(());
     }
-    stream.write_all(bytes)
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(&bytes[sent..])
 }
 
 /// That all went well, not said yet.
@@ -90,5 +98,32 @@ impl Success {
     /// Says it.
     pub(super) fn tell(&self) {
         self.caller.say(&self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_for_which_there_is_no_room_is_written_while_it_is_read() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let answer: Vec<u8> = (0..4 << 20).map(|n: u32| n.to_le_bytes()[0]).collect();
+        let mut said = Vec::new();
+        thread::scope(|scope| {
+            let (ours, answer) = (ours, &answer);
+            scope.spawn(move || write(&ours, answer).unwrap());
+            theirs.read_to_end(&mut said).unwrap();
+        });
+        assert!(said == answer);
+    }
+
+    #[test]
+    fn who_went_away_is_an_error_and_no_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert_eq!(write(&ours, b"yes").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

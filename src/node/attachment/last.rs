@@ -6,14 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use nix::fcntl::{FallocateFlags, fallocate};
-
-use super::Attachment;
+use super::{Attachment, draft};
 use crate::problem::Problem;
 use crate::store::Stamp;
 
@@ -21,8 +18,6 @@ type Read = Result<Option<Attachment>, Box<Problem>>;
 
 /// The name of the draft that lies ready; those of attachments have a `:`.
 const SPARE: &str = ".spare";
-/// Bytes that the draft has room for, so that none needs to be found while a pod waits: a page.
-const ROOM: i64 = 4096;
 
 /// What files held that looked so.
 #[derive(Debug, Default)]
@@ -36,8 +31,15 @@ pub struct LastRecords {
 struct Next {
     /// A network's folder with a draft in it that is nobody's yet.
     spare: Option<(PathBuf, File)>,
-    /// Where a record was written; and if it was into the draft, which file that became, and what it says.
-    written: Option<(PathBuf, Option<(File, Attachment)>)>,
+    written: Option<Written>,
+}
+
+/// Where a record was written last.
+#[derive(Debug)]
+struct Written {
+    path: PathBuf,
+    /// If it was into the draft: which file that is now, how it looked when it got its name, and what it says.
+    known: Option<(File, Stamp, Attachment)>,
 }
 
 impl LastRecords {
@@ -52,27 +54,32 @@ impl LastRecords {
         let spare = next.spare.take_if(|(folder, _)| path.parent() == Some(folder));
         let written = spare.and_then(|(folder, mut spare)| {
             let written = spare.write_all(bytes).and_then(|()| fs::rename(folder.join(SPARE), path));
-            written.ok().map(|()| (spare, attachment.clone()))
+            let stamp = written.and_then(|()| Stamp::of_open(&spare));
+            stamp.ok().map(|stamp| (spare, stamp, attachment.clone()))
         });
         let done = written.is_some();
-        next.written = Some((path.to_owned(), written));
+        next.written = Some(Written { path: path.to_owned(), known: written });
         done
     }
 
-    /// After a call, when nobody waits: what was written is remembered, and a draft lies ready for the next one.
+    /// After a call, when nobody waits: what was written is remembered, and a draft lies ready for the next one, on the network of this one.
+    ///
+    /// Times younger than two seconds are believed here, other than of files that were read: what is in this one we wrote ourselves, its times
+    /// are those of its name, and whatever replaces it is another file.
     pub fn tidy(&self) {
         let mut next = self.next();
-        let Some((path, written)) = next.written.take() else { return };
-        if let Some((file, attachment)) = written
-            && let Ok(stamp) = Stamp::of_open(&file)
-        {
+        let Some(Written { path, known }) = next.written.take() else { return };
+        if let Some((_, stamp, attachment)) = known {
             self.known().insert(path.clone(), (stamp, attachment));
         }
-        if next.spare.is_none()
-            && let Some(folder) = path.parent()
-        {
+        let Some(folder) = path.parent() else { return };
+        if let Some((elsewhere, _)) = next.spare.take_if(|(laid, _)| laid != folder) {
+            let _ = fs::remove_file(elsewhere.join(SPARE)); // it is nobody's, and empty
+        }
+        if next.spare.is_none() {
             // Who finds none makes one.
-            next.spare = draft(folder).ok().map(|file| (folder.to_owned(), file));
+            let made = draft::spare(&folder.join(SPARE)).ok().flatten();
+            next.spare = made.map(|file| (folder.to_owned(), file));
         }
     }
 
@@ -125,16 +132,4 @@ impl LastRecords {
     pub(super) fn forget_others(&self, files: &BTreeSet<PathBuf>) {
         self.known().retain(|path, _| files.contains(path));
     }
-}
-
-/// An empty file with room in it, so that none needs to be found while a pod waits.
-fn draft(folder: &Path) -> io::Result<File> {
-    let mut draft = File::options();
-    // Not blocking, should a pipe be in its place.
-    draft.create(true).truncate(true).write(true).custom_flags(libc::O_NONBLOCK);
-    let file = draft.open(folder.join(SPARE))?;
-    if let Err(error) = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, ROOM) {
-        tracing::debug!(%error, "the next record finds its room when it is written");
-    }
-    Ok(file)
 }

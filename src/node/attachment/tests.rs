@@ -226,6 +226,12 @@ fn the_next_record_lies_in_a_draft_that_is_ready_and_what_it_says_is_known() {
     let far = Attachment { network: "far".to_owned(), ..one.clone() };
     records.write(&far).unwrap();
     assert_eq!(of_network("far"), 1);
+    last.tidy();
+    assert_eq!(
+        (of_network("far"), of_network("net")),
+        (2, 2),
+        "the next one is expected where the last one came"
+    );
     let gateway = Attachment { gateway: true, ..two };
     folder.records().write(&gateway).unwrap();
     assert_eq!(records.read_again(&gateway.id()), Ok(Some(gateway.clone())));
@@ -262,4 +268,27 @@ fn a_draft_that_is_lost_or_left_by_who_was_killed_costs_no_record() {
         assert_eq!(folder.records().read(&one.id()), Ok(Some(one)));
     }
     assert_eq!(records.list(None).unwrap().torn, []);
+}
+
+#[test]
+fn of_two_who_live_on_one_has_the_draft_and_neither_writes_into_the_others_record() {
+    let folder = Folder::new("spare-two");
+    let both = [Arc::new(LastRecords::default()), Arc::new(LastRecords::default())];
+    let write = |last: &Arc<LastRecords>, name: &str| {
+        let one = attachment(name, "eth0");
+        folder.records().keeping(last).write(&one).unwrap();
+        one
+    };
+    // Each makes a file for its first one, and lays a draft ready if there is none.
+    let mut written: Vec<Attachment> = Vec::new();
+    for (last, name) in both.iter().zip(["a", "b"]) {
+        written.push(write(last, name));
+        last.tidy();
+    }
+    written.extend([("c", 0), ("d", 1), ("e", 0)].map(|(name, which)| write(&both[which], name)));
+    both.iter().for_each(|last| last.tidy());
+    written.extend([("f", 1), ("g", 0)].map(|(name, which)| write(&both[which], name)));
+    for one in written {
+        assert_eq!(folder.records().read(&one.id()), Ok(Some(one)));
+    }
 }
