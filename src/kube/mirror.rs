@@ -213,12 +213,8 @@ impl Mirror {
         self.kinds.get(&kind).is_some_and(Kept::is_whole)
     }
 
-    /// Raised with every change that an earlier process did not know of; 0: there is none, or less is known than it knew.
-    pub fn edition(&self, kind: Watched) -> u64 {
-        self.kinds.get(&kind).filter(|kept| kept.is_whole()).map_or(0, |kept| kept.generation)
-    }
-
-    /// Kinds of which all is known that was ever heard of, and their [editions](Mirror::edition).
+    /// Kinds of which all is known that was ever heard of, and their editions: raised with every change that an earlier process did not
+    /// know of; 0: there is none.
     pub fn editions(&self) -> impl Iterator<Item = (Watched, u64)> {
         let whole = self.kinds.iter().filter(|(_, kept)| kept.is_whole());
         whole.map(|(kind, kept)| (*kind, kept.generation))

@@ -241,11 +241,11 @@ impl Attachments {
     /// Writes or replaces a record: readers see the old or the new one, never half.
     pub fn write(&self, attachment: &Attachment) -> io::Result<()> {
         let id = attachment.id();
-        let (file, draft) = (self.file(&id), self.draft(&id));
-        let bytes = serde_json::to_vec(attachment)?;
+        let (file, bytes) = (self.file(&id), serde_json::to_vec(attachment)?);
         if self.last.as_ref().is_some_and(|last| last.write(&file, &bytes, attachment)) {
             return Ok(());
         }
+        let draft = self.draft(&id);
         let mut lock: File = match locked(&draft) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(self.folder.join(&id.network))?;

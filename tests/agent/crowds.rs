@@ -48,6 +48,10 @@ pub(crate) fn waiting(agent: &Agent) -> usize {
     threads.filter(|thread| waits(&thread.path())).count()
 }
 
+fn two_are_left() -> bool {
+    records(&Path::new(RUN_DIR).join("node1")) == 2
+}
+
 fn objects(lab: &Lab, turn: &str) -> Vec<String> {
     let names: Vec<String> = (0..CROWD).map(|n| format!("shop/{turn}-{n}")).collect();
     names.iter().for_each(|name| lab.pod_object(name, &[], &SELECTS_RED, 1).unwrap());
@@ -79,9 +83,7 @@ fn who_comes_or_goes_with_others_shares_their_change_and_obeys_from_the_first_pa
             let taken = changes() - before;
             assert!(taken <= CROWD / 2, "{CROWD} DELs took {taken} changes");
             assert!(leaves_by(&lab, &stays, &gateway), "who stays is not touched");
-            eventually("only the gateway's and that of the one who stays are left", || {
-                records(&Path::new(RUN_DIR).join("node1")) == 2
-            });
+            eventually("only the gateway's and that of the one who stays are left", two_are_left);
         }
     }
     eventually("nothing differs", || lab.differs(1).is_empty());
@@ -101,9 +103,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
         assert!(came.iter().all(|came| !came), "nobody was told that it came: {point}");
         drop(agent);
         let agent = lab.agent(1);
-        eventually("nothing of them is left", || {
-            records(&Path::new(RUN_DIR).join("node1")) == 2 && lab.differs(1).is_empty()
-        });
+        eventually("nothing of them is left", || two_are_left() && lab.differs(1).is_empty());
         assert!(leaves_by(&lab, &stays, &gateway), "who runs is not touched: {point}");
         drop(agent);
     }
@@ -114,7 +114,5 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
     at_once(&agent, pods, |pod: Pod| lab.del_pod(&pod).unwrap());
     drop(agent);
     let _agent = lab.agent(1);
-    eventually("nothing of them is left", || {
-        records(&Path::new(RUN_DIR).join("node1")) == 2 && lab.differs(1).is_empty()
-    });
+    eventually("nothing of them is left", || two_are_left() && lab.differs(1).is_empty());
 }

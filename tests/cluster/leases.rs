@@ -171,7 +171,7 @@ fn books_that_are_deleted_under_a_gateway_are_written_again_and_its_address_is_g
     assert_eq!(allocation(&client, &address).unwrap().owner, thief.owner);
     drop((claimed, claimed_too));
     drop(agents);
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    remove_pods();
     forget(&client);
 }
 
@@ -217,7 +217,7 @@ fn a_gateways_next_sandbox_has_its_address_also_after_its_node_lost_power_and_it
     drop(third);
 
     // The pod is gone, and no record speaks of its containers.
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    remove_pods();
     let freed = wait("nobody frees it", || allocation(&client, &address).filter(|a| a.holder.is_none()));
     assert!(freed.freed_at.is_some(), "{freed:?}");
     drop(agent);
@@ -259,7 +259,7 @@ fn a_lost_endpoint_comes_back_and_that_of_a_gateway_which_ends_does_not() {
     wait("it is still said", || (said() == 0).then_some(()));
     assert!(endpoint().is_none());
     drop(gateway);
-    kubectl(&["delete", "pods", "-n", "leases", "--all", "--force", "--grace-period=0"], "");
+    remove_pods();
     forget(&client);
 }
 
