@@ -22,7 +22,7 @@ use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
 use crate::kernel::devices::Device;
-use crate::kernel::nft::load;
+use crate::kernel::nft::ahead::{self, Ahead, Sides};
 use crate::kernel::state::State;
 use crate::kernel::unannounced::Unannounced;
 use crate::node::announce::{ANOTHER_OWNER, Asked};
@@ -227,8 +227,8 @@ impl<'a> Agent<'a> {
             None => (self.node.objects().inspect_err(|_| told.of_anything())?, false),
         };
         let _ahead = self.starts_ahead(&objects).then(|| {
-            load::start_ahead();
-            load::Ahead
+            ahead::start_ahead(Sides::seen_here().as_ref());
+            Ahead
         });
         let situation = self.node.situation_of(objects)?;
         let outcome = self.node.update_from(&situation, Thoroughness::Quick, &[]);

@@ -10,7 +10,6 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::netlink::route::Echo;
 use super::netlink::{Refusal, Socket, address, link, neighbour, nexthop, route, rule};
-use super::nft::load::Loading;
 use super::observe::{KernelError, open};
 use super::state::{Link, LinkKind, Nexthop, Removal, Route, Scope};
 use super::step::Step;
@@ -39,50 +38,6 @@ pub fn apply(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Report,
         }
     }
     Ok(report)
-}
-
-/// Steps that were carried out, but for tables at their end, which `nft` is loading.
-#[must_use]
-#[derive(Default)]
-pub struct Begun {
-    pub(super) report: Report,
-    loading: Option<(Step, Result<Loading, String>)>,
-}
-
-impl From<Report> for Begun {
-    fn from(report: Report) -> Begun {
-        Begun { report, loading: None }
-    }
-}
-
-impl Begun {
-    /// Waits for the tables.
-    pub fn end(self) -> Report {
-        let Begun { mut report, loading } = self;
-        let Some((step, loading)) = loading else { return report };
-        match loading.and_then(|loading| loading.end().map_err(|error| error.to_string())) {
-            Ok(()) => report.done.push(step),
-            Err(why) => report.failed.push((step, why)),
-        }
-        report
-    }
-}
-
-/// Carries out the steps, and does not wait for tables at their end.
-///
-/// # Errors
-/// As [`apply`].
-pub fn begin(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> Result<Begun, KernelError> {
-    let (change, before) = match steps.split_last() {
-        Some((step @ Step::Nft(change), before)) if !step.is_elements_only() => (change, before),
-        _ => return apply(place, scope, steps).map(Begun::from),
-    };
-    let report = apply(place, scope, before)?;
-    let loading = match place.here.run(|| change.begin()) {
-        Ok(begun) => begun.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    Ok(Begun { report, loading: Some((Step::Nft(change.clone()), loading)) })
 }
 
 struct Hands<'a> {

@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod apply;
+mod begun;
 mod behind;
 pub mod brake;
 pub mod conflicts;
@@ -32,7 +33,8 @@ pub mod sysctl;
 pub mod unannounced;
 pub mod watch;
 
-pub use apply::{Begun, apply, begin};
+pub use apply::apply;
+pub use begun::{Begun, begin, begin_from_nothing};
 pub use conflicts::{conflicts, lacks};
 pub use netns::{Netns, NetnsError};
 pub use observe::{KernelError, observe};
@@ -73,6 +75,16 @@ pub struct Report {
     pub done: Vec<Step>,
     /// Steps that failed, with the reason as a sentence.
     pub failed: Vec<(Step, String)>,
+}
+
+impl Report {
+    /// With what was done after it.
+    fn add(&mut self, after: Report) {
+        self.unchanged += after.unchanged;
+        self.pending.extend(after.pending);
+        self.done.extend(after.done);
+        self.failed.extend(after.failed);
+    }
 }
 
 /// Makes a namespace hold what is desired and nothing else of ours.
@@ -121,7 +133,10 @@ pub fn look(place: &Place<'_>, scope: &Scope, desired: &State, saved: &Saved) ->
 /// As [`reconcile`].
 pub fn begin_reconcile(place: &Place<'_>, scope: &Scope, desired: &State) -> Result<Begun, KernelError> {
     let observed = look(place, scope, desired, &Saved::default())?;
-    let mut begun = begin(place, scope, &steps(&observed, desired, &Saved::default()))?;
+    let steps = steps(&observed, desired, &Saved::default());
+    let from_nothing = observed.links.is_empty() && observed.tables.is_empty();
+    let mut begun =
+        if from_nothing { begin_from_nothing(place, scope, &steps) } else { begin(place, scope, &steps) }?;
     begun.report.unchanged = steps::unchanged(&observed, desired);
     Ok(begun)
 }

@@ -13,7 +13,7 @@ use crate::addr::Family;
 use crate::egress::numbers;
 use crate::egress::overture::{overture, stands, unheard};
 use crate::egress::plan::NodePlan;
-use crate::kernel::nft::load::{self, Ahead};
+use crate::kernel::nft::ahead::{self, Ahead, Sides};
 use crate::kernel::state::State;
 use crate::kernel::{self, Netns, Place, conntrack};
 use crate::node::change::Change;
@@ -102,9 +102,10 @@ impl Early {
     /// One here, which has its script first, and one in a gateway's namespace if that is wanted so early.
     pub(super) fn start(gateway: Option<&Path>) -> Early {
         let gateway = gateway.map(Path::to_owned);
+        let sides = Sides::seen_here();
         let start = move || {
-            load::start_ahead();
-            gateway.iter().for_each(|gateway| start_in(gateway));
+            ahead::start_ahead(sides.as_ref());
+            gateway.iter().for_each(|gateway| start_in(gateway, sides.as_ref()));
         };
         // What was not started here is started when it is needed.
         Early { starting: thread::Builder::new().spawn(start).ok(), _ahead: Ahead }
@@ -136,9 +137,9 @@ impl Drop for Early {
 }
 
 /// One more, in a gateway's namespace.
-pub(super) fn start_in(gateway: &Path) {
+pub(super) fn start_in(gateway: &Path, sides: Option<&Sides>) {
     if let Ok(netns) = Netns::open(gateway) {
-        let _ = netns.run(load::start_ahead);
+        let _ = netns.run(|| ahead::start_ahead(sides));
     }
 }
 
@@ -146,11 +147,12 @@ pub(super) fn start_in(gateway: &Path) {
 pub(super) fn start_ahead(change: &Change<'_>, node_ns: &Netns) -> Ahead {
     let gateways =
         change.next.locals.keys().filter_map(|name| Netns::open(change.namespaces.get(name)?).ok());
+    let sides = Sides::seen_here();
     for netns in gateways {
-        let _ = netns.run(load::start_ahead);
+        let _ = netns.run(|| ahead::start_ahead(sides.as_ref()));
     }
     if change.ground.is_none() {
-        let _ = node_ns.run(load::start_ahead);
+        let _ = node_ns.run(|| ahead::start_ahead(sides.as_ref()));
     }
     Ahead
 }

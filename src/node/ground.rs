@@ -17,6 +17,7 @@ use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
 use crate::egress::planning::{Inputs, is_announced, plan};
 use crate::fault;
+use crate::kernel::nft::ahead::Sides;
 use crate::kernel::nft::diff;
 use crate::kernel::state::State;
 use crate::kernel::{self, Begun, Netns, Place, Step};
@@ -80,13 +81,14 @@ impl Embedded {
     ) -> (T, Option<Ground>) {
         let found = early.and_then(|early| self.may_lay(situation, wish, early));
         let Some((ground, starting, node_ns)) = found else { return (work(None), None) };
-        let here = &ground.here;
+        let (here, sides) = (&ground.here, Sides::seen_here());
         let lay = move || {
+            sides.iter().for_each(Sides::stay);
             let steps = self.steps_to_ground(situation, here, &attachment.id(), &node_ns)?;
             starting.and_then(|starting| starting.join().ok());
             let laid = lay(&node_ns, &steps);
             // Not before: it has its script last, and would take the processor from the other one and from this call.
-            start_in(&attachment.netns);
+            start_in(&attachment.netns, sides.as_ref());
             laid
         };
         let (done, laid) = thread::scope(|scope| {
@@ -174,5 +176,5 @@ fn steps_to(ground: &State) -> Option<Vec<Step>> {
 
 fn lay(node_ns: &Netns, steps: &[Step]) -> Option<Begun> {
     let place = Place::node(node_ns);
-    kernel::begin(&place, &numbers::node_scope(), steps).ok()
+    kernel::begin_from_nothing(&place, &numbers::node_scope(), steps).ok()
 }

@@ -261,7 +261,9 @@ impl Embedded {
         let held = self.rebind(change, &flows, node_ns, outcome)?;
         let ground = if held.is_none() { lay_ground(change, node_ns) } else { None };
         let wiring = self.begin_gateways(change, node_ns);
-        if let Some(ground) = ground.map(Begun::end).filter(|report| report.failed.is_empty()) {
+        // The look below is what tells of a program that did not do its work.
+        let (ground, _ending) = ground.map(Begun::settle).unzip();
+        if let Some(ground) = ground.filter(|report| report.failed.is_empty()) {
             outcome.reports.push(("node".to_owned(), ground));
         }
         // While the gateways' tables are loaded.

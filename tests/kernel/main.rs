@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test has no interface")]
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
+mod begun;
 mod conflicts;
 mod devices;
 mod foreign;

@@ -7,7 +7,7 @@ use egret::kernel::{Netns, Place, Saved, Step, observe, reconcile};
 
 use crate::world::*;
 
-fn gateway() -> State {
+pub fn gateway() -> State {
     let mut state = State::default();
     state.links.insert("vxlan0".into(), vxlan(5001, "172.30.0.1"));
     state.links.insert("egress0".into(), veth("eg1"));
@@ -110,6 +110,6 @@ fn a_node_removes_the_end_of_a_gateway_that_it_no_longer_knows() {
     assert_eq!(lines(&report.done), "  ip link del eg1\n");
 }
 
-fn ip_in(netns: &Netns, command: &str) -> String {
+pub fn ip_in(netns: &Netns, command: &str) -> String {
     netns.run(|| sh(command)).unwrap()
 }

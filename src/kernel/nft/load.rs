@@ -2,16 +2,13 @@
 //!
 //! In: a script. Out: it is loaded as a whole, or the command nft complained about. Never: composes rules.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, Output, Stdio};
 
 use super::diff::Change;
-use super::{Error, elements};
-use crate::kernel::Netns;
+use super::{Error, ahead, elements};
 
 /// The oldest nft that knows a netdev chain at the egress hook (nftables 1.0.1, November 2021; kernel 5.16).
 pub const REQUIRED: Version = Version { major: 1, minor: 0, patch: 1 };
@@ -70,51 +67,7 @@ impl Change {
     }
 }
 
-/// Programs that wait for their script, by the namespace they were started in.
-static AHEAD: Mutex<BTreeMap<(u64, u64), Child>> = Mutex::new(BTreeMap::new());
-
-/// Starts `nft` in the calling thread's namespace for the next [`load`] there, because half of what it takes (2 of 5 ms) is over
-/// before it reads its script, and another processor can do that meanwhile. What goes wrong here, `load` will say.
-pub fn start_ahead() {
-    if let (Ok(here), Ok(program)) = (Netns::current(), find())
-        && !AHEAD.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&here.id())
-        && let Ok(child) = start(&program)
-    {
-        put(here.id(), child);
-    }
-}
-
-fn put(netns: (u64, u64), child: Child) {
-    let before = AHEAD.lock().unwrap_or_else(PoisonError::into_inner).insert(netns, child);
-    before.into_iter().for_each(end);
-}
-
-/// The end of its input: it does nothing and ends.
-fn end(mut unused: Child) {
-    drop(unused.stdin.take());
-    let _ = unused.wait();
-}
-
-/// Ends those that nobody needed, when it goes.
-#[must_use]
-pub struct Ahead;
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        let unused = std::mem::take(&mut *AHEAD.lock().unwrap_or_else(PoisonError::into_inner));
-        unused.into_values().for_each(end);
-    }
-}
-
-fn started() -> Option<Child> {
-    let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
-    if ahead.is_empty() {
-        return None;
-    }
-    ahead.remove(&Netns::current().ok()?.id())
-}
-
-fn start(program: &Path) -> io::Result<Child> {
+pub(super) fn start(program: &Path) -> io::Result<Child> {
     let mut nft = Command::new(program);
     nft.args(["-f", "-"]).env("LC_ALL", "C");
     nft.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
@@ -135,8 +88,8 @@ pub struct Loading {
 
 fn begin(script: String) -> Result<Loading, Error> {
     let program = find()?;
-    let run = |source| Error::NotRun { program: program.display().to_string(), source };
-    let mut child = started().map_or_else(|| start(&program), Ok).map_err(run)?;
+    let run = |source| not_run(&program, source);
+    let mut child = ahead::started().map_or_else(|| start(&program), Ok).map_err(run)?;
     if let Some(mut input) = child.stdin.take() {
         match input.write_all(script.as_bytes()) {
             // nft has stopped reading: what it has to say about that is on its stderr.
@@ -153,21 +106,57 @@ impl Loading {
     /// # Errors
     /// As [`load`].
     pub fn end(self) -> Result<(), Error> {
-        let run = |source| Error::NotRun { program: self.program.display().to_string(), source };
-        let output = self.child.wait_with_output().map_err(run)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        if said.trim().is_empty() {
-            return Err(Error::Refused { line: None, message: format!("it ended with {}", output.status) });
-        }
-        // An old nft fails on a word it does not know; its age says more than its complaint.
-        if said.contains("syntax error") {
-            require()?;
-        }
-        Err(complaint(&said, &self.script))
+        let Loading { child, program, script } = self;
+        let output = child.wait_with_output().map_err(|source| not_run(&program, source))?;
+        judge(&output, &script)
     }
+
+    /// Waits until it is loaded, or refused, and not for the end of the program, which the kernel keeps for a grace period longer (2 ms).
+    /// Only for who looks at the kernel afterwards: a program that was killed without a word passes for one that did its work.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn settle(mut self) -> Result<Ending, Error> {
+        let mut said = Vec::new();
+        // It closes its streams when it is done.
+        let heard = self.child.stderr.as_mut().map_or(Ok(0), |stderr| stderr.read_to_end(&mut said));
+        heard.map_err(|source| not_run(&self.program, source))?;
+        let mut child = Ending(self.child);
+        if said.is_empty() {
+            return Ok(child);
+        }
+        let status = child.0.wait().map_err(|source| not_run(&self.program, source))?;
+        judge(&Output { status, stdout: Vec::new(), stderr: said }, &self.script).map(|()| child)
+    }
+}
+
+/// A program that is done, and is waited for when this goes.
+#[must_use]
+pub struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.wait();
+    }
+}
+
+fn judge(output: &Output, script: &str) -> Result<(), Error> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.trim().is_empty() {
+        return Err(Error::Refused { line: None, message: format!("it ended with {}", output.status) });
+    }
+    // An old nft fails on a word it does not know; its age says more than its complaint.
+    if said.contains("syntax error") {
+        require()?;
+    }
+    Err(complaint(&said, script))
+}
+
+fn not_run(program: &Path, source: io::Error) -> Error {
+    Error::NotRun { program: program.display().to_string(), source }
 }
 
 /// The installed version, refused if it is older than [`REQUIRED`]. Starts `nft` once: for program start, not for a pod's.
@@ -185,7 +174,7 @@ pub fn require() -> Result<Version, Error> {
     if found < REQUIRED { Err(Error::TooOld { found }) } else { Ok(found) }
 }
 
-fn find() -> Result<PathBuf, Error> {
+pub(super) fn find() -> Result<PathBuf, Error> {
     find_in(&std::env::var("PATH").unwrap_or_default())
 }
 

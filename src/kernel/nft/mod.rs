@@ -6,6 +6,7 @@
 
 use std::io;
 
+pub mod ahead;
 pub mod counters;
 pub mod diff;
 pub mod elements;
