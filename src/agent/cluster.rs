@@ -38,7 +38,7 @@ use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Rea
 use crate::node::books::Books;
 use crate::node::kept::Kept;
 use crate::problem::Problem;
-use crate::store::{Dir, Inventory};
+use crate::store::{Dir, Inventory, read_whole};
 use copy::{Copied, Look};
 use fresh::Fresh;
 use held::Ledger;
@@ -128,6 +128,9 @@ impl Cluster {
         // Of a first start that never heard of everything, nothing is in force.
         let left = recall::left(&dir, node);
         let recalled = left.map(|names| recall::recall(&mut mirror, &own, &names));
+        if let Some(said) = read_whole(&versions(&dir)).ok().filter(|_| recalled.is_some()) {
+            recall::go_on_from(&mut mirror, &String::from_utf8_lossy(&said));
+        }
         // Before anybody is asked: who refuses would be heard as saying that there is nothing.
         let following =
             Following::from(&client, mirror, |kind| foreign::of(kind).is_some_and(|p| adopted.contains(&p)));
@@ -289,6 +292,11 @@ impl Cluster {
 /// Says that everything was heard once.
 fn marker(dir: &Dir) -> PathBuf {
     dir.path().join("synced")
+}
+
+/// How far the agent had heard of what it copied.
+fn versions(dir: &Dir) -> PathBuf {
+    dir.path().join("versions")
 }
 
 impl Books for Cluster {

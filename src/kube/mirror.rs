@@ -110,9 +110,20 @@ impl Mirror {
         self.kept(kind).is_put_back(version);
     }
 
-    /// The version that list and watch have come to; 0: none was heard of.
+    /// The version that list and watch have come to, here or in an earlier process; 0: none was heard of. A server's memory may be older: what
+    /// it says from there would take back what is known.
     pub fn version(&self, kind: Watched) -> u64 {
-        self.kinds.get(&kind).map_or(0, |kept| kept.reached)
+        self.kinds.get(&kind).map_or(0, |kept| kept.reached.max(kept.stood))
+    }
+
+    /// The newest version that anything known of a kind is of: an object that was asked for by itself may be ahead of list and watch.
+    pub fn newest(&self, kind: Watched) -> u64 {
+        self.kinds.get(&kind).map_or(0, Kept::newest)
+    }
+
+    /// An earlier process had come to this version.
+    pub fn stood(&mut self, kind: Watched, version: u64) {
+        self.kept(kind).stood = version;
     }
 
     /// One object is there, or has changed. Says whether in anything that matters here.

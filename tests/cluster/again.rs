@@ -152,6 +152,48 @@ fn an_agent_that_has_just_started_decides_by_nothing_older_than_the_pod() {
     kubectl(&["delete", "pods", "-n", "starts", "--all", "--force", "--grace-period=0"], "");
 }
 
+/// Of several API servers one lags: its memory answers with what was true before (kubernetes/kubernetes#59848).
+#[test]
+fn an_agent_that_starts_anew_does_not_go_back_to_what_was_true_before_its_predecessor_ended() {
+    const SELECTOR: &str = "egress.projectcalico.org/selector";
+    let _alone = alone();
+    let client = client_of("admin");
+    node(&client, "past");
+    namespace(&client, "past");
+    let before = client.get("/api/v1/namespaces").unwrap();
+    let first = follow(&Proxy::start(), "past");
+    first.synced();
+    let mut object = client.get("/api/v1/namespaces/past").unwrap();
+    object["metadata"]["annotations"] = json!({SELECTOR: "app == 'gw'"});
+    client.replace("/api/v1/namespaces/past", &object).unwrap();
+    eventually("the annotation is heard of", || has(&first, "Namespace.json", SELECTOR));
+    let proxy = Proxy::start();
+    let lags = before["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    proxy.judge(move |line| {
+        let since = line.split_once("NotOlderThan&resourceVersion=").map(|(_, since)| since);
+        let since = since.map(|since| since.split(['&', ' ']).next().unwrap().parse::<u64>().unwrap());
+        match since.filter(|_| line.starts_with("GET /api/v1/namespaces?")) {
+            Some(since) if since <= lags => Fate::Answer(200, before.to_string()),
+            Some(_) => refusal(504, "Timeout", "Too large resource version"),
+            None => Fate::Pass,
+        }
+    });
+    let next = follow_again(&proxy, first);
+    eventually("it watches", || proxy.asked("GET /api/v1/namespaces?resourceVersion=") > 0);
+    next.synced();
+    assert!(has(&next, "Namespace.json", SELECTOR), "clients of that namespace would be let go");
+    let asked = proxy.asked("NotOlderThan&resourceVersion=0");
+    assert_eq!(
+        proxy.listed("/api/v1/namespaces"),
+        2,
+        "from memory, and then from the store ({asked} of any age)"
+    );
+    drop(next);
+    object["metadata"]["annotations"] = json!({});
+    object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    client.replace("/api/v1/namespaces/past", &object).unwrap();
+}
+
 /// Behind a load balancer, or without its store, an API server that is away still says something.
 #[test]
 fn an_agent_that_starts_while_nobody_can_say_anything_starts_again_the_pods_that_its_predecessor_knew() {

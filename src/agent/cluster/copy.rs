@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, PATIENCE, marker, recall};
+use super::{Cluster, PATIENCE, marker, recall, versions};
 use crate::egress::model::{Endpoint, Pairs};
 use crate::kube::{NodeSpec, Watched, foreign};
 use crate::node::kept::Kept;
@@ -34,6 +34,8 @@ pub(super) struct Copied {
     records: BTreeMap<PathBuf, Option<Stamp>>,
     /// What the marker says.
     marked: Option<String>,
+    /// What is written of versions.
+    versions: String,
 }
 
 impl Copied {
@@ -91,6 +93,9 @@ impl Cluster {
         for (kind, generation) in &due {
             self.copy_kind(*kind)?;
             copied.kinds.insert(*kind, *generation);
+        }
+        if !due.is_empty() {
+            self.note_versions(&mut copied)?;
         }
         if let Some(lost) = self.own.lost() {
             let why = "was removed or changed by somebody, and nothing was heard yet from which it could be written again";
@@ -168,6 +173,24 @@ impl Cluster {
         }
     }
 
+    /// How far all that is copied was heard of.
+    fn note_versions(&self, copied: &mut Copied) -> Result<(), String> {
+        let text = recall::versions(&self.mirror());
+        if copied.versions != text {
+            self.keep(versions(&self.dir), &text)?;
+            copied.versions = text;
+        }
+        Ok(())
+    }
+
+    /// A file in the node's own directory, which outlasts the machine a moment later.
+    fn keep(&self, file: PathBuf, text: &str) -> Result<(), String> {
+        replace_text(&file, text.as_bytes()).map_err(|e| format!("{}: {e}", file.display()))?;
+        let folder = self.dir.path().to_owned();
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([file, folder]);
+        Ok(())
+    }
+
     /// Says for other programs and the next agent that everything was heard once, and by its files' names what that was.
     fn mark(&self, copied: &mut Copied) -> Result<(), String> {
         // What an earlier agent knew is whole again: its successor needs no more than it would have begun with.
@@ -178,10 +201,8 @@ impl Cluster {
         }
         let (marker, text) = (marker(&self.dir), recall::marking(&self.own.names()));
         if copied.marked.as_ref() != Some(&text) || !marker.exists() {
-            replace_text(&marker, text.as_bytes()).map_err(|e| format!("{}: {e}", marker.display()))?;
+            self.keep(marker, &text)?;
             copied.marked = Some(text);
-            let folder = self.dir.path().to_owned();
-            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend([marker, folder]);
         }
         if !self.synced.swap(true, Ordering::AcqRel) {
             tracing::info!("everything was heard of once");

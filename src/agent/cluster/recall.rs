@@ -1,6 +1,6 @@
 //! What an earlier agent heard of, for the next one to go on with: the copy on disk, read back before anybody is asked.
 //!
-//! In: the files that [`copy`](super::copy) writes, and its marker. Out: objects in the mirror, in force until their kind is listed, or if it cannot be.
+//! In: the files that [`copy`](super::copy) writes, its marker, and the versions that it had come to. Out: objects in the mirror, in force until their kind is listed, or if it cannot be.
 //! Never: counts as heard by this agent. Without it an agent that starts while a definition is gone, or the API server, knows less
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
@@ -70,6 +70,28 @@ pub(super) fn recall(
     recalled
 }
 
+/// How far each kind was heard of, as text: a line each, `v1/Namespace 1234`.
+pub(super) fn versions(mirror: &Mirror) -> String {
+    let known = Watched::of_a_node().map(|kind| (word(kind), mirror.newest(kind)));
+    known.filter(|(_, version)| *version > 0).map(|(word, version)| format!("{word} {version}\n")).collect()
+}
+
+/// Whoever asks from now on is not told less than the earlier agent had heard: an API server whose memory lags answers with what was true
+/// before, and clients of a policy that it does not know yet would be let go.
+pub(super) fn go_on_from(mirror: &mut Mirror, versions: &str) {
+    for kind in Watched::of_a_node() {
+        let said = versions.lines().find_map(|line| line.strip_prefix(&word(kind))?.strip_prefix(' '));
+        if let Some(version) = said.and_then(|version| version.parse().ok()) {
+            mirror.stood(kind, version);
+        }
+    }
+}
+
+fn word(kind: Watched) -> String {
+    let (version, word) = kind.typed();
+    format!("{version}/{word}")
+}
+
 /// Where a kind's objects are; `None`: they are no objects that anybody decides by.
 fn file(kind: Watched) -> Option<&'static str> {
     foreign::file(kind).or_else(|| kind.is_read().then(|| kind.typed().1))
@@ -84,4 +106,31 @@ fn objects(list: &Value, kind: Watched) -> Vec<Value> {
             && object["metadata"]["annotations"][NOT_SERVED].is_null()
     };
     list["items"].as_array().into_iter().flatten().filter(is_it).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kube::Reach;
+
+    #[test]
+    fn the_next_agent_goes_on_from_the_versions_that_were_reached_and_from_no_others() {
+        let mirror = || Mirror::of(Reach::Node("node1".to_owned()));
+        let (mut before, mut after) = (mirror(), mirror());
+        before.reached(Watched::Namespaces, "812");
+        before.reached(Watched::Pods, "97");
+        let asked_for = json!({"metadata": {"namespace": "shop", "name": "cart", "resourceVersion": "99"}});
+        before.learn(Watched::Pods, &asked_for);
+        let written = versions(&before);
+        assert_eq!(written.lines().count(), 2, "{written}");
+        go_on_from(&mut after, &format!("{written}v1/Node none\nv1/Other 5\n"));
+        let versions = Watched::of_a_node().map(|kind| (kind, after.version(kind)));
+        let known: Vec<_> = versions.filter(|(_, version)| *version > 0).collect();
+        assert_eq!(BTreeMap::from_iter(known), [(Watched::Namespaces, 812), (Watched::Pods, 99)].into());
+        // A store that was put back counts anew, and the list that said so is the newest there is.
+        after.is_put_back(Watched::Namespaces, "40");
+        assert_eq!(after.version(Watched::Namespaces), 40);
+    }
 }

@@ -27,6 +27,8 @@ pub(super) struct Kept {
     pub(super) generation: u64,
     /// Version that list and watch have come to.
     pub(super) reached: u64,
+    /// Version that an earlier process had come to.
+    pub(super) stood: u64,
     /// As far as they are read.
     pub(super) objects: BTreeMap<String, Value>,
     /// Versions of objects that were asked for by themselves, and are ahead of the watch.
@@ -88,6 +90,11 @@ impl Kept {
         self.reached = self.reached.max(version.parse().unwrap_or_default());
     }
 
+    /// The newest version that anything known here is of.
+    pub(super) fn newest(&self) -> u64 {
+        self.ahead.values().copied().fold(self.reached.max(self.stood), u64::max)
+    }
+
     /// The store has come to this version only.
     pub(super) fn is_put_back(&mut self, version: &str) {
         let version = version.parse().unwrap_or_default();
@@ -95,6 +102,7 @@ impl Kept {
             self.reached = version;
             self.ahead.clear();
         }
+        self.stood = self.stood.min(version);
     }
 
     /// An object as the watch tells of it, and as much of it as is read. Says whether that changed; `None`: something newer is known.
