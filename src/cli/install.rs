@@ -76,7 +76,7 @@ pub fn run(common: &Common, args: &InstallArgs) -> Result<(String, bool), Refuse
     if args.follow {
         return follow(common, &place, &program);
     }
-    let (entry, problems) = entry(common)?;
+    let (entry, problems) = entry(common, place.entry())?;
     place.has_room(&entry).map_err(|e| e.to_string())?;
     // The program first: a runtime starts whatever a list names.
     let binary = place.put_binary(&program).map_err(|e| e.to_string())?;
@@ -99,12 +99,12 @@ fn said(items: Vec<Change>, problems: Vec<Problem>, output: Output) -> Result<St
     }
 }
 
-/// Our entry: the configuration's keys, with the node's name, and what makes containerd hand over pods' annotations. Keys that look like
-/// ours and have no effect are problems, as the plugin would say at each call.
-fn entry(common: &Common) -> Result<(Value, Vec<Problem>), Refused> {
+/// Our entry: the keys of the configuration, or else of the entry that stands, with the node's name, and what makes containerd hand over
+/// pods' annotations. Keys that look like ours and have no effect are problems, as the plugin would say at each call.
+fn entry(common: &Common, standing: Option<Value>) -> Result<(Value, Vec<Problem>), Refused> {
     let mut entry = match &common.config {
         Some(file) => Config::entry(file).map_err(|e| Refused::misused(e.to_string()))?,
-        None => json!({}),
+        None => standing.unwrap_or_else(|| json!({})),
     };
     Config::from_json(&entry).map_err(|e| Refused::misused(e.to_string()))?;
     let mut problems = Config::misspelled(&entry);
@@ -141,11 +141,15 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
     let mut trouble = String::new();
     let mut waits = false;
     let mut put = None;
+    // The primary writes its list without our entry, whose keys are known only from there where no file has them.
+    let mut standing = None;
     loop {
         follow.listen(&[&place.conf, &place.bin]);
-        let outcome = is_ready(common)
-            .map_err(|e| e.sentence)
-            .and_then(|ready| if ready { once(common, place, program, &mut put) } else { Ok(false) });
+        standing = place.entry().or(standing);
+        let outcome = is_ready(common).map_err(|e| e.sentence).and_then(|ready| match ready {
+            true => once((common, standing.clone()), place, program, &mut put),
+            false => Ok(false),
+        });
         match outcome {
             Ok(true) => {
                 trouble.clear();
@@ -168,8 +172,13 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
 }
 
 /// Looks, and puts back what is missing. `put`: the binary that was found to be ours.
-fn once(common: &Common, place: &Place, program: &Path, put: &mut Option<Stamp>) -> Result<bool, String> {
-    let (entry, problems) = entry(common).map_err(|e| e.sentence)?;
+fn once(
+    (common, standing): (&Common, Option<Value>),
+    place: &Place,
+    program: &Path,
+    put: &mut Option<Stamp>,
+) -> Result<bool, String> {
+    let (entry, problems) = entry(common, standing).map_err(|e| e.sentence)?;
     if put.is_none() {
         problems.iter().for_each(|problem| tracing::warn!(%problem, "the configuration"));
     }

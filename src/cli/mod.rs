@@ -83,8 +83,8 @@ enum Command {
     /// Put this program among the CNI plugins and into the primary's list
     #[command(
         long_about = "Put this program among the CNI plugins, and an entry that calls it into the primary's network list.\n\n\
-                      Files are replaced in one piece, and only if they differ. The entry has the keys of --config, and \
-                      nodeName if --node is said. With --follow it stays, and puts back what the primary writes over; with \
+                      Files are replaced in one piece, and only if they differ. The entry has the keys of --config, else \
+                      those that it has, and nodeName if --node is said. With --follow it stays, and puts back what the primary writes over; with \
                       `mode: cluster` it then waits until this node's agent has heard of everything once."
     )]
     Install(install::InstallArgs),

@@ -78,6 +78,11 @@ pub fn with(text: &[u8], entry: &Value) -> Result<Option<String>, ListError> {
     Ok((!same).then(|| written(&list)))
 }
 
+/// Our entry, as it stands in a list.
+pub fn entry(text: &[u8]) -> Option<Value> {
+    read(text).ok()?["plugins"].as_array()?.iter().find(|plugin| is_ours(plugin)).cloned()
+}
+
 /// The list without us; `None`: we are not in it.
 ///
 /// # Errors

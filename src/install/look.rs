@@ -51,6 +51,12 @@ impl Place {
         }
     }
 
+    /// Our entry as it stands: in the first list that has one.
+    pub fn entry(&self) -> Option<Value> {
+        let texts = self.lists().ok()?.into_iter().filter_map(|path| read_whole(&path).ok());
+        texts.filter_map(|text| list::entry(&text)).next()
+    }
+
     /// What [`Place::take_entries`] would change.
     ///
     /// # Errors

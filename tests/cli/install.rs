@@ -50,6 +50,28 @@ fn keys_without_effect_are_named() {
     assert_eq!(again.reasons(), ["UnknownKey"]);
 }
 
+/// Whoever installs a newer program says no more than that.
+#[test]
+fn keys_of_an_entry_that_stands_stay_where_no_file_has_others() {
+    let keys = ("egret.json", r#"{"clusterCIDRs": ["10.9.0.0/16"], "markMask": "0x7f0000"}"#);
+    let other = ("other.json", r#"{"clusterCIDRs": ["10.8.0.0/16"]}"#);
+    let folder = Folder::with(&[("conf/10-n.conflist", LIST), keys, other]);
+    let list = || std::fs::read_to_string(folder.path().join("conf/10-n.conflist")).unwrap();
+    let install = |words: &str| folder.egret(&format!("install {AT} {words}"));
+    assert!(install("--config egret.json").out.contains("entered"));
+    let entered = list();
+    assert!(install("").out.contains("conf/10-n.conflist: unchanged"), "{}", list());
+    assert_eq!(list(), entered);
+    install("--node one");
+    assert!(list().contains("10.9.0.0/16") && list().contains(r#""nodeName": "one""#), "{}", list());
+    install("--config other.json");
+    assert!(
+        list().contains("10.8.0.0/16") && !list().contains("markMask"),
+        "a file is the whole of it: {}",
+        list()
+    );
+}
+
 #[test]
 fn a_configuration_that_is_not_there_is_told_with_the_next_step() {
     let folder = Folder::with(&[("conf/10-n.conflist", LIST)]);

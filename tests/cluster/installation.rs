@@ -225,11 +225,11 @@ const TEAM: &str = "
  subjects: [{kind: ServiceAccount, name: dev, namespace: team}]}
 ";
 
-/// Who is given `use` on the policy `internet`.
+/// Who is given `use` on the policies `internet` and `partners`.
 fn allow(account: &str) {
     let text = format!(
         "{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {{name: use-internet}},
-          rules: [{{apiGroups: [egret.dev], resources: [egressgatewaypolicies], resourceNames: [internet], verbs: [use]}}]}}
+          rules: [{{apiGroups: [egret.dev], resources: [egressgatewaypolicies], resourceNames: [internet, partners], verbs: [use]}}]}}
 ---
 {{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {{name: use-internet-{account}}},
   roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: use-internet}},
@@ -284,4 +284,15 @@ fn who_names_a_policy_must_be_allowed_to_use_it() {
     });
     allow("dev");
     soon(|| annotate(&["namespace", "team"], "egret.dev/egressGatewayPolicy=internet"));
+
+    // Of several names each is asked for, however the list is written.
+    let named =
+        |names: &str| annotate(&["namespace", "team"], &format!("egret.dev/egressGatewayPolicy={names}"));
+    for names in ["partners, internet", r#"["internet","partners"]"#, "partners"] {
+        named(names).unwrap();
+    }
+    for names in ["internet, secret", r#"["secret", "internet"]"#, r#"["\u0073ecret"]"#] {
+        let said = named(names).unwrap_err();
+        assert!(said.contains(&format!("may not use EgressGatewayPolicy {names}")), "{said}");
+    }
 }
