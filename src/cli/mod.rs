@@ -103,12 +103,15 @@ enum Command {
     )]
     List(list::ListArgs),
     /// Show who has which egress address, check the books, give one back
+    #[command(after_help = OF_A_CLUSTER, after_long_help = "")]
     Ipam(ipam::IpamArgs),
     /// Print the JSON schema of a kind of object, for editors and checks
     #[command(hide = true)]
     Schema(schema::SchemaArgs),
     /// Say how this node is: gateways, clients, differences, drops
     #[command(
+        after_help = OF_A_CLUSTER,
+        after_long_help = "",
         long_about = "Say how this node is: its tunnel, the gateways here and how replies find them, clients and bindings, gateway \
                       sets, what differs from the plan, what was dropped and by which rule, the agent.\n\n\
                       Exit status: 0 the kernel holds the plan, 1 it does not, or nobody can say (needs root).\n\n\
