@@ -39,6 +39,9 @@ impl Ground {
         server.kubectl(&["apply", "-f", "-"], &fs::read_to_string(role).map_err(trouble)?)?;
         let grant = ["create", "clusterrolebinding", "agent", "--clusterrole=egret-agent", "--user=agent"];
         server.kubectl(&grant, "")?;
+        let role = "--role=egret-agent-sign-of-life";
+        server
+            .kubectl(&["create", "rolebinding", "agent", "-n", "egret-system", role, "--user=agent"], "")?;
         let world = World::raise(Topology {
             nodes: 3,
             primary: Primary::Ptp,
