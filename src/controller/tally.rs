@@ -154,9 +154,12 @@ fn unserved(world: &World, decision: &Decision) -> Option<Unserved> {
         Role::Unselected | Role::Gateway => return None,
     }
     let node = world.view.pods.get(&decision.pod)?.node.as_deref()?;
+    let is_in = |noted: &BTreeMap<String, BTreeSet<PodName>>| {
+        noted.get(node).is_some_and(|pods| pods.contains(&decision.pod))
+    };
     match world.agent(node) {
-        Agent::Here if world.bypassed.contains(&decision.pod) => Some(Unserved::Bypassed),
-        Agent::Here => world.unwired.contains(&decision.pod).then_some(Unserved::NotWired),
+        Agent::Here if is_in(&world.bypassed) => Some(Unserved::Bypassed),
+        Agent::Here => is_in(&world.unwired).then_some(Unserved::NotWired),
         Agent::Away => Some(Unserved::AgentAway),
         Agent::Never => Some(Unserved::NoAgent),
         Agent::Unknown => Some(Unserved::Unheard),

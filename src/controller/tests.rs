@@ -189,6 +189,25 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
 }
 
 #[test]
+fn what_the_agent_of_a_dead_node_said_of_a_pod_is_not_said_of_its_successor_elsewhere() {
+    for key in ["egret.dev/bypassed", "egret.dev/unwired"] {
+        let mut objects = shop();
+        let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+        beat["metadata"]["annotations"] = json!({ key: "shop/one" });
+        objects.push(beat);
+        let unprotected = |objects: &[Value], away: &[&str]| {
+            let all = writes(&world(&mirror(objects), away), 1000, "t");
+            ["web", "p"].map(|name| said(&all, name)["unprotected"].clone())
+        };
+        assert_eq!(unprotected(&objects, &[]), [1, 1], "{key}");
+        // The node dies, its Node object and its agent's Lease stay, and the pod is made anew on another.
+        objects.retain(|object| object["metadata"]["name"] != "one");
+        objects.push(pod("shop/one", "n2", &json!({"app": "cart"})));
+        assert_eq!(unprotected(&objects, &["n1"]), [0, 0], "{key}");
+    }
+}
+
+#[test]
 fn pods_that_have_ended_or_run_nowhere_yet_are_not_counted() {
     let mut objects = shop();
     objects.retain(|object| object["metadata"]["name"] != "one");

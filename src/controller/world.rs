@@ -12,7 +12,7 @@ use super::agents::Agent;
 use crate::config::Config;
 use crate::egress::model::{PodName, View};
 use crate::ipam::Block;
-use crate::kube::lease::{BYPASSED, UNWIRED};
+use crate::kube::lease::{self, BYPASSED, UNWIRED};
 use crate::kube::{HOME, Mirror, Watched, foreign};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -47,10 +47,10 @@ pub struct World {
     pub lost: BTreeSet<Watched>,
     /// Nodes that have an agent's pod.
     pub meant: BTreeSet<String>,
-    /// Pods whose node's agent says that their traffic passes it by.
-    pub bypassed: BTreeSet<PodName>,
-    /// Pods whose node's agent says that they were started without it.
-    pub unwired: BTreeSet<PodName>,
+    /// Pods whose traffic passes a node by, as its agent says, by node: the pod of this name on another node is another one.
+    pub bypassed: BTreeMap<String, BTreeSet<PodName>>,
+    /// The same of those that were started without the agent.
+    pub unwired: BTreeMap<String, BTreeSet<PodName>>,
     /// Nodes with the taint `node.kubernetes.io/out-of-service`.
     pub out_of_service: BTreeSet<String>,
     /// `spec.taints` of nodes, by node.
@@ -127,8 +127,8 @@ impl World {
             ghosts,
             lost: mirror.lost().into_iter().map(|(kind, _)| kind).collect(),
             meant: agents_pods(mirror).map(str::to_owned).collect(),
-            bypassed: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, BYPASSED)).collect(),
-            unwired: mirror.objects(Watched::Beats).flat_map(|(_, beat)| noted(beat, UNWIRED)).collect(),
+            bypassed: noted(mirror, BYPASSED),
+            unwired: noted(mirror, UNWIRED),
             problems: objects.problems(),
             pools: written(Watched::Pools).collect(),
             policies: written(Watched::Policies).collect(),
@@ -176,12 +176,15 @@ pub fn is_out_of_service(taints: &Value) -> bool {
     all.iter().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service")
 }
 
-/// The pods that an agent's sign of life names under a key.
-fn noted<'a>(beat: &'a Value, key: &str) -> impl Iterator<Item = PodName> + use<'a> {
-    let said = beat["metadata"]["annotations"][key].as_str().unwrap_or_default();
-    said.split(',')
-        .filter_map(|pod| pod.split_once('/'))
-        .map(|(namespace, name)| PodName::new(namespace, name))
+/// The pods that agents' signs of life name under a key, by node.
+fn noted(mirror: &Mirror, key: &str) -> BTreeMap<String, BTreeSet<PodName>> {
+    let of_agent = |(name, beat): (&str, &Value)| {
+        let said = beat["metadata"]["annotations"][key].as_str()?;
+        let pods = said.split(',').filter_map(|pod| pod.split_once('/'));
+        let pods = pods.map(|(namespace, name)| PodName::new(namespace, name)).collect();
+        Some((lease::node_of(name)?.to_owned(), pods))
+    };
+    mirror.objects(Watched::Beats).filter_map(of_agent).collect()
 }
 
 /// The numbers of a StatefulSet's pods.

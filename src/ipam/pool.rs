@@ -4,6 +4,7 @@
 //!
 //! The order is Calico's: a block of one's own; a free block; an empty block of another node; one address of another
 //! node's block. Its figures for a new block's place are too: nodes begin at different places, so that they seldom race.
+//! Nobody deletes a block, so of free blocks one that exists goes first: else every node that comes and goes leaves one behind.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -52,8 +53,8 @@ pub fn choose(
     let affine = scan.affine.map(|(_, block)| block);
     affine
         .map(found(Source::Affine))
-        .or_else(|| fresh().map(found(Source::Free)))
         .or(scan.unclaimed.map(|(_, block)| block).map(found(Source::Free)))
+        .or_else(|| fresh().map(found(Source::Free)))
         .or(scan.vacant.map(|(_, block)| block).map(found(Source::Reclaimed)))
         .or(scan.lent.filter(|_| !pool.strict_affinity).map(|(_, block)| block).map(found(Source::Borrowed)))
 }
@@ -62,7 +63,7 @@ pub fn choose(
 #[derive(Default)]
 struct Scan {
     affine: Option<(Rank, Cidr)>,
-    unclaimed: Option<(Rank, Cidr)>,
+    unclaimed: Option<((Rank, u64), Cidr)>,
     vacant: Option<((u64, u64), Cidr)>,
     lent: Option<((Rank, u64), Cidr)>,
 }
@@ -77,14 +78,14 @@ fn scan(
 ) -> Scan {
     let mut scan = Scan::default();
     let hash = node_hash(node);
-    // Nodes that lend or reclaim at the same moment should not all go for the same block.
+    // Nodes that look for a block at the same moment should not all go for the same one.
     let distance = |block: Cidr| stable(node.as_bytes()) ^ stable_bits(block);
     for brief in summary.blocks.iter().filter(|b| pool.cidr.covers(b.cidr) && !tried.contains(&b.cidr)) {
         let Some(rank) = summary.rank(brief, now, pool.cooldown_seconds, taken) else { continue };
         if brief.affinity == hash {
             keep_least(&mut scan.affine, (rank, brief.cidr));
         } else if brief.affinity == 0 {
-            keep_least(&mut scan.unclaimed, (rank, brief.cidr));
+            keep_least(&mut scan.unclaimed, ((rank, distance(brief.cidr)), brief.cidr));
         } else if let Some(since) = summary.vacant_since(brief, now, pool.cooldown_seconds) {
             keep_least(&mut scan.vacant, ((since, distance(brief.cidr)), brief.cidr));
         } else {
@@ -198,12 +199,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn own_block_then_free_then_vacant_then_borrowed() {
+    fn own_block_then_nobodys_then_a_new_one_then_vacant_then_borrowed() {
         let mut pool = pool("p", "10.0.0.0/29", 31);
         let own = block("10.0.0.2/31", Some("one"), 1);
         let full = |n: u8, node| block(&format!("10.0.0.{n}/31"), Some(node), 2);
         let (source, _) = chosen(&pool, &[own, full(0, "two")], "one").unwrap();
         assert_eq!(source, Source::Affine);
+
+        let nobodys = [full(0, "two"), full(2, "two"), block("10.0.0.4/31", None, 1)];
+        assert_eq!(chosen(&pool, &nobodys, "one"), Some((Source::Free, "10.0.0.4/31".to_owned())));
 
         let three = [full(0, "two"), full(2, "two"), full(4, "one")];
         assert_eq!(chosen(&pool, &three, "one"), Some((Source::Free, "10.0.0.6/31".to_owned())));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 #![allow(clippy::print_stdout, reason = "processes of a story talk to their parent; figures are to be read")]
 
+mod churn;
 mod crashes;
 mod files;
 mod holding;

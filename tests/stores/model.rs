@@ -10,7 +10,7 @@ use egret::addr::Cidr;
 use egret::egress::model::Pool;
 use egret::ipam::{
     After, Allocation, Block, DirStore, Holder, IpamError, Owner, State, Store, StoreError, Summary,
-    forget_owners, release, retain,
+    forget_node, forget_owners, release, retain,
 };
 use egret::store::{Swap, Version};
 use egret::testbed::MemoryStore;
@@ -37,6 +37,10 @@ enum Event {
     },
     OwnersGo {
         owner: u8,
+    },
+    /// Its Node object is deleted.
+    NodeGoes {
+        node: u8,
     },
     /// A node gets an address of the first pool, or gives it up.
     NodeMoves {
@@ -67,6 +71,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (0u8..20, 0u8..3).prop_map(|(container, node)| Event::Delete { container, node }),
         1 => (0u8..3, 0u8..20).prop_map(|(node, live)| Event::CleanUp { node, live }),
         1 => (0u8..12).prop_map(|owner| Event::OwnersGo { owner }),
+        1 => (0u8..3).prop_map(|node| Event::NodeGoes { node }),
         1 => (0u8..4).prop_map(|address| Event::NodeMoves { address }),
         2 => (0u8..90).prop_map(|seconds| Event::Wait { seconds }),
         1 => Just(Event::Restart),
@@ -240,6 +245,18 @@ impl World<'_> {
                     });
                 }
             }
+            Event::NodeGoes { node } => {
+                let node = node_name(*node);
+                let result = forget_node(&unkind, &node, now);
+                let after = books(inner, &self.pools());
+                let of_it = |a: &Allocation| a.holder.as_ref().is_some_and(|h| h.node == node);
+                if race.is_none() {
+                    self.only_changed(&before, &after, of_it);
+                }
+                if undisturbed {
+                    assert!(result.is_ok() && !after.values().any(of_it));
+                }
+            }
             Event::NodeMoves { address } => {
                 let ip = self.pools[0].cidr.nth(u128::from(*address)).unwrap();
                 if self.bad.remove(&ip).is_none() {
@@ -252,8 +269,10 @@ impl World<'_> {
         }
         let after = books(inner, &self.pools());
         self.an_owner_has_one(&after);
-        // Whoever was faster has what it was given; unless it was its node that was cleaned up just then.
-        if let (Some(rival), false) = (rivals.take(), matches!(event, Event::CleanUp { .. })) {
+        // Whoever was faster has what it was given; unless it was its node that was cleaned up, or went, just then.
+        if let (Some(rival), false) =
+            (rivals.take(), matches!(event, Event::CleanUp { .. } | Event::NodeGoes { .. }))
+        {
             let a = &after[&(rival.lease.pool, rival.lease.ip)];
             assert_eq!(
                 (&a.owner, a.holder.as_ref()),
