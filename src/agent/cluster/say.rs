@@ -347,7 +347,7 @@ impl Cluster {
         self.client.replace(path, &object)
     }
 
-    /// The state directory was lost under a running gateway; what the cluster says of it is all there is. Whether it stays.
+    /// Its file was lost or damaged under a running gateway; what the cluster says of it is all there is. Whether it stays.
     fn republish(&self, endpoint: &Endpoint) -> Result<bool, ApiError> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stays = Embedded::at(&config).and_then(|node| Ok(node.republish(endpoint)?));
