@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// How long a pod must have been without wiring before anybody is told: one that ends, or whose sandbox is made anew (after a reboot all of a
 /// node's are), has none for a moment.
 pub const LASTING: Duration = Duration::from_secs(30);
+/// How long a word rests that was not taken; each further time it is twice as long.
+const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Gateways that a sentence names.
 const NAMED: usize = 3;
 
@@ -54,8 +57,18 @@ pub struct Subject {
     pub annotated: Option<String>,
 }
 
+impl Subject {
+    fn annotate(&self, value: Option<String>) -> Option<Word> {
+        (value != self.annotated).then(|| Word::Annotate { pod: self.pod.clone(), value })
+    }
+
+    fn event(&self, warning: bool, reason: &'static str, message: String) -> Word {
+        Word::Event { pod: self.pod.clone(), uid: self.uid.clone(), warning, reason, message }
+    }
+}
+
 /// Something to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Word {
     /// Write the annotation, or take it away.
     Annotate {
@@ -77,6 +90,12 @@ pub enum Word {
         /// A sentence.
         message: String,
     },
+}
+
+impl Word {
+    fn is_warning(&self) -> bool {
+        matches!(self, Word::Event { warning: true, .. })
+    }
 }
 
 /// What each selected pod does, by the rows that `egret list` prints. `wired`: pods that this node's plugin was called for; `bypassed`: those
@@ -174,21 +193,31 @@ pub struct Telling {
     told: BTreeMap<String, Told>,
     /// Pods without wiring, by UID, and since when.
     unwired: BTreeMap<String, Duration>,
+    /// Words that were not taken, and are still to be said.
+    refused: BTreeMap<Word, Rest>,
     events: Spent,
     annotations: Spent,
 }
 
-/// What was told of one pod, by its UID.
+/// Until when a word rests, and for how long in all.
 #[derive(Debug)]
+struct Rest {
+    pause: Duration,
+    until: Duration,
+}
+
+/// What was told of one pod, by its UID.
+#[derive(Debug, Default)]
 struct Told {
-    /// The last sentence; `None`: an earlier agent may have said what is true now.
+    /// The last sentence; `None`: it could not be said, and neither has an earlier agent said it.
     sentence: Option<String>,
     warning: bool,
     at: Option<Duration>,
 }
 
 impl Telling {
-    /// What is to be said now; warnings come before what is well. Say it, and call [`Telling::failed`] if that did not work.
+    /// What is to be said now; warnings come before what is well, and what was refused before comes last. Say it, and call
+    /// [`Telling::refused`] or [`Telling::unsaid`] if that did not work.
     pub fn due(&mut self, now: Duration, subjects: &[Subject]) -> Vec<Word> {
         let here: BTreeSet<&str> = subjects.iter().map(|subject| subject.uid.as_str()).collect();
         self.told.retain(|uid, _| here.contains(uid.as_str()));
@@ -196,39 +225,46 @@ impl Telling {
             subjects.iter().filter(|s| s.standing.as_ref().is_some_and(|standing| standing.unwired));
         let since = |uid: &String| self.unwired.get(uid).copied().unwrap_or(now);
         self.unwired = unwired.map(|subject| (subject.uid.clone(), since(&subject.uid))).collect();
-        let mut words = Vec::new();
-        let mut events = Vec::new();
+        let (mut words, mut events) = (Vec::new(), Vec::new());
         for subject in subjects {
             let wanted = subject.standing.as_ref().and_then(Standing::annotation);
-            if let Some(event) = self.event(now, subject, wanted.as_ref()) {
-                events.push(event);
-            }
-            if wanted != subject.annotated && self.annotations.take(ANNOTATIONS, now) {
-                words.push(Word::Annotate { pod: subject.pod.clone(), value: wanted });
-            }
+            events.extend(self.event(now, subject, wanted.as_ref()));
+            words.extend(subject.annotate(wanted));
         }
-        events.sort_by_key(|(warning, ..)| !warning);
-        for (warning, reason, message, subject) in events {
+        self.refused.retain(|word, _| words.contains(word) || events.contains(word));
+        words.retain(|word| !self.rests(now, word) && self.annotations.take(ANNOTATIONS, now));
+        events.retain(|word| !self.rests(now, word));
+        events.sort_by_key(|word| (self.refused.contains_key(word), !word.is_warning()));
+        for word in events {
+            let Word::Event { uid, warning, message, .. } = &word else { continue };
             if !self.events.take(EVENTS, now) {
-                break;
+                // When its turn comes, its annotation is as an earlier agent would have left it.
+                self.told.entry(uid.clone()).or_default();
+                continue;
             }
-            let told = Told { sentence: Some(message.clone()), warning, at: Some(now) };
-            self.told.insert(subject.uid.clone(), told);
-            let (pod, uid) = (subject.pod.clone(), subject.uid.clone());
-            words.push(Word::Event { pod, uid, warning, reason, message });
+            let told = Told { sentence: Some(message.clone()), warning: *warning, at: Some(now) };
+            self.told.insert(uid.clone(), told);
+            words.push(word);
         }
         words
     }
 
-    /// Whether something may be waiting for its time.
-    pub fn waits(&self, subjects: &[Subject]) -> bool {
+    /// Whether something may be waiting for its time; what was refused has [`Telling::is_rested`].
+    pub fn waits(&self, now: Duration, subjects: &[Subject]) -> bool {
         subjects.iter().any(|subject| {
             let standing = subject.standing.as_ref();
-            let sentence = standing.and_then(Standing::sentence).map(|(_, _, message)| message);
             let told = self.told.get(&subject.uid).and_then(|told| told.sentence.as_ref());
-            standing.and_then(Standing::annotation) != subject.annotated
-                || (sentence.is_some() && sentence.as_ref() != told)
+            let sentence = standing.and_then(Standing::sentence);
+            let event = sentence.filter(|(.., message)| Some(message) != told);
+            let event = event.map(|(warning, reason, message)| subject.event(warning, reason, message));
+            let annotation = subject.annotate(standing.and_then(Standing::annotation));
+            event.into_iter().chain(annotation).any(|word| !self.rests(now, &word))
         })
+    }
+
+    /// Whether something that was refused may be said again.
+    pub fn is_rested(&self, now: Duration) -> bool {
+        self.refused.values().any(|rest| rest.until <= now)
     }
 
     /// Pods that a rule selects and that have had no wiring for so long that it is no passing state.
@@ -241,17 +277,35 @@ impl Telling {
         self.unwired.get(uid).is_some_and(|since| now.saturating_sub(*since) >= LASTING)
     }
 
-    /// An event could not be made: it was not told.
-    pub fn failed(&mut self, uid: &str) {
-        self.told.remove(uid);
+    /// A word was not taken, and may be another time: it rests, and keeps no other waiting, should it be the only one. Whether that is news.
+    pub fn refused(&mut self, now: Duration, word: Word) -> bool {
+        self.was_not_told(&word);
+        let before = self.refused.get(&word).map(|rest| rest.pause);
+        let pause = before.map_or(REST, |pause| (pause * 2).min(LONGEST_REST));
+        self.refused.insert(word, Rest { pause, until: now + pause });
+        before.is_none()
     }
 
-    fn event<'a>(
-        &mut self,
-        now: Duration,
-        subject: &'a Subject,
-        annotation: Option<&String>,
-    ) -> Option<(bool, &'static str, String, &'a Subject)> {
+    /// A word was not even tried: it is due as before, and nothing was spent.
+    pub fn unsaid(&mut self, word: &Word) {
+        self.was_not_told(word);
+        match word {
+            Word::Annotate { .. } => self.annotations.give_back(),
+            Word::Event { .. } => self.events.give_back(),
+        }
+    }
+
+    fn was_not_told(&mut self, word: &Word) {
+        if let Word::Event { uid, .. } = word {
+            self.told.insert(uid.clone(), Told::default());
+        }
+    }
+
+    fn rests(&self, now: Duration, word: &Word) -> bool {
+        self.refused.get(word).is_some_and(|rest| now < rest.until)
+    }
+
+    fn event(&mut self, now: Duration, subject: &Subject, annotation: Option<&String>) -> Option<Word> {
         let sentence = subject.standing.as_ref().and_then(Standing::sentence);
         let Some((warning, reason, message)) = sentence else {
             // Whoever is selected again is told again.
@@ -267,12 +321,12 @@ impl Telling {
                 self.told.insert(subject.uid.clone(), Told { sentence: Some(message), warning, at: None });
                 return None;
             }
-            return Some((warning, reason, message, subject));
+            return Some(subject.event(warning, reason, message));
         };
         // That something went wrong is told at once; that it went well again when it has lasted.
         let news = warning && !told.warning;
         let rested = news || told.at.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
-        (rested && told.sentence.as_ref() != Some(&message)).then_some((warning, reason, message, subject))
+        (rested && told.sentence.as_ref() != Some(&message)).then(|| subject.event(warning, reason, message))
     }
 }
 
@@ -308,6 +362,10 @@ impl Spent {
         let may = self.count < budget.most;
         self.count += u32::from(may);
         may
+    }
+
+    fn give_back(&mut self) {
+        self.count = self.count.saturating_sub(1);
     }
 }
 

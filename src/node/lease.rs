@@ -230,8 +230,8 @@ impl Embedded {
         settled(&guard)
     }
 
-    /// An endpoint of this node that is not on disk, though a record speaks of its container: it is written again as the cluster has it.
-    /// Not while its DEL is between the two, which removes the one and then the other under this node's lock. Whether it stays.
+    /// An endpoint of this node that is not on disk, or damaged there, though a record speaks of its container: it is written again as the
+    /// cluster has it. Not while its DEL is between the two, which removes the one and then the other under this node's lock. Whether it stays.
     ///
     /// # Errors
     /// A lock cannot be had, or the endpoint cannot be written.
@@ -245,7 +245,7 @@ impl Embedded {
         let what = format!("republishing {}", endpoint.attachment);
         let _guard = self.lock(&what)?;
         let stays = recorded();
-        if stays && endpoints::get(&self.dir, &endpoint.attachment)?.is_none() {
+        if stays && !matches!(endpoints::get(&self.dir, &endpoint.attachment), Ok(Some(_))) {
             endpoints::hear(&self.dir, &self.lock_store(&what)?, endpoint)?;
         }
         Ok(stays)

@@ -1,6 +1,7 @@
 //! An agent that starts anew, and one whose words are taken back: what was known goes on, whatever is away by then.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use egret::agent::cluster::NOT_SEEN;
@@ -306,6 +307,33 @@ fn what_a_node_has_said_is_said_again_when_somebody_deletes_or_changes_it() {
     forget(&client);
 }
 
+/// The server did what it was asked, and its answer was lost on the way: no watch has told of it when it is asked again.
+#[test]
+fn a_node_whose_number_was_taken_without_an_answer_has_that_number_and_no_second_one() {
+    let _alone = alone();
+    let client = client_of("admin");
+    forget(&client);
+    node(&client, "unheard");
+    let (proxy, posts) = (Proxy::start(), AtomicUsize::new(0));
+    proxy.judge(move |line| {
+        let first = |line: &str| line.starts_with("POST") && posts.fetch_add(1, Ordering::Relaxed) == 0;
+        match line.contains("/egressnodes") {
+            true if line.contains("watch=1") => Fate::Silence,
+            true if first(line) => Fate::Cut(Duration::ZERO),
+            _ => Fate::Pass,
+        }
+    });
+    let agent = follow(&proxy, "unheard");
+    let kept = || nodes::get(&Dir::at(&agent.dir).unwrap(), "unheard").unwrap();
+    eventually("the node has a number", || kept().is_some());
+    assert!(proxy.asked("POST /apis/egret.dev/v1alpha1/egressnodes") > 1, "it had its answer at once");
+    let (all, _) = client.list("/apis/egret.dev/v1alpha1/egressnodes?").unwrap();
+    let numbers: Vec<_> = all.iter().map(|object| &object["spec"]["number"]).collect();
+    assert_eq!(numbers, [&json!(kept().unwrap().0.number)]);
+    drop(agent);
+    forget(&client);
+}
+
 /// What stands between an agent and its server may take requests and go on living without one.
 #[test]
 fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm() {
@@ -317,7 +345,7 @@ fn a_watch_that_never_begins_is_begun_anew_and_one_that_ends_at_once_is_no_storm
     let silent = std::sync::atomic::AtomicBool::new(true);
     proxy.judge(move |line| {
         let watch = line.contains("/namespaces?") && line.contains("watch=1");
-        let first = watch && silent.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let first = watch && silent.swap(false, Ordering::Relaxed);
         if first { Fate::Silence } else { Fate::Pass }
     });
     let following = follow_here(&client);

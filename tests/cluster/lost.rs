@@ -168,9 +168,8 @@ fn an_agent_that_starts_with_less_than_its_predecessor_wrote_waits_until_it_has_
     }
 }
 
-#[test]
-fn a_client_stays_one_whatever_is_removed_from_the_copy_while_pods_change() {
-    let _alone = alone();
+/// A client of namespace `lost` and its gateway, on a node with an agent.
+fn on_a_node(story: impl FnOnce(&Wired, (&Bridge, &Client), &[String; 2]) + Send) {
     let client = client_of("admin");
     forget(&client);
     node(&client, NODE);
@@ -183,14 +182,45 @@ fn a_client_stays_one_whatever_is_removed_from_the_copy_while_pods_change() {
     kubectl(&["patch", "namespace", "lost", "--type=merge", "-p", &patch], "");
     let uids = [leased_gateway(&client), pod(&client, "lost/cart", &[])];
     let (proxy, bridge) = (Proxy::start(), Bridge::find());
-    aside(|| story(&Wired::raise(&bridge, &proxy), &bridge, &client, &uids));
+    aside(|| story(&Wired::raise(&bridge, &proxy), (&bridge, &client), &uids));
     for name in ["leases", "lost"] {
         kubectl(&["delete", "pods", "-n", name, "--all", "--force", "--grace-period=0"], "");
     }
     forget(&client);
 }
 
-fn story(node: &Wired, bridge: &Bridge, client: &Client, uids: &[String; 2]) {
+#[test]
+fn a_client_stays_one_whatever_is_removed_from_the_copy_while_pods_change() {
+    let _alone = alone();
+    on_a_node(pods_change);
+}
+
+/// Nothing but this record says how the node serves the gateway; that it serves it is known elsewhere all the same.
+#[test]
+fn a_gateway_whose_own_record_is_damaged_serves_again_by_what_the_cluster_says_of_it() {
+    let _alone = alone();
+    on_a_node(|node, (bridge, client), uids| {
+        let gateway = node.add("leases/gw", &uids[0]).unwrap();
+        let (lease, cart) = (node.lease(&gateway), node.add("lost/cart", &uids[1]).unwrap());
+        node.eventually("it leaves by its gateway", || seen(&cart) == Some(lease));
+        let said = || client.list("/apis/egret.dev/v1alpha1/egressendpoints?").unwrap().0.len();
+        node.eventually("the cluster knows", || bridge.run(said) == 1);
+        let folder = fs::read_dir(node.state().join("endpoints")).unwrap();
+        let records: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+        let [record] = &records[..] else { panic!("{records:?}") };
+        for text in ["", "{\"apiVersion\": \"egret.dev/v1alpha1\", \"ki"] {
+            fs::write(record, text).unwrap();
+            node.eventually("it is written again", || fs::read_to_string(record).unwrap().contains("gw"));
+            node.eventually("it leaves by its gateway", || {
+                let through = seen(&cart);
+                assert!(through.is_none_or(|address| address == lease), "it leaves as {through:?}");
+                through.is_some() && node.is_well()
+            });
+        }
+    });
+}
+
+fn pods_change(node: &Wired, (bridge, client): (&Bridge, &Client), uids: &[String; 2]) {
     let gateway = node.add("leases/gw", &uids[0]).unwrap();
     let lease = node.lease(&gateway);
     let cart = node.add("lost/cart", &uids[1]).unwrap();

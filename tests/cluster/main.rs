@@ -33,6 +33,7 @@ mod rotated;
 mod server;
 #[path = "../stores/suite.rs"]
 mod suite;
+mod telling;
 mod trouble;
 mod ways;
 mod wired;

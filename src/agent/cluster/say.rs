@@ -180,12 +180,17 @@ impl Cluster {
 
     fn make_node(&self, said: &mut Said, spec: &NodeSpec) -> Result<(), ApiError> {
         let content = json!(spec);
+        let (all, name) = (Watched::NodeRecords.collection(), format!("node-{}", spec.number));
         let object = json!({
-            "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode",
-            "metadata": {"name": format!("node-{}", spec.number)}, "spec": content,
+            "apiVersion": "egret.dev/v1alpha1", "kind": "EgressNode", "metadata": {"name": name}, "spec": content,
         });
         let made = said.refusals.write(of_node(spec, &content), Instant::now(), || {
-            self.client.create(&Watched::NodeRecords.collection(), &object)
+            self.client.create(&all, &object).or_else(|refused| {
+                // Of an earlier request the answer may have been lost, and no watch need have told of what it made.
+                let look = refused.is_conflict().then(|| self.client.get(&format!("{all}/{name}")));
+                let ours = look.transpose()?.filter(|there| there["spec"]["node"] == self.node.as_str());
+                ours.ok_or(refused)
+            })
         })?;
         let Some(made) = made else { return Ok(()) };
         tracing::info!(number = spec.number, "this node has a number");
@@ -342,7 +347,7 @@ impl Cluster {
         self.client.replace(path, &object)
     }
 
-    /// The state directory was lost under a running gateway; what the cluster says of it is all there is. Whether it stays.
+    /// Its file was lost or damaged under a running gateway; what the cluster says of it is all there is. Whether it stays.
     fn republish(&self, endpoint: &Endpoint) -> Result<bool, ApiError> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stays = Embedded::at(&config).and_then(|node| Ok(node.republish(endpoint)?));

@@ -50,7 +50,8 @@ fn run(cluster: &Cluster) -> ! {
         let copied: Vec<u64> =
             cluster.copied.lock().unwrap_or_else(PoisonError::into_inner).kinds.values().copied().collect();
         let bypassed = cluster.passing.get().map(Passing::bypassed).unwrap_or_default();
-        if !cluster.is_synced() || ((&copied, &bypassed) == (&seen.0, &seen.1) && !waits) {
+        let is_due = waits || telling.is_rested(began.elapsed());
+        if !cluster.is_synced() || ((&copied, &bypassed) == (&seen.0, &seen.1) && !is_due) {
             continue;
         }
         cluster.make_way();
@@ -63,30 +64,44 @@ fn run(cluster: &Cluster) -> ! {
                 continue;
             }
         };
-        let mut trouble = false;
-        for word in telling.due(began.elapsed(), &subjects) {
+        let words = telling.due(began.elapsed(), &subjects);
+        let trouble = say(&mut telling, began.elapsed(), words, |word| {
             cluster.make_way();
-            let Err(error) = cluster.utter(&word) else { continue };
-            // What we may not, we may not a second later either; what is gone needs no telling.
-            let again = error.status().is_none_or(|status| status >= 500 || status == 429);
-            if let Word::Event { uid, .. } = &word
-                && again
-            {
-                telling.failed(uid);
-            }
-            if !error.is_absent() {
-                tracing::warn!(error = %error, "people are not told of a pod");
-            }
-            trouble |= !error.is_absent();
-            if trouble {
-                break;
-            }
-        }
+            cluster.utter(word)
+        });
         let unwired = telling.unwired(began.elapsed(), &subjects).into_iter().cloned().collect();
         *cluster.unwired.lock().unwrap_or_else(PoisonError::into_inner) = unwired;
-        waits = trouble || telling.waits(&subjects);
+        waits = trouble || telling.waits(began.elapsed(), &subjects);
         pause = if trouble { (pause * 2).min(LONGEST) } else { LOOK };
     }
+}
+
+/// Says each word. One that is refused for itself keeps no other from being said; once the server has no time, what was not tried yet is left
+/// for another round. Whether it had none.
+fn say(
+    telling: &mut Telling,
+    now: Duration,
+    words: Vec<Word>,
+    utter: impl Fn(&Word) -> Result<(), ApiError>,
+) -> bool {
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let Err(error) = utter(&word) else { continue };
+        // What is gone needs no telling.
+        if error.is_absent() {
+            continue;
+        }
+        // An event that we may not make, we may not a second later either. An annotation is what the pod has, so it is tried until it is taken.
+        let again = matches!(word, Word::Annotate { .. }) || error.is_away();
+        if !again || telling.refused(now, word) {
+            tracing::warn!(error = %error, "people are not told of a pod");
+        }
+        if error.is_of_the_server() {
+            words.for_each(|word| telling.unsaid(&word));
+            return true;
+        }
+    }
+    false
 }
 
 impl Cluster {
@@ -184,7 +199,85 @@ fn event_name(pod: &str, which: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::agent::telling::Standing;
+
+    fn held(name: &str) -> Subject {
+        let held = Some(("0.0.0.0/0".to_owned(), "no gateway is there".to_owned()));
+        let standing = Some(Standing { held, ..Standing::default() });
+        Subject { pod: PodName::new("shop", name), uid: name.to_owned(), standing, annotated: None }
+    }
+
+    /// What a word is of.
+    fn about(word: &Word) -> String {
+        match word {
+            Word::Annotate { pod, .. } => format!("{} =", pod.name),
+            Word::Event { pod, .. } => pod.name.clone(),
+        }
+    }
+
+    /// One round so many seconds after the first, with a server that answers this word so: what was tried, and whether all comes later.
+    fn round(
+        telling: &mut Telling,
+        seconds: u64,
+        pods: &[Subject],
+        (refused, status): (&str, u16),
+    ) -> (Vec<String>, bool) {
+        let (now, tried) = (Duration::from_secs(seconds), RefCell::default());
+        let words = telling.due(now, pods);
+        let trouble = say(telling, now, words, |word| {
+            let about = about(word);
+            let no = about == refused;
+            Vec::push(&mut tried.borrow_mut(), about);
+            let (path, reason, message) = ("/p".to_owned(), "R".to_owned(), "no".to_owned());
+            if no { Err(ApiError::Refused { verb: "PATCH", path, status, reason, message }) } else { Ok(()) }
+        });
+        (tried.into_inner(), trouble)
+    }
+
+    #[test]
+    fn a_word_that_is_refused_keeps_no_other_from_being_said_and_rests() {
+        for status in [403, 422, 500] {
+            let (mut telling, mut pods) = (Telling::default(), [held("a"), held("b")]);
+            let (tried, trouble) = round(&mut telling, 0, &pods, ("a =", status));
+            assert_eq!((tried.join(" "), trouble), ("a = b = a b".to_owned(), false), "{status}");
+            pods[1].annotated = Some("none".to_owned());
+            let tries = |seconds| round(&mut telling, seconds, &pods, ("a =", status)).0;
+            let tried: Vec<String> = (0..120).flat_map(tries).collect();
+            assert!(
+                (5..10).contains(&tried.len()) && tried.iter().all(|of| of == "a ="),
+                "{status}: {tried:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_word_for_which_the_server_had_no_time_is_said_when_it_has() {
+        // Also where it had time for the annotations, and these are no longer to be written.
+        for (refused, first) in [("a =", "a ="), ("a", "a = b = a")] {
+            let (mut telling, mut pods) = (Telling::default(), [held("a"), held("b")]);
+            let (tried, trouble) = round(&mut telling, 0, &pods, (refused, 503));
+            assert_eq!((tried.join(" ").as_str(), trouble), (first, true));
+            for pod in &mut pods {
+                pod.annotated = (refused == "a").then(|| "none".to_owned());
+            }
+            assert!(telling.is_rested(Duration::from_secs(1)));
+            let (tried, trouble) = round(&mut telling, 1, &pods, ("", 0));
+            let all = if refused == "a" { "b a" } else { "a = b = a b" };
+            assert_eq!((tried.join(" ").as_str(), trouble), (all, false));
+        }
+    }
+
+    #[test]
+    fn what_was_not_tried_has_cost_nothing() {
+        let pods: Vec<Subject> = (10..30).map(|n| held(&n.to_string())).collect();
+        let mut telling = Telling::default();
+        assert_eq!(round(&mut telling, 0, &pods, ("10 =", 503)).0.len(), 1);
+        // All twenty events that may be made at once.
+        assert_eq!(round(&mut telling, 1, &pods, ("", 0)).0.len(), 40);
+    }
 
     #[test]
     fn an_event_of_a_pod_with_the_longest_name_has_a_name_that_the_api_takes() {
