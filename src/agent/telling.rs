@@ -232,6 +232,7 @@ impl Telling {
             words.extend(subject.annotate(wanted));
         }
         self.refused.retain(|word, _| words.contains(word) || events.contains(word));
+        words.sort_by_key(|word| self.refused.contains_key(word));
         words.retain(|word| !self.rests(now, word) && self.annotations.take(ANNOTATIONS, now));
         events.retain(|word| !self.rests(now, word));
         events.sort_by_key(|word| (self.refused.contains_key(word), !word.is_warning()));

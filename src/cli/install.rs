@@ -106,11 +106,14 @@ fn entry(common: &Common, standing: Option<Value>) -> Result<(Value, Vec<Problem
         Some(file) => Config::entry(file).map_err(|e| Refused::misused(e.to_string()))?,
         None => standing.unwrap_or_else(|| json!({})),
     };
-    Config::from_json(&entry).map_err(|e| Refused::misused(e.to_string()))?;
+    let (source, next) = match &common.config {
+        Some(file) => (file.display().to_string(), ""),
+        None => ("the entry that stands".to_owned(), "; give it others with --config FILE"),
+    };
+    let wrong = |e| format!("{source}: {e}{next}");
+    Config::from_json(&entry).map_err(|e| Refused::misused(wrong(e)))?;
     let mut problems = Config::misspelled(&entry);
-    if let Some(file) = &common.config {
-        problems.iter_mut().for_each(|problem| problem.file = file.display().to_string());
-    }
+    problems.iter_mut().for_each(|problem| problem.file.clone_from(&source));
     let fields = entry.as_object_mut().ok_or_else(|| Refused::misused("the configuration is no map"))?;
     fields.insert("type".to_owned(), TYPE.into());
     if let Some(node) = &common.node {
@@ -123,15 +126,11 @@ fn entry(common: &Common, standing: Option<Value>) -> Result<(Value, Vec<Problem
     Ok((entry, problems))
 }
 
-/// Whether pods may come by us already. In a cluster not before an agent of this node has heard of everything once: until then no
+/// Whether pods may come by this entry already. In a cluster not before an agent of this node has heard of everything once: until then no
 /// pod could start here, and a node on which the agent cannot run at all would be lost to pods that nobody selects.
-fn is_ready(common: &Common) -> Result<bool, Refused> {
-    let config = match &common.config {
-        Some(file) => Config::from_file(file).map_err(|e| Refused::misused(e.to_string()))?,
-        None => return Ok(true),
-    };
-    let state = common.state.as_ref().unwrap_or(&config.state_dir);
-    Ok(config.mode == Mode::Embedded || state.join("synced").exists())
+fn is_ready(entry: &Value) -> Result<bool, String> {
+    let config = Config::from_json(entry).map_err(|e| e.to_string())?;
+    Ok(config.mode == Mode::Embedded || config.state_dir.join("synced").exists())
 }
 
 fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, bool), Refused> {
@@ -146,10 +145,9 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
     loop {
         follow.listen(&[&place.conf, &place.bin]);
         standing = place.entry().or(standing);
-        let outcome = is_ready(common).map_err(|e| e.sentence).and_then(|ready| match ready {
-            true => once((common, standing.clone()), place, program, &mut put),
-            false => Ok(false),
-        });
+        let outcome = entry(common, standing.clone())
+            .map_err(|e| e.sentence)
+            .and_then(|entry| once(entry, place, program, &mut put));
         match outcome {
             Ok(true) => {
                 trouble.clear();
@@ -171,14 +169,16 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
     }
 }
 
-/// Looks, and puts back what is missing. `put`: the binary that was found to be ours.
+/// Looks, and puts back what is missing; whether it may. `put`: the binary that was found to be ours.
 fn once(
-    (common, standing): (&Common, Option<Value>),
+    (entry, problems): (Value, Vec<Problem>),
     place: &Place,
     program: &Path,
     put: &mut Option<Stamp>,
 ) -> Result<bool, String> {
-    let (entry, problems) = entry(common, standing).map_err(|e| e.sentence)?;
+    if !is_ready(&entry)? {
+        return Ok(false);
+    }
     if put.is_none() {
         problems.iter().for_each(|problem| tracing::warn!(%problem, "the configuration"));
     }

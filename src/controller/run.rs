@@ -177,7 +177,6 @@ impl Run<'_> {
             return;
         }
         let beats = mirror.objects(Watched::Beats).filter_map(|(name, object)| {
-            let (_, name) = name.split_once('/').unwrap_or(("", name));
             Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
         });
         if self.agents.hear(beats, now) {

@@ -173,7 +173,7 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
     assert_eq!(conditions(said(&all, "web"))[2], "Protected=False/HostNetwork");
     assert_eq!(said(&all, "p")["unprotectedPods"], json!(["shop/three"]));
     let mut objects = shop();
-    let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+    let mut beat = object(Watched::Beats, "egret-system/agent.n1", &json!({}));
     beat["metadata"]["annotations"] = json!({"egret.dev/bypassed": "shop/one,shop/nobody"});
     objects.push(beat);
     let all = writes(&world(&mirror(&objects), &[]), 1000, "t");
@@ -192,7 +192,7 @@ fn pods_where_no_agent_runs_are_named_by_their_policy_and_by_the_pool_that_they_
 fn what_the_agent_of_a_dead_node_said_of_a_pod_is_not_said_of_its_successor_elsewhere() {
     for key in ["egret.dev/bypassed", "egret.dev/unwired"] {
         let mut objects = shop();
-        let mut beat = object(Watched::Beats, "agent.n1", &json!({}));
+        let mut beat = object(Watched::Beats, "egret-system/agent.n1", &json!({}));
         beat["metadata"]["annotations"] = json!({ key: "shop/one" });
         objects.push(beat);
         let unprotected = |objects: &[Value], away: &[&str]| {

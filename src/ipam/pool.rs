@@ -63,7 +63,7 @@ pub fn choose(
 #[derive(Default)]
 struct Scan {
     affine: Option<(Rank, Cidr)>,
-    unclaimed: Option<((Rank, u64), Cidr)>,
+    unclaimed: Option<((bool, u64), Cidr)>,
     vacant: Option<((u64, u64), Cidr)>,
     lent: Option<((Rank, u64), Cidr)>,
 }
@@ -85,7 +85,9 @@ fn scan(
         if brief.affinity == hash {
             keep_least(&mut scan.affine, (rank, brief.cidr));
         } else if brief.affinity == 0 {
-            keep_least(&mut scan.unclaimed, ((rank, distance(brief.cidr)), brief.cidr));
+            // Not the one that was freed first: all would know which that is.
+            let was_given = rank.0;
+            keep_least(&mut scan.unclaimed, ((was_given, distance(brief.cidr)), brief.cidr));
         } else if let Some(since) = summary.vacant_since(brief, now, pool.cooldown_seconds) {
             keep_least(&mut scan.vacant, ((since, distance(brief.cidr)), brief.cidr));
         } else {

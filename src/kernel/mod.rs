@@ -134,7 +134,8 @@ pub fn look(place: &Place<'_>, scope: &Scope, desired: &State, saved: &Saved) ->
 pub fn begin_reconcile(place: &Place<'_>, scope: &Scope, desired: &State) -> Result<Begun, KernelError> {
     let observed = look(place, scope, desired, &Saved::default())?;
     let steps = steps(&observed, desired, &Saved::default());
-    let from_nothing = observed.links.is_empty() && observed.tables.is_empty();
+    // Nor anything in the way, which goes first.
+    let from_nothing = observed.links.is_empty() && observed.tables.is_empty() && observed.faults.is_empty();
     let mut begun =
         if from_nothing { begin_from_nothing(place, scope, &steps) } else { begin(place, scope, &steps) }?;
     begun.report.unchanged = steps::unchanged(&observed, desired);

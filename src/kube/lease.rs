@@ -107,9 +107,9 @@ pub fn beat_of(node: &str) -> String {
     format!("agent.{node}")
 }
 
-/// The node whose agent writes the Lease of this name.
+/// The node whose agent writes the Lease of this name, its namespace before it or not.
 pub fn node_of(lease: &str) -> Option<&str> {
-    lease.strip_prefix("agent.")
+    lease.rsplit('/').next()?.strip_prefix("agent.")
 }
 
 fn found(object: &Value) -> Found {

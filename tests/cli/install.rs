@@ -1,7 +1,9 @@
 //! `egret install` on folders of their own: it looks before it writes.
 
 use std::process::Command;
+use std::time::Duration;
 
+use egret::testbed::within;
 use serde_json::{Value, json};
 
 use crate::world::{Folder, Said};
@@ -70,6 +72,37 @@ fn keys_of_an_entry_that_stands_stay_where_no_file_has_others() {
         "a file is the whole of it: {}",
         list()
     );
+    folder.write("conf/10-n.conflist", &list().replace("10.8.0.0/16", "10.8.0.0/99"));
+    let said = install("");
+    assert!(
+        said.err.contains("the entry that stands: ") && said.err.contains("--config FILE"),
+        "{}",
+        said.err
+    );
+    assert_eq!(said.status, 2);
+    assert!(install("--config other.json").out.contains("entered"));
+}
+
+/// `--follow` puts nothing into a list by which no pod could start yet.
+#[test]
+fn an_entry_that_stands_for_a_cluster_waits_for_its_agent_as_that_of_a_file_does() {
+    let folder = Folder::with(&[("state/note", "")]);
+    let entry = json!({"type": "egret", "mode": "cluster", "stateDir": folder.path().join("state")});
+    let list = json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}, entry]});
+    folder.write("conf/10-n.conflist", &list.to_string());
+    let mut follows = folder.stays(&format!("install {AT} --follow"));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let soon = |so: &dyn Fn() -> bool| {
+        let so = within(Duration::from_secs(30), Duration::from_millis(20), so);
+        assert!(so.is_some(), "{}{}", read("conf/10-n.conflist"), read("log"));
+    };
+    soon(&|| read("log").contains("waits for this node's agent"));
+    // The primary writes its list anew, without our entry.
+    folder.write("conf/10-n.conflist", LIST);
+    folder.write("state/synced", "");
+    soon(&|| read("conf/10-n.conflist").contains(r#""mode": "cluster""#));
+    follows.kill().unwrap();
+    follows.wait().unwrap();
 }
 
 #[test]

@@ -38,6 +38,14 @@ impl Folder {
         &self.path
     }
 
+    /// A command that stays, and what it says in `log`.
+    pub(crate) fn stays(&self, arguments: &str) -> std::process::Child {
+        let log = fs::File::create(self.path.join("log")).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_egret"));
+        program.args(arguments.split_whitespace()).current_dir(&self.path);
+        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -288,11 +288,29 @@ fn who_names_a_policy_must_be_allowed_to_use_it() {
     // Of several names each is asked for, however the list is written.
     let named =
         |names: &str| annotate(&["namespace", "team"], &format!("egret.dev/egressGatewayPolicy={names}"));
-    for names in ["partners, internet", r#"["internet","partners"]"#, "partners"] {
+    for names in
+        ["partners, internet", r#"["internet","partners"]"#, "partners", "internet, partners, internet"]
+    {
         named(names).unwrap();
     }
-    for names in ["internet, secret", r#"["secret", "internet"]"#, r#"["\u0073ecret"]"#] {
+    for (names, refused) in [
+        ("internet, partners, secret", "may not use EgressGatewayPolicy secret:"),
+        (r#"["secret", "internet"]"#, "may not use EgressGatewayPolicy secret:"),
+        (r#"["\u0073ecret"]"#, r"may not use EgressGatewayPolicy \u0073ecret:"),
+        ("a,b,c,d,e,f,g,h,i", "at most 8 EgressGatewayPolicies can be named here, and 9 are"),
+    ] {
         let said = named(names).unwrap_err();
-        assert!(said.contains(&format!("may not use EgressGatewayPolicy {names}")), "{said}");
+        assert!(said.contains(refused), "{names}: {said}");
     }
+    // The service account may, though whoever makes the pod may not, as for the pods of a Deployment.
+    kubectl(&["delete", "clusterrolebinding", "use-internet-dev"], "");
+    let mut turns = ["partners", "internet"].into_iter().cycle();
+    soon(|| named(turns.next().unwrap()).map_or(Ok(()), Err));
+    let several = |names: &str| {
+        kubectl(&["delete", "pod", "-n", "team", "cart", "--ignore-not-found", "--force"], "");
+        pod(names, "egret.dev/egressGatewayPolicy")
+    };
+    several("'internet, partners, internet'").unwrap();
+    let said = several("'partners, internet, secret'").unwrap_err();
+    assert!(said.contains("team/default may use EgressGatewayPolicy secret:"), "{said}");
 }

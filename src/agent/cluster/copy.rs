@@ -90,12 +90,12 @@ impl Cluster {
                 due = self.due(&copied);
             }
         }
+        if !due.is_empty() {
+            self.note_versions(&mut copied)?;
+        }
         for (kind, generation) in &due {
             self.copy_kind(*kind)?;
             copied.kinds.insert(*kind, *generation);
-        }
-        if !due.is_empty() {
-            self.note_versions(&mut copied)?;
         }
         if let Some(lost) = self.own.lost() {
             let why = "was removed or changed by somebody, and nothing was heard yet from which it could be written again";
@@ -173,7 +173,8 @@ impl Cluster {
         }
     }
 
-    /// How far all that is copied was heard of.
+    /// How far all that is copied was heard of. Before it is: a version that is ahead of its copy asks for a newer list than needed, one behind
+    /// it for an older one.
     fn note_versions(&self, copied: &mut Copied) -> Result<(), String> {
         let text = recall::versions(&self.mirror());
         if copied.versions != text {

@@ -55,20 +55,24 @@ fn run(cluster: &Cluster) -> ! {
             continue;
         }
         cluster.make_way();
-        let subjects = cluster.subjects(&bypassed);
-        seen = (copied, bypassed);
-        let subjects = match subjects {
+        let subjects = match cluster.subjects(&bypassed) {
             Ok(subjects) => subjects,
             Err(error) => {
                 tracing::debug!(error, "nothing can be told of pods");
                 continue;
             }
         };
+        seen = (copied, bypassed);
         let words = telling.due(began.elapsed(), &subjects);
-        let trouble = say(&mut telling, began.elapsed(), words, |word| {
-            cluster.make_way();
-            cluster.utter(word)
-        });
+        let trouble = say(
+            &mut telling,
+            || began.elapsed(),
+            words,
+            |word| {
+                cluster.make_way();
+                cluster.utter(word)
+            },
+        );
         let unwired = telling.unwired(began.elapsed(), &subjects).into_iter().cloned().collect();
         *cluster.unwired.lock().unwrap_or_else(PoisonError::into_inner) = unwired;
         waits = trouble || telling.waits(began.elapsed(), &subjects);
@@ -80,7 +84,7 @@ fn run(cluster: &Cluster) -> ! {
 /// for another round. Whether it had none.
 fn say(
     telling: &mut Telling,
-    now: Duration,
+    now: impl Fn() -> Duration,
     words: Vec<Word>,
     utter: impl Fn(&Word) -> Result<(), ApiError>,
 ) -> bool {
@@ -93,7 +97,8 @@ fn say(
         }
         // An event that we may not make, we may not a second later either. An annotation is what the pod has, so it is tried until it is taken.
         let again = matches!(word, Word::Annotate { .. }) || error.is_away();
-        if !again || telling.refused(now, word) {
+        // A word may take the server ten seconds, and rests from then on.
+        if !again || telling.refused(now(), word) {
             tracing::warn!(error = %error, "people are not told of a pod");
         }
         if error.is_of_the_server() {
@@ -227,13 +232,22 @@ mod tests {
     ) -> (Vec<String>, bool) {
         let (now, tried) = (Duration::from_secs(seconds), RefCell::default());
         let words = telling.due(now, pods);
-        let trouble = say(telling, now, words, |word| {
-            let about = about(word);
-            let no = about == refused;
-            Vec::push(&mut tried.borrow_mut(), about);
-            let (path, reason, message) = ("/p".to_owned(), "R".to_owned(), "no".to_owned());
-            if no { Err(ApiError::Refused { verb: "PATCH", path, status, reason, message }) } else { Ok(()) }
-        });
+        let trouble = say(
+            telling,
+            || now,
+            words,
+            |word| {
+                let about = about(word);
+                let no = about == refused;
+                Vec::push(&mut tried.borrow_mut(), about);
+                let (path, reason, message) = ("/p".to_owned(), "R".to_owned(), "no".to_owned());
+                if no {
+                    Err(ApiError::Refused { verb: "PATCH", path, status, reason, message })
+                } else {
+                    Ok(())
+                }
+            },
+        );
         (tried.into_inner(), trouble)
     }
 
@@ -265,9 +279,22 @@ mod tests {
             }
             assert!(telling.is_rested(Duration::from_secs(1)));
             let (tried, trouble) = round(&mut telling, 1, &pods, ("", 0));
-            let all = if refused == "a" { "b a" } else { "a = b = a b" };
+            let all = if refused == "a" { "b a" } else { "b = a = a b" };
             assert_eq!((tried.join(" ").as_str(), trouble), (all, false));
         }
+    }
+
+    #[test]
+    fn annotations_that_are_refused_take_no_other_s_turn() {
+        let (mut telling, now) = (Telling::default(), Duration::from_secs);
+        let mut pods: Vec<Subject> = (10..60).map(|n| held(&format!("a{n}"))).collect();
+        for word in telling.due(now(0), &pods) {
+            telling.refused(now(0), word);
+        }
+        pods.push(held("z"));
+        // Enough for ten, of fifty that have rested, and one that was never tried.
+        let words = telling.due(now(2), &pods);
+        assert_eq!(words.first().map(about), Some("z =".to_owned()));
     }
 
     #[test]
