@@ -317,9 +317,9 @@ fn unknown(view: &View, endpoint: &Endpoint) -> Option<String> {
 
 /// An endpoint outlives its pod for a moment; the next pod of that name must not inherit it.
 fn stale(view: &View, endpoint: &Endpoint) -> Option<String> {
-    let now = view.pods.get(&endpoint.pod)?.uid.as_deref()?;
-    let then = endpoint.uid.as_deref()?;
-    (now != then).then(|| {
+    let pod = view.pods.get(&endpoint.pod)?;
+    let (now, then) = (pod.uid.as_deref()?, endpoint.uid.as_deref()?);
+    (!pod.ids().any(|id| id == then)).then(|| {
         format!(
             "its endpoint belongs to an earlier pod of this name (UID {then}, now {now}): wait for its node"
         )

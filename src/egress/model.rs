@@ -144,6 +144,17 @@ pub struct Pod {
     pub stateful_set: Option<String>,
 }
 
+/// The annotation of a static pod's object that says the UID of its file. Its object, which the kubelet makes, has another.
+pub const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
+
+impl Pod {
+    /// The UIDs that it goes by: a static one by its file's, too, which is the one that the runtime passes.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let of_its_file = self.annotations.get(STATIC_POD_UID);
+        self.uid.as_deref().into_iter().chain(of_its_file.map(String::as_str))
+    }
+}
+
 /// A core `Node`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {

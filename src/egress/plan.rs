@@ -35,7 +35,7 @@ pub struct NodePlan {
     pub here: Here,
     /// Every node that may send or receive tunnel traffic, this one too.
     pub nodes: Peers,
-    /// Addresses at which nodes of gateways are reached, this one too, although no Node object names them.
+    /// Addresses at which nodes of gateways are reached, this one too, that are not in `nodes`: no Node object names them, or they have no number.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unnamed: BTreeSet<IpAddr>,
     /// Client addresses. The only state per pod.

@@ -98,19 +98,23 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Where nodes of gateways are reached that no Node object names, or none with an address of the tunnel's family: `kubectl delete node`
-    /// under a kubelet that lives. Other nodes send there as the endpoint says, so it is heard there; and what is heard is what is guarded,
-    /// by every node, whether its own clients use that gateway or not.
+    /// Where nodes of gateways are reached that are no peers: no Node object names them (`kubectl delete node` under a kubelet that lives), or none
+    /// with an address of the tunnel's family, or they have no number here. Clients send there all the same, so it is heard there; and what is
+    /// heard is what is guarded, by every node, whether its own clients use that gateway or not.
     fn unnamed(&mut self) {
-        let family = Family::of(self.inputs.here.underlay);
-        let is_named = |node: &str| {
-            let named = self.inputs.view.nodes.get(node);
-            named.is_some_and(|named| named.internal_ips.iter().any(|ip| Family::of(*ip) == family))
-        };
-        let unnamed = self.inputs.view.endpoints.iter().filter(|endpoint| !is_named(&endpoint.node));
-        let first =
-            |endpoint: &Endpoint| endpoint.underlay.iter().copied().find(|ip| Family::of(*ip) == family);
-        self.plan.unnamed.extend(unnamed.filter_map(first));
+        let Inputs { here, view, resolution, .. } = *self.inputs;
+        let first = |addresses: &[IpAddr]| first_of(addresses, Family::of(here.underlay));
+        let is_peer = |node: &str| self.plan.nodes.get(node).and_then(|peer| first(&peer.underlay)).is_some();
+        let pods = view.endpoints.iter().map(|e| (e.node.as_str(), e.underlay.as_slice()));
+        let nodes = resolution.node_gateways.values().map(|g| (g.node.as_str(), [].as_slice()));
+        let strangers = pods.chain(nodes).filter(|(node, _)| !is_peer(node));
+        let reached = strangers.filter_map(|(node, then)| first(self.said_by(node)).or_else(|| first(then)));
+        self.plan.unnamed = reached.collect();
+    }
+
+    /// The addresses that a node's object has now.
+    fn said_by(&self, node: &str) -> &'a [IpAddr] {
+        self.inputs.view.nodes.get(node).map_or(&[], |node| &node.internal_ips)
     }
 
     /// Gateways of this node: those with an endpoint *and* an attachment here, else a lost namespace would be wired again.
@@ -267,8 +271,7 @@ impl<'a> Work<'a> {
             let (index, exit) = self.plan.exits.iter().find(|(_, exit)| exit.key == key)?;
             (Place::Exit { index: *index }, exit.addresses.clone())
         } else {
-            let underlay = self.inputs.view.nodes.get(&gateway.node).map(|node| node.internal_ips.as_slice());
-            let underlay = self.underlay_of(&gateway.node, underlay.unwrap_or_default(), &key)?;
+            let underlay = self.underlay_of(&gateway.node, self.said_by(&gateway.node), &key)?;
             (Place::Remote { underlay, vni: self.inputs.here.vni }, gateway.addresses.clone())
         };
         let number = self.numbering.gateway(&exit_next_hops(gateway).collect::<Vec<_>>())?;
@@ -319,9 +322,8 @@ impl<'a> Work<'a> {
             return slot.map(|slot| Place::Local { veth, slot });
         }
         // As its Node says now: the endpoint has what it said when the gateway started.
-        let node = self.inputs.view.nodes.get(&endpoint.node).map(|node| node.internal_ips.as_slice());
-        let addresses: Vec<IpAddr> =
-            node.unwrap_or_default().iter().chain(&endpoint.underlay).copied().collect();
+        let now = self.said_by(&endpoint.node).iter();
+        let addresses: Vec<IpAddr> = now.chain(&endpoint.underlay).copied().collect();
         let underlay = self.underlay_of(&endpoint.node, &addresses, &endpoint.pod.to_string());
         underlay.map(|underlay| Place::Remote { underlay, vni: endpoint.vni })
     }
@@ -330,7 +332,7 @@ impl<'a> Work<'a> {
     fn underlay_of(&mut self, node: &str, addresses: &[IpAddr], gateway: &str) -> Option<IpAddr> {
         let here = self.inputs.here;
         let family = Family::of(here.underlay);
-        let underlay = addresses.iter().copied().find(|ip| Family::of(*ip) == family);
+        let underlay = first_of(addresses, family);
         if underlay.is_none() {
             self.problems.push(Problem::new(
                 format!("Node {node}"),
@@ -354,6 +356,10 @@ impl<'a> Work<'a> {
             }
         }
     }
+}
+
+fn first_of(addresses: &[IpAddr], family: Family) -> Option<IpAddr> {
+    addresses.iter().copied().find(|ip| Family::of(*ip) == family)
 }
 
 /// The next hops that stand for a node gateway, one per address.

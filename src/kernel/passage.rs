@@ -3,6 +3,9 @@
 //! In: the node, the pod, one of its addresses, what could take its packets. Out: yes or no. The packet is counted and dropped first thing on the node; it goes to a
 //! documentation address with a hop limit of 1, so that it leaves no node by another way either. Never: changes anything that stays.
 //!
+//! Who looks at one address of one pod at the same time shares a table, and what either sent counts for both. Where the other is done first,
+//! the table goes: it is made again.
+//!
 //! Asked only where something could take packets away ([`crate::kernel::detour`]): it costs two starts of `nft`, and up to a
 //! second where the answer is no.
 
@@ -27,6 +30,8 @@ use crate::kernel::state::NftFamily;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two packets.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often the table may be gone: others look at the pod now and then, not all the time.
+const LOSSES: u32 = 20;
 /// Discard (RFC 863).
 const PORT: u16 = 9;
 
@@ -57,6 +62,17 @@ pub enum PassageError {
         /// Why.
         error: nft::Error,
     },
+    /// Somebody takes the table away all the time.
+    #[error(
+        "cannot count packets of {pod} on this node: table inet {table} was deleted {LOSSES} times meanwhile; look again when nobody else \
+         changes nftables here"
+    )]
+    Lost {
+        /// The pod's address.
+        pod: IpAddr,
+        /// What is deleted.
+        table: String,
+    },
 }
 
 /// Whether a packet from `pod`'s address to the outside arrives on the node. A pod that has no way outside in this family sends
@@ -67,7 +83,10 @@ pub enum PassageError {
 pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr, found: &[Detour]) -> Result<bool, PassageError> {
     let io = |error| PassageError::Io { pod, error };
     let nft = |error| PassageError::Nft { pod, error };
-    let table = format!("egret-passage-{:x}", pod_ns.id().1);
+    let table = match pod {
+        IpAddr::V4(ip) => format!("egret-passage-{:x}-{:x}", pod_ns.id().1, ip.to_bits()),
+        IpAddr::V6(ip) => format!("egret-passage-{:x}-{:x}", pod_ns.id().1, ip.to_bits()),
+    };
     // Emptied first, should somebody have been killed here.
     let clear = format!("add table inet {table}\ndelete table inet {table}\n");
     let own = match found.iter().any(|detour| matches!(detour, Detour::Bridge(_))) {
@@ -76,7 +95,7 @@ pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr, found: &[Detour]) -> Re
     };
     let counts = format!("{clear}{}", counting(&table, pod, &own));
     node.run(|| load(&counts)).map_err(io)?.map_err(nft)?;
-    let seen = arrives(node, pod_ns, pod, &table);
+    let seen = arrives((node, pod_ns), pod, (&table, &counts));
     let cleared = node.run(|| load(&clear)).map_err(io)?.map_err(nft);
     let seen = seen?;
     cleared.map(|()| seen)
@@ -120,11 +139,15 @@ pub(super) fn outside(pod: IpAddr) -> IpAddr {
     }
 }
 
-fn arrives(node: &Netns, pod_ns: &Netns, pod: IpAddr, table: &str) -> Result<bool, PassageError> {
+fn arrives(
+    (node, pod_ns): (&Netns, &Netns),
+    pod: IpAddr,
+    (table, counts): (&str, &str),
+) -> Result<bool, PassageError> {
     let io = |error| PassageError::Io { pod, error };
-    let began = Instant::now();
+    let nft = |error| PassageError::Nft { pod, error };
     let tables = [(NftFamily::Inet, table.to_owned())];
-    let mut socket = None;
+    let (mut began, mut losses, mut socket) = (Instant::now(), 0, None);
     loop {
         match pod_ns.run(|| send(&mut socket, pod)).map_err(io)? {
             Ok(()) => {}
@@ -133,12 +156,19 @@ fn arrives(node: &Netns, pod_ns: &Netns, pod: IpAddr, table: &str) -> Result<boo
             Err(error) if began.elapsed() > PATIENCE => return Err(io(error)),
             Err(_) => {}
         }
-        let counted = node.run(|| counters(&tables)).map_err(io)?;
-        let counted = counted.map_err(|error| PassageError::Nft { pod, error })?;
+        let counted = node.run(|| counters(&tables)).map_err(io)?.map_err(nft)?;
         if counted.iter().any(|rule| rule.packets > 0) {
             return Ok(true);
         }
-        if began.elapsed() > PATIENCE {
+        if counted.is_empty() {
+            // Another look is over and took the table with it: what was sent meanwhile proves nothing.
+            losses += 1;
+            if losses == LOSSES {
+                return Err(PassageError::Lost { pod, table: table.to_owned() });
+            }
+            node.run(|| load(counts)).map_err(io)?.map_err(nft)?;
+            began = Instant::now();
+        } else if began.elapsed() > PATIENCE {
             return Ok(false);
         }
         std::thread::sleep(PAUSE);

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use crate::cni::reply::CniError;
-use crate::egress::model::View;
+use crate::egress::model::{Pod, View};
 use crate::egress::numbers;
 use crate::fault;
 use crate::ipam::{self, After, Holder, Owner, StoreError};
@@ -219,5 +219,5 @@ fn unreleased(error: StoreError) -> NodeError {
 }
 
 fn living_uids(view: &View) -> BTreeSet<String> {
-    view.pods.values().filter_map(|pod| pod.uid.clone()).collect()
+    view.pods.values().flat_map(Pod::ids).map(str::to_owned).collect()
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use egret::egress::model::STATIC_POD_UID;
 use egret::testbed::{Pod, RUN_DIR, Topology};
+use serde_json::json;
 
 use crate::books::{assert_in_order, gc, reconcile_command, records, said};
-use crate::lab::{Lab, nodes};
+use crate::lab::{Lab, WANTS_LEASES, nodes};
 
 fn reconcile(lab: &Lab, node: u8) {
     let output = reconcile_command(lab, node).output().unwrap();
@@ -72,6 +74,27 @@ fn after_a_reboot_gc_alone_does_the_same() {
     reconcile(&lab, 1);
     assert_in_order(&lab, &[], "rebooted, then GC");
     assert_eq!(leases(&lab), [("gw/g".to_owned(), vec!["reserved".to_owned(); 2])].into());
+}
+
+/// A static pod's runtime passes the UID of its file; the object that its kubelet makes has another, and names that of the file.
+#[test]
+fn a_static_pod_serves_as_a_gateway_and_keeps_its_address_over_a_reboot() {
+    let lab = Lab::raise(Topology { settle: false, ..nodes(1) });
+    let gateway = lab.gateway(1, "static");
+    let annotations: BTreeMap<_, _> =
+        WANTS_LEASES.into_iter().chain([(STATIC_POD_UID, gateway.uid.as_str())]).collect();
+    let metadata = json!({
+        "namespace": "gw", "name": "static", "uid": "of-the-object", "labels": {"egress-code": "red"},
+        "annotations": annotations,
+    });
+    let object =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"nodeName": "node1"}});
+    lab.object(&object.to_string()).unwrap();
+    let client = lab.client(1, "c");
+    lab.leaves_as_predicted(&client);
+    reboot(&lab, 1, &[&gateway, &client]);
+    reconcile(&lab, 1);
+    assert_eq!(leases(&lab), [("gw/static".to_owned(), vec!["reserved".to_owned(); 2])].into());
 }
 
 #[test]

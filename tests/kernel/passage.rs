@@ -107,6 +107,25 @@ fn a_program_is_a_detour_but_only_a_packet_tells_whether_it_takes_any() {
     assert_eq!(arrives(&node, &pod), [false, false]);
 }
 
+/// CHECK, `egret status` and the agent ask when they like, each for every address of the pod.
+#[test]
+fn looks_at_one_pod_at_once_do_not_disturb_each_other() {
+    let (node, pod) = pod();
+    attach("cali0", &passing());
+    std::thread::scope(|scope| {
+        let look = |from: &'static str| {
+            let (node, pod) = (&node, &pod);
+            scope.spawn(move || {
+                for _ in 0..40 {
+                    assert!(passes(node, pod, addr(from), &[Detour::Tcx]).unwrap(), "{from}");
+                }
+            });
+        };
+        OWN.into_iter().chain(OWN).for_each(look);
+    });
+    assert!(!sh("nft list tables").contains("egret-passage"), "nothing stays");
+}
+
 #[test]
 fn a_pod_without_a_way_outside_sends_nothing_that_could_pass_by() {
     let (node, pod) = pod();

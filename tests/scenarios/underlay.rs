@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use egret::addr::Family;
-use egret::testbed::{Masquerade, Topology, node_address, second_address};
+use egret::testbed::{Masquerade, RUN_DIR, STATE_DIR, Topology, node_address, second_address};
 use serde_json::json;
 
 use crate::lab::{Lab, nodes};
@@ -41,6 +41,19 @@ fn a_gateway_whose_node_has_no_object_serves_and_no_pod_forges_tunnel_packets_to
     lab.stop_sandbox(&gateway).unwrap();
     lab.settle().unwrap();
     assert!(!known_nodes(&lab, 1).contains(&address), "nobody is reached there");
+}
+
+/// The record of the gateway's node is torn, and a node that remembers no plan has never heard its number.
+#[test]
+fn a_gateway_whose_node_has_no_number_serves_and_is_guarded() {
+    let lab = Lab::raise(nodes(2));
+    lab.gateway(2, "g1");
+    std::fs::write(format!("{STATE_DIR}/nodes/node2.json"), "torn").unwrap();
+    lab.node(1).sh(&format!("rm -f {RUN_DIR}/node1/plan.json")).unwrap();
+    let client = lab.client(1, "c1");
+    lab.leaves_as_predicted(&client);
+    let known = known_nodes(&lab, 1);
+    assert!(known.contains(&node_address(2, Family::V4).to_string()), "{known}");
 }
 
 /// A node with two uplinks: tunnel packets come by the one and go by the other.

@@ -21,6 +21,7 @@ use super::copy::Look;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
+use crate::kube::mirror::ids;
 use crate::kube::{ApiError, Reach, Watched, foreign};
 use crate::node::standing::EXEMPT;
 use known::{Known, Refusal, Subject};
@@ -304,8 +305,7 @@ impl By {
 
 /// A static pod's UID is that of its file; its mirror pod has another.
 fn is_of(object: &Value, uid: &str) -> bool {
-    let metadata = &object["metadata"];
-    uid.is_empty() || metadata["uid"] == uid || metadata["annotations"]["kubernetes.io/config.hash"] == uid
+    uid.is_empty() || ids(object).iter().any(|id| id == uid)
 }
 
 /// Whether it had a sandbox before.

@@ -55,6 +55,7 @@ impl Planned {
         if !inputs.resolution.node_gateways.is_empty() || !work.plan.exits.is_empty() {
             work.exits();
         }
+        work.unnamed();
         work.one(local);
         (self.plan, self.problems) = (work.plan, work.problems);
     }

@@ -65,6 +65,16 @@ fn a_node_gateway_elsewhere_is_reached_by_the_nodes_own_tunnel_and_its_own_mac()
 }
 
 #[test]
+fn where_a_node_gateway_is_reached_is_known_also_while_its_node_has_no_number() {
+    let mut world = world(&[gateway(2, "eth1", &["172.31.2.2"])]);
+    assert!(world.plan().unnamed.is_empty());
+    world.view.nodes.get_mut("node2").unwrap().wire = None;
+    let plan = world.plan();
+    assert_eq!(plan.gateways[&1].place, Place::Remote { underlay: ip("172.30.0.2"), vni: 4097 });
+    assert_eq!(plan.unnamed, [ip("172.30.0.2")].into());
+}
+
+#[test]
 fn this_node_as_a_gateway_needs_no_next_hop_and_lets_frames_in_from_every_other_node() {
     let here = gateway(1, "eth1", &BOTH);
     let plan = world(std::slice::from_ref(&here)).plan();

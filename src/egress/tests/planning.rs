@@ -51,6 +51,19 @@ fn where_a_gateways_node_is_reached_without_a_node_object_is_known_to_every_node
     assert_eq!(world.plan().unnamed, BTreeSet::from([ip("172.30.0.2")]), "none that the tunnel can go to");
 }
 
+/// A record of its number that is lost, or torn: clients send there, so replies are heard and nobody forges what goes there.
+#[test]
+fn where_a_gateways_node_is_reached_is_known_also_while_it_has_no_number() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let node = world.view.nodes.get_mut("node2").unwrap();
+    (node.number, node.internal_ips) = (None, vec![ip("fd00:172:30::22"), ip("172.30.0.22")]);
+    let plan = world.plan();
+    assert_eq!(plan.gateways[&1].place, Place::Remote { underlay: ip("172.30.0.22"), vni: 5000 });
+    assert_eq!(plan.unnamed, BTreeSet::from([ip("172.30.0.22")]));
+    world.view.nodes.get_mut("node3").unwrap().number = None;
+    assert_eq!(world.plan().unnamed, plan.unnamed, "no gateway is on that one");
+}
+
 #[test]
 fn clients_with_equal_rules_share_one_binding_and_equal_sets_share_one_number() {
     let plan = World::new().gateway(2, 0).client(10, &[0]).client(11, &[0]).plan();

@@ -8,7 +8,7 @@ use super::Error;
 use super::elements::SUBSYSTEM;
 use super::observe::{comment, not_read};
 use super::table::Rule;
-use crate::kernel::nfnetlink::{Attributes, DUMP, Netfilter, Request};
+use crate::kernel::nfnetlink::{self, Attributes, DUMP, Netfilter, Request};
 use crate::kernel::state::NftFamily;
 
 const GETRULE: u16 = 7;
@@ -17,6 +17,8 @@ const EXPRESSIONS: u16 = 4;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const PACKETS: u16 = 2;
+/// How often a table is listed: any change of any table meanwhile, whoever makes it, spoils the list.
+const TRIES: u32 = 20;
 
 /// A rule and how many packets it met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,16 @@ pub fn counters(tables: &[(NftFamily, String)]) -> Result<Vec<Counted>, Error> {
     let mut kernel = Netfilter::open().map_err(|error| not_read("at all", &error))?;
     let mut found = Vec::new();
     for (family, table) in tables {
+        found.extend(of_table(&mut kernel, *family, table)?);
+    }
+    Ok(found)
+}
+
+fn of_table(kernel: &mut Netfilter, family: NftFamily, table: &str) -> Result<Vec<Counted>, Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut found = Vec::new();
         let mut request = Request::new(SUBSYSTEM, GETRULE, DUMP, family.number());
         request.put_text(1, table);
         let asked = kernel.ask(request, |reply| {
@@ -50,11 +62,11 @@ pub fn counters(tables: &[(NftFamily, String)]) -> Result<Vec<Counted>, Error> {
             }
         });
         match asked {
+            Err(nfnetlink::Error::Interrupted) if tries < TRIES => {}
             Err(error) if error.errno() != Some(libc::ENOENT) => return Err(not_read("counters", &error)),
-            _ => {}
+            _ => return Ok(found),
         }
     }
-    Ok(found)
 }
 
 fn label(rule: Attributes<'_>) -> Option<String> {

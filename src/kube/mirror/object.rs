@@ -3,13 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use crate::egress::annotations::EGRESS_ADDRESSES;
+use crate::egress::model::STATIC_POD_UID;
 use crate::egress::serving::Life;
 use crate::kube::watched::{Reach, Watched};
 
 /// The UIDs that a pod goes by: a static one by its file's, too.
 pub fn ids(pod: &Value) -> Vec<String> {
     let metadata = &pod["metadata"];
-    let all = [&metadata["uid"], &metadata["annotations"]["kubernetes.io/config.hash"]];
+    let all = [&metadata["uid"], &metadata["annotations"][STATIC_POD_UID]];
     all.into_iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 

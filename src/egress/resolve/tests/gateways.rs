@@ -30,6 +30,9 @@ fn every_reason_why_a_gateway_is_out_is_a_sentence() {
     gone.pools.remove("p4");
     let mut replaced = world().with_gateway("red/gw-0", |gateway| gateway.uid = Some("a".into()));
     replaced.pods.get_mut(&pod_name("red/gw-0")).unwrap().uid = Some("b".into());
+    let mut of_a_file = replaced.clone();
+    let object = of_a_file.pods.get_mut(&pod_name("red/gw-0")).unwrap();
+    object.annotations.insert(STATIC_POD_UID.into(), "a".into());
     let conflict =
         Problem::new("EgressEndpoint x", "AddressInUse", "10.10.10.0 is answered for by 02:00:00:00:00:09");
     for (view, expected) in [
@@ -68,6 +71,7 @@ fn every_reason_why_a_gateway_is_out_is_a_sentence() {
             gone.broken("IPPool p4"),
             "IPPool p4 cannot be used, so nobody knows who may use its addresses: correct it",
         ),
+        (of_a_file, "usable"), // a static pod's endpoint has the UID of its file
         (replaced, "its endpoint belongs to an earlier pod of this name (UID a, now b): wait for its node"),
         (
             world().broken("Pod red/gw-0"),

@@ -5,7 +5,7 @@ mod policies;
 mod worlds;
 
 use super::*;
-use crate::egress::model::{EgressSupport, Endpoint, EndpointState};
+use crate::egress::model::{EgressSupport, Endpoint, EndpointState, STATIC_POD_UID};
 use crate::egress::world::{World, pairs, pod_name};
 
 const SELECTOR: &str = "egress.projectcalico.org/selector";
@@ -192,6 +192,13 @@ fn an_endpoint_of_an_earlier_pod_makes_nobody_a_gateway() {
     view.pods.get_mut(&pod_name("red/gw-0")).unwrap().uid = Some("b".into());
     assert_eq!(decide(&view, "red/gw-0").role, Role::Client);
     assert_eq!(v4(&view, "red/gw-0"), "net/red-gw-1/eth0");
+    let object = view.pods.get_mut(&pod_name("red/gw-0")).unwrap();
+    object.annotations.insert(STATIC_POD_UID.into(), "a".into());
+    assert_eq!(
+        decide(&view, "red/gw-0").role,
+        Role::Gateway,
+        "a static pod's object has another UID than its file"
+    );
 }
 
 // --- what is held ----------------------------------------------------------------------------------------------------
