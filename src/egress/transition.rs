@@ -202,11 +202,12 @@ pub fn bound(plan: &NodePlan, ip: IpAddr) -> Option<&Client> {
     plan.clients.get(&ip).filter(|client| client.binding != binding_chain(LET_GO_KEY))
 }
 
-/// Clients of the last plan whose attachment cannot be read any more keep their binding, or are held where nobody else has it:
-/// nobody knows that they are gone, and unbound they would leave with their own address.
+/// Clients of the last plan of whom nobody can say any more what they would be keep their binding, or are held where nobody else has it:
+/// nobody knows that they are gone, and unbound they would leave with their own address. Those that were let go stay so.
 pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str) -> bool) {
-    let lost =
-        |(ip, client): &(&IpAddr, &Client)| unread(&client.attachment) && !after.clients.contains_key(*ip);
+    let lost = |(ip, client): &(&IpAddr, &Client)| {
+        unread(&client.attachment) && bound(before, **ip).is_some() && !after.clients.contains_key(*ip)
+    };
     let lost: Vec<_> = before.clients.iter().filter(lost).map(|(ip, client)| (*ip, client.clone())).collect();
     let (known, unknown): (Vec<_>, Vec<_>) =
         lost.into_iter().partition(|(_, client)| after.bindings.contains_key(&client.binding));

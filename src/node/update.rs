@@ -183,10 +183,12 @@ impl Embedded {
             }
         };
         keep_unread(&before, &mut next, |attachment| {
-            attachment == UNKNOWN || situation.unread.contains(attachment)
+            attachment == UNKNOWN
+                || [&situation.unread, &situation.outlived].iter().any(|all| all.contains(attachment))
         });
         let_go(&before, &mut next, |attachment| {
-            situation.attachments.iter().any(|known| known.id().to_string() == attachment)
+            situation.unread.contains(attachment)
+                || situation.attachments.iter().any(|known| known.is_named(attachment))
         });
         keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
         if !self.dry_run {

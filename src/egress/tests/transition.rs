@@ -104,6 +104,20 @@ fn a_client_whose_record_is_torn_stays_bound_or_is_held_but_never_let_go() {
 }
 
 #[test]
+fn a_client_that_was_let_go_is_not_held_when_its_record_is_torn() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let before = world.plan();
+    world.resolution.decisions.clear();
+    let mut free = world.plan();
+    let_go(&before, &mut free, |_| true);
+    world.locals.retain(|pod| !pod.attachment.contains("c10"));
+    let mut after = world.plan();
+    keep_unread(&free, &mut after, |_| true);
+    let_go(&free, &mut after, |_| true);
+    assert_eq!(after.clients, free.clients);
+}
+
+#[test]
 fn the_number_of_a_gateway_that_went_is_not_given_to_one_that_came_in_the_same_step() {
     let mut world = World::new().gateway(2, 0).client(10, &[0]);
     let before = world.plan();
