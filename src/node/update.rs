@@ -182,7 +182,7 @@ impl Embedded {
                 believed(observed.as_ref().unwrap_or(&State::default()), &numbered, &next, &locals)
             }
         };
-        keep_unread(&before, &mut next, |attachment| {
+        keep_unread(&before, &mut next, &locals, |attachment| {
             attachment == UNKNOWN
                 || [&situation.unread, &situation.outlived].iter().any(|all| all.contains(attachment))
         });
