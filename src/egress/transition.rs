@@ -202,6 +202,12 @@ pub fn bound(plan: &NodePlan, ip: IpAddr) -> Option<&Client> {
     plan.clients.get(&ip).filter(|client| client.binding != binding_chain(LET_GO_KEY))
 }
 
+/// Whether an attachment is a client: one that was let go is none any more.
+pub fn binds(plan: &NodePlan, attachment: &str) -> bool {
+    let mut own = plan.clients.iter().filter(|(_, client)| client.attachment == attachment);
+    own.any(|(ip, _)| bound(plan, *ip).is_some())
+}
+
 /// Clients of the last plan of whom nobody can say any more what they would be keep their binding, or are held where nobody else has it:
 /// nobody knows that they are gone, and unbound they would leave with their own address. Those that were let go stay so. An address
 /// that another pod was wired with since is that one's: the primary plugin gives none away while its pod lives.

@@ -13,7 +13,7 @@ use crate::egress::numbers::PIN_SHIFT;
 use crate::egress::plan::{NodePlan, Place, Verdict};
 use crate::egress::prefixes::{self, Change};
 use crate::egress::transition::{
-    Fate, UNKNOWN, believed, bound, fate, going_on, holding, keep_unread, let_go, transition,
+    Fate, UNKNOWN, believed, binds, bound, fate, going_on, holding, keep_unread, let_go, transition,
 };
 
 #[test]
@@ -71,6 +71,7 @@ fn a_node_that_lost_its_plan_lets_a_pod_go_that_is_no_client_any_more() {
     keep_unread(&remembered, &mut after, &world.locals, |attachment| attachment == UNKNOWN);
     let_go(&remembered, &mut after, |_| true);
     assert!(after.clients.contains_key(&client(10)) && bound(&after, client(10)).is_none());
+    assert!(binds(&remembered, "net/c10/eth0") && !binds(&after, "net/c10/eth0"));
     let change = transition(&remembered, &after);
     assert!(change.rebound.contains(&client(10)));
     let held = holding(&remembered, &after, &BTreeSet::new(), &change.released);
