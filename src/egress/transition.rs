@@ -202,11 +202,31 @@ pub fn bound(plan: &NodePlan, ip: IpAddr) -> Option<&Client> {
     plan.clients.get(&ip).filter(|client| client.binding != binding_chain(LET_GO_KEY))
 }
 
-/// Clients of the last plan whose attachment cannot be read any more keep their binding, or are held where nobody else has it:
-/// nobody knows that they are gone, and unbound they would leave with their own address.
-pub fn keep_unread(before: &NodePlan, after: &mut NodePlan, unread: impl Fn(&str) -> bool) {
-    let lost =
-        |(ip, client): &(&IpAddr, &Client)| unread(&client.attachment) && !after.clients.contains_key(*ip);
+/// Whether an attachment is a client: one that was let go is none any more.
+pub fn binds(plan: &NodePlan, attachment: &str) -> bool {
+    let mut own = plan.clients.iter().filter(|(_, client)| client.attachment == attachment);
+    own.any(|(ip, _)| bound(plan, *ip).is_some())
+}
+
+/// Clients of the last plan of whom nobody can say any more what they would be keep their binding, or are held where nobody else has it:
+/// nobody knows that they are gone, and unbound they would leave with their own address. Those that were let go stay so. An address
+/// that another pod was wired with since is that one's: the primary plugin gives none away while its pod lives.
+pub fn keep_unread(
+    before: &NodePlan,
+    after: &mut NodePlan,
+    locals: &[LocalPod],
+    unread: impl Fn(&str) -> bool,
+) {
+    let is_anothers = |ip: &IpAddr, client: &Client| {
+        let last = locals.iter().rev().find(|pod| pod.addresses.contains(ip));
+        last.is_some_and(|pod| pod.attachment != client.attachment)
+    };
+    let lost = |(ip, client): &(&IpAddr, &Client)| {
+        unread(&client.attachment)
+            && bound(before, **ip).is_some()
+            && !after.clients.contains_key(*ip)
+            && !is_anothers(ip, client)
+    };
     let lost: Vec<_> = before.clients.iter().filter(lost).map(|(ip, client)| (*ip, client.clone())).collect();
     let (known, unknown): (Vec<_>, Vec<_>) =
         lost.into_iter().partition(|(_, client)| after.bindings.contains_key(&client.binding));

@@ -10,6 +10,7 @@ use crate::egress::gateway_state::gateway_state;
 use crate::egress::lower::{Belts, node_state};
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
+use crate::egress::transition::binds;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::{Scope, State};
 use crate::kernel::{self, Place, Step, step};
@@ -48,7 +49,7 @@ impl Embedded {
         }
         let belts = Belts::of_this_build();
         let node_ns = self.netns()?;
-        if whole.clients.values().any(|client| client.attachment == name) {
+        if binds(whole, &name) {
             still_passes(&node_ns, record.as_ref(), whole)?;
         }
         let place = Place::node(&node_ns);

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use crate::egress::plan::NodePlan;
+use crate::egress::transition::binds;
 use crate::kernel::detour::{Detour, detours};
 use crate::kernel::devices::{addresses_of, peer_of};
 use crate::kernel::netns::Netns;
@@ -114,7 +115,7 @@ impl Embedded {
         let mut problems = Vec::new();
         for attachment in self.listing(None)?.attachments {
             let id = attachment.id().to_string();
-            if applied.plan.clients.values().any(|client| client.attachment == id) {
+            if binds(&applied.plan, &id) {
                 problems.extend(bypassed(&node, &attachment, &applied.plan));
             }
         }

@@ -19,7 +19,7 @@ use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::facts;
-use crate::node::last_seen::overlay;
+use crate::node::last_seen::{outlived, overlay};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
 use crate::store::{endpoints, interfaces, looks_whole, nodes};
@@ -37,6 +37,8 @@ pub struct Situation {
     pub attachments: Vec<Attachment>,
     /// Attachments of this node whose record is torn. Their pods may be running.
     pub unread: BTreeSet<String>,
+    /// Attachments of this node that outlived their pod's object, whose name is another pod's by now. Nobody knows what they would be.
+    pub outlived: BTreeSet<String>,
     /// Decisions about this node's pods.
     pub resolution: Resolution,
     /// Ranges that never go to a gateway.
@@ -128,6 +130,7 @@ impl Embedded {
         here.extend(unread.iter().cloned());
         endpoints.retain(|e| e.node != self.name || here.contains(&e.attachment));
         let mut view = self.view_for(&objects, &pods, endpoints);
+        let outlived = outlived(&view, &mut attachments);
         for attachment in &attachments {
             let last = overlay(&mut view, attachment);
             self.remember_object(attachment, last);
@@ -148,7 +151,7 @@ impl Embedded {
         };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, objects, view, attachments, unread, resolution, inside, problems })
+        Ok(Situation { inputs, objects, view, attachments, unread, outlived, resolution, inside, problems })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
@@ -163,6 +166,7 @@ impl Embedded {
         let mut attachments = self.records.list(None).map(|l| l.attachments).unwrap_or_default();
         attachments.retain(|attachment| !attachment.netns_is_gone());
         attachments.sort_by_key(|attachment| attachment.since);
+        outlived(&view, &mut attachments);
         let mut here: BTreeMap<PodName, Vec<IpAddr>> = BTreeMap::new();
         for attachment in attachments {
             overlay(&mut view, &attachment);

@@ -182,11 +182,13 @@ impl Embedded {
                 believed(observed.as_ref().unwrap_or(&State::default()), &numbered, &next, &locals)
             }
         };
-        keep_unread(&before, &mut next, |attachment| {
-            attachment == UNKNOWN || situation.unread.contains(attachment)
+        keep_unread(&before, &mut next, &locals, |attachment| {
+            attachment == UNKNOWN
+                || [&situation.unread, &situation.outlived].iter().any(|all| all.contains(attachment))
         });
         let_go(&before, &mut next, |attachment| {
-            situation.attachments.iter().any(|known| known.id().to_string() == attachment)
+            situation.unread.contains(attachment)
+                || situation.attachments.iter().any(|known| known.is_named(attachment))
         });
         keep_hidden(&before, &mut next, |attachment, ip| situation.has_no_pool(attachment, ip));
         if !self.dry_run {

@@ -82,6 +82,26 @@ fn whom_nothing_selects_may_be_redirected_anywhere() {
 }
 
 #[test]
+fn a_client_that_was_let_go_may_be_redirected_anywhere_and_have_any_address() {
+    for_a_client(|world| {
+        world.add("c1");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "n1"},
+            "metadata": {"name": "p-c1", "namespace": "ns1"}});
+        std::fs::write("/var/lib/egret/objects/pod.json", pod.to_string()).unwrap();
+        told(); // reconciles
+        let bindings = output(&["nft", "list", "map", "inet", "egret", "binding4"]);
+        assert!(bindings.contains("10.1.2.3"), "it keeps an element, as one that was let go: {bindings}");
+        redirect_away();
+        inside(&["addr", "add", "10.1.2.77/24", "dev", "eth0"]);
+        for said in told() {
+            assert!(!said.contains("TrafficBypassesNode"), "nothing selects it: {said}");
+        }
+        world.call("CHECK").run().succeeds();
+        world.call("DEL").run().succeeds();
+    });
+}
+
+#[test]
 fn a_running_pod_that_is_selected_later_is_named() {
     for_a_client(|world| {
         on_macvlan();

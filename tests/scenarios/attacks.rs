@@ -124,6 +124,50 @@ fn a_client_whose_object_is_gone_is_what_it_was_and_a_node_gateway_without_its_a
     attack.goes_round(&seconds(2), "the interface is down");
 }
 
+/// Deleted by force and made anew at once, as a StatefulSet does, and the new manifest selects nothing any more: the old pod's processes
+/// go on for their grace period, and the object of their name is not about them. Nobody can say what they would be, so they keep what they
+/// had, or are held where nobody else has it.
+#[test]
+fn a_client_whose_name_is_another_pods_by_now_is_not_let_go_with_it() {
+    let lab = Lab::raise(nodes(2));
+    let gateway = lab.gateway(1, "g1");
+    let selected = |node: u8, name: &str| {
+        lab.pod_object(name, &[], &SELECTS_RED, node).unwrap();
+        lab.add_pod(node, name).unwrap()
+    };
+    selected(2, "plain/stays");
+    let clients = [selected(1, "plain/alone"), selected(2, "plain/c2")];
+    let leases: BTreeSet<IpAddr> = lab.leases(&gateway).into_iter().collect();
+    let attack = Attack::on(&lab, &clients);
+    for client in &clients {
+        lab.remove_pod_object(&client.name.to_string()).unwrap();
+        lab.pod_object(&client.name.to_string(), &[], &[], client.node).unwrap();
+    }
+    attack.goes_round(&leases, "the name is another pod's");
+    // The next one comes, while the one before it still sends.
+    let next = lab.add_pod(2, "plain/c2").unwrap();
+    lab.leaves_as_before(&next);
+    attack.goes_round(&leases, "the next one is there");
+    for to in lab.destinations() {
+        assert!(leases.contains(&clients[1].udp(to).unwrap()), "{to}: its binding is others', too");
+        clients[0].udp(to).unwrap_err();
+    }
+    // It is selected and let go, as if there had been none before it.
+    lab.is_selected(&next);
+    assert_eq!(lab.leaves_as_predicted(&next), leases);
+    lab.pod_object("plain/c2", &[], &[], 2).unwrap();
+    attack.goes_round(&leases, "the next one is let go");
+    lab.leaves_as_before(&next);
+    // And one that was let go is not held when its name goes.
+    lab.remove_pod_object("plain/c2").unwrap();
+    lab.pod_object("plain/c2", &[], &SELECTS_RED, 2).unwrap();
+    attack.goes_round(&leases, "the name goes on");
+    for to in lab.destinations() {
+        let seen = next.udp(to).unwrap();
+        assert!(!leases.contains(&seen), "{to}: {seen}");
+    }
+}
+
 /// The path of a client's namespace goes without a DEL, and its processes live on: nobody would know whose packets these are.
 #[test]
 fn a_client_that_lost_its_namespaces_path_says_nothing_more() {

@@ -1,7 +1,7 @@
 //! An address that comes again at once: what was of its former pod is not of its next.
 
 use egret::addr::Family;
-use egret::testbed::Pod;
+use egret::testbed::{Pod, RUN_DIR};
 
 use crate::lab::{Lab, nodes};
 
@@ -50,4 +50,25 @@ fn f9_f10_f11_an_address_that_is_reused_at_once_belongs_to_its_new_pod_whatever_
     assert_eq!(lab.leaves_as_predicted(&again), lease.into());
     lab.leaves_as_before(&blocker);
     lab.leaves_as_before(&other);
+}
+
+/// The node's memory is deleted under a running client, and the next call finds in the kernel what nobody has a record of. It stays bound
+/// until its address is another pod's.
+#[test]
+fn an_address_that_nobody_had_a_record_of_belongs_to_its_next_pod() {
+    let lab = Lab::raise(nodes(2));
+    let gateway = lab.gateway(1, "g1");
+    forget_the_last(&lab, 2);
+    let leases = lab.leases(&gateway).into_iter().collect();
+    let first = lab.client(2, "first");
+    lab.leaves_as_predicted(&first);
+    lab.node(2).sh(&format!("rm -r {RUN_DIR}/node2")).unwrap();
+    let other = lab.client(2, "other");
+    assert_eq!(lab.leaves_as_predicted(&other), leases);
+    assert_eq!(lab.leaves_as_predicted(&first), leases, "nobody knows that it is gone");
+    gone(&lab, &first);
+    let next = lab.plain(2, "next");
+    assert_eq!(next.addresses, first.addresses, "the world has made the address come again");
+    lab.leaves_as_before(&next);
+    assert_eq!(lab.leaves_as_predicted(&other), leases);
 }

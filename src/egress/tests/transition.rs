@@ -13,7 +13,7 @@ use crate::egress::numbers::PIN_SHIFT;
 use crate::egress::plan::{NodePlan, Place, Verdict};
 use crate::egress::prefixes::{self, Change};
 use crate::egress::transition::{
-    Fate, UNKNOWN, believed, bound, fate, going_on, holding, keep_unread, let_go, transition,
+    Fate, UNKNOWN, believed, binds, bound, fate, going_on, holding, keep_unread, let_go, transition,
 };
 
 #[test]
@@ -68,9 +68,10 @@ fn a_node_that_lost_its_plan_lets_a_pod_go_that_is_no_client_any_more() {
     world.resolution.decisions.clear();
     let mut after = world.plan();
     let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &world.locals);
-    keep_unread(&remembered, &mut after, |attachment| attachment == UNKNOWN);
+    keep_unread(&remembered, &mut after, &world.locals, |attachment| attachment == UNKNOWN);
     let_go(&remembered, &mut after, |_| true);
     assert!(after.clients.contains_key(&client(10)) && bound(&after, client(10)).is_none());
+    assert!(binds(&remembered, "net/c10/eth0") && !binds(&after, "net/c10/eth0"));
     let change = transition(&remembered, &after);
     assert!(change.rebound.contains(&client(10)));
     let held = holding(&remembered, &after, &BTreeSet::new(), &change.released);
@@ -81,8 +82,13 @@ fn a_node_that_lost_its_plan_lets_a_pod_go_that_is_no_client_any_more() {
     // One that nobody has a record of stays held.
     let mut after = world.plan();
     let remembered = believed(&kernel, &Numbering::read(&kernel), &after, &[]);
-    keep_unread(&remembered, &mut after, |attachment| attachment == UNKNOWN);
+    keep_unread(&remembered, &mut after, &[], |attachment| attachment == UNKNOWN);
     assert!(bound(&after, client(10)).is_some());
+    // Until another pod was wired with its address: that is what it is.
+    let mut after = world.plan();
+    keep_unread(&remembered, &mut after, &world.locals, |attachment| attachment == UNKNOWN);
+    assert!(!after.clients.contains_key(&client(10)));
+    assert!(transition(&remembered, &after).rebound.contains(&client(10)));
 }
 
 #[test]
@@ -91,16 +97,30 @@ fn a_client_whose_record_is_torn_stays_bound_or_is_held_but_never_let_go() {
     let before = world.plan();
     world.locals.retain(|pod| !pod.attachment.contains("c10"));
     let mut after = world.plan();
-    keep_unread(&before, &mut after, |attachment| attachment.contains("c10"));
+    keep_unread(&before, &mut after, &world.locals, |attachment| attachment.contains("c10"));
     assert_eq!(after.clients, before.clients);
     assert_eq!(transition(&before, &after).rebound, BTreeSet::new());
     // The last one of its binding.
     world.locals.clear();
     let mut after = world.plan();
-    keep_unread(&before, &mut after, |attachment| attachment.contains("c10"));
+    keep_unread(&before, &mut after, &world.locals, |attachment| attachment.contains("c10"));
     let binding = &after.bindings[&after.clients[&client(10)].binding];
     assert!(binding.rules.values().all(|verdict| *verdict == Verdict::Held));
     assert!(!after.clients.contains_key(&client(11)));
+}
+
+#[test]
+fn a_client_that_was_let_go_is_not_held_when_its_record_is_torn() {
+    let mut world = World::new().gateway(2, 0).client(10, &[0]);
+    let before = world.plan();
+    world.resolution.decisions.clear();
+    let mut free = world.plan();
+    let_go(&before, &mut free, |_| true);
+    world.locals.retain(|pod| !pod.attachment.contains("c10"));
+    let mut after = world.plan();
+    keep_unread(&free, &mut after, &world.locals, |_| true);
+    let_go(&free, &mut after, |_| true);
+    assert_eq!(after.clients, free.clients);
 }
 
 #[test]
