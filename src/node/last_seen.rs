@@ -16,9 +16,6 @@ use crate::node::attachment::Attachment;
 use crate::node::embedded::Embedded;
 use crate::node::situation::annotations_fingerprint;
 
-/// Annotation by which the object of a static pod says the UID that its runtime knows: that of its file.
-const FILE: &str = "kubernetes.io/config.hash";
-
 /// What selects a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastSeen {
@@ -64,12 +61,9 @@ pub fn outlived(view: &View, attachments: &mut [Attachment]) -> BTreeSet<String>
 /// Whether the object of a pod's name is not its own. Where either has no UID, nobody can tell.
 fn is_anothers(view: &View, attachment: &Attachment) -> bool {
     let object = attachment.pod.as_ref().and_then(|name| view.pods.get(name));
-    let Some((object, uid)) = object.and_then(|object| Some((object, object.uid.as_ref()?))) else {
-        return false;
-    };
-    let of_file = object.annotations.get(FILE);
+    let Some(object) = object.filter(|object| object.uid.is_some()) else { return false };
     let mut own = attachment.uid.iter().chain(&attachment.last.by).peekable();
-    own.peek().is_some() && !own.any(|own| own == uid || Some(own) == of_file)
+    own.peek().is_some() && !own.any(|own| object.ids().any(|id| id == own))
 }
 
 /// Lays what the runtime passed at ADD over the pod's annotations, unless its object was annotated anew since. Where its object is
@@ -114,13 +108,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::egress::model::PodName;
+    use crate::egress::model::{PodName, STATIC_POD_UID};
 
     /// Whether an attachment's object, with this UID and file, is another pod's.
     fn is_anothers(own: Value, by: Value, (uid, file): (Option<&str>, &str)) -> bool {
         let attachment = json!({"network": "pods", "containerId": "c1", "ifname": "eth0", "netns": "/run/netns/c1", "dev": 4, "inode": 9,
             "pod": "shop/db-0", "uid": own, "addresses": [], "last": {"by": by}});
-        let annotations = Pairs::from([(FILE.to_owned(), file.to_owned())]);
+        let annotations = Pairs::from([(STATIC_POD_UID.to_owned(), file.to_owned())]);
         let pod = Pod { uid: uid.map(str::to_owned), annotations, ..Pod::default() };
         let view = View { pods: [(PodName::new("shop", "db-0"), pod)].into(), ..View::default() };
         let mut attachments = [serde_json::from_value::<Attachment>(attachment).unwrap()];
