@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use egret::egress::model::{PodName, Resolution};
 use egret::egress::numbering::Numbering;
-use egret::egress::numbers::gateway_mac;
 use egret::egress::plan::{Here, LocalPod};
 use egret::egress::planning::{Inputs, Planned};
 use egret::egress::resolve::{Live, resolve};
@@ -130,7 +129,6 @@ proptest! {
         let mut view = manifests::view(&World::of(&choices));
         for (endpoint, n) in view.endpoints.iter_mut().zip(0..) {
             endpoint.underlay = vec![[192, 168, 0, 1 + n].into()];
-            endpoint.mac = gateway_mac([10, 10, 0, n].into());
         }
         let other = manifests::view(&World::of(&others));
         let asked: BTreeSet<PodName> = view.pods.keys().chain(other.pods.keys()).cloned().collect();

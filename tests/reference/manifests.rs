@@ -1,10 +1,10 @@
 //! A world as manifests, and what a node reads there.
 
-use egret::addr::Mac;
 use egret::api;
 use egret::config::Config;
 use egret::egress::interfaces::{Interface, Interfaces};
 use egret::egress::model::{EgressAddress, EgressSupport, Endpoint, EndpointState, PodName, View};
+use egret::egress::numbers::gateway_mac;
 use egret::store::objects::Objects;
 use serde_json::{Map, Value, json};
 
@@ -43,7 +43,8 @@ fn endpoints(world: &World) -> Vec<Endpoint> {
         node: format!("n{}", gateway.node),
         underlay: Vec::new(),
         vni: 5000,
-        mac: Mac::default(),
+        // Its own, as every gateway's: by it others know it.
+        mac: gateway_mac([10, 10, 0, n as u8].into()),
         addresses: gateway
             .addresses
             .iter()
