@@ -3,8 +3,8 @@
 //! In: steps in order. Out: what was done, and what is on its way. Never: begins with tables where they could decide before their paths stand.
 
 use super::apply::apply;
-use super::nft::diff::Change;
 use super::nft::load::{Ending, Loading};
+use super::nft::{self, diff::Change};
 use super::observe::KernelError;
 use super::state::Scope;
 use super::step::Step;
@@ -27,35 +27,27 @@ impl From<Report> for Begun {
 impl Begun {
     /// Waits for the tables.
     pub fn end(self) -> Report {
-        let Begun { mut report, loading } = self;
-        let Some((step, loading)) = loading else { return report };
-        match loading.and_then(|loading| loading.end().map_err(|error| error.to_string())) {
-            Ok(()) => report.done.push(step),
-            Err(why) => report.failed.push((step, why)),
-        }
-        report
+        self.over(Loading::end).0
     }
 
     /// Waits for the tables, and leaves it to the second value to wait for the program: [`Loading::settle`].
     pub fn settle(self) -> (Report, Option<Ending>) {
+        self.over(Loading::settle)
+    }
+
+    fn over<T>(self, wait: impl FnOnce(Loading) -> Result<T, nft::Error>) -> (Report, Option<T>) {
         let Begun { mut report, loading } = self;
         let Some((step, loading)) = loading else { return (report, None) };
-        match loading.and_then(|loading| loading.settle().map_err(|error| error.to_string())) {
-            Ok(ending) => {
+        match loading.and_then(|loading| wait(loading).map_err(|error| error.to_string())) {
+            Ok(over) => {
                 report.done.push(step);
-                (report, Some(ending))
+                (report, Some(over))
             }
             Err(why) => {
                 report.failed.push((step, why));
                 (report, None)
             }
         }
-    }
-
-    fn after(mut self, before: Report) -> Begun {
-        let begun = std::mem::replace(&mut self.report, before);
-        self.report.add(begun);
-        self
     }
 }
 
@@ -83,18 +75,15 @@ pub fn begin_from_nothing(place: &Place<'_>, scope: &Scope, steps: &[Step]) -> R
     let devices = before.iter().take_while(|step| matches!(step, Step::AddLink { .. })).count();
     let (devices, others) = before.split_at(devices);
     let mut report = apply(place, scope, devices)?;
-    if !report.failed.is_empty() {
-        return begin(place, scope, &steps[devices.len()..]).map(|begun| begun.after(report));
-    }
-    let loading = load(place, change);
+    let early = report.failed.is_empty().then(|| load(place, change));
     match apply(place, scope, others) {
         Ok(beside) => report.add(beside),
         Err(error) => {
-            let _ = Begun { report, loading: Some(loading) }.end();
+            let _ = Begun { report, loading: early }.end();
             return Err(error);
         }
     }
-    Ok(Begun { report, loading: Some(loading) })
+    Ok(Begun { report, loading: Some(early.unwrap_or_else(|| load(place, change))) })
 }
 
 /// Tables that `nft` loads, and the steps before them.

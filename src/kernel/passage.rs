@@ -83,10 +83,7 @@ pub enum PassageError {
 pub fn passes(node: &Netns, pod_ns: &Netns, pod: IpAddr, found: &[Detour]) -> Result<bool, PassageError> {
     let io = |error| PassageError::Io { pod, error };
     let nft = |error| PassageError::Nft { pod, error };
-    let table = match pod {
-        IpAddr::V4(ip) => format!("egret-passage-{:x}-{:x}", pod_ns.id().1, ip.to_bits()),
-        IpAddr::V6(ip) => format!("egret-passage-{:x}-{:x}", pod_ns.id().1, ip.to_bits()),
-    };
+    let table = format!("egret-passage-{:x}-{}", pod_ns.id().1, pod.to_string().replace(['.', ':'], "-"));
     // Emptied first, should somebody have been killed here.
     let clear = format!("add table inet {table}\ndelete table inet {table}\n");
     let own = match found.iter().any(|detour| matches!(detour, Detour::Bridge(_))) {
