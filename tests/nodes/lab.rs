@@ -248,9 +248,11 @@ impl Lab {
     /// here on, too.
     #[track_caller]
     pub(crate) fn shows_only_after(&self, address: &str, count: usize, what: &str) {
+        // The API server may be what was killed.
         let names = || -> BTreeSet<String> {
-            self.running("shop")
+            self.try_running("shop")
                 .into_iter()
+                .flatten()
                 .map(|(pod, _)| pod)
                 .filter(|pod| pod.starts_with("cart"))
                 .collect()
@@ -289,14 +291,20 @@ impl Lab {
     }
 
     /// Running pods of a namespace: name and node.
+    #[track_caller]
     pub(crate) fn running(&self, namespace: &str) -> Vec<(String, String)> {
-        let said = self.kubectl(&["get", "pods", "-n", namespace, "-o", "json"], "");
+        self.try_running(namespace).unwrap()
+    }
+
+    /// The same, or why the API server does not say it.
+    fn try_running(&self, namespace: &str) -> Result<Vec<(String, String)>, Trouble> {
+        let said = self.try_kubectl(&["get", "pods", "-n", namespace, "-o", "json"], "")?;
         let list: Value = serde_json::from_str(&said).unwrap();
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let pods = list["items"].as_array().unwrap().iter();
         let pods = pods.filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
         let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        pods.map(|pod| (word(&pod["metadata"]["name"]), word(&pod["spec"]["nodeName"]))).collect()
+        Ok(pods.map(|pod| (word(&pod["metadata"]["name"]), word(&pod["spec"]["nodeName"]))).collect())
     }
 
     /// Sends a signal to a program of a node.
