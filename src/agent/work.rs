@@ -161,16 +161,17 @@ impl<'a> Agent<'a> {
                 return Err(sentence);
             }
         };
+        if self.ground != Some(ground) {
+            told.of_anything(); // of a mount over it nobody tells
+        }
         if idle && !self.node.may_be_asked().map_err(|e| e.to_string())? {
             if let Ok(objects) = self.node.objects() {
                 self.say_standings(&objects);
             }
+            self.ground = Some(ground);
             self.groundless = None;
             self.wrong = self.node.shared_network().map_err(|e| e.to_string())?;
             return Ok(());
-        }
-        if self.ground != Some(ground) {
-            told.of_anything(); // of a mount over it nobody tells
         }
         let began = Instant::now();
         let outcome = match self.bring(told) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use egret::addr::Family;
 use egret::agent::state::{DIRECTORY_EMPTIED, DIRECTORY_UNREADABLE, Health};
 use egret::testbed::STATE_DIR;
+use nix::sys::signal::Signal;
 
 use crate::lab::{Agent, Lab, eventually, leaves_by, records, within};
 
@@ -64,6 +65,21 @@ fn objects_that_are_really_removed_are_gone() {
     }
     eventually("nobody selects it", || !leaves_by(&lab, &client, &gateway));
     assert!(!agents[0].reasons().iter().any(|r| r == DIRECTORY_EMPTIED), "{:?}", agents[0].reasons());
+}
+
+#[test]
+fn objects_that_are_removed_before_the_agent_looks_are_gone() {
+    let lab = Lab::raise(1);
+    let agents = lab.agents();
+    agents[0].signal(Signal::SIGSTOP);
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    assert!(leaves_by(&lab, &client, &gateway));
+    for file in fs::read_dir(Path::new(STATE_DIR).join("objects")).unwrap().flatten() {
+        fs::remove_file(file.path()).unwrap();
+    }
+    agents[0].signal(Signal::SIGCONT);
+    eventually("nobody selects it", || !leaves_by(&lab, &client, &gateway));
 }
 
 #[test]
