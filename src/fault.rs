@@ -30,7 +30,12 @@ pub const POINTS: &[(&str, &str)] = &[
     ("update.after-gateways", "the gateways' namespaces hold the next plan, the node's does not"),
     ("update.after-saving", "originals of the host's settings are saved, nothing is changed yet"),
     ("update.after-kernel", "the kernel holds the next plan, the file still says the one before"),
-    ("update.after-plan", "the plan is on file, what it was made from is not"),
+    (
+        "update.after-answer",
+        "the kernel holds the next plan and who asked was told, the file still says the one before",
+    ),
+    ("update.after-inputs", "what the next plan was made from is on file, the plan is not"),
+    ("update.after-plan", "the plan is on file, nobody was told"),
     ("add.after-wiring", "the gateway is wired, the cluster does not know of it"),
     ("add.after-endpoint", "the gateway is published, the runtime was not told"),
     ("del.after-unwiring", "the kernel holds nothing of the attachment, its endpoint is still published"),

@@ -4,6 +4,7 @@
 //! as long as it is known, and the kernel's own maps say it again when the node's file is lost.
 //! In: the last plan, or what the kernel holds. Out: the numbers to keep. Never: flushes; `transition` does.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -185,5 +186,18 @@ impl Numbering {
         let mark = mark::SETS.into_iter().find(|mark| !self.sets.contains_key(mark))?;
         self.sets.insert(mark, members.clone());
         Some(mark)
+    }
+
+    /// The set with a number that does most of what these members would, and nothing else: each of its own is one of them, or `draining`.
+    pub fn instead_of(
+        &self,
+        members: &BTreeSet<u32>,
+        draining: &BTreeSet<u32>,
+    ) -> Option<(u8, BTreeSet<u32>)> {
+        let may = |known: &BTreeSet<u32>| known.iter().all(|n| members.contains(n) || draining.contains(n));
+        let serving = |known: &BTreeSet<u32>| known.intersection(members).count();
+        let sets = self.sets.iter().filter(|(_, known)| may(known) && serving(known) > 0);
+        sets.max_by_key(|(mark, known)| (serving(known), Reverse(**mark)))
+            .map(|(mark, known)| (*mark, known.clone()))
     }
 }

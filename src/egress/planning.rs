@@ -46,8 +46,10 @@ pub struct Inputs<'a> {
 }
 
 mod again;
+mod crowded;
 
 pub use again::Planned;
+pub use crowded::is_crowded;
 
 /// The plan of one node. `numbering` keeps what is in use and learns what is new.
 pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Problem>) {
@@ -239,21 +241,7 @@ impl<'a> Work<'a> {
         if members.is_empty() {
             return Verdict::Held;
         }
-        let Some(number) = self.numbering.set(&members) else {
-            self.problems.push(Problem::new(
-                format!("Node {}", self.inputs.here.node),
-                "TooManyGatewaySets",
-                format!(
-                    "node {} needs more than {} different gateway sets, one per mark number; the pods of the last ones are held: \
-                     let policies share gateways, or spread their pods over more nodes",
-                    self.inputs.here.node,
-                    mark::SETS.count()
-                ),
-            ));
-            return Verdict::Held;
-        };
-        self.plan.sets.insert(number, members);
-        Verdict::Set(number)
+        self.set(members)
     }
 
     /// This node's own gateways.

@@ -224,7 +224,7 @@ pub fn keep_unread(
     let lost = |(ip, client): &(&IpAddr, &Client)| {
         unread(&client.attachment)
             && bound(before, **ip).is_some()
-            && !after.clients.contains_key(*ip)
+            && bound(after, **ip).is_none()
             && !is_anothers(ip, client)
     };
     let lost: Vec<_> = before.clients.iter().filter(lost).map(|(ip, client)| (*ip, client.clone())).collect();

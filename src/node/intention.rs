@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::egress::numbers;
 use crate::egress::plan::NodePlan;
+use crate::egress::transition::keep_unread;
 use crate::fault;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
@@ -69,6 +70,7 @@ impl Embedded {
         let next = reduced.as_ref().unwrap_or(change.next);
         let stands = stands.filter(|_| reduced.is_none());
         stands.iter().for_each(|stands| stands());
+        fault::point("update.after-answer");
         let written = self.memory.applied_as_intended(inputs, next.is_idle()).map_err(unwritable);
         match written {
             Err(error) if stands.is_some() => {
@@ -126,7 +128,13 @@ impl Embedded {
         lost.iter().for_each(|attachment| self.cut_off_lost(attachment));
         let lost = lost.into_iter().map(|a| a.id().to_string());
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
-        let next = further(asleep.iter().fold(before.clone(), |plan, name| plan.without(name)));
+        let mut next = further(asleep.iter().fold(before.clone(), |plan, name| plan.without(name)));
+        // Whoever was about to become a client may be one: told that it came, and killed was who had yet to put the plan in its place.
+        if let Some(unfinished) = &unfinished {
+            keep_unread(unfinished, &mut next, &[], |name| {
+                !asleep.iter().any(|a| a == name) && self.may_live(name)
+            });
+        }
         let change = Change {
             before: &before,
             unfinished: unfinished.as_ref(),
@@ -142,6 +150,14 @@ impl Embedded {
         self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
         self.announce_again(&mut outcome);
         outcome.check().map(drop)
+    }
+
+    /// Whether an attachment has a record, and a namespace that is not provably gone.
+    fn may_live(&self, name: &str) -> bool {
+        let Ok(id) = name.parse::<AttachmentId>() else { return false };
+        self.records
+            .read(&id)
+            .map_or(true, |found| found.is_some_and(|attachment| !attachment.netns_is_gone()))
     }
 
     /// Records of these plans' gateways, as far as they can be read. A gateway without one is left as it is wired.

@@ -320,17 +320,16 @@ impl Embedded {
         })
     }
 
-    /// Wire bytes of a gateway without IPv4: those it had, else new ones.
+    /// Wire bytes of a gateway without IPv4: those it had, else new ones. Not those of an IPv4 address that it had: somebody else gets that.
     fn wire(
         &self,
         id: &str,
         own: &[EgressAddress],
         known: &[Endpoint],
     ) -> Result<Option<Ipv4Addr>, NodeError> {
-        let same = known
-            .iter()
-            .find(|e| e.attachment == id || own.iter().any(|a| e.address(Family::V6) == Some(a.ip)));
-        if let Some(again) = same {
+        let is_same =
+            |e: &&Endpoint| e.attachment == id || own.iter().any(|a| e.address(Family::V6) == Some(a.ip));
+        if let Some(again) = known.iter().find(|e| is_same(e) && e.address(Family::V4).is_none()) {
             let [_, _, bytes @ ..] = again.mac.0;
             return Ok(Some(bytes.into()));
         }

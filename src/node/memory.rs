@@ -187,14 +187,17 @@ impl Memory {
         [PLAN, INTENDED].iter().any(|name| self.dir.join(name).exists())
     }
 
-    /// The plan intended is now the plan applied. The fingerprint is written last: an old one only costs a needless look.
+    /// The plan intended is now the plan applied. The fingerprint is written first, while the intention still keeps everybody from believing
+    /// it: an old one beside a new plan would say of what was taken back meanwhile that nothing is new.
     ///
     /// # Errors
     /// The directory cannot be written.
     pub fn applied_as_intended(&self, inputs: u64, idle: bool) -> io::Result<()> {
+        if idle { self.remove("inputs") } else { self.remember_inputs(inputs) }?;
+        fault::point("update.after-inputs");
         fs::rename(self.dir.join(INTENDED), self.dir.join(PLAN))?;
         fault::point("update.after-plan");
-        if idle { self.remove("inputs") } else { self.remember_inputs(inputs) }
+        Ok(())
     }
 
     /// The same plan follows from what is read now.

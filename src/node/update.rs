@@ -10,7 +10,7 @@ use crate::egress::lower_clients::client_states;
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
-use crate::egress::planning::{Inputs, Planned, plan};
+use crate::egress::planning::{Inputs, Planned, is_crowded, plan};
 use crate::egress::transition::{UNKNOWN, believed, keep_hidden, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
@@ -211,7 +211,14 @@ impl Embedded {
         if let Some(kept) = &self.kept {
             kept.unborne.settle();
         }
-        carried_out.map(|()| outcome)
+        carried_out?;
+        let is_done = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
+        if is_done && !self.dry_run && is_crowded(&before, &next, &outcome.problems) {
+            let mut again = self.update_upon(None, situation, how, asleep)?;
+            again.reports.splice(0..0, outcome.reports);
+            return Ok(again);
+        }
+        Ok(outcome)
     }
 
     /// The kernel holds nothing of ours: whatever nobody can read is past.

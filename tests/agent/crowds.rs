@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use egret::testbed::{Pod, RUN_DIR, Topology};
 use serde_json::json;
 
+use crate::kernel::{Stop, chatter};
 use crate::lab::{Agent, Lab, PATIENCE, SELECTS_RED, eventually, leaves_by, memory, records};
 
 const CROWD: usize = 6;
@@ -115,4 +117,28 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
     drop(agent);
     let _agent = lab.agent(1);
     eventually("nothing of them is left", || two_are_left() && lab.differs(1).is_empty());
+}
+
+/// A pod that was told that it came is a client, whenever its agent was killed: before the plan had its name, too.
+#[test]
+fn a_pod_that_was_answered_just_before_its_agent_was_killed_leaves_by_nobody_else() {
+    let lab = lab();
+    let agent = lab.agent(1);
+    let gateway = lab.gateway(1, "red");
+    lab.client(1, "stays");
+    drop(agent);
+    let agent = lab.agent_with(1, &[("EGRET_FAULT", "update.after-answer")]);
+    let came = lab.client(1, "came");
+    drop(agent);
+    let capture = lab.capture().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| chatter(&came, &stop));
+        // What its successor does takes so long that the pod's packets meet each step of it.
+        let _agent = lab.agent_with(1, &[("EGRET_FAULT_PAUSE", "30")]);
+        eventually("nothing is left half done", || !memory(1).is_unfinished());
+        eventually("the gateway is used", || leaves_by(&lab, &came, &gateway));
+    });
+    capture.assert_clean(&[&came]);
 }

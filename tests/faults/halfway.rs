@@ -5,8 +5,8 @@ use std::path::Path;
 
 use egret::testbed::{Pod, RUN_DIR, STATE_DIR, Topology};
 
-use crate::books::{assert_in_order, without_cooldown};
-use crate::lab::{Lab, WANTS_LEASES, nodes};
+use crate::books::{assert_in_order, reconcile_command, said, was_killed, without_cooldown};
+use crate::lab::{Lab, WANTS_LEASES, kind, nodes};
 
 /// Everything in a node's kernel that a plugin could leave behind.
 pub(crate) fn kernel(lab: &Lab) -> String {
@@ -150,4 +150,38 @@ fn a_run_directory_or_a_state_directory_that_is_read_only() {
         assert_eq!(kernel(&lab), before, "{error}");
         assert_in_order(&lab, &[], word);
     }
+}
+
+/// A change is taken back after the call that followed it was killed: by what the plan was made from, nothing seems to be new. Whoever comes by
+/// next takes the change out of the kernel all the same.
+#[test]
+fn a_change_that_was_followed_by_half_and_taken_back_is_not_in_force() {
+    let lab = lab();
+    let serves = |clients: &str| {
+        for (name, cidr) in crate::lab::POOLS {
+            lab.pool(name, cidr, clients);
+        }
+    };
+    let nobody = "projectcalico.org/name == 'nobody'";
+    serves(nobody);
+    lab.gateway(1, "g");
+    let client = lab.client(1, "c");
+    let is_refused = || {
+        for to in lab.destinations() {
+            assert_eq!(kind(client.tcp(to)), std::io::ErrorKind::ConnectionRefused, "tcp to {to}");
+        }
+    };
+    lab.pod_object("plain/p2", &[], &[], 1).unwrap();
+    lab.settle().unwrap();
+    // The times of folders are believed once they are two seconds old: until then everything may be new.
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    lab.plain(1, "p1");
+    is_refused();
+    serves("all()");
+    let killed = reconcile_command(&lab, 1).env("EGRET_FAULT", "update.after-plan").output().unwrap();
+    assert!(was_killed(&killed), "{}", said(&killed));
+    lab.leaves_as_predicted(&client);
+    serves(nobody);
+    lab.add_pod(1, "plain/p2").unwrap();
+    is_refused();
 }

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod basic;
+mod crowded;
 mod destinations;
 mod dry_run;
 mod example;

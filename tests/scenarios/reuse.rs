@@ -1,7 +1,7 @@
 //! An address that comes again at once: what was of its former pod is not of its next.
 
 use egret::addr::Family;
-use egret::testbed::{Pod, RUN_DIR};
+use egret::testbed::{Outside, Pod, RUN_DIR};
 
 use crate::lab::{Lab, nodes};
 
@@ -71,4 +71,51 @@ fn an_address_that_nobody_had_a_record_of_belongs_to_its_next_pod() {
     assert_eq!(next.addresses, first.addresses, "the world has made the address come again");
     lab.leaves_as_before(&next);
     assert_eq!(lab.leaves_as_predicted(&other), leases);
+}
+
+/// A gateway with both families goes on with IPv6 alone, in a new sandbox beside its old one, and its IPv4 address goes to another gateway. On the wire
+/// a gateway is called by its IPv4 address, if it has one: the two are not one.
+#[test]
+fn a_gateway_that_gave_its_ipv4_address_away_is_not_its_next_bearer() {
+    let lab = Lab::bare(nodes(2));
+    lab.namespace("gw", &[], &[]).unwrap();
+    let one = |name: &str, cidr: &str| {
+        lab.object(&format!(
+            "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: {name}}}\n\
+             spec: {{cidr: '{cidr}', gatewayNamespaces: all(), clientNamespaces: all(), cooldownSeconds: 0}}\n"
+        ))
+        .unwrap();
+    };
+    one("only", "10.10.10.1/32");
+    one("only6", "fd00:10:10::11/128");
+    one("more6", "fd00:10:10::12/128");
+    let wants = |pools: &str, pools6: &str| {
+        [("egret.dev/ipv4pools", format!("[{pools}]")), ("egret.dev/ipv6pools", format!("[{pools6}]"))]
+    };
+    let object = |name: &str, label: &str, wishes: &[(&str, String)]| {
+        let wishes: Vec<(&str, &str)> = wishes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        lab.pod_object(&format!("gw/{name}"), &[("egress-code", label)], &wishes, 2).unwrap();
+    };
+    object("old", "red", &wants("\"only\"", "\"only6\""));
+    let first = lab.add_pod(2, "gw/old").unwrap();
+    object("old", "red", &wants("", "\"only6\"")[1..]);
+    lab.add_pod(2, "gw/old").unwrap();
+    lab.stop_sandbox(&first).unwrap();
+    object("new", "blue", &wants("\"only\"", "\"more6\""));
+    lab.add_pod(2, "gw/new").unwrap();
+    lab.settle().unwrap();
+
+    let selects = |code: &str| {
+        let query = format!("egress-code == '{code}'");
+        let name = format!("own/{code}");
+        let namespaces = "projectcalico.org/name == 'gw'";
+        let words = [("egret.dev/selector", query.as_str()), ("egret.dev/namespaceSelector", namespaces)];
+        lab.pod_object(&name, &[], &words, 1).unwrap();
+        lab.add_pod(1, &name).unwrap()
+    };
+    let (red, blue) = (selects("red"), selects("blue"));
+    let [of_red, of_blue] = [(&red, "fd00:10:10::11"), (&blue, "fd00:10:10::12")]
+        .map(|(pod, own)| (pod.tcp(Outside::Near.address(Family::V6)).ok(), own.parse().ok()));
+    assert_eq!((of_red.0, of_blue.0), (of_red.1, of_blue.1));
+    lab.leaves_as_predicted(&blue);
 }
