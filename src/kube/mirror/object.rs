@@ -35,6 +35,11 @@ pub(super) fn name(object: &Value) -> String {
     }
 }
 
+/// When an object was made, as the server says it; empty where it does not, or where that was not kept.
+pub fn made(object: &Value) -> &str {
+    object["metadata"]["creationTimestamp"].as_str().unwrap_or_default()
+}
+
 /// Kubernetes calls versions opaque; they are growing numbers, and promised to be since 1.35. One that is none counts as old.
 pub(super) fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
