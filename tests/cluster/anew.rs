@@ -109,3 +109,23 @@ fn objects_whose_definition_was_made_anew_while_no_agent_was_there_stay_in_force
     kubectl(&["delete", "cegp", "before"], "");
     eventually("and goes when somebody means it", || !has(&next, FILE, "before"));
 }
+
+#[test]
+fn a_list_that_comes_in_pages_though_nobody_asked_for_any_is_read_to_its_end() {
+    let _alone = alone();
+    let direct = client_of("admin");
+    namespace(&direct, "page-one");
+    namespace(&direct, "page-two");
+    let proxy = Proxy::start();
+    let page = direct.get("/api/v1/namespaces?limit=1").unwrap();
+    assert!(page["metadata"]["continue"].is_string(), "{page}");
+    let whole =
+        |line: &str| line.starts_with("GET /api/v1/namespaces?") && line.contains("resourceVersionMatch=");
+    proxy.judge(move |line| if whole(line) { Fate::Answer(200, page.to_string()) } else { Fate::Pass });
+    let following = follow_here(&Arc::new(Client::new(proxy.access()).unwrap()));
+    until(&following, Mirror::is_synced);
+    let mirror = following.mirror();
+    for name in ["page-one", "page-two"] {
+        assert!(mirror.object(Watched::Namespaces, name).is_some(), "{name} is not gone");
+    }
+}
