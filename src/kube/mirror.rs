@@ -183,15 +183,15 @@ impl Mirror {
         self.kinds.get(&kind).into_iter().flat_map(|kept| kept.outlived.iter().map(String::as_str))
     }
 
-    /// Whether a list would take something away that is known: when the oldest of it was made, empty where that is not kept. Not of what stays
-    /// in force without its definition already: of that nothing new is lost.
-    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> Option<String> {
+    /// Whether a list would take something away that is known: when the oldest of it was [`made`], the end of time where that is not kept. Not
+    /// of what stays in force without its definition already: of that nothing new is lost.
+    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> Option<i64> {
         let kept = self.kinds.get(&kind)?;
         let names: BTreeSet<&String> = items.iter().map(|item| &item.name).collect();
         let mut lost = kept.objects.iter().filter(|(known, _)| !names.contains(known)).peekable();
         lost.peek()?;
-        let new = lost.filter(|(name, _)| !kept.outlived.contains(*name)).map(|(_, object)| made(object));
-        Some(new.min().unwrap_or_default().to_owned())
+        let new = lost.filter(|(name, _)| !kept.outlived.contains(*name));
+        Some(new.filter_map(|(_, object)| made(object)).min().unwrap_or(i64::MAX))
     }
 
     /// A foreign kind is not there, and nobody asked for it: as if there were no object of it. One of which

@@ -26,6 +26,8 @@ const WATCH_SECONDS: u64 = 300;
 const WATCH_SECONDS_OUTLIVED: u64 = 60;
 /// A watch that ended sooner and said nothing is no watch: what stands between ends it, and would again at once.
 const SHORT: Duration = Duration::from_secs(1);
+/// Seconds by which the clocks of a cluster's API servers differ at most: an object that came right after its definition is not older than it.
+const CLOCKS: i64 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -230,7 +232,7 @@ impl Follower {
             listed => listed?,
         };
         let lost = self.mirror().would_lose(self.kind, &items);
-        let definition = lost.map_or(Ok(Definition::Stands), |oldest| self.definition_of(&oldest))?;
+        let definition = lost.map_or(Ok(Definition::Stands), |oldest| self.definition_of(oldest))?;
         if definition == Definition::Gone {
             return Err(self.undefined());
         }
@@ -245,10 +247,11 @@ impl Follower {
     }
 
     /// Whether the server has not come to this version. Its store was put back to an earlier state then: it lets a watch begin from a version that
-    /// is yet to come, and tells nothing until it has come there, which may be in weeks.
+    /// is yet to come, and tells nothing until it has come there, which may be in weeks. Any object says so: to find one of this node's pods
+    /// the server might read all.
     fn is_ahead(&self, version: &str) -> bool {
-        let path =
-            format!("{}limit=1&resourceVersionMatch=NotOlderThan&resourceVersion={version}", self.path);
+        let newer = format!("limit=1&resourceVersionMatch=NotOlderThan&resourceVersion={version}");
+        let path = format!("{}?{newer}", self.kind.collection());
         self.client.get(&path).is_err_and(|error| error.is_ahead())
     }
 
@@ -273,7 +276,7 @@ impl Follower {
                 Err(error) => return Err(error),
             };
             if let Event::Gone(object) = &event {
-                match self.definition_of(made(object)) {
+                match self.definition_of(made(object).unwrap_or(i64::MAX)) {
                     Ok(Definition::Stands) => {}
                     Ok(Definition::Gone | Definition::MadeAnew) => return Err(self.undefined()),
                     Err(error) => return Err(error),
@@ -305,12 +308,13 @@ impl Follower {
     /// How the definition is of an object that is not there any more, and that was made then: with a definition the server deletes every
     /// object of it, one by one, and each event looks as if a person had meant that object. Once the definition is there again, only
     /// what is older than it tells so.
-    fn definition_of(&self, object_made: &str) -> Result<Definition, ApiError> {
+    fn definition_of(&self, object_made: i64) -> Result<Definition, ApiError> {
         let Some(name) = self.kind.definition() else { return Ok(Definition::Stands) };
         match self.client.get(&format!("{DEFINITIONS}/{name}")) {
             Ok(object) if !object["metadata"]["deletionTimestamp"].is_null() => Ok(Definition::Gone),
-            // Both are texts of one length, of the server's own clock.
-            Ok(object) if !object_made.is_empty() && object_made < made(&object) => Ok(Definition::MadeAnew),
+            Ok(object) if made(&object).is_some_and(|made| object_made.saturating_add(CLOCKS) < made) => {
+                Ok(Definition::MadeAnew)
+            }
             Ok(_) => Ok(Definition::Stands),
             // Calico's API server has its kinds without definitions.
             Err(error) if error.is_absent() && self.kind.is_foreign() && self.is_served()? => {
