@@ -101,11 +101,16 @@ impl Client {
         since: Option<u64>,
         keep: &mut dyn FnMut(Value) -> T,
     ) -> Result<(Vec<T>, String), ApiError> {
+        let (mut items, mut next) = (Vec::<T>::new(), String::new());
         if let Some(version) = since {
             let path = format!("{path}resourceVersionMatch=NotOlderThan&resourceVersion={version}");
-            return self.page(&path, keep).map(|(items, about)| (items, about.resource_version));
+            let (all, about) = self.page(&path, keep)?;
+            if about.r#continue.is_empty() {
+                return Ok((all, about.resource_version));
+            }
+            // Nobody asked for pages, and somebody in between gives some: what is not in the first is not gone.
+            (items, next) = (all, about.r#continue);
         }
-        let (mut items, mut next) = (Vec::<T>::new(), String::new());
         loop {
             let (page, about) = match self.page(&format!("{path}limit={PAGE}&continue={next}"), keep) {
                 // The pages' common version is too old by now: from the beginning.

@@ -19,7 +19,7 @@ use crate::egress::serving::Life;
 use crate::kube::foreign;
 use crate::kube::watched::{Reach, Watched};
 use kept::Kept;
-pub use object::ids;
+pub use object::{ids, made};
 use object::{life, name, pruned, told};
 pub use records::NodeSpec;
 
@@ -82,6 +82,11 @@ impl Mirror {
             objects.insert(item.name, item.now);
         }
         let changed = self.kept(kind).listed(objects, told);
+        if kind == Watched::Pods {
+            // What is ahead of the list is there, and is as it was when it was asked for.
+            let ahead = self.kinds.get(&kind).into_iter().flat_map(Kept::ahead);
+            lives.extend(ahead.filter_map(|name| Some((name.clone(), self.lives.get(name)?.clone()))));
+        }
         let lived = kind == Watched::Pods && lives != self.lives;
         if lived {
             self.lives = lives;
@@ -178,10 +183,15 @@ impl Mirror {
         self.kinds.get(&kind).into_iter().flat_map(|kept| kept.outlived.iter().map(String::as_str))
     }
 
-    /// Whether a list would take something away that is known.
-    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> bool {
+    /// Whether a list would take something away that is known: when the oldest of it was [`made`], the end of time where that is not kept. Not
+    /// of what stays in force without its definition already: of that nothing new is lost.
+    pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> Option<i64> {
+        let kept = self.kinds.get(&kind)?;
         let names: BTreeSet<&String> = items.iter().map(|item| &item.name).collect();
-        self.kinds.get(&kind).is_some_and(|kept| kept.objects.keys().any(|known| !names.contains(known)))
+        let mut lost = kept.objects.iter().filter(|(known, _)| !names.contains(known)).peekable();
+        lost.peek()?;
+        let new = lost.filter(|(name, _)| !kept.outlived.contains(*name));
+        Some(new.filter_map(|(_, object)| made(object)).min().unwrap_or(i64::MAX))
     }
 
     /// A foreign kind is not there, and nobody asked for it: as if there were no object of it. One of which

@@ -23,6 +23,8 @@ pub mod look;
 pub mod mirror;
 mod pace;
 mod proxy;
+#[cfg(test)]
+mod rights;
 mod trust;
 pub mod watch;
 pub mod watched;

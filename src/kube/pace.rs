@@ -150,12 +150,15 @@ impl Paces {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::Deserialize;
+pub(super) mod tests {
     use serde_json::{Value, json};
 
-    use super::super::watched::Reach;
     use super::*;
+
+    /// The pace of a kind where somebody needs all of it.
+    pub(in crate::kube) fn at_most(kind: Watched) -> Pace {
+        Known { adopted: [kind].into(), calico: Calico::AtWork, has_pools: true }.pace(kind)
+    }
 
     fn set(nodes: u32) -> Value {
         json!({"metadata": {"namespace": "kube-system", "name": "calico-node"}, "status": {"desiredNumberScheduled": nodes}})
@@ -191,41 +194,6 @@ mod tests {
         assert_eq!(known.pace(Watched::CiliumAgents), soon);
         known.adopted.clear();
         assert_eq!(known.pace(Watched::CiliumAgents), seldom);
-    }
-
-    /// The verbs that the roles of a manifest have for a kind.
-    fn verbs(manifest: &str, kind: Watched) -> BTreeSet<String> {
-        let path = kind.collection();
-        let group = path.strip_prefix("/apis/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
-        let resource = path.rsplit('/').next().unwrap();
-        let documents = serde_yaml_ng::Deserializer::from_str(manifest);
-        let documents = documents.map(|document| Value::deserialize(document).unwrap());
-        let has = |list: &Value, word: &str| list.as_array().unwrap().iter().any(|one| one == word);
-        let rules = documents.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
-        let of_kind =
-            rules.filter(|rule| has(&rule["apiGroups"], group) && has(&rule["resources"], resource));
-        let verbs = of_kind.flat_map(|rule| rule["verbs"].as_array().cloned().unwrap_or_default());
-        verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn roles_may_watch_what_is_watched_and_nothing_else() {
-        let closest =
-            Known { adopted: Reach::Cluster.kinds().collect(), calico: Calico::AtWork, has_pools: true };
-        for (manifest, kinds) in [
-            (include_str!("../../deploy/rbac.yaml"), Watched::of_a_node().collect::<Vec<_>>()),
-            (include_str!("../../deploy/controller-rbac.yaml"), Reach::Cluster.kinds().collect()),
-        ] {
-            for kind in kinds {
-                let verbs = verbs(manifest, kind);
-                assert!(verbs.contains("list"), "{kind:?}: {verbs:?}");
-                assert_eq!(
-                    verbs.contains("watch"),
-                    closest.pace(kind) == Pace::Watched,
-                    "{kind:?}: {verbs:?}"
-                );
-            }
-        }
     }
 
     #[test]

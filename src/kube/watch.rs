@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::error::ApiError;
 use super::events::Event;
-use super::mirror::{Mirror, Seen};
+use super::mirror::{Mirror, Seen, made};
 use super::pace::{Pace, Paces};
 use super::watched::{Reach, Watched};
 
@@ -26,6 +26,8 @@ const WATCH_SECONDS: u64 = 300;
 const WATCH_SECONDS_OUTLIVED: u64 = 60;
 /// A watch that ended sooner and said nothing is no watch: what stands between ends it, and would again at once.
 const SHORT: Duration = Duration::from_secs(1);
+/// Seconds by which the clocks of a cluster's API servers differ at most: an object that came right after its definition is not older than it.
+const CLOCKS: i64 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -111,6 +113,17 @@ impl Following {
     }
 }
 
+/// The definition of a kind, as an object that is gone has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Definition {
+    /// It is there, so somebody meant the object.
+    Stands,
+    /// It is there again; the object went with the one before.
+    MadeAnew,
+    /// It goes, or is gone.
+    Gone,
+}
+
 /// Follows one kind.
 struct Follower {
     client: Arc<Client>,
@@ -125,23 +138,25 @@ impl Follower {
     fn run(&self) {
         let mut pause = FIRST_PAUSE;
         let mut version: Option<String> = None;
-        let mut trouble = String::new();
+        let (mut trouble, mut was_away) = (String::new(), false);
         loop {
-            let began = Instant::now();
-            let result = match &version {
+            let (began, from) = (Instant::now(), version.clone());
+            let result = match &mut version {
                 None => self.list(),
-                Some(from) => self.watch(from),
+                Some(reached) if was_away && self.is_ahead(reached) => Ok(None),
+                Some(reached) => self.watch(reached),
             };
+            was_away = result.as_ref().is_err_and(ApiError::is_of_the_server);
             match result {
                 Ok(next) => {
                     trouble.clear();
                     let pace = self.paces.of(self.kind);
                     let looked = pace != Pace::Watched;
                     let next = next.filter(|_| !looked);
-                    let said_nothing = version.is_some() && version == next && began.elapsed() < SHORT;
+                    let said_nothing = from.is_some() && from == next && began.elapsed() < SHORT;
                     if said_nothing {
                         rest(&mut pause);
-                    } else if version.is_some() || looked {
+                    } else if from.is_some() || looked {
                         // A list alone is no beginning: a watch from there may be refused, and then it is listed again.
                         pause = FIRST_PAUSE;
                     }
@@ -216,44 +231,58 @@ impl Follower {
             }
             listed => listed?,
         };
-        let loses = self.mirror().would_lose(self.kind, &items);
-        if loses && !self.is_defined()? {
+        let lost = self.mirror().would_lose(self.kind, &items);
+        let definition = lost.map_or(Ok(Definition::Stands), |oldest| self.definition_of(oldest))?;
+        if definition == Definition::Gone {
             return Err(self.undefined());
         }
         self.change(|mirror| {
+            if definition == Definition::MadeAnew {
+                mirror.is_undefined(self.kind, &self.undefined().to_string());
+            }
             mirror.reached(self.kind, &version);
             mirror.seen(self.kind, items)
         });
         Ok(Some(version))
     }
 
-    /// Changes from a version on, until the server ends the watch. The version that was reached; `None`: list again.
-    fn watch(&self, from: &str) -> Result<Option<String>, ApiError> {
+    /// Whether the server has not come to this version. Its store was put back to an earlier state then: it lets a watch begin from a version that
+    /// is yet to come, and tells nothing until it has come there, which may be in weeks. Any object says so: to find one of this node's pods
+    /// the server might read all.
+    fn is_ahead(&self, version: &str) -> bool {
+        let newer = format!("limit=1&resourceVersionMatch=NotOlderThan&resourceVersion={version}");
+        let path = format!("{}?{newer}", self.kind.collection());
+        self.client.get(&path).is_err_and(|error| error.is_ahead())
+    }
+
+    /// Changes from a version on, until the server ends the watch. The version that was reached; `None`: list again. However it ends, what was
+    /// heard is not heard twice: for a moment an object would be again what it was minutes ago.
+    fn watch(&self, reached: &mut String) -> Result<Option<String>, ApiError> {
         let outlived = self.mirror().outlived(self.kind).next().is_some();
         let seconds = if outlived { WATCH_SECONDS_OUTLIVED } else { WATCH_SECONDS };
-        let path =
-            format!("{}resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={seconds}", self.path);
-        let mut reached = from.to_owned();
+        let path = format!(
+            "{}resourceVersion={reached}&allowWatchBookmarks=true&timeoutSeconds={seconds}",
+            self.path
+        );
+        let from = reached.clone();
         let mut events = self.client.watch(&path)?;
         self.mirror().watched(self.kind);
         loop {
             let event = match events.next() {
                 Ok(Some(event)) => event,
-                Ok(None) => return Ok((!outlived).then_some(reached)),
+                Ok(None) => return Ok((!outlived).then(|| reached.clone())),
                 // Cut in the middle: what was heard was heard, so go on from there. Whether anybody answers shows then.
-                Err(ApiError::Unreachable { .. }) if reached != from => return Ok(Some(reached)),
+                Err(ApiError::Unreachable { .. }) if *reached != from => return Ok(Some(reached.clone())),
                 Err(error) => return Err(error),
             };
-            if matches!(event, Event::Gone(_)) {
-                match self.is_defined() {
-                    Ok(true) => {}
-                    Ok(false) => return Err(self.undefined()),
-                    // The event comes again, and nothing before it.
-                    Err(_) if reached != from => return Ok(Some(reached)),
+            if let Event::Gone(object) = &event {
+                match self.definition_of(made(object).unwrap_or(i64::MAX)) {
+                    Ok(Definition::Stands) => {}
+                    Ok(Definition::Gone | Definition::MadeAnew) => return Err(self.undefined()),
                     Err(error) => return Err(error),
                 }
             }
-            self.take(&event, &mut reached);
+            self.take(&event, reached);
         }
     }
 
@@ -276,19 +305,26 @@ impl Follower {
         });
     }
 
-    /// Whether the kind's definition stands: with a definition the server deletes every object of it, one by one, and each
-    /// event looks as if a person had meant that object.
-    fn is_defined(&self) -> Result<bool, ApiError> {
-        let Some(name) = self.kind.definition() else { return Ok(true) };
+    /// How the definition is of an object that is not there any more, and that was made then: with a definition the server deletes every
+    /// object of it, one by one, and each event looks as if a person had meant that object. Once the definition is there again, only
+    /// what is older than it tells so.
+    fn definition_of(&self, object_made: i64) -> Result<Definition, ApiError> {
+        let Some(name) = self.kind.definition() else { return Ok(Definition::Stands) };
         match self.client.get(&format!("{DEFINITIONS}/{name}")) {
-            Ok(object) => Ok(object["metadata"]["deletionTimestamp"].is_null()),
+            Ok(object) if !object["metadata"]["deletionTimestamp"].is_null() => Ok(Definition::Gone),
+            Ok(object) if made(&object).is_some_and(|made| object_made.saturating_add(CLOCKS) < made) => {
+                Ok(Definition::MadeAnew)
+            }
+            Ok(_) => Ok(Definition::Stands),
             // Calico's API server has its kinds without definitions.
-            Err(error) if error.is_absent() && self.kind.is_foreign() => self.is_served(),
-            Err(error) if error.is_absent() => Ok(false),
+            Err(error) if error.is_absent() && self.kind.is_foreign() && self.is_served()? => {
+                Ok(Definition::Stands)
+            }
+            Err(error) if error.is_absent() => Ok(Definition::Gone),
             Err(error) if error.is_forbidden() => {
                 // The role of an earlier release.
                 tracing::warn!(%error, "whether an object was deleted with its definition cannot be asked; it goes");
-                Ok(true)
+                Ok(Definition::Stands)
             }
             Err(error) => Err(error),
         }

@@ -21,25 +21,25 @@ use crate::server::kubectl;
 use crate::trouble::{add, namespace, node};
 use crate::world::*;
 
-const CILIUMS: &str = "ciliumegressgatewaypolicies.cilium.io";
+pub(crate) const CILIUMS: &str = "ciliumegressgatewaypolicies.cilium.io";
 
 #[track_caller]
-fn eventually(what: &str, so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, so: impl FnMut() -> bool) {
     assert!(within(Duration::from_secs(120), Duration::from_millis(50), so).is_some(), "never: {what}");
 }
 
-fn cilium(name: &str) -> String {
+pub(crate) fn cilium(name: &str) -> String {
     json!({"apiVersion": "cilium.io/v2", "kind": "CiliumEgressGatewayPolicy", "metadata": {"name": name}, "spec": {
         "selectors": [{"podSelector": {}}], "destinationCIDRs": ["0.0.0.0/0"], "egressGateway": {"nodeSelector": {}}}})
     .to_string()
 }
 
-fn apply(text: &str) {
+pub(crate) fn apply(text: &str) {
     kubectl(&["apply", "--server-side", "-f", "-"], text);
 }
 
 /// Whether the node reads an object of that name in its copy.
-fn has(agent: &Follower, file: &str, name: &str) -> bool {
+pub(crate) fn has(agent: &Follower, file: &str, name: &str) -> bool {
     let path = agent.dir.join("objects/cluster").join(file);
     fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("\"{name}\"")))
 }

@@ -8,6 +8,7 @@
 
 mod absence;
 mod again;
+mod anew;
 mod apart;
 mod bad;
 mod blocks;

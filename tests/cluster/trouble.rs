@@ -26,7 +26,7 @@ const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reas
 /// A watch that lags 2 s is what was asked for; on a busy machine the first of a hundred pods may need as long.
 const LATE: Duration = Duration::from_secs(6);
 
-fn label(client: &Client, namespace: &str, value: &str) {
+pub(crate) fn label(client: &Client, namespace: &str, value: &str) {
     let path = format!("/api/v1/namespaces/{namespace}");
     loop {
         let mut object = client.get(&path).unwrap();
@@ -38,7 +38,7 @@ fn label(client: &Client, namespace: &str, value: &str) {
     }
 }
 
-fn labelled(mirror: &Mirror, namespace: &str, value: &str) -> bool {
+pub(crate) fn labelled(mirror: &Mirror, namespace: &str, value: &str) -> bool {
     mirror
         .object(Watched::Namespaces, namespace)
         .is_some_and(|object| object["metadata"]["labels"]["n"] == value)

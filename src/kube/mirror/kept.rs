@@ -90,6 +90,11 @@ impl Kept {
         self.reached = self.reached.max(version.parse().unwrap_or_default());
     }
 
+    /// Objects that were asked for by themselves, and that the watch has not come to yet.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = &String> {
+        self.ahead.keys()
+    }
+
     /// The newest version that anything known here is of.
     pub(super) fn newest(&self) -> u64 {
         self.ahead.values().copied().fold(self.reached.max(self.stood), u64::max)

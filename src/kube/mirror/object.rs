@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::api::unix_seconds;
 use crate::egress::annotations::EGRESS_ADDRESSES;
 use crate::egress::model::STATIC_POD_UID;
 use crate::egress::serving::Life;
@@ -33,6 +34,11 @@ pub(super) fn name(object: &Value) -> String {
         (Some(namespace), name) => format!("{namespace}/{name}"),
         (None, name) => name.to_owned(),
     }
+}
+
+/// When an object was made, in Unix seconds of the server that made it; `None` where that is not said, or was not kept.
+pub fn made(object: &Value) -> Option<i64> {
+    unix_seconds(object["metadata"]["creationTimestamp"].as_str()?)
 }
 
 /// Kubernetes calls versions opaque; they are growing numbers, and promised to be since 1.35. One that is none counts as old.

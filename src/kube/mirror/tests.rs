@@ -54,7 +54,8 @@ fn what_goes_with_its_definition_stays_until_others_of_the_kind_are_there() {
     let seen = |names: &[&str]| -> Vec<Seen> {
         names.iter().map(|name| Seen::of(&Reach::default(), kind, &named(name))).collect()
     };
-    assert!(mirror.would_lose(kind, &seen(&["a"])) && !mirror.would_lose(kind, &seen(&["a", "b", "c"])));
+    assert!(mirror.would_lose(kind, &seen(&["a"])).is_some());
+    assert!(mirror.would_lose(kind, &seen(&["a", "b", "c"])).is_none());
     assert!(mirror.gone(kind, &named("c")), "one that was deleted for itself goes");
     assert!(mirror.is_undefined(kind, "deleted"));
     assert!(mirror.listed(kind, &[]), "made anew: the reason changes");
@@ -134,7 +135,7 @@ fn what_an_earlier_process_knew_is_in_force_until_its_kind_is_listed() {
     assert_eq!(mirror.objects(kind).map(|(name, _)| name).collect::<Vec<_>>(), ["p", "q"]);
     mirror.remember(kind, []);
     assert_eq!(mirror.objects(kind).count(), 2, "what was heard since is not forgotten");
-    assert!(mirror.would_lose(kind, &[]));
+    assert!(mirror.would_lose(kind, &[]).is_some());
     mirror.reached(kind, "9");
     assert!(mirror.listed(kind, std::slice::from_ref(&other)));
     assert_eq!(mirror.objects(kind).map(|(name, _)| name).collect::<Vec<_>>(), ["q"]);
@@ -193,4 +194,40 @@ fn a_store_that_was_put_back_is_believed_although_its_versions_are_lower() {
     assert_eq!(mirror.object(kind, "shop").unwrap()["metadata"]["labels"]["a"], "5");
     assert!(mirror.learn(kind, &namespace("41")), "newer than all that the store has");
     assert!(mirror.is(kind, &namespace("42")));
+}
+
+#[test]
+fn a_pod_that_was_asked_for_and_that_a_list_does_not_know_yet_lives() {
+    let pod = |name: &str, version: &str| {
+        json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": version},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    };
+    let mut mirror = Mirror::default();
+    mirror.learn(Watched::Pods, &pod("gw", "9"));
+    mirror.reached(Watched::Pods, "7");
+    mirror.listed(Watched::Pods, &[pod("old", "5")]);
+    assert!(mirror.object(Watched::Pods, "shop/gw").is_some());
+    assert_eq!(mirror.life("shop/gw").map(|(_, life)| life), Some(Life::Ready));
+    mirror.reached(Watched::Pods, "10");
+    mirror.listed(Watched::Pods, &[pod("old", "5")]);
+    assert!(mirror.life("shop/gw").is_none(), "it is gone by now");
+}
+
+#[test]
+fn what_a_list_takes_away_is_as_old_as_the_oldest_of_it_that_is_news() {
+    let at = |name: &str, day: u8| {
+        let made = format!("1970-01-0{day}T00:00:00Z");
+        json!({"metadata": {"name": name, "resourceVersion": "1", "creationTimestamp": made}})
+    };
+    let lost = |mirror: &Mirror| mirror.would_lose(Watched::Policies, &[]);
+    let mut mirror = Mirror::default();
+    mirror.listed(Watched::Policies, &[]);
+    assert_eq!(lost(&mirror), None);
+    mirror.listed(Watched::Policies, &[at("a", 2), at("b", 3)]);
+    assert_eq!(lost(&mirror), Some(86_400));
+    mirror.is_undefined(Watched::Policies, "deleted");
+    mirror.listed(Watched::Policies, &[]);
+    assert_eq!(lost(&mirror), Some(i64::MAX), "they are lost already");
+    mirror.is(Watched::Policies, &at("c", 4));
+    assert_eq!(lost(&mirror), Some(3 * 86_400), "this one is not");
 }
