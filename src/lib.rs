@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod kube;
 pub mod log;
 pub mod node;
+pub mod probes;
 pub mod problem;
 pub mod signals;
 pub mod spelling;

@@ -28,15 +28,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::calls::Calls;
-use crate::agent::metrics::Metrics;
 use crate::agent::passing::Passing;
-use crate::agent::turns::{Loop, Turns};
 use crate::config::{Config, Project};
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Reach, foreign};
 use crate::node::books::Books;
 use crate::node::kept::Kept;
+use crate::probes::metrics::Metrics;
+use crate::probes::turns::{Loop, Turns};
 use crate::problem::Problem;
 use crate::store::{Dir, Inventory, read_whole};
 use copy::{Copied, Look};

@@ -18,7 +18,6 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::agent::calls::{Calls, Places};
 use crate::agent::crowd::Crowd;
-use crate::agent::metrics::Metrics;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{LONGEST, Question};
 use crate::cni::reply::{CniError, Code};
@@ -33,6 +32,7 @@ use crate::node::plugin::{Here, Leaving};
 use crate::node::standing::Standings;
 use crate::node::unasked;
 use crate::node::verbs::{Call as Change, Ended, together};
+use crate::probes::metrics::Metrics;
 use caller::{Caller, Success};
 use hands::Hands;
 

@@ -1,4 +1,4 @@
-//! How the agent is, for those who ask from outside: [`web`](super::web)'s doctor.
+//! How the agent is, for those who ask from outside: the doctor of its [pages](crate::probes::web).
 //!
 //! In: whether the loops turn, what the agent says of itself. Out: yes, or why not, and everything counted. Never: waits for a loop.
 
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::addr::Family;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::Gate;
-use crate::agent::metrics::Metrics;
 use crate::agent::state::{AgentState, Health};
-use crate::agent::turns::Turns;
-use crate::agent::web::Doctor;
 use crate::egress::model::EndpointState;
 use crate::egress::plan::{Binding, NodePlan, Verdict};
 use crate::node::flows;
+use crate::probes::metrics::Metrics;
+use crate::probes::turns::Turns;
+use crate::probes::web::Doctor;
 
 /// What is known of the agent.
 pub(super) struct Known {
@@ -51,12 +51,13 @@ impl Doctor for Known {
         self.turns.alive()
     }
 
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<String, String> {
         if let Some(cluster) = &self.cluster {
             cluster.ready().map_err(|error| error.to_string())?;
         }
         self.turns.timely()?;
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ready.map(|()| "ok".to_owned())
     }
 
     fn counted(&self) -> String {

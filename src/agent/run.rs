@@ -19,13 +19,11 @@ use crate::agent::brakes::Brakes;
 use crate::agent::calls::Calls;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::{Door, Gate, Open};
+use crate::agent::families::FAMILIES;
 use crate::agent::files::Files;
 use crate::agent::health::Known;
-use crate::agent::metrics::Metrics;
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK};
-use crate::agent::turns::Loop;
-use crate::agent::web;
 use crate::agent::work::{Agent, Configure};
 use crate::config::Config;
 use crate::egress::numbers;
@@ -34,6 +32,9 @@ use crate::kube::Access;
 use crate::node::embedded::now;
 use crate::node::memory::Memory;
 use crate::node::thin::door;
+use crate::probes::metrics::Metrics;
+use crate::probes::turns::Loop;
+use crate::probes::web;
 use crate::signals;
 use crate::store::{Guard, LockError, lock};
 use start::{first_heard, open, take_turn};
@@ -83,7 +84,7 @@ impl From<String> for AgentError {
 pub fn run(
     configure: &dyn Fn() -> Result<Config, String>,
     access: Option<Access>,
-    listen: Option<SocketAddr>,
+    listen: Option<Vec<SocketAddr>>,
 ) -> Result<(), AgentError> {
     let mut node = open(&configure()?)?;
     let turn = take_turn(&node.memory)?;
@@ -94,7 +95,7 @@ pub fn run(
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
     let config = Arc::new(Mutex::new(node.config.clone()));
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::of(FAMILIES));
     let calls = Calls::heard_by(files.ear());
     let cluster = match access {
         None => None,
@@ -108,9 +109,9 @@ pub fn run(
         }
     };
     let known = Arc::new(Known::new(metrics.clone(), cluster.clone()));
-    if let Some(address) = listen {
+    if let Some(addresses) = listen {
         let doctor = known.clone();
-        web::serve(address, doctor).map_err(|e| format!("health and metrics cannot be served: {e}"))?;
+        web::serve(addresses, doctor).map_err(|e| format!("health and metrics cannot be served: {e}"))?;
     }
     let gate: Arc<dyn Gate> = cluster.clone().map_or_else(|| Arc::new(Open) as _, |cluster| cluster as _);
     let path = door(&node.config.run_dir, &node.name);

@@ -2,13 +2,13 @@
 //!
 //! In: the common flags. Out: an exit status; log lines on standard error. Never: prints on standard output.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
+use super::listen::listen;
 use super::{Common, Refused};
-use crate::agent::{run, web};
+use crate::agent::run;
 use crate::config::Mode;
+use crate::probes::web;
 
 /// Flags of the agent.
 #[derive(Debug, Clone, Args)]
@@ -16,8 +16,10 @@ pub struct AgentArgs {
     /// What to log: error, warn, info, debug, or as in `egret=debug,warn`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
-    /// Where /healthz, /readyz and /metrics are served; `off`: nowhere
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = web::DEFAULT)]
+    /// Where /healthz, /readyz and /metrics are served
+    ///
+    /// `:PORT` is every address of the machine; `off`: nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = web::AGENT)]
     listen: String,
 }
 
@@ -32,7 +34,7 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), Refused>
         ));
     }
     crate::log::to_stderr(&args.log);
-    let listen = listen(&args.listen).map_err(Refused::misused)?;
+    let listen = listen(&args.listen, web::AGENT)?;
     common.config()?;
     let configure = || {
         let mut config = common.config().map_err(|refused| refused.sentence)?;
@@ -52,12 +54,4 @@ pub fn run(common: &Common, args: &AgentArgs) -> Result<(String, bool), Refused>
     };
     run::run(&configure, access, listen).map_err(|e| e.to_string())?;
     Ok((String::new(), true))
-}
-
-fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" {
-        return Ok(None);
-    }
-    let unread = |e| format!("--listen {text}: {e}; write it as 127.0.0.1:9790, [::1]:9790, or `off`");
-    text.parse().map(Some).map_err(unread)
 }

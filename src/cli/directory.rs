@@ -34,7 +34,7 @@ impl Common {
         Ok(config)
     }
 
-    /// For those who only read.
+    /// For those who only read, or do what it says.
     ///
     /// # Errors
     /// The same, or there is none.

@@ -9,8 +9,9 @@ use clap::Args;
 use super::known::Known;
 use super::{Common, Output, Refused, json};
 use crate::addr::Family;
-use crate::egress::explain::{Explanation, Item, UNKNOWN_NAMESPACE, explain};
+use crate::egress::explain::{Explanation, Item, UNKNOWN_NAMESPACE, UNKNOWN_POD, explain};
 use crate::egress::model::PodName;
+use crate::problem::Problem;
 
 /// Its arguments.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +24,7 @@ pub struct ExplainArgs {
     destination: Option<IpAddr>,
 }
 
-/// Explains one pod; `false` if neither it nor its namespace is known.
+/// Explains one pod; `false` if neither it nor its namespace is known, or not it, where every pod is.
 ///
 /// # Errors
 /// Nothing is known.
@@ -44,11 +45,19 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
     explanation.notes.extend(note);
     let placed = explanation.problems.into_iter().map(|problem| known.objects.placed(problem));
     explanation.problems = placed.collect();
+    let mut missing = false;
+    let unknown = |problem: &&mut Problem| known.of_cluster && problem.reason == UNKNOWN_POD;
+    for problem in explanation.problems.iter_mut().filter(unknown) {
+        let next = format!("; `kubectl egret list -n {}` shows the pods that are there", pod.namespace);
+        problem.message.push_str(&next);
+        missing = true;
+    }
     explanation.problems.extend(known.problems);
     explanation.problems.dedup();
     // A name that nothing is known of is a slip of the pen: scripts must not take the answer for one about their pod.
+    // A machine without a cluster may have no Pod objects; in one a pod has its own before it has traffic.
     let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
-    let known = !explanation.items.is_empty() && !guessed;
+    let known = !explanation.items.is_empty() && !guessed && !missing;
     Ok((print(&explanation, common.output)?, known))
 }
 

@@ -35,6 +35,8 @@ pub struct Known {
     pub namespace: String,
     /// Pods that have ended, as far as a cluster says so.
     pub ended: BTreeSet<PodName>,
+    /// Whether a cluster was asked, where every pod has an object.
+    pub of_cluster: bool,
     /// Gateways that are taken as running, and the pool of each address that is not leased yet.
     pub assumed: BTreeMap<PodName, BTreeMap<Family, Cidr>>,
 }
@@ -60,6 +62,7 @@ impl Known {
                     problems,
                     namespace: "default".to_owned(),
                     ended: BTreeSet::new(),
+                    of_cluster: false,
                     assumed: BTreeMap::new(),
                 }
             }
@@ -79,6 +82,7 @@ impl Known {
             view: cluster.view(),
             namespace: cluster.client.access().namespace.clone(),
             ended: cluster.ended(),
+            of_cluster: true,
             objects: cluster.objects,
             problems: cluster.problems,
             assumed: BTreeMap::new(),
@@ -115,7 +119,7 @@ impl Known {
             view.endpoints.iter().map(|endpoint| (endpoint.pod.clone(), unleased(&view, &endpoint.pod)));
         let assumed = assumed.collect();
         let (namespace, ended) = ("default".to_owned(), BTreeSet::new());
-        Ok(Known { view, objects, problems, namespace, ended, assumed })
+        Ok(Known { view, objects, problems, namespace, ended, of_cluster: false, assumed })
     }
 
     /// A single machine may have no Node objects at all.

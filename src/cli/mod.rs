@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod known;
 pub mod lint;
 pub mod list;
+pub mod listen;
 pub mod man;
 pub mod manifests;
 pub mod node;

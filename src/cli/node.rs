@@ -69,7 +69,8 @@ struct Item<'a> {
 /// # Errors
 /// A sentence; then nothing was printed.
 pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Refused> {
-    act(common, args, |node, done| {
+    // One that is not there says nothing of any pod: it would be made for nothing, and by a slip of the pen.
+    act(common, args, Directory::Present, |node, done| {
         node.must_be_its_directory()?;
         done.outcome = node.reconcile()?;
         Ok(())
@@ -82,7 +83,10 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Ref
 /// As [`reconcile`].
 pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool), Refused> {
     let place = args.cni.then(|| args.folders.place(None));
-    act(common, &args.node, |node, done| {
+    // Who has lost it must be able to leave.
+    let named = common.state.is_some() || args.node.dry_run;
+    let directory = if named { Directory::Present } else { Directory::Any };
+    act(common, &args.node, directory, |node, done| {
         // It would wire again what is taken away.
         match crate::agent::run::running(&node.memory) {
             Some(busy) if !node.dry_run => {
@@ -122,9 +126,17 @@ fn is_well(outcome: &Outcome) -> bool {
     outcome.reports.iter().all(|(_, report)| report.failed.is_empty())
 }
 
+/// Whether the state directory must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Directory {
+    Present,
+    Any,
+}
+
 fn act(
     common: &Common,
     args: &NodeArgs,
+    directory: Directory,
     verb: impl Fn(&Embedded, &mut Done) -> Result<(), NodeError>,
 ) -> Result<(String, bool), Refused> {
     if !nix::unistd::geteuid().is_root() {
@@ -132,10 +144,11 @@ fn act(
             "this changes the node's network: run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
         ));
     }
-    let node = match args.dry_run {
-        true => Embedded::look(&common.of_present_node()?),
-        false => Embedded::open(&common.of_node()?),
+    let config = match directory {
+        Directory::Present => common.of_present_node()?,
+        Directory::Any => common.of_node()?,
     };
+    let node = if args.dry_run { Embedded::look(&config) } else { Embedded::open(&config) };
     let node = node.map_err(|e| e.to_string())?;
     let mut done = Done::default();
     let failure = verb(&node, &mut done).err();

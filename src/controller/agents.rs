@@ -21,6 +21,21 @@ pub enum Agent {
     Unknown,
 }
 
+impl Agent {
+    /// All that it may be.
+    pub const ALL: [Agent; 4] = [Agent::Here, Agent::Away, Agent::Never, Agent::Unknown];
+
+    /// As it is counted.
+    pub fn word(self) -> &'static str {
+        match self {
+            Agent::Here => "heard",
+            Agent::Away => "away",
+            Agent::Never => "never",
+            Agent::Unknown => "unknown",
+        }
+    }
+}
+
 /// Signs of life as they were heard.
 #[derive(Debug)]
 pub struct Agents {

@@ -13,12 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 use super::election::{Election, Next, RENEW, RETRY};
 use crate::kube::lease::{self, Found};
 use crate::kube::{ApiError, Client};
+use crate::probes::turns::{Loop, Turns};
 
 /// What the controllers' Lease is called.
 pub const LEASE: &str = "egret-controller";
 /// Whoever works asks before every write, and many times a second if there is none. Who has not asked for so long hangs, for what it waits
 /// for in between has deadlines of seconds.
 const HANGS: Duration = Duration::from_secs(300);
+/// For so long the Lease may be out of reach before it is said: a request is given up after 10 s of silence, and the next one may be well.
+const OUT_OF_TOUCH: Duration = Duration::from_secs(20);
 /// How often the thread looks whether it shall end.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -29,6 +32,8 @@ pub struct Leading {
     until: Mutex<Option<Duration>>,
     /// When the server was last known to answer, and since when it has answered without a long pause.
     answers: Mutex<Answers>,
+    /// When the Lease was last seen or written as it should be, and what has been in the way since.
+    touch: Mutex<(Duration, String)>,
     /// When it was last asked.
     asked: Mutex<Duration>,
     ends: AtomicBool,
@@ -48,7 +53,8 @@ impl Leading {
         self.leads()
     }
 
-    fn leads(&self) -> bool {
+    /// The same for those who only look: it is no sign that anybody works.
+    pub fn leads(&self) -> bool {
         let until = *self.until();
         until.is_some_and(|until| self.clock.elapsed() < until)
     }
@@ -65,9 +71,35 @@ impl Leading {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).since
     }
 
+    /// Whether this process can take part in the election at all.
+    ///
+    /// # Errors
+    /// Why not, and for how long.
+    pub fn is_in_touch(&self) -> Result<(), String> {
+        let (at, why) = self.touch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lasts = self.clock.elapsed().saturating_sub(at);
+        if lasts < OUT_OF_TOUCH {
+            return Ok(());
+        }
+        let why = if why.is_empty() { "nobody has answered yet" } else { why.as_str() };
+        Err(format!("the controllers' Lease has been out of reach for {} s: {why}", lasts.as_secs()))
+    }
+
     /// Time since the process began to watch the clock.
     pub fn now(&self) -> Duration {
         self.clock.elapsed()
+    }
+
+    fn succeeds(&self) {
+        *self.touch.lock().unwrap_or_else(PoisonError::into_inner) = (self.clock.elapsed(), String::new());
+    }
+
+    fn fails(&self, why: String) {
+        let known = &mut self.touch.lock().unwrap_or_else(PoisonError::into_inner).1;
+        if *known != why {
+            tracing::warn!(why, "the controllers' Lease cannot be had; tried again");
+            *known = why;
+        }
     }
 
     fn until(&self) -> MutexGuard<'_, Option<Duration>> {
@@ -96,14 +128,20 @@ impl Lead {
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(client: Arc<Client>, name: &str, bell: SyncSender<()>) -> std::io::Result<Lead> {
+    pub fn start(
+        client: Arc<Client>,
+        name: &str,
+        bell: SyncSender<()>,
+        turns: Arc<Turns>,
+    ) -> std::io::Result<Lead> {
         let clock = Instant::now();
         let answers = Answers { last: Duration::ZERO, since: Duration::ZERO };
         let (until, answers, asked) = (Mutex::default(), Mutex::new(answers), Mutex::default());
-        let leading = Arc::new(Leading { clock, until, answers, asked, ends: AtomicBool::new(false) });
+        let (touch, ends) = (Mutex::default(), AtomicBool::new(false));
+        let leading = Arc::new(Leading { clock, until, answers, touch, asked, ends });
         let me = identity(name);
         tracing::info!(me, "the controller begins");
-        let trying = Trying { client, leading: leading.clone(), bell, election: Election::new(me) };
+        let trying = Trying { client, leading: leading.clone(), bell, turns, election: Election::new(me) };
         let thread = thread::Builder::new().name("lead".to_owned()).spawn(move || trying.run())?;
         Ok(Lead { leading, thread })
     }
@@ -125,13 +163,14 @@ struct Trying {
     client: Arc<Client>,
     leading: Arc<Leading>,
     bell: SyncSender<()>,
+    turns: Arc<Turns>,
     election: Election,
 }
 
 impl Trying {
     fn run(mut self) {
-        let mut trouble = String::new();
         loop {
+            self.turns.at(Loop::Lease, "ask");
             if self.leading.hangs() {
                 // Another takes over, and this one is started again.
                 tracing::error!(seconds = HANGS.as_secs(), "the controller hangs; it ends");
@@ -139,17 +178,11 @@ impl Trying {
             }
             let led = self.leading.leads();
             match self.turn() {
-                Ok(()) => trouble.clear(),
                 // Somebody else was faster: look again.
-                Err(error) if error.is_conflict() => {}
-                Err(error) => {
-                    let why = error.to_string();
-                    if trouble != why {
-                        tracing::warn!(why, "the controllers' Lease cannot be had; tried again");
-                        trouble = why;
-                    }
-                }
+                Err(error) if !error.is_conflict() => self.leading.fails(error.to_string()),
+                _ => self.leading.succeeds(),
             }
+            self.turns.at(Loop::Lease, "wait");
             let leads = self.leading.leads();
             if led != leads {
                 tracing::info!(leads, "whether this controller is at work has changed");
@@ -214,14 +247,30 @@ fn wall() -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_asks_works_and_who_has_not_asked_for_minutes_hangs() {
-        let clock = Instant::now().checked_sub(2 * HANGS).unwrap();
+    /// Of a process that began so long ago.
+    fn since(begun: Duration) -> Leading {
+        let clock = Instant::now().checked_sub(begun).unwrap();
         let answers = Mutex::new(Answers { last: Duration::ZERO, since: Duration::ZERO });
         let (until, asked, ends) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        let leading = Leading { clock, until, answers, asked, ends };
-        assert!(leading.hangs());
+        Leading { clock, until, answers, touch: Mutex::default(), asked, ends }
+    }
+
+    #[test]
+    fn who_asks_works_and_who_has_not_asked_for_minutes_hangs() {
+        let leading = since(2 * HANGS);
+        assert!(!leading.leads() && leading.hangs(), "who only looks shows nothing");
         assert!(!leading.is_ours(), "and it asks");
         assert!(!leading.hangs());
+    }
+
+    #[test]
+    fn who_has_not_reached_the_lease_for_a_while_says_why_until_it_does() {
+        let leading = since(OUT_OF_TOUCH);
+        assert!(leading.is_in_touch().unwrap_err().ends_with("for 20 s: nobody has answered yet"));
+        leading.fails("it is forbidden".to_owned());
+        assert!(leading.is_in_touch().unwrap_err().ends_with("for 20 s: it is forbidden"));
+        leading.succeeds();
+        leading.fails("one request was lost".to_owned());
+        assert_eq!(leading.is_in_touch(), Ok(()));
     }
 }

@@ -5,7 +5,7 @@
 //! several processes works, [`run`] waits, asks and writes.
 //!
 //! In: a cluster. Out: status, a taint, freed leases. Never: does anything that traffic needs; while it is away, nothing that
-//! runs notices.
+//! runs notices. How it is itself it says by [pages](crate::probes).
 
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub mod act;
 pub mod agents;
 pub mod conditions;
 pub mod election;
+pub mod families;
+mod health;
 pub mod lead;
 pub mod pace;
 pub mod ranges;

@@ -44,6 +44,16 @@ impl fmt::Display for Remnant {
 }
 
 impl Remnant {
+    /// As it is counted.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Remnant::Node(_) => "node",
+            Remnant::OutOfService(_) => "outOfService",
+            Remnant::Agent(_) => "agent",
+            Remnant::Owner(..) => "owner",
+        }
+    }
+
     /// The node whose agent must be silent for it.
     pub fn node(&self) -> Option<&str> {
         match self {

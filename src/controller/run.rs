@@ -4,6 +4,7 @@
 //! parts as a value, and is done one by one, each asking first whether this process still leads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +12,17 @@ use serde_json::json;
 
 use super::act::{self, ActError, AgentsPods};
 use super::agents::Agents;
+use super::health::Known;
 use super::lead::{Lead, Leading};
 use super::pace::Pace;
 use super::reclaim::{Patience, Remnant, remnants};
+use super::tally::tally;
 use super::world::{World, agents_pods};
 use super::{Settings, status, taints};
 use crate::config::Config;
 use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
+use crate::probes::turns::Turns;
+use crate::probes::web;
 use crate::signals;
 
 /// How often it is asked whether to end, at least.
@@ -35,22 +40,34 @@ const RETRY: Duration = Duration::from_secs(2);
 type Configure<'a> = &'a dyn Fn() -> Result<Config, String>;
 
 /// Runs until SIGTERM or SIGINT; then another takes over at once. `configure` is asked again and again; `name`: of this process, for people
-/// who read the Lease.
+/// who read the Lease; `listen`: where health and metrics are served.
 ///
 /// # Errors
 /// A configuration or credentials that cannot be used, or no threads.
-pub fn run(access: Access, configure: Configure<'_>, settings: Settings, name: &str) -> Result<(), String> {
+pub fn run(
+    access: Access,
+    configure: Configure<'_>,
+    settings: Settings,
+    name: &str,
+    listen: Option<Vec<SocketAddr>>,
+) -> Result<(), String> {
     let config = configure()?;
     let signals = signals::of_the_end()?;
     let client = Arc::new(Client::new(access).map_err(|e| e.to_string())?);
     let no_thread = |e: std::io::Error| format!("no thread can be started: {e}");
     let following = Following::with(&client, Reach::Cluster, |kind| is_adopted(&config, kind));
     let following = following.map_err(no_thread)?;
-    let lead = Lead::start(client.clone(), name, following.bell()).map_err(no_thread)?;
+    let turns = Arc::new(Turns::default());
+    let lead = Lead::start(client.clone(), name, following.bell(), turns.clone()).map_err(no_thread)?;
+    let known = Arc::new(Known::new(client.clone(), following.shared(), lead.leading(), turns));
+    if let Some(addresses) = listen {
+        web::serve(addresses, known.clone()).map_err(no_thread)?;
+    }
     let mut run = Run {
         client,
         following,
         leading: lead.leading(),
+        known,
         configure,
         config,
         configured: Duration::ZERO,
@@ -77,6 +94,7 @@ struct Run<'a> {
     client: Arc<Client>,
     following: Following,
     leading: Arc<Leading>,
+    known: Arc<Known>,
     configure: Configure<'a>,
     config: Config,
     /// When it was read.
@@ -103,7 +121,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn turn(&mut self) {
+        self.known.at("wait");
         self.following.changed(LOOK);
+        self.known.at("hear");
         let now = self.leading.now();
         if now >= self.configured + CONFIGURED {
             self.configured = now;
@@ -122,7 +142,9 @@ impl Run<'_> {
         }
         self.next = now + GAP;
         self.seen = Some(generations);
+        self.known.at("look");
         let well = self.look(now);
+        self.known.looked(well, self.leading.now().saturating_sub(now), self.trouble.len());
         let hears_since = self.leading.hears_since();
         let agents = self.agents.due(now, hears_since);
         let leases = self.patience.due(now, self.settings.reclaim_after);
@@ -135,6 +157,7 @@ impl Run<'_> {
         self.seen = None;
         self.silent.clear();
         self.patience = Patience::default();
+        self.known.rests();
     }
 
     fn read_configuration(&mut self) {
@@ -160,6 +183,7 @@ impl Run<'_> {
         let again = now >= self.asked + REGULARLY;
         if !silent.is_subset(&self.silent) || (again && !silent.is_empty()) {
             self.asked = now;
+            self.known.at("ask for the silent");
             let (beats, _) = self.client.list(&Watched::Beats.path(&Reach::Cluster))?;
             for beat in &beats {
                 self.following.mirror().learn(Watched::Beats, beat);
@@ -176,6 +200,7 @@ impl Run<'_> {
         if !mirror.is_synced() {
             return;
         }
+        self.known.heard();
         let beats = mirror.objects(Watched::Beats).filter_map(|(name, object)| {
             Some((lease::node_of(name)?, object["metadata"]["resourceVersion"].as_str()?))
         });
@@ -212,7 +237,9 @@ impl Run<'_> {
         };
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut well = true;
-        for write in self.pace.due(status::writes(&world, clock, &lease::time(clock)), now) {
+        let tallies = tally(&world);
+        self.known.counted(&world.agents, &tallies.sum);
+        for write in self.pace.due(status::writes(&world, &tallies, clock, &lease::time(clock)), now) {
             let what = format!("the status of {} {}", write.kind.typed().1, write.name);
             let client = self.client.clone();
             match self.act(&what, Some(write.kind), || act::write(&client, &write)) {
@@ -247,6 +274,7 @@ impl Run<'_> {
         if !self.leading.is_ours() {
             return false;
         }
+        self.known.at("give back");
         let heard = remnant.node().and_then(|node| self.agents.last(node));
         let outcome = act::reclaim(&self.client, remnant, (heard, pods), clock);
         if let Ok(reclaimed) = &outcome {
@@ -260,6 +288,7 @@ impl Run<'_> {
         }
         match outcome {
             Ok(act::Reclaimed { freed: Some(freed), .. }) => {
+                self.known.reclaimed(remnant, freed.len());
                 let freed: Vec<String> = freed.iter().map(|f| f.ip.to_string()).collect();
                 tracing::info!(%remnant, ?freed, "what was left of it is freed");
             }
@@ -285,6 +314,7 @@ impl Run<'_> {
         if !self.leading.is_ours() {
             return false;
         }
+        self.known.at("write");
         match deed() {
             Ok(object) => {
                 if let (Some(kind), Some(object)) = (kind, object) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::agents::Agent;
 use super::conditions::{Condition, is_news, status};
 use super::ranges;
-use super::tally::{Tallies, Tally, Unserved, tally};
+use super::tally::{Tallies, Tally, Unserved};
 use super::world::{World, Written};
 use crate::egress::model::Pool;
 use crate::ipam::Summary;
@@ -30,8 +30,7 @@ pub struct Write {
 const NAMED: usize = 100;
 
 /// Everything that is to be written. `now` in Unix seconds; `time` is the same as a text.
-pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
-    let tallies = tally(world);
+pub fn writes(world: &World, tallies: &Tallies, now: u64, time: &str) -> Vec<Write> {
     let mut all = Vec::new();
     let mut put = |kind: Watched, name: &str, of: &Written, said: (Map<String, Value>, Vec<Condition>)| {
         let status = status(&of.status, of.generation, said.0, &said.1, time);
@@ -41,10 +40,10 @@ pub fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
         }));
     };
     for pool in &world.pools {
-        put(Watched::Pools, &pool.name, pool, of_pool(world, &tallies, pool, now));
+        put(Watched::Pools, &pool.name, pool, of_pool(world, tallies, pool, now));
     }
     for policy in &world.policies {
-        put(Watched::Policies, &policy.name, policy, of_policy(world, &tallies, policy));
+        put(Watched::Policies, &policy.name, policy, of_policy(world, tallies, policy));
     }
     let outside = ranges::outside(world);
     for range in &world.ranges {
@@ -188,30 +187,25 @@ fn protected(tally: &Tally) -> Option<Condition> {
     let Some((pod, why)) = tally.unserved.iter().next() else {
         return Some(Condition::yes("Protected", "Served", "an agent serves every pod that it concerns"));
     };
-    let (reason, says) = match why {
+    let says = match why {
         Unserved::Unheard => return None,
-        Unserved::AgentAway => (
-            "AgentAway",
-            "nothing was heard of its node's agent for 30 s: what is wired stays, what changes is not obeyed",
-        ),
-        Unserved::NoAgent => (
-            "NoAgent",
-            "its node never had an agent, so it leaves as the node does; let the DaemonSet run there, or keep such pods away",
-        ),
-        Unserved::Bypassed => (
-            "Bypassed",
-            "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away",
-        ),
-        Unserved::NotWired => (
-            "NotWired",
-            "it was started without Egret and leaves with its node's address; delete it, so that it starts again",
-        ),
-        Unserved::HostNetwork => (
-            "HostNetwork",
-            "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork",
-        ),
+        Unserved::AgentAway => {
+            "nothing was heard of its node's agent for 30 s: what is wired stays, what changes is not obeyed"
+        }
+        Unserved::NoAgent => {
+            "its node never had an agent, so it leaves as the node does; let the DaemonSet run there, or keep such pods away"
+        }
+        Unserved::Bypassed => {
+            "its traffic does not pass its node's forwarding; the agent's log on its node says what takes it away"
+        }
+        Unserved::NotWired => {
+            "it was started without Egret and leaves with its node's address; delete it, so that it starts again"
+        }
+        Unserved::HostNetwork => {
+            "it shares its node's network and leaves as the node; leave it out, or remove spec.hostNetwork"
+        }
     };
-    Some(Condition::no("Protected", reason, format!("pod {pod} is not served: {says}")))
+    Some(Condition::no("Protected", why.word(), format!("pod {pod} is not served: {says}")))
 }
 
 fn agent_at_work(world: &World, node: &str) -> Option<Condition> {

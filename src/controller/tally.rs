@@ -29,6 +29,30 @@ pub enum Unserved {
     Unheard,
 }
 
+impl Unserved {
+    /// All that it may be.
+    pub const ALL: [Unserved; 6] = [
+        Unserved::AgentAway,
+        Unserved::NoAgent,
+        Unserved::HostNetwork,
+        Unserved::Bypassed,
+        Unserved::NotWired,
+        Unserved::Unheard,
+    ];
+
+    /// As a condition's reason says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unserved::AgentAway => "AgentAway",
+            Unserved::NoAgent => "NoAgent",
+            Unserved::HostNetwork => "HostNetwork",
+            Unserved::Bypassed => "Bypassed",
+            Unserved::NotWired => "NotWired",
+            Unserved::Unheard => "Unheard",
+        }
+    }
+}
+
 /// Pods of one policy or pool. Only pods that have a node count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -49,6 +73,19 @@ pub struct Tallies {
     pub policies: BTreeMap<String, Tally>,
     /// Of pools.
     pub pools: BTreeMap<String, Tally>,
+    /// Of the cluster.
+    pub sum: Sum,
+}
+
+/// How many pods there are of each sort, whoever decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Whose traffic is decided.
+    pub clients: usize,
+    /// Those of them that are refused somewhere.
+    pub held: usize,
+    /// Selected pods that nobody serves.
+    pub unserved: BTreeMap<Unserved, usize>,
 }
 
 /// What one set of rules comes to.
@@ -56,6 +93,8 @@ pub struct Tallies {
 struct Led {
     policies: BTreeMap<String, Held>,
     pools: BTreeSet<String>,
+    /// Whoever decided.
+    held: Held,
 }
 
 /// What a policy's rules hold.
@@ -68,6 +107,14 @@ struct Held {
 }
 
 impl Held {
+    /// One of them.
+    fn rule(&mut self, family: Family, action: &Action) {
+        match action {
+            Action::Held(why) => _ = self.by_family.insert(family, why.clone()),
+            Action::Direct | Action::Through(_) => self.beside = true,
+        }
+    }
+
     /// Why a pod with these addresses is held. A family that it has no address of is none of its concern: most pods have IPv4 only,
     /// and most rules are for both.
     fn concerns(&self, addresses: &[IpAddr]) -> Option<&String> {
@@ -100,11 +147,18 @@ fn count(world: &World, resolution: &Resolution) -> Tallies {
         let key = (Arc::as_ptr(&decision.rules).addr(), by);
         let led = known.entry(key).or_insert_with(|| led(decision, by, &pools));
         let unserved = unserved(world, decision);
+        let addresses = world.view.pods.get(pod).map(|pod| pod.ips.as_slice()).unwrap_or_default();
+        if decision.role == Role::Client {
+            tallies.sum.clients += 1;
+            tallies.sum.held += usize::from(led.held.concerns(addresses).is_some());
+        }
+        if let Some(why) = unserved {
+            *tallies.sum.unserved.entry(why).or_default() += 1;
+        }
         for (policy, held) in &led.policies {
             let tally = tallies.policies.entry(policy.clone()).or_default();
             if decision.role == Role::Client {
                 tally.pods.insert(pod.clone());
-                let addresses = world.view.pods.get(pod).map(|pod| pod.ips.as_slice()).unwrap_or_default();
                 if let Some(why) = held.concerns(addresses) {
                     // They come in the order of their names: the first of the set is the one that this is said of.
                     if tally.held.is_empty() {
@@ -131,13 +185,10 @@ fn led(decision: &Decision, by: Option<&str>, pools: &HashMap<&str, Vec<&str>>) 
         led.policies.entry(name).or_default();
     }
     for (cidr, outcome) in decision.rules.iter() {
+        led.held.rule(cidr.family(), &outcome.action);
         let object = outcome.decided_by.as_ref().map(|source| source.object.as_str()).or(by);
         if let Some(name) = object.and_then(policy) {
-            let held = led.policies.entry(name).or_default();
-            match &outcome.action {
-                Action::Held(why) => _ = held.by_family.insert(cidr.family(), why.clone()),
-                Action::Direct | Action::Through(_) => held.beside = true,
-            }
+            led.policies.entry(name).or_default().rule(cidr.family(), &outcome.action);
         }
         if let Action::Through(gateways) = &outcome.action {
             let of = gateways.iter().filter_map(|key| pools.get(key.as_str())).flatten();

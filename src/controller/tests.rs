@@ -1,12 +1,14 @@
 //! Worlds as an API server tells them, and what the controller would write.
 
+mod counting;
 mod giving_back;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::agents::Agent;
-use super::status::{Write, writes};
+use super::status::{self, Write};
+use super::tally::tally;
 use super::world::World;
 use crate::config::Config;
 use crate::kube::{Mirror, Reach, Watched};
@@ -32,6 +34,10 @@ fn world(mirror: &Mirror, away: &[&str]) -> World {
         _ => Agent::Here,
     };
     World::of(mirror, &Config::default(), agent).unwrap()
+}
+
+fn writes(world: &World, now: u64, time: &str) -> Vec<Write> {
+    status::writes(world, &tally(world), now, time)
 }
 
 fn object(kind: Watched, name: &str, spec: &Value) -> Value {

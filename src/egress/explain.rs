@@ -100,6 +100,9 @@ pub(super) const AS_PRIMARY: &str = "leaves as the primary network does (usually
 /// Reason of the problem that neither the pod nor its namespace is known: what is said then holds for any such name.
 pub const UNKNOWN_NAMESPACE: &str = "UnknownNamespace";
 
+/// Reason of the problem that the pod is not known, though its namespace is.
+pub const UNKNOWN_POD: &str = "UnknownPod";
+
 /// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
 /// annotations of its own, and a problem says so.
 pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Explanation {
@@ -172,7 +175,7 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
         || view.broken.contains(&format!("Namespace {}", pod.namespace))
         || view.pods.keys().any(|other| other.namespace == pod.namespace);
     let (reason, nor, own) = match known {
-        true => ("UnknownPod", "", " of its own"),
+        true => (UNKNOWN_POD, "", " of its own"),
         false => (UNKNOWN_NAMESPACE, " nor such a namespace", ""),
     };
     let message = format!(

@@ -17,7 +17,8 @@ const READERS: [&str; 5] =
 #[test]
 fn a_directory_that_is_not_there_is_a_wrong_argument_of_every_command() {
     let folder = Folder::with(&[]);
-    for command in READERS.into_iter().chain(["list", "explain shop/cart"]) {
+    let others = ["list", "explain shop/cart", "reconcile", "uninstall", "uninstall --dry-run"];
+    for command in READERS.into_iter().chain(others) {
         let said = folder.egret(&format!("{command} --state away --node n1"));
         assert_eq!((said.status, said.out.as_str()), (2, ""), "{command}: {}", said.err);
         assert!(said.err.contains("away") && said.err.contains("--state"), "{command}: {}", said.err);

@@ -13,5 +13,6 @@ mod install;
 mod lint;
 mod list;
 mod misused;
+mod probes;
 mod random;
 mod world;

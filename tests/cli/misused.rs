@@ -16,6 +16,7 @@ fn a_file_that_is_named_and_is_not_there_or_says_nothing_is_a_wrong_argument() {
         ("agent --listen here --config others.json", "--listen here"),
         ("agent --listen off --kubeconfig away", "name a kubeconfig that is there"),
         ("controller --kubeconfig away", "name a kubeconfig that is there"),
+        ("controller --listen here --kubeconfig away", "write it as 127.0.0.1:9791, [::1]:9791, :9791"),
         ("controller --config away", "--config names a file"),
         ("list --kubeconfig away", "name a kubeconfig that is there"),
         ("lint -f away", "name manifests, or a folder of them"),

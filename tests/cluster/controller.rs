@@ -74,6 +74,10 @@ impl Controller {
         let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
         command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--silence", "6", "--reclaim-after", "3"]).args(more);
+        // Several run in one network.
+        if !more.contains(&"--listen") {
+            command.args(["--listen", "off"]);
+        }
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         Controller(command.spawn().unwrap())
     }

@@ -126,3 +126,49 @@ fn who_has_the_roles_for_people_sees_all_that_decides_and_else_is_told_what_is_m
         "",
     );
 }
+
+const TYPED: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: typed}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: typed}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: typed}, spec: {containers: [{name: c, image: x}]}}
+";
+
+/// Scripts must not take the answer for one about their pod. Of manifests it may be one that is to come.
+#[test]
+fn a_pod_that_a_cluster_does_not_have_is_no_answer_and_one_that_manifests_do_not_have_is() {
+    let _alone = alone();
+    let admin = client_of("admin");
+    kubectl(&["apply", "--server-side", "-f", "-"], TYPED);
+    let folder = std::env::temp_dir().join(format!("egret-typed-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("typed.yaml"), TYPED).unwrap();
+    let said = |arguments: &str, of: &[&Path]| {
+        let mut command = server().command(ROUTER);
+        command.arg(env!("CARGO_BIN_EXE_egret")).args(arguments.split(' ')).args(of);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let kubeconfig = server().kubeconfig("admin");
+    let cluster = [Path::new("--kubeconfig"), &kubeconfig];
+    let manifests = [Path::new("--state"), &folder];
+    assert_eq!(said("explain typed/cart 203.0.113.1", &cluster).0, Some(0), "a pod without a node");
+    let (status, text) = said("explain typed/kart 203.0.113.1", &cluster);
+    assert_eq!(status, Some(1), "{text}");
+    for part in [
+        "there is no such Pod object; did you mean typed/cart?",
+        "`kubectl egret list -n typed` shows the pods that are there",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(said("explain typed/kart -o json", &cluster).0, Some(1));
+    let (status, text) = said("explain typed/kart 203.0.113.1", &manifests);
+    assert!(status == Some(0) && text.contains("did you mean typed/cart?"), "{text}");
+    for known in [cluster, manifests] {
+        assert_eq!(said("explain nowhere/cart 203.0.113.1", &known).0, Some(1), "nor its namespace");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    kubectl(&["delete", "namespace/typed", "--wait=false"], "");
+    forget(&admin);
+}

@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use egret::agent::calls::Calls;
 use egret::agent::cluster::Cluster;
 use egret::agent::door::Gate;
+use egret::agent::families::FAMILIES;
 use egret::config::{Config, Mode, Project};
+use egret::probes::metrics::Metrics;
 use egret::store::Dir;
 use egret::testbed::within;
 
@@ -71,7 +74,8 @@ fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) 
     };
     let state = Dir::open(&config.state_dir).unwrap();
     let shared = Arc::new(Mutex::new(config.clone()));
-    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, Default::default()).unwrap();
+    let with = (None, Arc::new(Metrics::of(FAMILIES)), Calls::default());
+    let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, with).unwrap();
     Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
 }
 

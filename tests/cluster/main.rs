@@ -27,6 +27,7 @@ mod leading;
 mod leases;
 mod lost;
 mod others;
+mod pages;
 mod proxy;
 mod questions;
 mod refused;

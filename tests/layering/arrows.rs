@@ -3,7 +3,7 @@
 use crate::source::{crate_modules, sources};
 
 /// Module, and what it may use beside itself. From the bottom to the top.
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     ("addr", &[]),
     ("clock", &[]),
     ("fault", &[]),
@@ -24,6 +24,8 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("ipam", &["addr", "egress", "fault", "hash", "problem", "store"]),
     // Blocks over the API are a store like a directory's. The plugin, its verbs and what is pure never see it.
     ("kube", &["addr", "api", "config", "egress", "ipam", "store"]),
+    // Pages of whoever follows a cluster, and what is counted of it; whose they are it does not know.
+    ("probes", &["kube"]),
     ("cni", &["addr", "config", "egress", "log", "problem"]),
     (
         "node",
@@ -33,12 +35,15 @@ const ARROWS: [(&str, &[&str]); 24] = [
     (
         "agent",
         &[
-            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "problem",
-            "signals", "store",
+            "addr", "api", "cni", "config", "egress", "hash", "ipam", "kernel", "kube", "node", "probes",
+            "problem", "signals", "store",
         ],
     ),
     // What it frees it frees by `ipam`, in the books that `kube` keeps. It knows no node's kernel, and no agent.
-    ("controller", &["addr", "api", "config", "egress", "ipam", "kube", "problem", "signals", "store"]),
+    (
+        "controller",
+        &["addr", "api", "config", "egress", "ipam", "kube", "probes", "problem", "signals", "store"],
+    ),
     // It prints the schemas of the manifests that `api` reads.
     (
         "cli",
@@ -56,6 +61,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
             "kube",
             "log",
             "node",
+            "probes",
             "problem",
             "spelling",
             "store",

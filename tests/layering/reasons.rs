@@ -122,6 +122,7 @@ const OTHERS: [&[&str]; 6] = [
         "Pool",
         "PreferNodeLocal",
         "Succeeded",
+        "Unheard",
     ],
     // Of the configuration's reader, whose findings become errors with a number before anybody sees them.
     &["Syntax"],

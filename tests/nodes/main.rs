@@ -101,7 +101,9 @@ fn tells(lab: &Lab) {
         }
         let page = lab.page(node, "/metrics");
         let said: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-        let documented = include_str!("../../docs/metrics.md").lines().filter_map(|line| {
+        let all = include_str!("../../docs/metrics.md");
+        let (_, agents) = all.split_once("## What the agent counts").unwrap();
+        let documented = agents.split("\n## ").next().unwrap().lines().filter_map(|line| {
             let mut words = line.strip_prefix("| `egret_")?.split("` | ").chain([""]);
             Some(format!("egret_{} {}", words.next()?, words.next()?.split(' ').next()?))
         });

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::agent::passing::Passing;
-use crate::agent::turns::Turns;
 use crate::egress::model::PodName;
 use crate::kube::lease::{self, LeaseSpec, Noted};
 use crate::kube::{ApiError, Client};
+use crate::probes::turns::Turns;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(10);

@@ -1,55 +1,13 @@
-//! The families: what each is called, and what it says. `docs/metrics.md` has the same lines; a test compares them.
+//! What the agent counts: what each family is called, and what it says. `docs/metrics.md` has the same lines; a test compares them.
 
-/// One family of series.
-#[derive(Debug, Clone, Copy)]
-pub struct Family {
-    /// `egret_…`.
-    pub name: &'static str,
-    /// What may happen to its numbers.
-    pub kind: Kind,
-    /// Names of its labels, in order.
-    pub labels: &'static [&'static str],
-    /// A line for people.
-    pub help: &'static str,
-}
-
-/// What may happen to a family's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// They grow until the agent is started anew.
-    Counter,
-    /// They are as it is now.
-    Gauge,
-    /// Durations, in buckets.
-    Histogram,
-}
-
-impl Kind {
-    /// As Prometheus says it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
-const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Counter, labels, help }
-}
-
-const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Gauge, labels, help }
-}
-
-const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Histogram, labels, help }
-}
+use crate::probes::families::{
+    BUILD, Family, KUBE_REQUESTS, WATCH_LISTS, WATCH_LOST, WATCH_OBJECTS, WATCH_RESTARTS, counter, gauge,
+    histogram,
+};
 
 /// All of them, in the order in which they are said.
 pub const FAMILIES: &[Family] = &[
-    gauge("egret_build_info", &["version"], "1, with the release that runs."),
+    BUILD,
     gauge("egret_agent_start_time_seconds", &[], "When the agent was started, Unix time."),
     gauge(
         "egret_agent_health",
@@ -145,26 +103,25 @@ pub const FAMILIES: &[Family] = &[
         &[],
         "When kernel and plan were last found or made equal, Unix time.",
     ),
-    gauge("egret_watch_objects", &["kind"], "Objects of the cluster that are known."),
-    gauge(
-        "egret_watch_lost",
-        &["kind"],
-        "1 while a kind cannot be seen (forbidden, or its definition is deleted) and what was last heard stays in force.",
-    ),
-    counter(
-        "egret_watch_lists_total",
-        &["kind"],
-        "Lists that were read whole: one, and one for each watch that could not go on.",
-    ),
-    counter("egret_watch_restarts_total", &["kind"], "Watches that were begun again."),
-    counter(
-        "egret_kube_requests_total",
-        &["verb", "status"],
-        "Requests to the API server by verb and status; 0: nobody answered. WATCH: one that was begun.",
-    ),
+    WATCH_OBJECTS,
+    WATCH_LOST,
+    WATCH_LISTS,
+    WATCH_RESTARTS,
+    KUBE_REQUESTS,
     counter(
         "egret_kube_fresh_reads_total",
         &["of"],
         "Of these, those that make an ADD certain: namespace, policies, pod.",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probes::families::are_told;
+
+    #[test]
+    fn the_page_has_every_family_as_it_is_and_no_other() {
+        are_told(FAMILIES, "What the agent counts");
+    }
+}

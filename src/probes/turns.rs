@@ -1,7 +1,7 @@
-//! Whether the agent's loops turn: what each does now, and since when.
+//! Whether loops turn: what each does now, and since when.
 //!
 //! In: a loop begins a step. Out: the steps that last too long, as a sentence. Never: waits; ends anything. A process whose loop hangs
-//! in a call of the kernel or of the API is no agent, however well its other threads answer.
+//! in a call of the kernel or of the API does no work, however well its other threads answer.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::kube::lease;
 
-/// A loop of the agent.
+/// A loop of the agent or the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loop {
     /// Keeps the kernel true.
@@ -18,6 +18,10 @@ pub enum Loop {
     Cluster,
     /// Tells the cluster of this node.
     Speech,
+    /// Of a controller: compares what is heard with what is written.
+    Controller,
+    /// Of a controller: says which of several works.
+    Lease,
 }
 
 impl Loop {
@@ -26,16 +30,20 @@ impl Loop {
             Loop::Node => "the loop that keeps the kernel true",
             Loop::Cluster => "the loop that copies the cluster to disk",
             Loop::Speech => "the loop that tells the cluster of this node",
+            Loop::Controller => "the loop that looks at the cluster",
+            Loop::Lease => "the loop that holds the controllers' Lease",
         }
     }
 
     /// A step of it that lasts so long has come to a halt; `None`: it waits for others, and a server that is away is no reason to
-    /// end anything. A look at everything comes each 10 s, and locks of the directory are waited for so long, twice.
+    /// end anything. A look at everything comes each 10 s, and locks of the directory are waited for so long, twice. What a controller waits
+    /// for has deadlines of seconds, but one step of it may be dozens of requests.
     fn halt(self) -> Option<Duration> {
         match self {
             Loop::Node => Some(Duration::from_secs(30)),
             Loop::Cluster => Some(Duration::from_secs(60)),
             Loop::Speech => None,
+            Loop::Controller | Loop::Lease => Some(Duration::from_secs(180)),
         }
     }
 
@@ -44,7 +52,7 @@ impl Loop {
         match self {
             Loop::Node => Duration::from_secs(15),
             Loop::Cluster => Duration::from_secs(30),
-            Loop::Speech => Duration::from_secs(60),
+            Loop::Speech | Loop::Controller | Loop::Lease => Duration::from_secs(60),
         }
     }
 }

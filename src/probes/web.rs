@@ -1,17 +1,19 @@
-//! Three pages for whoever looks after the node: is it alive, is it ready, what has it counted. HTTP/1.1, one question to a connection.
+//! Three pages for whoever looks after a process: is it alive, is it ready, what has it counted. HTTP/1.1, one question to a connection.
 //!
-//! In: an address, a [`Doctor`]. Out: text. Never: changes anything, reads more than a head, waits longer than `PATIENCE` for
-//! anybody, or serves more than `MOST` at once. A crate for this would be larger than the agent.
+//! In: addresses, a [`Doctor`]. Out: text. Never: changes anything, reads more than a head, waits longer than `PATIENCE` for
+//! anybody, or serves more than `MOST` at once. A crate for this would be larger than what it tells of.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{AddrParseError, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where pages are served, unless somebody says otherwise: the agent is in the host's network, so not for everybody.
-pub const DEFAULT: &str = "127.0.0.1:9790";
+/// Where the agent's pages are served, unless somebody says otherwise: it is in the host's network, so not for everybody.
+pub const AGENT: &str = "127.0.0.1:9790";
+/// The same of the controller's, which may run beside an agent.
+pub const CONTROLLER: &str = "127.0.0.1:9791";
 /// How long anybody has for a question and for reading the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Connections at once; further ones wait in the kernel.
@@ -21,7 +23,7 @@ const LONGEST: usize = 8 << 10;
 /// How long until an address that could not be had is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Knows how the agent is.
+/// Knows how a process is.
 pub trait Doctor: Send + Sync {
     /// Whether it is alive.
     ///
@@ -29,38 +31,51 @@ pub trait Doctor: Send + Sync {
     /// What is wrong.
     fn alive(&self) -> Result<(), String>;
 
-    /// Whether it does its work.
+    /// Whether it does its work, and as what.
     ///
     /// # Errors
     /// Why not.
-    fn ready(&self) -> Result<(), String>;
+    fn ready(&self) -> Result<String, String>;
 
     /// What was counted.
     fn counted(&self) -> String;
 }
 
-/// Serves for as long as the process lives. An address that cannot be had is tried again and stops nothing.
+/// Addresses as people write them. Without a host they are all that the machine has: of both families by one socket, or, where the kernel
+/// has no IPv6, of IPv4.
+///
+/// # Errors
+/// Nobody can listen there.
+pub fn addresses(text: &str) -> Result<Vec<SocketAddr>, AddrParseError> {
+    let hosts = if text.starts_with(':') { ["[::]", "0.0.0.0"].as_slice() } else { &[""] };
+    hosts.iter().map(|host| format!("{host}{text}").parse()).collect()
+}
+
+/// Serves at the first of the addresses that can be had, for as long as the process lives. If none can, they are tried again, and that stops
+/// nothing.
 ///
 /// # Errors
 /// No thread.
-pub fn serve(address: SocketAddr, doctor: Arc<dyn Doctor>) -> io::Result<()> {
-    thread::Builder::new().name("web".to_owned()).spawn(move || keep(address, &doctor)).map(drop)
+pub fn serve(addresses: Vec<SocketAddr>, doctor: Arc<dyn Doctor>) -> io::Result<()> {
+    thread::Builder::new().name("web".to_owned()).spawn(move || keep(&addresses, &doctor)).map(drop)
 }
 
-fn keep(address: SocketAddr, doctor: &Arc<dyn Doctor>) -> ! {
+fn keep(addresses: &[SocketAddr], doctor: &Arc<dyn Doctor>) -> ! {
     let mut told = false;
     let listener = loop {
-        match TcpListener::bind(address) {
+        match TcpListener::bind(addresses) {
             Ok(listener) => break listener,
             Err(error) if !told => {
-                tracing::warn!(%address, %error, "no health and no metrics are served; choose another address with --listen");
+                tracing::warn!(?addresses, %error, "no health and no metrics are served; choose another address with --listen");
                 told = true;
             }
             Err(_) => {}
         }
         thread::sleep(AGAIN);
     };
-    tracing::info!(%address, "health and metrics are served");
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "health and metrics are served");
+    }
     let busy = Arc::new(AtomicUsize::new(0));
     loop {
         let Ok((stream, _)) = listener.accept() else {
@@ -127,12 +142,12 @@ fn page(head: &str, doctor: &dyn Doctor) -> (&'static str, &'static str, String)
     if !matches!(method, Some("GET" | "HEAD")) {
         return ("405 Method Not Allowed", TEXT, "only GET is answered\n".to_owned());
     }
-    let judged = |outcome: Result<(), String>| match outcome {
-        Ok(()) => ("200 OK", TEXT, "ok\n".to_owned()),
+    let judged = |outcome: Result<String, String>| match outcome {
+        Ok(how) => ("200 OK", TEXT, format!("{how}\n")),
         Err(why) => ("503 Service Unavailable", TEXT, format!("{why}\n")),
     };
     match target.unwrap_or_default().split('?').next().unwrap_or_default() {
-        "/healthz" => judged(doctor.alive()),
+        "/healthz" => judged(doctor.alive().map(|()| "ok".to_owned())),
         "/readyz" => judged(doctor.ready()),
         "/metrics" => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", doctor.counted()),
         _ => ("404 Not Found", TEXT, "there are /healthz, /readyz and /metrics\n".to_owned()),
@@ -149,7 +164,7 @@ mod tests {
         fn alive(&self) -> Result<(), String> {
             Ok(())
         }
-        fn ready(&self) -> Result<(), String> {
+        fn ready(&self) -> Result<String, String> {
             Err("not yet".to_owned())
         }
         fn counted(&self) -> String {
@@ -176,9 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn without_a_host_every_address_of_either_family_is_meant() {
+        let found = |text| addresses(text).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(found(AGENT).unwrap(), [AGENT]);
+        assert_eq!(found("[::1]:9791").unwrap(), ["[::1]:9791"]);
+        assert_eq!(found(":9791").unwrap(), ["[::]:9791", "0.0.0.0:9791"]);
+        for text in ["", ":", "here", "9791", ":70000", "::1:9791", "localhost:9791"] {
+            assert!(found(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_browser_gets_a_whole_answer_and_who_says_nothing_is_let_go() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        serve(free, Arc::new(Patient)).unwrap();
+        serve(vec![free], Arc::new(Patient)).unwrap();
         let began = Instant::now();
         let connect = || loop {
             match TcpStream::connect(free) {
