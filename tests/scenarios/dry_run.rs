@@ -75,7 +75,10 @@ fn who_only_asks_writes_nothing() {
     let said = String::from_utf8(said.stdout).unwrap();
     let longest = said.lines().filter(|line| line.starts_with("  ~")).map(|line| line.chars().count()).max();
     assert!(longest < Some(200), "people get long steps in short: {said}");
-    assert!(said.contains(" …\n") && said.contains("\n(… was cut: `-o json` has every step whole)\n"), "{said}");
+    assert!(
+        said.contains(" …\n") && said.contains("\n(… was cut: `-o json` has every step whole)\n"),
+        "{said}"
+    );
     // The same world, asked in earnest, does write: the comparison can fail.
     lab.json(1, &["reconcile"]);
     assert_ne!(before, files());

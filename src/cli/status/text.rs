@@ -219,7 +219,12 @@ fn sets(status: &NodeStatus) -> Table {
         for gateway in &set.gateways {
             table.row([
                 format!("{:#04x}", set.mark),
-                named(gateway.pod.as_ref(), &gateway.key),
+                match &gateway.node {
+                    Some(node) if gateway.pod.is_none() && gateway.key.starts_with("node/") => {
+                        format!("node {node}")
+                    }
+                    _ => named(gateway.pod.as_ref(), &gateway.key),
+                },
                 gateway.node.clone().unwrap_or_default(),
                 list(&gateway.addresses),
                 gateway.underlay.map_or_else(|| "this node".to_owned(), |ip| ip.to_string()),
