@@ -29,13 +29,13 @@ pub const PLUGIN: &str = "kubectl-egret";
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClusterArgs {
     /// Ask the cluster of this kubeconfig, not this node's directory
-    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true, display_order = 104)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", global = true, hide_short_help = true, display_order = 105)]
     pub context: Option<String>,
     /// Namespace that a name without one means; for `list`: only its pods
-    #[arg(short, long, value_name = "NAME", global = true, hide_short_help = true)]
+    #[arg(short, long, value_name = "NAME", global = true, hide_short_help = true, display_order = 106)]
     pub namespace: Option<String>,
 }
 

@@ -33,12 +33,12 @@ pub struct ControllerArgs {
     /// Seconds without a sign after which an agent is away
     ///
     /// It gives one every 10 seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 30)]
+    #[arg(long, value_name = "S", default_value_t = 30)]
     silence: u32,
     /// Seconds until leases of what is gone are freed
     ///
     /// Of a node or a workload that does not exist, looked at again and again for as long.
-    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    #[arg(long, value_name = "S", default_value_t = 60)]
     reclaim_after: u32,
 }
 

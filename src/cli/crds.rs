@@ -4,7 +4,7 @@
 
 use clap::Args;
 
-use super::{Common, Output};
+use super::{Common, Output, Refused};
 use crate::api::{Definition, definitions};
 use crate::spelling;
 
@@ -25,16 +25,16 @@ pub struct CrdsArgs {
 ///
 /// # Errors
 /// A sentence, if there is no such definition.
-pub fn run(common: &Common, args: &CrdsArgs) -> Result<(String, bool), String> {
+pub fn run(common: &Common, args: &CrdsArgs) -> Result<(String, bool), Refused> {
     let all = definitions();
     let chosen: Vec<&Definition> = match &args.name {
         None => all.iter().filter(|one| one.ours != args.foreign).collect(),
-        Some(name) => vec![named(&all, name)?],
+        Some(name) => vec![named(&all, name).map_err(Refused::misused)?],
     };
     if common.output == Output::Json {
         let items: Vec<_> = chosen.iter().map(|one| &one.object).collect();
-        return super::json(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}))
-            .map(|text| (text, true));
+        let text = super::json(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
+        return Ok((text, true));
     }
     let documents: Vec<String> = chosen.iter().map(ToString::to_string).collect();
     Ok((documents.join("---\n"), true))
@@ -58,7 +58,7 @@ mod tests {
 
     fn answer(name: Option<&str>, foreign: bool) -> Result<String, String> {
         let args = CrdsArgs { name: name.map(str::to_owned), foreign };
-        run(&Common::default(), &args).map(|(text, _)| text)
+        run(&Common::default(), &args).map(|(text, _)| text).map_err(|refused| refused.sentence)
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_mangen::Man;
 
+use super::Refused;
+
 /// Arguments of `egret man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
@@ -19,13 +21,16 @@ pub struct ManArgs {
 /// Writes the pages and names them.
 ///
 /// # Errors
-/// A page cannot be written.
-pub fn run(args: &ManArgs) -> Result<(String, bool), String> {
+/// The folder is not there, or a page cannot be written.
+pub fn run(args: &ManArgs) -> Result<(String, bool), Refused> {
+    if !args.dir.is_dir() {
+        return Err(Refused::misused(format!("{} is no folder: name one that is there", args.dir.display())));
+    }
     let mut named = String::new();
     for (name, page) in pages()? {
         let path = args.dir.join(name);
         std::fs::write(&path, page)
-            .map_err(|e| format!("cannot write {}: {e}; name a folder that is there", path.display()))?;
+            .map_err(|e| format!("cannot write {}: {e}; is there room, and may you?", path.display()))?;
         named += &format!("{}\n", path.display());
     }
     Ok((named, true))

@@ -43,6 +43,9 @@ const ABOUT: &str = "Egret gives Kubernetes pods a fixed, known source address w
 /// Under a short help, which leaves these flags out.
 const OF_A_CLUSTER: &str = "Of a cluster: --kubeconfig FILE, --context NAME, -n NAMESPACE (see '--help')";
 
+/// The same of those that live in one.
+const IN_A_CLUSTER: &str = "In a cluster: --kubeconfig FILE, --context NAME (see '--help')";
+
 /// Fixed, known source addresses for Kubernetes pods that leave the cluster
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -64,19 +67,25 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Keep this node's kernel true: follow the directory, repair
-    #[command(long_about = "Keep this node's kernel true, until SIGTERM.\n\n\
+    #[command(
+        after_help = IN_A_CLUSTER,
+        after_long_help = "",
+        long_about = "Keep this node's kernel true, until SIGTERM.\n\n\
                       Changed objects reach running pods within 100 ms; rules, routes, next hops and devices that somebody else \
                       deletes are put back; leased addresses are announced again after a takeover, and other owners noticed.\n\n\
                       The plugin works beside it as without. When it ends, or is killed, everything stays wired; at its next \
-                      start it touches only what differs. What it does is in agent.json in the node's own directory.")]
+                      start it touches only what differs. What it does is in agent.json in the node's own directory."
+    )]
     Agent(agent::AgentArgs),
     /// Keep a cluster's status, leases and taints true
     #[command(
         hide = true,
+        after_help = IN_A_CLUSTER,
+        after_long_help = "",
         long_about = "Keep a cluster's status, leases and taints true, until SIGTERM.\n\n\
                       Conditions and counts on pools and policies, pods that no agent serves, leases of nodes and workloads that are \
                       gone, a taint on nodes whose agent is away. Of several, one works; another takes over within 15 s.\n\n\
-                      While none runs, nothing that runs notices."
+                      While none runs, nothing that runs notices. Without --config the defaults count; give it what the agents have."
     )]
     Controller(controller::ControllerArgs),
     /// Bring this node's kernel to its plan, once
@@ -161,21 +170,21 @@ enum Command {
     },
 }
 
-/// Flags that every command about a node and its state shares.
+/// Flags that every command about a node and its state shares. They stand behind a command's own.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
     /// Egret's CNI configuration [default: as last called]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, display_order = 100)]
     pub config: Option<PathBuf>,
     /// Objects and records [default: /var/lib/egret]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, display_order = 101)]
     pub state: Option<PathBuf>,
     /// Name of the node [default: the host name]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, display_order = 102)]
     pub node: Option<String>,
     /// `text` for people, `json` for machines
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
-    #[arg(hide_possible_values = true)]
+    #[arg(hide_possible_values = true, display_order = 103)]
     pub output: Output,
     /// Which cluster is asked, if one is.
     #[command(flatten)]

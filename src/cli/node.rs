@@ -11,6 +11,7 @@ use super::install::Folders;
 use super::{Common, Refused};
 use crate::egress::explain::Shown;
 use crate::install::{Change, InstallError, Place};
+use crate::kernel::step::CUT;
 use crate::kernel::{Report, Step};
 use crate::node::embedded::{Embedded, NodeError};
 use crate::node::update::Outcome;
@@ -192,7 +193,7 @@ fn json(node: &str, files: &[Change], outcome: &Outcome) -> Result<String, Strin
 
 fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
     let (dry_run, node) = (node.dry_run, &node.name);
-    let mut text = String::new();
+    let (mut text, mut all) = (String::new(), String::new());
     for change in files {
         let what = if dry_run { &change.what.replace("removed", "to be removed") } else { change.what };
         let _ = writeln!(text, "{}: {what}", change.file);
@@ -205,12 +206,16 @@ fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
         let counts = if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") };
         let _ = writeln!(text, "{place}: {counts}, {} unchanged", report.unchanged);
-        steps(&mut text, "+", &report.done);
-        steps(&mut text, "~", &report.pending);
+        let mut said = String::new();
+        steps(&mut said, "+", &report.done);
+        steps(&mut said, "~", &report.pending);
         for (step, why) in &report.failed {
-            let _ = writeln!(text, "  ! {step}: {why}");
+            let _ = writeln!(said, "  ! {}: {why}", step.in_short());
         }
+        text += &said;
+        all += &said;
     }
+    text += of_what_is_cut(&all);
     if outcome.reports.is_empty() && files.is_empty() {
         let _ = writeln!(text, "node {node}: nothing to do: no pod here is a client or a gateway");
     }
@@ -222,6 +227,11 @@ fn text(node: &Embedded, files: &[Change], outcome: &Outcome) -> String {
 
 fn steps(text: &mut String, sign: &str, steps: &[Step]) {
     for step in steps {
-        let _ = writeln!(text, "  {sign} {step}");
+        let _ = writeln!(text, "  {sign} {}", step.in_short());
     }
+}
+
+/// A line for below steps, if one of them was cut: a first table is ten thousand characters, and hides what stands beside it.
+pub(super) fn of_what_is_cut(steps: &str) -> &'static str {
+    if steps.contains(CUT) { "(… was cut: `-o json` has every step whole)\n" } else { "" }
 }

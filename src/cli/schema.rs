@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{PRINTED, Printed};
 use super::table::Table;
-use super::{API_VERSION, Common, Output, json};
+use super::{API_VERSION, Common, Output, Refused, json};
 use crate::api::{Schema, schemas};
 use crate::problem::Problem;
 use crate::spelling;
@@ -54,7 +54,7 @@ struct Item {
 ///
 /// # Errors
 /// A sentence, if there is no such kind.
-pub fn run(common: &Common, args: &SchemaArgs) -> Result<(String, bool), String> {
+pub fn run(common: &Common, args: &SchemaArgs) -> Result<(String, bool), Refused> {
     let read = schemas();
     let Some(kind) = &args.kind else { return Ok((list(common, &read)?, true)) };
     let wanted = kind.to_lowercase();
@@ -71,7 +71,7 @@ pub fn run(common: &Common, args: &SchemaArgs) -> Result<(String, bool), String>
     let names: Vec<&str> = read.chain(PRINTED.iter().map(|printed| printed.kind)).collect();
     let hint = spelling::hint(kind, &names);
     let hint = if hint.is_empty() { "; `egret schema` lists them".to_owned() } else { hint };
-    Err(format!("`{kind}` is no kind that Egret reads or prints{hint}"))
+    Err(Refused::misused(format!("`{kind}` is no kind that Egret reads or prints{hint}")))
 }
 
 fn list(common: &Common, read: &[Schema]) -> Result<String, String> {
@@ -112,7 +112,8 @@ mod tests {
     use super::*;
 
     fn answer(kind: &str) -> Result<String, String> {
-        run(&Common::default(), &SchemaArgs { kind: Some(kind.to_owned()) }).map(|(text, _)| text)
+        let args = SchemaArgs { kind: Some(kind.to_owned()) };
+        run(&Common::default(), &args).map(|(text, _)| text).map_err(|refused| refused.sentence)
     }
 
     #[test]

@@ -155,19 +155,21 @@ fn endpoint(view: &View, pod: PodName, node: String, wish: &GatewayWish) -> Endp
     }
 }
 
-/// A client for which no gateway is among these manifests, though there are some; one per deciding object. Node gateways, and
+/// A client for which no gateway is among these manifests, though there are some; one per object that decided so. Node gateways, and
 /// what an error explains already, are left out.
 fn without_gateway(decision: &Decision, errors: &[Finding]) -> Option<(String, Problem)> {
-    let source = decision.decided_by.as_ref()?;
+    let mut outcomes = decision.rules.values();
+    let (held, by) = outcomes.clone().find_map(|outcome| match &outcome.action {
+        Action::Held(why) if outcome.candidates.iter().all(|candidate| candidate.pod.is_some()) => {
+            Some((why, outcome.decided_by.as_deref()))
+        }
+        _ => None,
+    })?;
+    let source = by.or(decision.decided_by.as_ref())?;
     let told = |object: &str| errors.iter().any(|finding| finding.problem.object == object);
     if decision.role != Role::Client || told(&source.object) || told(&format!("Pod {}", decision.pod)) {
         return None;
     }
-    let mut outcomes = decision.rules.values();
-    let held = outcomes.clone().find_map(|outcome| match &outcome.action {
-        Action::Held(why) if outcome.candidates.iter().all(|candidate| candidate.pod.is_some()) => Some(why),
-        _ => None,
-    })?;
     if outcomes.any(|outcome| !matches!(outcome.action, Action::Held(_))) || held.contains("node") {
         return None;
     }

@@ -71,7 +71,7 @@ fn blocks(books: &Books<'_>, problems: &mut Vec<Problem>) {
                 "OrphanBlock",
                 format!(
                     "its pool {} does not exist, or is not served; {used} of its addresses are in use. Restore the pool, \
-                     or release the addresses and delete the file",
+                     or release the addresses and delete the block",
                     block.pool
                 ),
             )),
@@ -79,7 +79,7 @@ fn blocks(books: &Books<'_>, problems: &mut Vec<Problem>) {
                 "OutsidePool",
                 format!(
                     "it lies outside of pool {} ({}), which was changed; {used} of its addresses are in use and stay so, \
-                     nothing new is given",
+                     nothing new is given. Delete the block once none is in use, which replacing its gateways' pods sees to",
                     pool.name, pool.cidr
                 ),
             )),

@@ -197,16 +197,19 @@ pub fn in_short<'a>(steps: impl IntoIterator<Item = &'a Step>) -> String {
     shown.join("; ")
 }
 
+/// A step as it prints, cut where it is too long to be read.
+pub fn cut(whole: String) -> String {
+    const SHOWN: usize = 160;
+    if whole.len() <= SHOWN { whole } else { format!("{}{CUT}", &whole[..whole.floor_char_boundary(SHOWN)]) }
+}
+
+/// How a step ends that was cut.
+pub const CUT: &str = " …";
+
 impl Step {
     /// As it prints, cut: a table in one transaction is pages long, and who reads an error wants to know what stood in the way.
     pub fn in_short(&self) -> String {
-        const SHOWN: usize = 160;
-        let whole = self.to_string();
-        if whole.len() <= SHOWN {
-            whole
-        } else {
-            format!("{} …", &whole[..whole.floor_char_boundary(SHOWN)])
-        }
+        cut(self.to_string())
     }
 
     /// Whether the namespace must have been looked at before: devices and settings are others' as well, and go of themselves.

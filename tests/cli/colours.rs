@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::Command;
 
-use crate::world::Folder;
+use crate::world::{Folder, begun};
 
 /// What the program prints when its standard output is a terminal.
 fn on_a_terminal(folder: &Folder, variables: &[(&str, &str)]) -> String {
@@ -19,7 +19,7 @@ fn on_a_terminal(folder: &Folder, variables: &[(&str, &str)]) -> String {
     let mut program = Command::new(env!("CARGO_BIN_EXE_egret"));
     program.args(["lint", "-f", "."]).current_dir(folder.path()).stdout(its);
     program.env_remove("NO_COLOR").env("TERM", "xterm").envs(variables.iter().copied());
-    let status = program.status().unwrap();
+    let status = begun(&mut program).wait().unwrap();
     drop(program); // and with it its side of the terminal
     assert!(status.success());
     let mut said = Vec::new();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::world::Folder;
+use crate::world::{Folder, output};
 
 const POOL: &str = "apiVersion: egret.dev/v1alpha1\nkind: EgressPool\nmetadata: {name: egress}\nspec: {cidr: 10.10.10.0/28}\n";
 const BLOCK: &str = r#"{"apiVersion": "egret.dev/v1alpha1", "kind": "EgressBlock", "metadata": {"name": "10-10-10-2-31"}, "version": 1,
@@ -73,7 +73,7 @@ fn the_books_of_a_directory_that_nobody_may_write_are_checked_all_the_same() {
         env!("CARGO_BIN_EXE_egret")
     );
     let mut command = Command::new("unshare");
-    let output = command.args(["--mount", "sh", "-ec", &check]).current_dir(folder.path()).output().unwrap();
+    let output = output(command.args(["--mount", "sh", "-ec", &check]).current_dir(folder.path()));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "it needs root, for a read-only mount: {said}");
     assert!(said.contains("1 pool, 1 block, 1 lease: nothing wrong"), "{said}");

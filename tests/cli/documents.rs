@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::world::output;
+
 /// Pages, and how many commands of each are run. A page that loses its examples loses its test, so the number stands here.
 const PAGES: [(&str, usize); 3] = [("docs/migrate.md", 5), ("docs/policies.md", 2), ("docs/explain.md", 4)];
 
@@ -40,12 +42,9 @@ fn the_documents_show_what_the_program_prints() {
         let all = examples(&text);
         assert!(all.len() >= least, "{page} has {} examples that could be run, and had {least}", all.len());
         for (command, shown) in all {
-            let said = Command::new("sh")
-                .args(["-c", &format!("{{ {command}; }} 2>&1")])
-                .env("PATH", &path)
-                .current_dir(root)
-                .output();
-            let said = String::from_utf8(said.unwrap().stdout).unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{{ {command}; }} 2>&1")]).env("PATH", &path).current_dir(root);
+            let said = String::from_utf8(output(&mut shell).stdout).unwrap();
             let said: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
             if said.trim_end() != shown.trim_end() {
                 wrong.push(format!("{page}: $ {command}\nshows\n{shown}and the program prints\n{said}"));

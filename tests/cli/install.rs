@@ -6,7 +6,7 @@ use std::time::Duration;
 use egret::testbed::within;
 use serde_json::{Value, json};
 
-use crate::world::{Folder, Said};
+use crate::world::{Folder, Said, output};
 
 const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge"}]}"#;
 const AT: &str = "--cni-bin bin --cni-conf conf";
@@ -121,7 +121,7 @@ fn uninstall(folder: &Folder, words: &str) -> Said {
     let words = format!("uninstall --cni {AT} --config egret.json --state state {words}");
     let mut command = Command::new("unshare");
     command.args(["--net", env!("CARGO_BIN_EXE_egret")]).args(words.split_whitespace());
-    Said::of(&command.current_dir(folder.path()).output().unwrap())
+    Said::of(&output(command.current_dir(folder.path())))
 }
 
 #[test]

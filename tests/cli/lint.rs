@@ -93,6 +93,24 @@ fn a_selector_that_matches_no_gateway_among_the_manifests_is_told_but_no_error()
 }
 
 #[test]
+fn what_holds_all_traffic_is_said_of_the_policy_that_decides_and_not_of_the_annotation_that_does_not() {
+    let policy = "apiVersion: egret.dev/v1alpha1\nkind: EgressGatewayPolicy\nmetadata: {name: internet}\nspec:\n  enforced: true\n  \
+                  selectors: [{selector: all()}]\n  rules: [{gateway: {selector: app == 'blue'}}]\n";
+    let folder = Folder::with(&[
+        ("pool.yaml", POOL),
+        ("gw.yaml", GATEWAY),
+        ("cart.yaml", &client("app == 'gateway'")),
+        ("policy.yaml", policy),
+    ]);
+    let said = folder.egret("lint -f . -o json").json();
+    let told = |problem: &serde_json::Value| {
+        format!("{} {}", problem["reason"].as_str().unwrap(), problem["object"].as_str().unwrap())
+    };
+    let told: Vec<_> = said["problems"].as_array().unwrap().iter().map(told).collect();
+    assert_eq!(told, ["NoGateway EgressGatewayPolicy internet"], "{said}");
+}
+
+#[test]
 fn errors_name_file_object_field_and_the_way_out() {
     let slip = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, annotations: {egret.dev/selctor: all()}}\n";
     let files = [("cart.yaml", client("app = 'gw'")), ("slip.yaml", slip.to_owned())];

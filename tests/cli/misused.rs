@@ -21,6 +21,9 @@ fn a_file_that_is_named_and_is_not_there_or_says_nothing_is_a_wrong_argument() {
         ("list --kubeconfig away", "name a kubeconfig that is there"),
         ("lint -f away", "name manifests, or a folder of them"),
         ("convert -f away", "name manifests, or a folder of them"),
+        ("man away", "away is no folder: name one that is there"),
+        ("schema EgressPol", "did you mean"),
+        ("crds egresspol", "is no definition that Egret has; there are egresspools.egret.dev"),
     ];
     for (command, next) in cases {
         let said = folder.egret(command);

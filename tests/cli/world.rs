@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use egret::testbed::faults;
 use serde_json::Value;
@@ -12,6 +13,25 @@ use serde_json::Value;
 /// A folder that is gone afterwards.
 pub(crate) struct Folder {
     path: PathBuf,
+}
+
+/// Held where a file is written, and where a process is begun. A process begins as a copy that holds every file of this one until it is
+/// another program; a manifest that is open for writing anywhere is not read, and a story beside would find it `Unreadable`.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process, begun while nobody writes a file.
+pub(crate) fn begun(command: &mut Command) -> Child {
+    let _alone = alone();
+    command.spawn().unwrap()
+}
+
+/// The same, and what it said in the end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    let child = begun(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    child.wait_with_output().unwrap()
 }
 
 /// What the program said.
@@ -39,16 +59,17 @@ impl Folder {
     }
 
     /// A command that stays, and what it says in `log`.
-    pub(crate) fn stays(&self, arguments: &str) -> std::process::Child {
+    pub(crate) fn stays(&self, arguments: &str) -> Child {
         let log = fs::File::create(self.path.join("log")).unwrap();
         let mut program = Command::new(env!("CARGO_BIN_EXE_egret"));
         program.args(arguments.split_whitespace()).current_dir(&self.path);
-        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        begun(program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _alone = alone();
         fs::write(path, text).unwrap();
     }
 
@@ -62,7 +83,7 @@ impl Folder {
         let mut program = Command::new(env!("CARGO_BIN_EXE_egret"));
         program.args(arguments.split_whitespace()).current_dir(&self.path).env("COLUMNS", "100");
         program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = program.spawn().unwrap();
+        let mut child = begun(&mut program);
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_owned();
         let writer = std::thread::spawn(move || {

@@ -1,7 +1,7 @@
 //! What the plugin must know of a pod and a node before it plans.
 
 use egret::addr::Family;
-use egret::kernel::devices::{default_route_source, interface_of, list, peer_of};
+use egret::kernel::devices::{default_route_device, default_route_source, interface_of, list, peer_of};
 
 use crate::world::*;
 
@@ -63,4 +63,27 @@ fn the_source_of_the_default_route_is_what_the_kernel_would_choose() {
     ip("route add default via fd00:172:30::fe");
     assert_eq!(default_route_source(&node, Family::V4).unwrap(), Some(addr("172.30.0.50")));
     assert_eq!(default_route_source(&node, Family::V6).unwrap(), Some(addr("fd00:172:30::1")));
+}
+
+/// As in a lab, or where what should never be on the wire is dropped: the default route is another one all the same.
+#[test]
+fn an_address_of_documentation_that_has_a_route_of_its_own_is_not_taken_for_the_default_route() {
+    let node = node();
+    let up0 = list(&node).unwrap().into_iter().find(|device| device.name == "up0").unwrap().index;
+    ip("addr add 172.30.0.50/24 dev up0");
+    ip("route add default via 172.30.0.254");
+    ip("route add default via fd00:172:30::fe");
+    ip("link add lab0 type veth peer name lab1");
+    ip("addr add 192.0.2.77/24 dev lab0");
+    ip("addr add 2001:db8::77/64 dev lab0 nodad");
+    ip("link set lab0 up");
+    ip("link set lab1 up");
+    for family in Family::BOTH {
+        assert_eq!(default_route_device(&node, family).unwrap(), Some(up0), "{family}");
+    }
+    ip("addr del 192.0.2.77/24 dev lab0");
+    ip("route add unreachable 198.51.100.0/24");
+    assert_eq!(default_route_device(&node, Family::V4).unwrap(), Some(up0));
+    ip("route add unreachable 203.0.113.0/24");
+    assert_eq!(default_route_device(&node, Family::V4).unwrap(), None, "what two of three say");
 }

@@ -70,6 +70,15 @@ fn who_only_asks_writes_nothing() {
     assert_eq!(rules, [1, 2].map(kernel));
     let pending = |n| lab.json(n, &["reconcile", "--dry-run"])["items"].to_string();
     assert!(pending(1).contains("binding_"), "the change of mind was not seen: {}", pending(1));
+    let list = lab.conflist_path(1).display().to_string();
+    let said = lab.egret(1, &["reconcile", "--dry-run", "--config", &list]).unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let longest = said.lines().filter(|line| line.starts_with("  ~")).map(|line| line.chars().count()).max();
+    assert!(longest < Some(200), "people get long steps in short: {said}");
+    assert!(
+        said.contains(" …\n") && said.contains("\n(… was cut: `-o json` has every step whole)\n"),
+        "{said}"
+    );
     // The same world, asked in earnest, does write: the comparison can fail.
     lab.json(1, &["reconcile"]);
     assert_ne!(before, files());

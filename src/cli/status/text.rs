@@ -6,10 +6,12 @@ use std::fmt::Write;
 
 use super::Item;
 use crate::agent::state as agent;
+use crate::cli::node::of_what_is_cut;
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, age};
 use crate::egress::explain::Shown;
 use crate::egress::model::PodName;
+use crate::kernel::step::cut;
 use crate::node::status::{Health, NodeStatus, RuleHere};
 use crate::problem::Problem;
 
@@ -35,10 +37,13 @@ pub(super) fn text(item: &Item, problems: &[Problem], now: u64, paint: Paint) ->
     }
     if !status.differences.is_empty() {
         let _ = writeln!(text, "\nto do, `egret reconcile` does it:");
+        let mut steps = String::new();
         for missing in &status.differences {
             let place = if missing.place == "node" { String::new() } else { format!("{}: ", missing.place) };
-            let _ = writeln!(text, "  {place}{}", missing.step);
+            let _ = writeln!(steps, "  {place}{}", cut(missing.step.clone()));
         }
+        text += &steps;
+        text += of_what_is_cut(&steps);
     }
     if !problems.is_empty() {
         let _ = writeln!(text, "\nproblems:");
@@ -214,7 +219,12 @@ fn sets(status: &NodeStatus) -> Table {
         for gateway in &set.gateways {
             table.row([
                 format!("{:#04x}", set.mark),
-                named(gateway.pod.as_ref(), &gateway.key),
+                match &gateway.node {
+                    Some(node) if gateway.pod.is_none() && gateway.key.starts_with("node/") => {
+                        format!("node {node}")
+                    }
+                    _ => named(gateway.pod.as_ref(), &gateway.key),
+                },
                 gateway.node.clone().unwrap_or_default(),
                 list(&gateway.addresses),
                 gateway.underlay.map_or_else(|| "this node".to_owned(), |ip| ip.to_string()),
