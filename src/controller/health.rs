@@ -107,13 +107,14 @@ impl Doctor for Known {
     }
 
     fn ready(&self) -> Result<String, String> {
+        // Before all else: whoever cannot reach the server hears of nothing, and this says why.
+        self.leading.is_in_touch()?;
         let server = self.client.access().server();
         if !self.synced.load(Ordering::Acquire) {
             let why = self.mirror().lost().into_iter().map(|(_, why)| why).next();
             let why = why.unwrap_or_else(|| "it has not heard of all objects yet".to_owned());
             return Err(format!("the controller follows {server} for the first time: {why}"));
         }
-        self.leading.is_in_touch()?;
         self.turns.timely()?;
         Ok(match self.leading.leads() {
             true => "ok: it leads".to_owned(),
