@@ -222,9 +222,9 @@ pub fn keep_unread(
         last.is_some_and(|pod| pod.attachment != client.attachment)
     };
     let lost = |(ip, client): &(&IpAddr, &Client)| {
-        unread(&client.attachment)
-            && bound(before, **ip).is_some()
+        bound(before, **ip).is_some()
             && bound(after, **ip).is_none()
+            && unread(&client.attachment)
             && !is_anothers(ip, client)
     };
     let lost: Vec<_> = before.clients.iter().filter(lost).map(|(ip, client)| (*ip, client.clone())).collect();

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use crate::cni::reply::CniError;
+use crate::config::Mode;
 use crate::egress::model::{Pod, View};
 use crate::egress::numbers;
 use crate::fault;
@@ -137,10 +138,11 @@ impl Embedded {
         self.give_back_lost_leases(Some(network)).map_err(CniError::from)
     }
 
-    /// At once, or where that means to wait for a cluster, by somebody else.
+    /// At once, or where that means to wait for a cluster, by somebody else: its agent looks for them by itself, whoever mends the node.
     fn give_back_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
         match &self.books {
             Some(books) => books.release_later(None),
+            None if self.config.mode == Mode::Cluster => {}
             None => drop(self.release_lost_leases(network, &BTreeSet::new())?),
         }
         Ok(())

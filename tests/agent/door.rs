@@ -136,3 +136,18 @@ fn an_agent_that_hangs_keeps_no_status_waiting_and_who_is_not_root_is_not_heard(
         status(&lab, 1).0 == 0 && agent.directory().join("agent.sock").exists()
     });
 }
+
+/// Leases of a cluster are the agent's affair: whoever mends a node by hand leaves them to it, and hears what was mended.
+#[test]
+fn reconcile_by_hand_mends_a_node_whose_leases_are_kept_in_a_cluster() {
+    let lab = lab(1);
+    let _agent = lab.agent(1);
+    let gateway = lab.gateway(1, "red");
+    let client = lab.client(1, "cart");
+    let list = lab.conflist_path(1).display().to_string();
+    lab.node(1).sh("ip rule del pref 799").unwrap();
+    let mended = lab.egret(1, &["reconcile", "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&[mended.stdout, mended.stderr].concat()).into_owned();
+    assert!(mended.status.success(), "{said}");
+    assert!(leaves_by(&lab, &client, &gateway));
+}
