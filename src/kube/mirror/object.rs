@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::unix_seconds;
-use crate::egress::annotations::EGRESS_ADDRESSES;
+use crate::egress::annotations::{EGRESS_ADDRESSES, is_ours};
 use crate::egress::model::STATIC_POD_UID;
 use crate::egress::serving::Life;
 use crate::kube::watched::{Reach, Watched};
@@ -100,9 +100,8 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         _ => keep("spec", &[]),
     }
     if let Some(annotations) = now["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        // Ours, of what the pod does: read back, it would be a reason for itself.
-        annotations.remove(EGRESS_ADDRESSES);
+        // A pod may have 256 KiB of others', and a node a hundred such pods. Ours of what the pod does, read back, would be a reason for itself.
+        annotations.retain(|name, _| is_ours(name) || name == STATIC_POD_UID);
         if annotations.is_empty()
             && let Some(metadata) = now["metadata"].as_object_mut()
         {

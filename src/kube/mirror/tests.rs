@@ -231,3 +231,22 @@ fn what_a_list_takes_away_is_as_old_as_the_oldest_of_it_that_is_news() {
     mirror.is(Watched::Policies, &at("c", 4));
     assert_eq!(lost(&mirror), Some(3 * 86_400), "this one is not");
 }
+
+#[test]
+fn annotations_that_nobody_here_reads_are_not_kept_and_no_change() {
+    let object = |note: &str| {
+        let annotations = json!({"example.com/note": note, "kubectl.kubernetes.io/last-applied-configuration": note,
+            "cni.projectcalico.org/podIP": "10.0.0.9/32", "egret.dev/egress-addresses": note, "kubernetes.io/config.hash": "file",
+            "egret.dev/slector": "all()", "egress.projectcalico.org/selector": "all()"});
+        json!({"metadata": {"namespace": "shop", "name": "cart", "uid": "u", "annotations": annotations}})
+    };
+    for kind in [Watched::Pods, Watched::Namespaces] {
+        let mut mirror = Mirror::default();
+        mirror.listed(kind, &[object("long")]);
+        assert!(!mirror.is(kind, &object("longer")), "{kind:?}");
+        let kept = &mirror.object(kind, "shop/cart").unwrap()["metadata"]["annotations"];
+        let names: BTreeSet<_> = kept.as_object().unwrap().keys().map(String::as_str).collect();
+        let read = ["egress.projectcalico.org/selector", "egret.dev/slector", "kubernetes.io/config.hash"];
+        assert_eq!(names, read.into());
+    }
+}
