@@ -9,7 +9,7 @@ use clap::Args;
 use super::known::Known;
 use super::{Common, Output, Refused, json};
 use crate::addr::Family;
-use crate::egress::explain::{Explanation, Item, UNKNOWN_NAMESPACE, explain};
+use crate::egress::explain::{Explanation, Item, UNKNOWN_NAMESPACE, UNKNOWN_POD, explain};
 use crate::egress::model::PodName;
 
 /// Its arguments.
@@ -47,7 +47,8 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
     explanation.problems.extend(known.problems);
     explanation.problems.dedup();
     // A name that nothing is known of is a slip of the pen: scripts must not take the answer for one about their pod.
-    let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
+    let slip = |reason: &str| reason == UNKNOWN_NAMESPACE || known.all_pods && reason == UNKNOWN_POD;
+    let guessed = explanation.problems.iter().any(|problem| slip(&problem.reason));
     let known = !explanation.items.is_empty() && !guessed;
     Ok((print(&explanation, common.output)?, known))
 }

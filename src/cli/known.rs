@@ -37,6 +37,8 @@ pub struct Known {
     pub ended: BTreeSet<PodName>,
     /// Gateways that are taken as running, and the pool of each address that is not leased yet.
     pub assumed: BTreeMap<PodName, BTreeMap<Family, Cidr>>,
+    /// Whether a pod that has no object is none: so it is in a cluster.
+    pub all_pods: bool,
 }
 
 /// Folders of a state directory that hold no manifests.
@@ -61,6 +63,7 @@ impl Known {
                     namespace: "default".to_owned(),
                     ended: BTreeSet::new(),
                     assumed: BTreeMap::new(),
+                    all_pods: false,
                 }
             }
         };
@@ -82,6 +85,7 @@ impl Known {
             objects: cluster.objects,
             problems: cluster.problems,
             assumed: BTreeMap::new(),
+            all_pods: true,
         }
     }
 
@@ -115,7 +119,7 @@ impl Known {
             view.endpoints.iter().map(|endpoint| (endpoint.pod.clone(), unleased(&view, &endpoint.pod)));
         let assumed = assumed.collect();
         let (namespace, ended) = ("default".to_owned(), BTreeSet::new());
-        Ok(Known { view, objects, problems, namespace, ended, assumed })
+        Ok(Known { view, objects, problems, namespace, ended, assumed, all_pods: false })
     }
 
     /// A single machine may have no Node objects at all.
