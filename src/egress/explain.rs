@@ -99,8 +99,7 @@ pub(super) const AS_PRIMARY: &str = "leaves as the primary network does (usually
 
 /// Reason of the problem that neither the pod nor its namespace is known: what is said then holds for any such name.
 pub const UNKNOWN_NAMESPACE: &str = "UnknownNamespace";
-
-/// Reason of the problem that the pod is not known, though its namespace is.
+/// The same in a namespace that is known.
 pub const UNKNOWN_POD: &str = "UnknownPod";
 
 /// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
@@ -184,17 +183,27 @@ fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
     Some(Problem::new(object, reason, message))
 }
 
-/// Who forgets the namespace asks for a pod of `default`.
+/// Who forgets the namespace asks for a pod of `default`; who names a Deployment means the pods that it made.
 fn elsewhere(view: &View, pod: &PodName) -> String {
+    let made = format!("{}-", pod.name);
+    let all = |chosen: &dyn Fn(&PodName) -> bool| view.pods.keys().filter(|other| chosen(other)).collect();
+    let same: Vec<&PodName> = all(&|other| other.name == pod.name);
+    let begun: Vec<&PodName> = all(&|o| o.namespace == pod.namespace && o.name.starts_with(&made));
+    match (&same[..], &begun[..]) {
+        ([], []) => ".".to_owned(),
+        ([], begun) => format!("; with that beginning there {}.", some(begun)),
+        (same, _) => format!("; of that name there {}.", some(same)),
+    }
+}
+
+/// `is X`, or `are X, Y and 5 more`.
+fn some(pods: &[&PodName]) -> String {
     const SHOWN: usize = 3;
-    let mut same: Vec<String> =
-        view.pods.keys().filter(|other| other.name == pod.name).map(ToString::to_string).collect();
-    let left = same.len().saturating_sub(SHOWN);
-    same.truncate(SHOWN);
-    match (same.len(), left) {
-        (0, _) => ".".to_owned(),
-        (_, 0) => format!("; of that name there is {}.", same.join(", ")),
-        _ => format!("; of that name there are {} and {left} more.", same.join(", ")),
+    let shown: Vec<String> = pods.iter().take(SHOWN).map(ToString::to_string).collect();
+    let verb = if pods.len() == 1 { "is" } else { "are" };
+    match pods.len().saturating_sub(SHOWN) {
+        0 => format!("{verb} {}", shown.join(", ")),
+        left => format!("{verb} {} and {left} more", shown.join(", ")),
     }
 }
 

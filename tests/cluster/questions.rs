@@ -89,6 +89,11 @@ fn list_explain_and_status_say_where_a_clusters_pods_leave() {
     );
     let explained = json("explain -n ask cart 198.51.100.1");
     assert_eq!(explained["items"][0]["sources"], serde_json::json!(["10.88.0.0"]), "{explained:#}");
+    let (status, said) = ask("admin", "explain -n ask kart 198.51.100.1");
+    assert!(
+        status == Some(1) && said.contains("did you mean ask/cart?"),
+        "every pod of a cluster has an object: {said}"
+    );
     let status = json("status --node ask-node2");
     assert_eq!(status["items"][0]["gateways"], 1, "{status:#}");
     assert_eq!(status["gateways"][0]["clients"], 1);

@@ -96,6 +96,16 @@ fn a_family_that_the_node_has_no_address_of_is_held() {
     ))
     .unwrap();
     lab.settle().unwrap();
+    let leases = lab.json(1, &["status"])["items"][0]["gateways"][0]["leases"].clone();
+    let ways = [
+        (false, format!("seen with the node's address {address}")),
+        (true, "no address of this family".to_owned()),
+    ];
+    for (v6, way_back) in ways {
+        let mut leases = leases.as_array().unwrap().iter();
+        let lease = leases.find(|lease| lease["address"].as_str().unwrap().contains(':') == v6).unwrap();
+        assert!(lease["wayBack"].as_str().unwrap().contains(&way_back), "{lease}");
+    }
     for client in &clients {
         assert_eq!(client.tcp(Outside::Near.address(Family::V4)).unwrap(), address);
         let to = Outside::Near.address(Family::V6);

@@ -287,6 +287,23 @@ fn an_unknown_pod_is_asked_back_with_the_name_that_may_be_meant() {
 }
 
 #[test]
+fn who_names_a_deployment_is_told_the_pods_that_it_made() {
+    let said = |made: &[&str]| {
+        let mut view = world();
+        let cart = view.pods[&pod_name("shop/cart")].clone();
+        view.pods.extend(made.iter().map(|name| (pod_name(name), cart.clone())));
+        explain(&view, &pod_name("shop/website"), None).problems.remove(0).message
+    };
+    let one = said(&["shop/website-7d5cb756d-k8x7z", "bank/website-1"]);
+    assert!(one.contains("; with that beginning there is shop/website-7d5cb756d-k8x7z. It is"), "{one}");
+    let five =
+        ["a1b2c", "d3e4f", "g5h6i", "j7k8l", "m9n0o"].map(|end| format!("shop/website-7d5cb756d-{end}"));
+    let told = format!("; with that beginning there are {} and 2 more. It is", five[..3].join(", "));
+    let five = said(&five.each_ref().map(String::as_str));
+    assert!(five.contains(&told), "{five}");
+}
+
+#[test]
 fn the_json_is_stable() {
     let explanation = explain(&world(), &pod_name("shop/cart"), Some("2001:db8::1".parse().unwrap()));
     let expected = serde_json::json!({

@@ -101,6 +101,10 @@ fn lease(
     let announced: Vec<String> = announced.map(|(dev, _)| dev.clone()).collect();
     let by_others = pool.as_ref().is_some_and(|pool| routed.contains(pool));
     let way_back = match (announced.is_empty(), by_others) {
+        _ if gateway.hidden.contains_key(&address) => match gateway.hidden[&address] {
+            Some(node) => format!("none is needed: clients are seen with the node's address {node}"),
+            None => "none: its node has no address of this family for clients to leave with".to_owned(),
+        },
         _ if gateway.is_own(address) => {
             "the primary network routes it: it is the pod's own address".to_owned()
         }
