@@ -45,6 +45,7 @@ use held::Ledger;
 use lives::Gateways;
 use owed::Owed;
 use part::Part;
+pub use recall::lacking;
 use refused::Unsaid;
 use say::Said;
 pub use told::NOT_SEEN;

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::install::Folders;
 use super::{Common, Refused};
+use crate::agent::cluster::lacking;
+use crate::config::Mode;
 use crate::egress::explain::Shown;
 use crate::install::{Change, InstallError, Place};
 use crate::kernel::step::CUT;
@@ -73,6 +75,17 @@ pub fn reconcile(common: &Common, args: &NodeArgs) -> Result<(String, bool), Ref
     // One that is not there says nothing of any pod: it would be made for nothing, and by a slip of the pen.
     act(common, args, Directory::Present, |node, done| {
         node.must_be_its_directory()?;
+        // An agent waits until what its copy of the cluster lacks is there again; by the rest its pods would be let go.
+        if node.config.mode == Mode::Cluster
+            && let Some(lost) = lacking(&node.dir, &node.name)
+        {
+            let sentence = format!(
+                "{} is missing or damaged, and by the rest of this node's copy of the cluster pods would be let go; its agent writes it \
+                 again, and does then what this would do",
+                lost.display()
+            );
+            return Err(NodeError::Unfit(vec![sentence]));
+        }
         done.outcome = node.reconcile()?;
         Ok(())
     })

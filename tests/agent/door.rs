@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use egret::testbed::Topology;
+use egret::testbed::{STATE_DIR, Topology};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -149,5 +149,31 @@ fn reconcile_by_hand_mends_a_node_whose_leases_are_kept_in_a_cluster() {
     let mended = lab.egret(1, &["reconcile", "--config", &list]).unwrap();
     let said = String::from_utf8_lossy(&[mended.stdout, mended.stderr].concat()).into_owned();
     assert!(mended.status.success(), "{said}");
+    assert!(leaves_by(&lab, &client, &gateway));
+}
+
+/// Without an agent nobody writes the copy of a cluster again that lost a file. Whoever reconciles by hand then is refused, and lets nobody go.
+#[test]
+fn reconcile_by_hand_does_not_go_by_a_copy_of_a_cluster_that_lacks_a_file() {
+    let lab = lab(1);
+    let agent = lab.agent(1);
+    let gateway = lab.gateway(1, "red");
+    let annotations: serde_json::Map<_, _> =
+        SELECTS_RED.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect();
+    let chosen = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "chosen", "annotations": annotations}});
+    let copy = std::path::Path::new(STATE_DIR).join("objects/cluster/Namespace.json");
+    std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    std::fs::write(&copy, json!({"apiVersion": "v1", "kind": "List", "items": [chosen]}).to_string())
+        .unwrap();
+    std::fs::write(format!("{STATE_DIR}/synced"), "Namespace.json\nthese are all\n").unwrap();
+    lab.pod_object("chosen/cart", &[], &[], 1).unwrap();
+    let client = lab.add_pod(1, "chosen/cart").unwrap();
+    assert!(leaves_by(&lab, &client, &gateway));
+    drop(agent);
+    std::fs::remove_file(&copy).unwrap();
+    let list = lab.conflist_path(1).display().to_string();
+    let refused = lab.egret(1, &["reconcile", "--config", &list]).unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("Namespace.json is missing or damaged"), "{said}");
     assert!(leaves_by(&lab, &client, &gateway));
 }

@@ -5,6 +5,7 @@
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -32,6 +33,18 @@ pub(super) fn left(dir: &Dir, node: &str) -> Option<BTreeSet<String>> {
         None if said.is_some() || Standings::read(dir.path(), node).is_some() => Some(all()),
         None => None,
     }
+}
+
+/// A file of this node's copy of a cluster that is not there, or no whole file: by the rest nobody may decide which pods go through gateways.
+/// Without a marker nobody has heard of everything here.
+pub fn lacking(dir: &Dir, node: &str) -> Option<PathBuf> {
+    let folder = dir.objects().join("cluster");
+    let is_whole = |path: &PathBuf| {
+        let list = read_whole(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        list.is_some_and(|list| list["items"].is_array())
+    };
+    let left = if marker(dir).exists() { left(dir, node)? } else { return None };
+    left.into_iter().map(|name| folder.join(name)).find(|path| !is_whole(path))
 }
 
 fn all() -> BTreeSet<String> {
