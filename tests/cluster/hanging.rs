@@ -155,11 +155,11 @@ fn story(node: &Wired, api: &Api<'_>, first: &str) {
         assert!(quick.iter().all(|count| *count > 0), "all waited for another pod's answer: {quick:?}");
         // What is heard goes on reaching the disk, from where the kernel follows.
         let reaches_disk = |value: &str| {
-            api.annotate("well", ("a", value));
+            api.annotate("well", ("egret.dev/told", value));
             let began = Instant::now();
             node.eventually("an annotation is on disk", || {
                 let well = Objects::look(&node.state()).unwrap().namespace("well").unwrap();
-                well.annotations.get("a").is_some_and(|found| found == value)
+                well.annotations.get("egret.dev/told").is_some_and(|found| found == value)
             });
             began.elapsed()
         };

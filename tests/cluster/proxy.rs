@@ -124,10 +124,11 @@ impl Proxy {
         self.asked.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
-    /// How many lists of this collection.
+    /// How many lists of this collection. Whether the server has come to a version is asked by one object, and is none.
     pub(crate) fn listed(&self, collection: &str) -> usize {
         let (of_it, asked) = (format!("GET {collection}?"), self.asked.lock().unwrap());
-        asked.iter().filter(|line| line.starts_with(&of_it) && !line.contains("watch=1")).count()
+        let is_list = |line: &&String| !line.contains("watch=1") && !line.contains("?limit=1&");
+        asked.iter().filter(|line| line.starts_with(&of_it)).filter(is_list).count()
     }
 
     fn serve(&self, mut client: Tls, upstream: u16) -> io::Result<()> {
