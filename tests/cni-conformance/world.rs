@@ -102,6 +102,8 @@ impl World {
         ip(&["addr", "add", "192.0.2.11/24", "dev", "up0"]);
         ip(&["addr", "add", "10.10.0.200/24", "dev", "up0"]); // a second subnet, of which the pool is a part
         ip(&["link", "set", "up0", "up"]);
+        // A call without a Node object takes the machine's way out for its underlay.
+        ip(&["route", "add", "default", "via", "192.0.2.1", "dev", "up0"]);
         ip(&["link", "set", "router0", "up"]);
         wait_until("the uplink is up", || output(&["ip", "link", "show", "up0"]).contains("state UP"));
         // Both ends have their routes: `local` comes with the address, the multicast one when the carrier is there.
