@@ -45,19 +45,17 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(String, bool), Refuse
     explanation.notes.extend(note);
     let placed = explanation.problems.into_iter().map(|problem| known.objects.placed(problem));
     explanation.problems = placed.collect();
-    let mut missing = false;
-    let unknown = |problem: &&mut Problem| known.of_cluster && problem.reason == UNKNOWN_POD;
-    for problem in explanation.problems.iter_mut().filter(unknown) {
+    // A machine without a cluster may have no Pod objects; in one a pod has its own before it has traffic.
+    let is_missing = |problem: &Problem| known.of_cluster && problem.reason == UNKNOWN_POD;
+    for problem in explanation.problems.iter_mut().filter(|problem| is_missing(problem)) {
         let next = format!("; `kubectl egret list -n {}` shows the pods that are there", pod.namespace);
         problem.message.push_str(&next);
-        missing = true;
     }
     explanation.problems.extend(known.problems);
     explanation.problems.dedup();
     // A name that nothing is known of is a slip of the pen: scripts must not take the answer for one about their pod.
-    // A machine without a cluster may have no Pod objects; in one a pod has its own before it has traffic.
-    let guessed = explanation.problems.iter().any(|problem| problem.reason == UNKNOWN_NAMESPACE);
-    let known = !explanation.items.is_empty() && !guessed && !missing;
+    let is_slip = |problem: &Problem| problem.reason == UNKNOWN_NAMESPACE || is_missing(problem);
+    let known = !explanation.items.is_empty() && !explanation.problems.iter().any(is_slip);
     Ok((print(&explanation, common.output)?, known))
 }
 

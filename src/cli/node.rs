@@ -121,7 +121,7 @@ pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool)
             take(place, &mut done.files).map_err(unfit)?;
         }
         done.outcome = node.uninstall()?;
-        if let Some(place) = place.as_ref().filter(|_| is_well(&done.outcome)) {
+        if let Some(place) = place.as_ref().filter(|_| done.outcome.is_well()) {
             let binary = if node.dry_run { Ok(place.binary_to_take()) } else { place.take_binary() };
             done.files.extend(binary.map_err(unfit)?);
         }
@@ -134,10 +134,6 @@ pub fn uninstall(common: &Common, args: &UninstallArgs) -> Result<(String, bool)
 struct Done {
     files: Vec<Change>,
     outcome: Outcome,
-}
-
-fn is_well(outcome: &Outcome) -> bool {
-    outcome.reports.iter().all(|(_, report)| report.failed.is_empty())
 }
 
 /// Whether the state directory must be there.
@@ -167,7 +163,7 @@ fn act(
     let mut done = Done::default();
     let failure = verb(&node, &mut done).err();
     let Done { files, mut outcome } = done;
-    let well = failure.is_none() && is_well(&outcome);
+    let well = failure.is_none() && outcome.is_well();
     match failure {
         None => {}
         Some(error) if files.is_empty() && outcome.reports.is_empty() => return Err(refusal(common, &error)),

@@ -54,6 +54,11 @@ impl Drop for Claiming {
 }
 
 impl Embedded {
+    /// Whether leases are in this node's directory: those of a cluster are its agent's affair, whoever else comes by.
+    pub(super) fn keeps_leases(&self) -> bool {
+        self.books.is_none() && self.config.mode == Mode::Embedded
+    }
+
     /// The store of this node's leases, for as long as the directory's lock is held.
     ///
     /// # Errors

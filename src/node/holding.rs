@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::config::Mode;
 use crate::egress::model::{EgressAddress, Endpoint, PodName};
 use crate::ipam::{self, Block, Held, Running, Store, Tenant};
 use crate::node::attachment::{Attachment, AttachmentId};
@@ -133,7 +132,7 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::hold`]; or the store cannot be locked.
     pub fn hold_all(&self) -> Result<Vec<Problem>, NodeError> {
-        if self.books.is_some() || self.config.mode == Mode::Cluster || self.having()?.is_empty() {
+        if !self.keeps_leases() || self.having()?.is_empty() {
             return Ok(Vec::new());
         }
         let guard = self.lock_store("looking for leases that were deleted")?;

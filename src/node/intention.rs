@@ -61,7 +61,7 @@ impl Embedded {
         fault::point("update.after-intention");
         let reduced = self.bring(change, node_ns, outcome)?;
         fault::point("update.after-kernel");
-        if outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
+        if !outcome.is_well() {
             return Ok(()); // the intention stays: the next call looks
         }
         if let Some(reduced) = &reduced {

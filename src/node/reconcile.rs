@@ -6,7 +6,6 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use crate::cni::reply::CniError;
-use crate::config::Mode;
 use crate::egress::model::{Pod, View};
 use crate::egress::numbers;
 use crate::fault;
@@ -142,7 +141,7 @@ impl Embedded {
     fn give_back_lost_leases(&self, network: Option<&str>) -> Result<(), NodeError> {
         match &self.books {
             Some(books) => books.release_later(None),
-            None if self.config.mode == Mode::Cluster => {}
+            None if !self.keeps_leases() => {}
             None => drop(self.release_lost_leases(network, &BTreeSet::new())?),
         }
         Ok(())

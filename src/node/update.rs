@@ -50,6 +50,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether every step was done.
+    pub fn is_well(&self) -> bool {
+        self.reports.iter().all(|(_, report)| report.failed.is_empty())
+    }
+
     /// The error of an outcome with failed steps.
     ///
     /// # Errors
@@ -212,8 +217,7 @@ impl Embedded {
             kept.unborne.settle();
         }
         carried_out?;
-        let is_done = outcome.reports.iter().all(|(_, report)| report.failed.is_empty());
-        if is_done && !self.dry_run && is_crowded(&before, &next, &outcome.problems) {
+        if outcome.is_well() && !self.dry_run && is_crowded(&before, &next, &outcome.problems) {
             let mut again = self.update_upon(None, situation, how, asleep)?;
             again.reports.splice(0..0, outcome.reports);
             return Ok(again);
@@ -223,8 +227,7 @@ impl Embedded {
 
     /// The kernel holds nothing of ours: whatever nobody can read is past.
     fn forget_unread(&self, unread: bool, outcome: Outcome) -> Result<Outcome, NodeError> {
-        let failed = outcome.reports.iter().any(|(_, report)| !report.failed.is_empty());
-        if unread && !failed && !self.dry_run {
+        if unread && outcome.is_well() && !self.dry_run {
             self.memory.nothing_stands().map_err(|e| self.unwritable(e))?;
         }
         Ok(outcome)
@@ -286,7 +289,7 @@ impl Embedded {
         let change = Change { next: reduced.as_ref().unwrap_or(change.next), ..*change };
         let before = held.as_ref().unwrap_or(change.before);
         self.node_as_seen(before, change.next, change.how(), (node_ns, seen), outcome)?;
-        if first && outcome.reports.iter().any(|(_, report)| !report.failed.is_empty()) {
+        if first && !outcome.is_well() {
             able(node_ns)?;
         }
         flows::end(&flows, change.next).map_err(NodeError::Observe)?;

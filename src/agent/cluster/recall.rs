@@ -5,7 +5,7 @@
 //! than lies on its disk, and what it hears first would be copied over all the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -39,12 +39,14 @@ pub(super) fn left(dir: &Dir, node: &str) -> Option<BTreeSet<String>> {
 /// Without a marker nobody has heard of everything here.
 pub fn lacking(dir: &Dir, node: &str) -> Option<PathBuf> {
     let folder = dir.objects().join("cluster");
-    let is_whole = |path: &PathBuf| {
-        let list = read_whole(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        list.is_some_and(|list| list["items"].is_array())
-    };
     let left = if marker(dir).exists() { left(dir, node)? } else { return None };
-    left.into_iter().map(|name| folder.join(name)).find(|path| !is_whole(path))
+    left.into_iter().map(|name| folder.join(name)).find(|path| list(path).is_none())
+}
+
+/// The list of a file that is there, and whole.
+fn list(path: &Path) -> Option<Value> {
+    let list: Value = serde_json::from_slice(&read_whole(path).ok()?).ok()?;
+    list["items"].is_array().then_some(list)
 }
 
 fn all() -> BTreeSet<String> {
@@ -63,8 +65,7 @@ pub(super) fn recall(
     for name in all() {
         let path = own.folder().join(&name);
         let stamp = Stamp::of(&path).ok();
-        let list = read_whole(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        match list.filter(|list| list["items"].is_array()) {
+        match list(&path) {
             Some(list) => {
                 own.inherit(&name, stamp);
                 files.insert(name, list);
