@@ -1,8 +1,14 @@
 //! Whether the plugin is being answered just now: then the loop's own looks at kernel and records, which hold the node's lock and
-//! concern nobody who waits, make way; and how many of them are looked into at once.
+//! concern nobody who waits, make way; how many of them are looked into at once; and what is left of each when it was answered.
 //!
 //! In: when calls begin and end. Out: yes or no. Never: lets anything wait for long; how long is the loop's affair.
+//!
+//! Who does what nobody waits for as soon as a call is answered is awake while the plugin ends, on its processor as a rule: the runtime
+//! is woken on another one, which sleeps by then. That was a seventh of the start and end of a pod without egress. So it is left to
+//! the loop, which wakes up a moment later in any case.
 
+use std::fmt;
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +24,16 @@ pub struct Calls {
     now: Arc<Mutex<Now>>,
     /// Of who need not hear of what they write before they are over.
     ear: Option<Arc<Ear>>,
+    left: Arc<Mutex<Vec<Left>>>,
+}
+
+/// What is left of a call.
+struct Left(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Left")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +57,23 @@ impl Calls {
         self.now().running += 1;
         self.ear.iter().for_each(|ear| ear.stop());
         Call(self.clone())
+    }
+
+    /// Leaves this to the loop. Nothing that anybody who looks at this node could miss: it is done some milliseconds later, or never where
+    /// the process is killed before.
+    pub fn leave(&self, work: impl FnOnce() + Send + 'static) {
+        self.left().push(Left(Box::new(work)));
+        self.ear.iter().for_each(|ear| ear.stop()); // it opens by a clock, which wakes the loop
+    }
+
+    /// Does what was left.
+    pub fn finish(&self) {
+        let left = mem::take(&mut *self.left());
+        left.into_iter().for_each(|Left(work)| work());
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one is being answered.
@@ -136,6 +169,19 @@ mod tests {
             }
         });
         assert_eq!((*most.lock().unwrap() <= AT_ONCE, places.taken().places), (true, 0));
+    }
+
+    #[test]
+    fn what_is_left_of_calls_is_done_once_and_in_order_when_the_loop_has_time() {
+        let (calls, done) = (Calls::default(), Arc::new(Mutex::new(Vec::new())));
+        for n in 0..3 {
+            let done = done.clone();
+            calls.leave(move || done.lock().unwrap().push(n));
+        }
+        assert!(done.lock().unwrap().is_empty());
+        calls.finish();
+        calls.finish();
+        assert_eq!(*done.lock().unwrap(), [0, 1, 2]);
     }
 
     #[test]

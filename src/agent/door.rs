@@ -166,11 +166,9 @@ impl Door {
             request.as_ref().map_err(Clone::clone).and_then(|request| self.answer(request, &caller, began));
         let (code, took) = (outcome.as_ref().err().map(|error| error.code as u16), began.elapsed());
         let told = caller.tell(request.as_ref().ok(), outcome);
-        self.kept.iter().for_each(|kept| kept.attachments.tidy());
         drop(call);
-        // The plugin waits for no bookkeeping.
         if let Ok(request) = &request {
-            self.count(request.verb, code, took);
+            self.leave(request.verb, code, took);
         }
         match request {
             // Whoever asked is gone and will take the pod for one that never started.
@@ -197,10 +195,15 @@ impl Door {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, verb: Verb, code: Option<u16>, took: Duration) {
-        let result = code.map_or_else(|| "ok".to_owned(), |code| code.to_string());
-        self.metrics.add("egret_cni_requests_total", &[verb.name(), &result], 1);
-        self.metrics.took("egret_cni_request_duration_seconds", &[verb.name()], took.as_secs_f64());
+    /// Nobody waits for bookkeeping, nor for the file that the next record is drafted in.
+    fn leave(&self, verb: Verb, code: Option<u16>, took: Duration) {
+        let (metrics, kept) = (self.metrics.clone(), self.kept.clone());
+        self.calls.leave(move || {
+            kept.iter().for_each(|kept| kept.attachments.tidy());
+            let result = code.map_or_else(|| "ok".to_owned(), |code| code.to_string());
+            metrics.add("egret_cni_requests_total", &[verb.name(), &result], 1);
+            metrics.took("egret_cni_request_duration_seconds", &[verb.name()], took.as_secs_f64());
+        });
     }
 
     fn answer(&self, request: &Request, caller: &Caller, began: Instant) -> Result<(), CniError> {
@@ -216,7 +219,7 @@ impl Door {
             Verb::Add => self.add(&node, request, caller),
             Verb::Del => node.leaving(request).and_then(|leaving| match leaving {
                 Leaving::Planned(id) => self.change(&node, Change::Del(id), caller.success(request)),
-                Leaving::Recorded(node, id) => node.forget_telling(&id, || caller.success(request).tell()),
+                Leaving::Recorded(node, id) => node.forget_telling(&id, || caller.say(request)),
             }),
             _ => {
                 let outcome = self.in_turn(|| carry_out(&node, request));
@@ -224,10 +227,9 @@ impl Door {
                 outcome
             }
         };
-        let pod = request.pod.as_ref().map(ToString::to_string).unwrap_or_default();
         tracing::debug!(
             verb = request.verb.name(),
-            pod,
+            pod = request.pod.as_ref().map(tracing::field::display),
             container = request.container_id,
             micros = began.elapsed().as_micros(),
             ?outcome,
@@ -306,12 +308,12 @@ fn question(stream: &UnixStream) -> io::Result<Result<Question, CniError>> {
         };
         length += count;
         let said = &bytes[..length];
-        let over = count == 0 || length as u64 >= LONGEST;
-        if over || said.ends_with(b"}") {
-            match Question::read(said) {
-                Err(_) if !over => {}
-                read => return Ok(read.map_err(|why| CniError::new(Code::Decode, why))),
-            }
+        let refused = |why: String| Ok(Err(CniError::new(Code::Decode, why)));
+        match Question::read(said) {
+            Ok(Some(question)) => return Ok(Ok(question)),
+            Ok(None) if count > 0 && length as u64 <= 2 * LONGEST => {}
+            Ok(None) => return refused(format!("a question of Egret's plugin ends after {length} bytes")),
+            Err(why) => return refused(why),
         }
     }
 }

@@ -265,7 +265,11 @@ impl Run<'_> {
 
     fn listen(&mut self) {
         let now = self.now();
-        self.files.ear().open(self.calls.are_running());
+        let busy = self.calls.are_running();
+        self.files.ear().open(busy);
+        if !busy {
+            self.calls.finish();
+        }
         for job in self.files.listen() {
             match job {
                 Job::Update if self.files.whole => self.schedule.want_soon(job, now),
@@ -287,6 +291,7 @@ impl Run<'_> {
 
     fn told_to_end(&mut self) -> bool {
         let Ok(Some(signal)) = self.signals.read_signal() else { return false };
+        self.calls.finish();
         tracing::info!(signal = signal.ssi_signo, "the agent ends; what is wired stays");
         self.agent.state.is(Health::Stopped, now());
         self.agent.write();

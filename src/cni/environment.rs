@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::reply::{CniError, Code};
@@ -81,19 +82,26 @@ impl Environment {
         Ok(environment)
     }
 
-    /// The variables that say the same.
-    pub fn variables(&self) -> BTreeMap<String, String> {
+    /// The variables that say the same: `NAME=VALUE` and a NUL each, as a process has them (environ(7)). Empty ones are left out.
+    pub fn variables(&self) -> Vec<u8> {
         let args: Vec<String> = self.args.iter().map(|(key, value)| [key, "=", value].concat()).collect();
-        let netns = self.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let args = args.join(";");
+        let netns = self.netns.as_ref().map_or(&[][..], |path| path.as_os_str().as_bytes());
         let all = [
-            ("CNI_COMMAND", self.verb.name().to_owned()),
-            ("CNI_CONTAINERID", self.container_id.clone()),
-            ("CNI_NETNS", netns.unwrap_or_default()),
-            ("CNI_NETNS_OVERRIDE", if self.netns_override { "1" } else { "" }.to_owned()),
-            ("CNI_IFNAME", self.ifname.clone()),
-            ("CNI_ARGS", args.join(";")),
+            ("CNI_COMMAND", self.verb.name().as_bytes()),
+            ("CNI_CONTAINERID", self.container_id.as_bytes()),
+            ("CNI_NETNS", netns),
+            ("CNI_NETNS_OVERRIDE", if self.netns_override { b"1" } else { b"" }),
+            ("CNI_IFNAME", self.ifname.as_bytes()),
+            ("CNI_ARGS", args.as_bytes()),
         ];
-        all.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect()
+        let mut block = Vec::with_capacity(256);
+        for (name, value) in all.into_iter().filter(|(_, value)| !value.is_empty()) {
+            for part in [name.as_bytes(), b"=", value, b"\0"] {
+                block.extend_from_slice(part);
+            }
+        }
+        block
     }
 }
 

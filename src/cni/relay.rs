@@ -1,10 +1,13 @@
-//! What the thin plugin and the agent say to each other: one question, one answer, each a JSON object. Pure.
+//! What the thin plugin and the agent say to each other: one question, one answer, each a line of JSON and what it announces. Pure.
 //!
 //! In: a call as the runtime made it. Out: the same call on the other side. A question carries the call's variables and standard input
 //! as they came, not what this release made of them: so a plugin and an agent of adjacent releases understand each other as well as
 //! either understands the runtime. Fields that are unknown are ignored; a number of [`PROTOCOL`] that is higher than one's own is refused.
+//!
+//! They follow the line byte for byte, and are no text in it: a configuration quoted for JSON is read and written twice on either side.
 
-use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -22,17 +25,30 @@ pub const PROTOCOL: u32 = 1;
 pub const LONGEST: u64 = 8 << 20;
 
 /// One call, as the runtime made it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// [`PROTOCOL`] of who asks.
     pub protocol: u32,
-    /// `CNI_COMMAND` and the others; those that are missing or empty are left out.
-    pub variables: BTreeMap<String, String>,
+    /// `CNI_COMMAND` and the others, as [`Environment::variables`].
+    variables: Vec<u8>,
     /// Standard input.
-    pub stdin: String,
+    stdin: Vec<u8>,
     /// Who asks has understood nothing of it, and would print what the call comes to as it is told.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wants_reply: bool,
+}
+
+/// The line before a question.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    protocol: u32,
+    /// Bytes of the variables, which come next.
+    #[serde(default)]
+    variables: usize,
+    /// Bytes of standard input, which comes then, and is the end.
+    #[serde(default)]
+    stdin: usize,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    wants_reply: bool,
 }
 
 /// Where the agent is that a call must be passed on to.
@@ -60,19 +76,77 @@ impl Destination {
     }
 }
 
+/// Of a line in another protocol.
+#[derive(Debug, Deserialize)]
+struct Spoken {
+    protocol: u32,
+}
+
 impl Question {
-    /// The question that a call becomes. Standard input that is no UTF-8 is no JSON either, and was refused before.
+    /// The question that a call becomes.
     pub fn of(environment: &Environment, stdin: &[u8]) -> Question {
-        let stdin = String::from_utf8_lossy(stdin).into_owned();
-        Question { protocol: PROTOCOL, variables: environment.variables(), stdin, wants_reply: false }
+        let variables = environment.variables();
+        Question { protocol: PROTOCOL, variables, stdin: stdin.to_vec(), wants_reply: false }
     }
 
-    /// A question as it lies on the wire.
+    /// The same from who would print what it comes to as it is told.
+    #[must_use]
+    pub fn wanting_reply(self) -> Question {
+        Question { wants_reply: true, ..self }
+    }
+
+    /// As it lies on the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let Question { protocol, variables, stdin, wants_reply } = self;
+        let (protocol, wants_reply) = (*protocol, *wants_reply);
+        let line = Line { protocol, variables: variables.len(), stdin: stdin.len(), wants_reply };
+        let mut bytes = serde_json::to_vec(&line).unwrap_or_default(); // numbers
+        bytes.reserve_exact(1 + variables.len() + stdin.len());
+        bytes.push(b'\n');
+        bytes.extend_from_slice(variables);
+        bytes.extend_from_slice(stdin);
+        bytes
+    }
+
+    /// Reads it as it lies on the wire; `None`: this is not all of it yet.
     ///
     /// # Errors
     /// It is none.
-    pub fn read(bytes: &[u8]) -> Result<Question, String> {
-        serde_json::from_slice(bytes).map_err(|e| format!("this is no question of Egret's plugin: {e}"))
+    pub fn read(bytes: &[u8]) -> Result<Option<Question>, String> {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let (line, rest) = bytes.split_at(end);
+        let line = match serde_json::from_slice(line) {
+            Ok(Line { protocol, .. }) if protocol > PROTOCOL => {
+                return Ok(Some(Question::in_another(protocol)));
+            }
+            Ok(line) => line,
+            Err(error) => match serde_json::from_slice(line) {
+                Ok(Spoken { protocol }) if protocol > PROTOCOL => {
+                    return Ok(Some(Question::in_another(protocol)));
+                }
+                _ => return Err(format!("this is no question of Egret's plugin: {error}")),
+            },
+        };
+        let told = rest.get(1..).unwrap_or_default();
+        let length = line.variables.checked_add(line.stdin).filter(|length| *length as u64 <= LONGEST);
+        let length =
+            length.ok_or_else(|| format!("a question of Egret's plugin is longer than {LONGEST} bytes"))?;
+        let Some(told) = told.get(..length) else { return Ok(None) };
+        let (variables, stdin) = told.split_at(line.variables);
+        let (variables, stdin) = (variables.to_vec(), stdin.to_vec());
+        Ok(Some(Question { protocol: line.protocol, variables, stdin, wants_reply: line.wants_reply }))
+    }
+
+    /// One that nobody here understands, to be refused.
+    fn in_another(protocol: u32) -> Question {
+        Question { protocol, variables: Vec::new(), stdin: Vec::new(), wants_reply: false }
+    }
+
+    /// What a variable says.
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        let mut pairs = self.variables.split(|byte| *byte == 0);
+        let value = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.map(OsStr::from_bytes)
     }
 
     /// The call on the other side, to be carried out. `last`: what the calls before it had in common.
@@ -87,8 +161,8 @@ impl Question {
             );
             return Err(CniError::new(Code::TryAgainLater, msg));
         }
-        let environment = Environment::read(|name| self.variables.get(name).map(Into::into))?;
-        Request::read_again(environment, self.stdin.as_bytes(), last)
+        let environment = Environment::read(|name| self.variable(name).map(Into::into))?;
+        Request::read_again(environment, &self.stdin, last)
     }
 
     /// An answer as it lies on the wire, to this question. Who wants the reply is told it where all went well and nothing else is to be
@@ -213,7 +287,7 @@ mod tests {
             ("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u=1"),
         ]);
         let asked = Question::of(&call, STDIN.as_bytes());
-        let heard = Question::read(&serde_json::to_vec(&asked).unwrap()).unwrap();
+        let heard = Question::read(&asked.bytes()).unwrap().unwrap();
         let last = Configurations::default();
         let here = Request { as_it_came: None, ..Request::read(call, STDIN.as_bytes()).unwrap() };
         assert_eq!(heard.request(&last), Ok(here));
@@ -223,15 +297,13 @@ mod tests {
     #[test]
     fn what_a_later_release_adds_is_ignored_and_another_protocol_is_refused() {
         let status = environment(&[("CNI_COMMAND", "STATUS"), ("CNI_NETNS_OVERRIDE", "1")]);
-        let mut asked = serde_json::to_value(Question::of(&status, STDIN.as_bytes())).unwrap();
-        asked["trace"] = "x".into();
-        let stdin = STDIN.replace("1.0.0", "1.1.0");
-        asked["stdin"] = stdin.into();
-        let heard = Question::read(asked.to_string().as_bytes()).unwrap();
+        let asked = Question::of(&status, STDIN.replace("1.0.0", "1.1.0").as_bytes()).bytes();
+        let later = |line: &str| [line.as_bytes(), &asked[1..]].concat();
         let last = Configurations::default();
+        let heard = Question::read(&later(r#"{"trace":"x","#)).unwrap().unwrap();
         assert!(heard.request(&last).unwrap().netns_override);
-        asked["protocol"] = 2.into();
-        let refused = Question::read(asked.to_string().as_bytes()).unwrap().request(&last).unwrap_err();
+        let other = b"{\"protocol\":2,\"variables\":{}}\n";
+        let refused = Question::read(other).unwrap().unwrap().request(&last).unwrap_err();
         assert_eq!(refused.code, Code::TryAgainLater);
         assert!(refused.msg.contains("protocol 2") && refused.msg.contains("upgrade"), "{refused}");
     }
@@ -282,7 +354,35 @@ mod tests {
         assert!(Answer::read(b"{").is_err());
     }
 
+    #[test]
+    fn what_is_no_question_or_too_long_is_said_to_be_so() {
+        for (told, why) in [
+            ("hello\n", "no question"),
+            ("{\"variables\":1}\n", "protocol"),
+            ("{\"protocol\":1,\"stdin\":-1}\n", "no question"),
+            ("{\"protocol\":1,\"stdin\":8388609}\n", "longer than 8388608 bytes"),
+            ("{\"protocol\":1,\"variables\":9,\"stdin\":18446744073709551615}\n", "longer"),
+        ] {
+            let error = Question::read(told.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{told}: {error}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_question_arrives_as_it_is_and_until_then_it_is_a_part(
+            stdin in proptest::collection::vec(any::<u8>(), 0..300), container in "[a-z0-9]{1,9}", args in "([A-Z]=[ -:<-~]{0,9};){0,3}",
+        ) {
+            let call = environment(&[("CNI_COMMAND", "DEL"), ("CNI_IFNAME", "eth0"), ("CNI_CONTAINERID", &container), ("CNI_ARGS", &args)]);
+            let asked = Question::of(&call, &stdin);
+            let told = asked.bytes();
+            for end in 0..told.len() {
+                prop_assert_eq!(Question::read(&told[..end]), Ok(None));
+            }
+            prop_assert_eq!(Question::read(&told), Ok(Some(asked.clone())));
+            prop_assert_eq!(Environment::read(|name| asked.variable(name).map(Into::into)), Ok(call));
+        }
+
         #[test]
         fn a_reply_arrives_as_it_is_and_until_then_it_is_a_part(reply in proptest::collection::vec(any::<u8>(), 0..300)) {
             let told = [SUCCESS.as_bytes(), reply.len().to_string().as_bytes(), END.as_bytes(), &reply].concat();

@@ -8,7 +8,6 @@
 //! long as a last plan lies on disk, because an error there would have everything evicted that runs on this node.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -81,7 +80,7 @@ impl Node for &Thin {
             return None; // STATUS has a deadline, and goes a way of its own
         }
         let to = Destination::of(stdin)?;
-        let question = Question { wants_reply: true, ..Question::of(environment, stdin) };
+        let question = Question::of(environment, stdin).wanting_reply();
         match put(&question, &to, verb) {
             Put::Reply(reply) => Some(reply),
             Put::Asked(asked) => {
@@ -178,11 +177,7 @@ fn put(question: &Question, to: &Destination, verb: Verb) -> Put {
             return Put::Asked(Asked::Absent(why));
         }
     };
-    let question = match serde_json::to_vec(question) {
-        Ok(question) => question,
-        Err(error) => return Put::Asked(Asked::Absent(format!("the call cannot be passed on: {error}"))),
-    };
-    Put::Asked(match converse(stream, &question, end) {
+    Put::Asked(match converse(stream, &question.bytes(), end) {
         Ok(Said::Reply(reply)) => return Put::Reply(reply),
         Ok(Said::Answer(bytes)) => match Answer::read(&bytes) {
             Ok(outcome) => Asked::Answered(outcome),
@@ -218,7 +213,6 @@ fn now() -> Duration {
 
 fn converse(mut stream: UnixStream, question: &[u8], end: Duration) -> io::Result<Said> {
     stream.write_all(question)?;
-    stream.shutdown(Shutdown::Write)?;
     // An answer comes in one piece but for its length, so each read may take what is left.
     let left = end.saturating_sub(now()).max(Duration::from_millis(1));
     whole(&mut Awake::of(&stream, left).take(LONGEST))

@@ -21,7 +21,7 @@ use super::copy::Look;
 use crate::cni::reply::{CniError, Code};
 use crate::cni::request::Request;
 use crate::egress::model::PodName;
-use crate::kube::mirror::ids;
+use crate::kube::mirror::{Mirror, ids};
 use crate::kube::{ApiError, Reach, Watched, foreign};
 use crate::node::standing::EXEMPT;
 use known::{Known, Refusal, Subject};
@@ -99,13 +99,8 @@ impl Cluster {
     }
 
     fn is_known(&self, pod: &PodName, uid: &str) -> bool {
-        self.mirror().generation(Watched::Pods) > 0 && self.is_remembered(pod, uid)
-    }
-
-    /// By this agent or an earlier one.
-    fn is_remembered(&self, pod: &PodName, uid: &str) -> bool {
         let mirror = self.mirror();
-        mirror.object(Watched::Pods, &pod.to_string()).is_some_and(|object| is_of(object, uid))
+        mirror.generation(Watched::Pods) > 0 && is_remembered(&mirror, pod, uid)
     }
 
     fn ask_pod(&self, pod: &PodName, uid: &str) -> Result<(), CniError> {
@@ -123,7 +118,7 @@ impl Cluster {
             }
             Err(error) if error.is_absent() => Err(later(format!("there is no pod {pod} in the cluster"))),
             // Its sandbox is made again, and what an earlier agent knew of it is on disk.
-            Err(error) if error.is_away() && self.is_remembered(pod, uid) => Ok(()),
+            Err(error) if error.is_away() && is_remembered(&self.mirror(), pod, uid) => Ok(()),
             Err(error) => Err(later(format!("nothing is known of pod {pod} yet, and {error}"))),
         }
     }
@@ -301,6 +296,11 @@ impl By {
             By::Memory => "memory",
         }
     }
+}
+
+/// By this agent or an earlier one.
+fn is_remembered(mirror: &Mirror, pod: &PodName, uid: &str) -> bool {
+    mirror.object(Watched::Pods, &pod.to_string()).is_some_and(|object| is_of(object, uid))
 }
 
 /// A static pod's UID is that of its file; its mirror pod has another.

@@ -72,7 +72,7 @@ impl Caller {
     /// Answers, unless that was done. An error: nobody heard it.
     pub(super) fn tell(&self, request: Option<&Request>, outcome: Result<(), CniError>) -> io::Result<()> {
         match (self.told.get(), outcome) {
-            (None, outcome) => self.say(&self.question.answered(request, outcome)),
+            (None, outcome) => drop(self.write(&self.question.answered(request, outcome))),
             (Some(_), Err(error)) => {
                 tracing::warn!(%error, "what was to follow an answer is left to the loop");
             }
@@ -84,20 +84,28 @@ impl Caller {
         }
     }
 
-    /// Who waits on this very processor goes on at once.
-    fn say(&self, bytes: &[u8]) {
+    /// Says that all went well, where little follows.
+    pub(super) fn say(&self, request: &Request) {
+        self.write(&self.question.answered(Some(request), Ok(())));
+    }
+
+    /// Whether it was not said before.
+    fn write(&self, bytes: &[u8]) -> bool {
+        let mut now = false;
         self.told.get_or_init(|| {
-            let told = write(&self.stream, bytes);
-            thread::yield_now();
-            told
+            now = true;
+            write(&self.stream, bytes)
         });
+        now
     }
 }
 
 impl Success {
-    /// Says it.
+    /// Says it. Who waits on this very processor goes on at once: much follows here.
     pub(super) fn tell(&self) {
-        self.caller.say(&self.bytes);
+        if self.caller.write(&self.bytes) {
+            thread::yield_now();
+        }
     }
 }
 

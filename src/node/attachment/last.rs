@@ -5,10 +5,13 @@
 //! never written twice, only replaced, and what somebody edited looks otherwise and is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use nix::fcntl::renameat;
 
 use super::{Attachment, draft};
 use crate::problem::Problem;
@@ -29,9 +32,33 @@ pub struct LastRecords {
 /// What the next pod needs, and what the last one left to be done.
 #[derive(Debug, Default)]
 struct Next {
-    /// A network's folder with a draft in it that is nobody's yet.
-    spare: Option<(PathBuf, File)>,
+    spare: Option<Spare>,
     written: Option<Written>,
+}
+
+/// A draft that is nobody's yet, in a network's folder.
+#[derive(Debug)]
+struct Spare {
+    folder: PathBuf,
+    /// The folder itself: to find it by its path takes longer than to give a file in it another name.
+    open: File,
+    file: File,
+}
+
+impl Spare {
+    /// `None`: another process has it, or it cannot be made.
+    fn laid(folder: &Path) -> Option<Spare> {
+        let open = File::open(folder).ok()?;
+        let file = draft::spare(&folder.join(SPARE)).ok().flatten()?;
+        Some(Spare { folder: folder.to_owned(), open, file })
+    }
+
+    /// Makes it the record of this name. Fails, too, where it was removed, or its folder was.
+    fn become_record(&mut self, name: &OsStr, bytes: &[u8]) -> io::Result<Stamp> {
+        self.file.write_all(bytes)?;
+        renameat(&self.open, SPARE, &self.open, name)?;
+        Stamp::of_open(&self.file)
+    }
 }
 
 /// Where a record was written last.
@@ -51,11 +78,10 @@ impl LastRecords {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let spare = next.spare.take_if(|(folder, _)| path.parent() == Some(folder));
-        let written = spare.and_then(|(folder, mut spare)| {
-            let written = spare.write_all(bytes).and_then(|()| fs::rename(folder.join(SPARE), path));
-            let stamp = written.and_then(|()| Stamp::of_open(&spare));
-            stamp.ok().map(|stamp| (spare, stamp, attachment.clone()))
+        let spare = next.spare.take_if(|spare| path.parent() == Some(&spare.folder));
+        let written = spare.zip(path.file_name()).and_then(|(mut spare, name)| {
+            let stamp = spare.become_record(name, bytes).ok()?;
+            Some((spare.file, stamp, attachment.clone()))
         });
         let done = written.is_some();
         next.written = Some(Written { path: path.to_owned(), known: written });
@@ -73,13 +99,12 @@ impl LastRecords {
             self.known().insert(path.clone(), (stamp, attachment));
         }
         let Some(folder) = path.parent() else { return };
-        if let Some((elsewhere, _)) = next.spare.take_if(|(laid, _)| laid != folder) {
-            let _ = fs::remove_file(elsewhere.join(SPARE)); // it is nobody's, and empty
+        if let Some(elsewhere) = next.spare.take_if(|spare| spare.folder != folder) {
+            let _ = fs::remove_file(elsewhere.folder.join(SPARE)); // it is nobody's, and empty
         }
         if next.spare.is_none() {
             // Who finds none makes one.
-            let made = draft::spare(&folder.join(SPARE)).ok().flatten();
-            next.spare = made.map(|file| (folder.to_owned(), file));
+            next.spare = Spare::laid(folder);
         }
     }
 
