@@ -167,7 +167,7 @@ fn contradicted(
 
 /// The pod that goes by a UID. Where its name was not written down every pod is looked at.
 fn pod_of(client: &Client, uid: &str, pod: Option<&PodName>) -> Result<Option<Value>, ApiError> {
-    let has_it = |pod: &Value| ids(pod).iter().any(|id| id == uid);
+    let has_it = |pod: &Value| ids(pod).any(|id| id == uid);
     match pod {
         Some(PodName { namespace, name }) => {
             let pod = found(client, &format!("/api/v1/namespaces/{namespace}/pods/{name}"))?;

@@ -48,7 +48,7 @@ impl Seen {
             name: name(object),
             now: pruned(reach, kind, object),
             told: told(object),
-            life: (ids(object), life(object)),
+            life: (ids(object).map(str::to_owned).collect(), life(object)),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Mirror {
         if kind != Watched::Pods {
             return false;
         }
-        let now = (ids(object), life(object));
+        let now = (ids(object).map(str::to_owned).collect(), life(object));
         self.lives.insert(name(object), now.clone()) != Some(now)
     }
 

@@ -4,14 +4,14 @@
 //! nothing, the objects that a new reader would find. Never: trusts that it knows what changed; whatever is not as it was, but for
 //! decisions about one pod, is a new beginning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::addr::Cidr;
 use crate::config::Config;
-use crate::egress::model::{Endpoint, PodName, Resolution, View};
+use crate::egress::model::{Endpoint, Namespace, PodName, Resolution, View};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Here, LocalPod, NodePlan};
 use crate::egress::planning::{Inputs, Planned};
@@ -56,6 +56,8 @@ struct Outline {
     own: u64,
     config: Config,
     view: View,
+    /// Those that were decoded for earlier pods.
+    namespaces: BTreeMap<String, Namespace>,
     /// What decisions by this view have in common, once one was made; they depend on namespaces, too.
     common: Option<Common>,
 }
@@ -179,21 +181,23 @@ impl Kept {
         decide: impl FnOnce(&mut View, &mut Option<Common>) -> T,
     ) -> T {
         let mut last = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
-        let outline = std::mem::take(Outline::current(&mut last, objects, config));
-        let mut view = objects.with_pods(outline, pods, Vec::new());
+        let mut outline = std::mem::take(Outline::current(&mut last, objects, config));
         // What a panic leaves half-changed is not found again.
         let mut known = last.take();
+        let namespaces = known
+            .iter_mut()
+            .flat_map(|known| pods.iter().filter_map(|pod| known.namespaces.remove_entry(&pod.namespace)));
+        outline.namespaces.extend(namespaces);
+        let mut view = objects.with_pods(outline, pods, Vec::new());
         let mut common = known.as_mut().and_then(|known| known.common.take());
         let decided = decide(&mut view, &mut common);
         let none = View::default();
-        let view = View {
-            pods: none.pods,
-            namespaces: none.namespaces,
-            interfaces: none.interfaces,
-            endpoints: none.endpoints,
-            ..view
-        };
-        *last = known.map(|known| Outline { view, common, ..known });
+        let namespaces = std::mem::take(&mut view.namespaces);
+        let view = View { pods: none.pods, interfaces: none.interfaces, endpoints: none.endpoints, ..view };
+        if let Some(mut known) = known {
+            known.namespaces.extend(namespaces);
+            *last = Some(Outline { view, common, ..known });
+        }
         decided
     }
 
@@ -287,6 +291,7 @@ impl Outline {
                 own: objects.fingerprint_of_outline(),
                 config: config.clone(),
                 view,
+                namespaces: BTreeMap::new(),
                 common: None,
             }
         });
@@ -304,12 +309,56 @@ impl Outline {
             return Some(Outline { fingerprint, ..self });
         }
         let is_same = objects.fingerprint_of_outline() == self.own;
-        is_same.then_some(Outline { fingerprint, without_pods, common: None, ..self })
+        is_same.then_some(Outline {
+            fingerprint,
+            without_pods,
+            namespaces: BTreeMap::new(),
+            common: None,
+            ..self
+        })
     }
 }
 
 impl Made {
     fn serves(&self, inputs: &Inputs<'_>) -> bool {
         self.here == *inputs.here && self.locals == inputs.locals && self.inside == inputs.inside
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::dir::tests::scratch;
+
+    #[test]
+    fn a_namespace_is_decoded_once_until_it_says_something_else() {
+        let (dir, _clean) = scratch();
+        let (kept, config, pod) = (Kept::default(), Config::default(), PodName::new("shop", "cart"));
+        let write = |team: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{team: {team}}}}}\n"
+            );
+            fs::create_dir_all(dir.join("objects")).unwrap();
+            fs::write(dir.join("objects/shop.yaml"), text).unwrap();
+        };
+        let lent = || {
+            let objects = kept.objects(&dir).unwrap();
+            kept.lend(&objects, &config, std::slice::from_ref(&pod), |view, _| view.namespaces.clone())
+        };
+        let decoded = || {
+            let outline = kept.outline.lock().unwrap();
+            outline.iter().flat_map(|known| known.namespaces.keys().cloned()).collect::<Vec<_>>()
+        };
+        write("blue");
+        for _ in 0..2 {
+            assert_eq!(lent()["shop"].labels["team"], "blue");
+            assert_eq!((lent().len(), decoded()), (1, vec!["shop".to_owned()]));
+        }
+        write("crimson");
+        assert_eq!(lent()["shop"].labels["team"], "crimson");
+        fs::remove_file(dir.join("objects/shop.yaml")).unwrap();
+        assert!(lent().is_empty() && decoded().is_empty());
     }
 }

@@ -305,7 +305,7 @@ fn is_remembered(mirror: &Mirror, pod: &PodName, uid: &str) -> bool {
 
 /// A static pod's UID is that of its file; its mirror pod has another.
 fn is_of(object: &Value, uid: &str) -> bool {
-    uid.is_empty() || ids(object).iter().any(|id| id == uid)
+    uid.is_empty() || ids(object).any(|id| id == uid)
 }
 
 /// Whether it had a sandbox before.

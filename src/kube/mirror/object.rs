@@ -9,10 +9,9 @@ use crate::egress::serving::Life;
 use crate::kube::watched::{Reach, Watched};
 
 /// The UIDs that a pod goes by: a static one by its file's, too.
-pub fn ids(pod: &Value) -> Vec<String> {
+pub fn ids(pod: &Value) -> impl Iterator<Item = &str> {
     let metadata = &pod["metadata"];
-    let all = [&metadata["uid"], &metadata["annotations"][STATIC_POD_UID]];
-    all.into_iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    [&metadata["uid"], &metadata["annotations"][STATIC_POD_UID]].into_iter().filter_map(Value::as_str)
 }
 
 /// How a pod is.
