@@ -119,7 +119,7 @@ pub fn run(
         Door::new(config.clone(), node.books.clone(), node.kept.clone(), gate, (metrics, calls.clone()));
     Arc::new(door).open(path).map_err(|e| format!("the plugin cannot be answered: {e}"))?;
     if let Some(cluster) = &cluster
-        && !first_heard(cluster, &signals)
+        && !first_heard(cluster, &signals, &calls)
     {
         return Ok(());
     }
@@ -265,11 +265,8 @@ impl Run<'_> {
 
     fn listen(&mut self) {
         let now = self.now();
-        let busy = self.calls.are_running();
-        self.files.ear().open(busy);
-        if !busy {
-            self.calls.finish();
-        }
+        self.files.ear().open(self.calls.are_running());
+        self.calls.finish();
         for job in self.files.listen() {
             match job {
                 Job::Update if self.files.whole => self.schedule.want_soon(job, now),

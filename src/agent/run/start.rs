@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signalfd::SignalFd;
 
 use super::{AgentError, PATIENCE};
+use crate::agent::calls::Calls;
 use crate::agent::cluster::Cluster;
 use crate::agent::door::Gate;
 use crate::agent::state::LOCK;
@@ -24,8 +25,9 @@ const PREDECESSOR: Duration = Duration::from_secs(3);
 /// Waits until everything was heard of once, by this agent or an earlier one, however long that takes: a node of which nothing is known has
 /// nothing to be kept. Where something of it was lost since there is a plan to be kept, and none is made before all is there. Says whether
 /// it was, before we were told to end.
-pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd) -> bool {
+pub(super) fn first_heard(cluster: &Cluster, signals: &SignalFd, calls: &Calls) -> bool {
     while !cluster.is_synced() && cluster.lacks().is_none() {
+        calls.finish();
         if let Ok(Some(_)) = signals.read_signal() {
             return false;
         }
