@@ -15,7 +15,7 @@ use crate::egress::lower::{Belts, local_chain, mark_value, pin_chain, slots};
 use crate::egress::lower_clients::binding_map;
 use crate::egress::numbers::{self, LINK_GROUP, PIN_IS_EXIT, PIN_MASK, PIN_SHIFT, mark};
 use crate::egress::plan::{Binding, LocalGateway, NodePlan, Place, Verdict};
-use crate::egress::{always, entrance, exits, leased, own_address};
+use crate::egress::{always, entrance, exits, leased, own_address, replies};
 use crate::kernel::nft::table::{Atom, Chain, Hook, KeyType, Map, Rule, Table, Value, ValueType};
 use crate::kernel::state::NftFamily;
 
@@ -203,6 +203,7 @@ fn decide(plan: &NodePlan, belts: Belts, table: &mut Table) {
     if belts.spoof {
         table.chains.insert(leased::LEASED.into(), leased::chain_of_leases());
     }
+    table.chains.insert(replies::REPLIES.into(), replies::chain_of_replies(belts));
     let held = vec![
         rule("held: TCP is told", "meta l4proto tcp counter reject with tcp reset"),
         rule("held", "counter reject with icmpx type admin-prohibited"),
@@ -228,10 +229,8 @@ pub(crate) fn set_chain(mark: u8) -> String {
 
 /// A client's chain: replies pass, a pinned flow follows its pin, inside destinations pass, then the binding's map decides.
 fn add_binding(name: &str, binding: &Binding, belts: Belts, table: &mut Table) {
-    let mut rules = vec![
-        rule("replies", "ct direction reply accept"),
-        rule("pinned", format!("ct mark & {PIN_MASK:#x} != 0 jump pinned_flow")),
-    ];
+    let mut rules =
+        vec![replies::replies(), rule("pinned", format!("ct mark & {PIN_MASK:#x} != 0 jump pinned_flow"))];
     rules.extend(both("inside", "{ip} daddr @direct{n} accept"));
     if belts.invalid {
         rules.push(rule("belt: without an entry there is no NAT", "ct state invalid counter drop"));

@@ -33,6 +33,7 @@ pub mod plan;
 pub mod planning;
 pub mod policy;
 pub mod prefixes;
+mod replies;
 pub mod resolve;
 pub mod selector;
 pub mod serving;

@@ -23,6 +23,9 @@ pub const PROTOCOL: u8 = 65;
 
 /// nftables table, in `inet` and in `netdev`.
 pub const NFT_TABLE: &str = "egret";
+/// nftables table that belongs to the agent's process, as long as its node has a plan: it outlives a flushed ruleset, has no hook and does
+/// nothing but ask that packets be tracked. Not in any [`Scope`]: it goes with its process, and nobody else can delete it.
+pub const TRACKING_TABLE: &str = "egret-tracking";
 
 /// The node's tunnel device.
 pub const TUNNEL: &str = "egress.vxlan";

@@ -117,6 +117,13 @@ impl Netfilter {
         Ok(Netfilter { socket: ManuallyDrop::new(socket), sequence, buffer, home, settled: true })
     }
 
+    /// Opens one that is nobody's before and after: what is made by it may belong to it, and goes when it is closed.
+    pub(crate) fn alone() -> Result<Netfilter, Error> {
+        let socket = ManuallyDrop::new(connected()?);
+        let buffer = Vec::with_capacity(READ_BYTES);
+        Ok(Netfilter { socket, sequence: 0, buffer, home: None, settled: true })
+    }
+
     /// Sends one request and hands every object of the answer to `each`. The request asks for a dump or an acknowledgement.
     pub(crate) fn ask(&mut self, mut request: Request, mut each: impl FnMut(Reply<'_>)) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);

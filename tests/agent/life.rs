@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egret::agent::state::Health;
+use egret::egress::numbers::TRACKING_TABLE;
 use egret::testbed::{Answer, faults};
 use nix::sys::signal::Signal;
 
@@ -89,10 +90,11 @@ fn when_it_is_killed_and_started_again_flows_live_and_nothing_is_touched() {
             }
         });
         let _stop = crate::kernel::Stop(&stop);
+        // But for the table that is each agent's own.
         let rules = || {
-            lab.node(2)
-                .sh("ip rule; ip route show table all; ip nexthop; nft -a list ruleset | grep -v packets")
-                .unwrap()
+            let own = format!("sed '/^table inet {TRACKING_TABLE} /,/^}}/d'");
+            let tables = format!("nft -a list ruleset | grep -v packets | {own}");
+            lab.node(2).sh(&format!("ip rule; ip route show table all; ip nexthop; {tables}")).unwrap()
         };
         let before = rules();
         for signal in [Signal::SIGKILL, Signal::SIGTERM] {

@@ -9,6 +9,7 @@ mod changes;
 mod crowds;
 mod directory;
 mod door;
+mod flushed;
 mod kernel;
 mod lab;
 mod life;

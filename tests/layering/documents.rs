@@ -97,6 +97,7 @@ fn the_table_of_numbers_is_current() {
         ("link group", n::LINK_GROUP.to_string()),
         ("protocol", n::PROTOCOL.to_string()),
         ("nftables table", n::NFT_TABLE.to_owned()),
+        ("nftables table of the agent", n::TRACKING_TABLE.to_owned()),
         ("tunnel device", n::TUNNEL.to_owned()),
         ("rule, tunnel", n::PRIORITY_TUNNEL.to_string()),
         ("rule, local gateways", n::PRIORITY_LOCAL.to_string()),

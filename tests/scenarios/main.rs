@@ -25,6 +25,7 @@ mod selection;
 mod several;
 mod startup;
 mod status;
+mod strays;
 mod tracking;
 #[path = "../belts/traffic.rs"]
 #[allow(dead_code, reason = "the stories here use a part of what belts are shown with")]

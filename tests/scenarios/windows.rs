@@ -13,15 +13,15 @@ use crate::lab::{Lab, nodes};
 use crate::traffic::Meeting;
 
 /// Pools whose gateways' clients are seen with the node's address, and what a gateway says to be one of theirs.
-type Pools = [(&'static str, String, &'static str); 2];
+pub(crate) type Pools = [(&'static str, String, &'static str); 2];
 
-fn own() -> Pools {
+pub(crate) fn own() -> Pools {
     [("own", Family::V4, "ipv4pools"), ("own6", Family::V6, "ipv6pools")].map(|(name, family, key)| {
         (name, format!("cidr: '{}', source: PodAddress", pod_networks(family)), key)
     })
 }
 
-fn leased() -> Pools {
+pub(crate) fn leased() -> Pools {
     [("hide", "10.10.10.16/28", "ipv4pools"), ("hide6", "fd00:10:10::20/124", "ipv6pools")]
         .map(|(name, cidr, key)| (name, format!("cidr: '{cidr}'"), key))
 }
@@ -37,7 +37,7 @@ fn write(lab: &Lab, pools: &Pools) {
 }
 
 /// A gateway of these pools on node 1, a client beside it and one on node 2.
-fn raise(topology: Topology, pools: &Pools) -> (Lab, Pod, [Pod; 2]) {
+pub(crate) fn raise(topology: Topology, pools: &Pools) -> (Lab, Pod, [Pod; 2]) {
     let lab = Lab::raise(topology);
     write(&lab, pools);
     let asks = pools.clone().map(|(name, _, key)| (format!("egret.dev/{key}"), format!("[\"{name}\"]")));
@@ -51,7 +51,7 @@ fn raise(topology: Topology, pools: &Pools) -> (Lab, Pod, [Pod; 2]) {
     (lab, gateway, clients)
 }
 
-fn of_node_1() -> BTreeSet<IpAddr> {
+pub(crate) fn of_node_1() -> BTreeSet<IpAddr> {
     Family::BOTH.map(|family| node_address(1, family)).into()
 }
 

@@ -17,6 +17,7 @@ mod render;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod tracking;
 
 use diff::ElementChange;
 
