@@ -10,7 +10,7 @@ use crate::egress::lower_clients::client_states;
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
-use crate::egress::planning::{Inputs, Planned, is_crowded, plan};
+use crate::egress::planning::{Inputs, Planned, frees_sets};
 use crate::egress::transition::{UNKNOWN, believed, keep_hidden, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
@@ -155,14 +155,15 @@ impl Embedded {
             resolution: &situation.resolution,
             inside: &situation.inside,
         };
-        let (mut next, problems) = match &self.kept {
+        let planned = match &self.kept {
             Some(kept) => {
-                let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                let planned = kept.plan(before.as_ref(), &inputs, &mut numbering);
                 kept.unborne.take_back(&numbering);
-                (plan, problems)
+                planned
             }
-            None => plan(&inputs, &mut numbering),
+            None => Planned::of(&inputs, &mut numbering),
         };
+        let Planned { plan: mut next, problems, lacks_sets } = planned;
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
         // A node without a single pod was emptied, or its memory deleted with its pods.
@@ -217,7 +218,7 @@ impl Embedded {
             kept.unborne.settle();
         }
         carried_out?;
-        if outcome.is_well() && !self.dry_run && is_crowded(&before, &next, &outcome.problems) {
+        if outcome.is_well() && !self.dry_run && lacks_sets && frees_sets(&before, &next) {
             let mut again = self.update_upon(None, situation, how, asleep)?;
             again.reports.splice(0..0, outcome.reports);
             return Ok(again);
