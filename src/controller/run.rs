@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::reclaim::{Patience, Remnant, remnants};
 use super::tally::tally;
 use super::world::{World, agents_pods};
-use super::{Settings, status, taints};
+use super::{Settings, status, taints, time_of_day};
 use crate::config::Config;
 use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
 use crate::probes::turns::Turns;
@@ -235,7 +235,7 @@ impl Run<'_> {
             Ok(world) => world,
             Err(error) => return self.done::<()>("the objects", Err(error)),
         };
-        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let clock = time_of_day().as_secs();
         let mut well = true;
         let tallies = tally(&world);
         self.known.counted(&world.agents, &tallies.sum);
