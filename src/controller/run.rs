@@ -262,7 +262,7 @@ impl Run<'_> {
     /// Frees what has been gone for long enough, and is gone by the server's own word.
     fn give_back(&mut self, world: &World, now: Duration, clock: u64) -> bool {
         let hears_since = self.leading.hears_since();
-        let ripe = self.patience.ripe(remnants(world), now, hears_since, self.settings.reclaim_after);
+        let ripe = self.patience.ripe(remnants(world, clock), now, hears_since, self.settings.reclaim_after);
         let (mut well, mut pods) = (true, AgentsPods::default());
         for remnant in ripe {
             well &= self.give_back_one(&remnant, &mut pods, clock);
@@ -281,6 +281,9 @@ impl Run<'_> {
             let mut mirror = self.following.mirror();
             for (kind, object) in &reclaimed.learnt {
                 mirror.learn(*kind, object);
+            }
+            if let Some((kind, object)) = &reclaimed.gone {
+                mirror.gone(*kind, object);
             }
             if let (Some(_), Remnant::Agent(node)) = (&reclaimed.freed, remnant) {
                 forget_beat(&mut mirror, node);

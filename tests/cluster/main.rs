@@ -15,6 +15,7 @@ mod blocks;
 mod controller;
 mod damaged;
 mod definitions;
+mod emptied;
 mod explaining;
 mod follower;
 mod following;
