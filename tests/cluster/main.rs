@@ -31,6 +31,7 @@ mod others;
 mod pages;
 mod proxy;
 mod questions;
+mod rebooted;
 mod refused;
 mod rotated;
 mod server;
