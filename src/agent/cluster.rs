@@ -99,6 +99,8 @@ pub struct Cluster {
     passing: Arc<OnceLock<Passing>>,
     /// Whom talking makes way for.
     calls: Calls,
+    /// Endpoints on disk say what this agent found. Until then one may be of a life before the machine's last start.
+    seen_gateways: AtomicBool,
     /// Selected pods that were started without us.
     unwired: Arc<Mutex<BTreeSet<PodName>>>,
 }
@@ -167,6 +169,7 @@ impl Cluster {
             owed: Mutex::new(Owed::unknown()),
             passing,
             calls,
+            seen_gateways: AtomicBool::new(false),
             unwired,
         });
         drop(cluster.writing()); // from here on these files are ours alone

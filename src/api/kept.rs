@@ -116,6 +116,7 @@ const LINK: &[Field] = &[
     field("name", Shape::Text, "Its name.").required(),
     field("altnames", Shape::Texts, "Its alternative names."),
     field("addresses", Shape::Texts, "Its addresses.").required(),
+    field("ways", Shape::Texts, "Where it leads as a node gateway's; absent: nobody asked."),
 ];
 
 /// `status` of an `EgressPool`.

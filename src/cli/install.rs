@@ -76,7 +76,7 @@ pub fn run(common: &Common, args: &InstallArgs) -> Result<(String, bool), Refuse
     if args.follow {
         return follow(common, &place, &program);
     }
-    let (entry, problems) = entry(common, place.entry())?;
+    let Entry { value: entry, problems, .. } = entry(common, place.entry())?;
     place.has_room(&entry).map_err(|e| e.to_string())?;
     // The program first: a runtime starts whatever a list names.
     let binary = place.put_binary(&program).map_err(|e| e.to_string())?;
@@ -99,10 +99,18 @@ fn said(items: Vec<Change>, problems: Vec<Problem>, output: Output) -> Result<St
     }
 }
 
+/// Our entry, and what it says.
+struct Entry {
+    value: Value,
+    config: Config,
+    /// Keys that look like ours and have no effect, as the plugin would say at each call.
+    problems: Vec<Problem>,
+}
+
 /// Our entry: the keys of the configuration, or else of the entry that stands, with the node's name, and what makes containerd hand over
-/// pods' annotations. Keys that look like ours and have no effect are problems, as the plugin would say at each call.
-fn entry(common: &Common, standing: Option<Value>) -> Result<(Value, Vec<Problem>), Refused> {
-    let mut entry = match &common.config {
+/// pods' annotations. What the plugin would refuse is refused here, whoever said it.
+fn entry(common: &Common, standing: Option<Value>) -> Result<Entry, Refused> {
+    let mut value = match &common.config {
         Some(file) => Config::entry(file).map_err(|e| Refused::misused(e.to_string()))?,
         None => standing.unwrap_or_else(|| json!({})),
     };
@@ -110,27 +118,30 @@ fn entry(common: &Common, standing: Option<Value>) -> Result<(Value, Vec<Problem
         Some(file) => (file.display().to_string(), ""),
         None => ("the entry that stands".to_owned(), "; give it others with --config FILE"),
     };
-    let wrong = |e| format!("{source}: {e}{next}");
-    Config::from_json(&entry).map_err(|e| Refused::misused(wrong(e)))?;
-    let mut problems = Config::misspelled(&entry);
+    let mut problems = Config::misspelled(&value);
     problems.iter_mut().for_each(|problem| problem.file.clone_from(&source));
-    let fields = entry.as_object_mut().ok_or_else(|| Refused::misused("the configuration is no map"))?;
-    fields.insert("type".to_owned(), TYPE.into());
-    if let Some(node) = &common.node {
-        fields.insert("nodeName".to_owned(), node.as_str().into());
+    let mut flags = String::new();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("type".to_owned(), TYPE.into());
+        if let Some(node) = &common.node {
+            fields.insert("nodeName".to_owned(), node.as_str().into());
+            flags += " with --node";
+        }
+        if let Some(state) = &common.state {
+            fields.insert("stateDir".to_owned(), state.display().to_string().into());
+            flags += " with --state";
+        }
+        fields.entry("capabilities").or_insert_with(|| json!({"io.kubernetes.cri.pod-annotations": true}));
     }
-    if let Some(state) = &common.state {
-        fields.insert("stateDir".to_owned(), state.display().to_string().into());
-    }
-    fields.entry("capabilities").or_insert_with(|| json!({"io.kubernetes.cri.pod-annotations": true}));
-    Ok((entry, problems))
+    let wrong = |e| Refused::misused(format!("{source}{flags}: {e}{next}"));
+    let config = Config::from_json(&value).map_err(wrong)?;
+    Ok(Entry { value, config, problems })
 }
 
-/// Whether pods may come by this entry already. In a cluster not before an agent of this node has heard of everything once: until then no
-/// pod could start here, and a node on which the agent cannot run at all would be lost to pods that nobody selects.
-fn is_ready(entry: &Value) -> Result<bool, String> {
-    let config = Config::from_json(entry).map_err(|e| e.to_string())?;
-    Ok(config.mode == Mode::Embedded || config.state_dir.join("synced").exists())
+/// Whether pods may come by this configuration already. In a cluster not before an agent of this node has heard of everything once: until
+/// then no pod could start here, and a node on which the agent cannot run at all would be lost to pods that nobody selects.
+fn is_ready(config: &Config) -> bool {
+    config.mode == Mode::Embedded || config.state_dir.join("synced").exists()
 }
 
 fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, bool), Refused> {
@@ -147,7 +158,7 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
         standing = place.entry().or(standing);
         let outcome = entry(common, standing.clone())
             .map_err(|e| e.sentence)
-            .and_then(|entry| once(entry, place, program, &mut put));
+            .and_then(|entry| once(&entry, place, program, &mut put));
         match outcome {
             Ok(true) => {
                 trouble.clear();
@@ -170,24 +181,19 @@ fn follow(common: &Common, place: &Place, program: &Path) -> Result<(String, boo
 }
 
 /// Looks, and puts back what is missing; whether it may. `put`: the binary that was found to be ours.
-fn once(
-    (entry, problems): (Value, Vec<Problem>),
-    place: &Place,
-    program: &Path,
-    put: &mut Option<Stamp>,
-) -> Result<bool, String> {
-    if !is_ready(&entry)? {
+fn once(entry: &Entry, place: &Place, program: &Path, put: &mut Option<Stamp>) -> Result<bool, String> {
+    if !is_ready(&entry.config) {
         return Ok(false);
     }
     if put.is_none() {
-        problems.iter().for_each(|problem| tracing::warn!(%problem, "the configuration"));
+        entry.problems.iter().for_each(|problem| tracing::warn!(%problem, "the configuration"));
     }
     if put.is_none() || place.binary_stamp() != *put {
         let binary = place.put_binary(program).map_err(|e| e.to_string())?;
         *put = place.binary_stamp();
         tell(&binary);
     }
-    let lists = match place.put_entry(&entry) {
+    let lists = match place.put_entry(&entry.value) {
         // The next look comes at once: it was a notice, too.
         Err(InstallError::Raced(_)) => return Ok(true),
         other => other.map_err(|e| e.to_string())?,

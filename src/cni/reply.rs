@@ -34,10 +34,9 @@ pub enum Code {
     InvalidNetns = 8,
     /// Nothing is wrong with the request; the runtime tries again.
     TryAgainLater = 11,
-    /// STATUS: not even a pod without egress could start.
+    /// STATUS: not even a pod without egress could start. Never 51, which adds that running pods suffer: what is wired goes on by itself, and
+    /// what may keep a pod from starting (no room, no directory, no agent yet) takes nothing from those that run.
     NotAvailable = 50,
-    /// STATUS: the same, and running pods suffer.
-    LimitedConnectivity = 51,
     /// The pod's network namespace is gone, another one, or not one at all.
     NetnsUnusable = 100,
     /// The pod's interface is missing in its namespace.
@@ -56,7 +55,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    const ALL: [Code; 17] = [
+    const ALL: [Code; 16] = [
         Code::IncompatibleVersion,
         Code::UnsupportedField,
         Code::InvalidEnvironment,
@@ -66,7 +65,6 @@ impl Code {
         Code::InvalidNetns,
         Code::TryAgainLater,
         Code::NotAvailable,
-        Code::LimitedConnectivity,
         Code::NetnsUnusable,
         Code::InterfaceMissing,
         Code::WiringFailed,

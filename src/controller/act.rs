@@ -6,12 +6,12 @@
 use serde_json::Value;
 
 use super::agents::Agent;
-use super::reclaim::Remnant;
+use super::reclaim::{EMPTY, Remnant};
 use super::status::Write;
 use super::taints;
 use super::world::{AGENT, is_out_of_service, ordinals};
 use crate::egress::model::PodName;
-use crate::ipam::{self, After, Freed, Owner, StoreError};
+use crate::ipam::{self, After, Block, Freed, Owner, Store, StoreError};
 use crate::kube::mirror::ids;
 use crate::kube::{ApiError, Client, ClusterStore, HOME, Watched, lease};
 
@@ -73,6 +73,8 @@ pub struct Reclaimed {
     pub freed: Option<Vec<Freed>>,
     /// Objects as the server has them: the mirror may lag behind them.
     pub learnt: Vec<(Watched, Value)>,
+    /// What was deleted, as it was last.
+    pub gone: Option<(Watched, Value)>,
 }
 
 /// Pods of agents as the server has them, listed once for all nodes that are left out at a time.
@@ -95,6 +97,7 @@ pub fn reclaim(
         return Ok(Reclaimed { learnt: learnt.by, ..Reclaimed::default() });
     }
     let store = ClusterStore::new(client);
+    let mut gone = None;
     let freed = match remnant {
         Remnant::Node(node) => {
             // Clients first: nobody shall choose a gateway whose address is being given away.
@@ -116,8 +119,20 @@ pub fn reclaim(
             Vec::new()
         }
         Remnant::Owner(owner, _) => ipam::forget_owners(&store, &|other| other == owner, now)?,
+        Remnant::Block(pool, cidr, sequence) => {
+            let seen = store.read(pool, *cidr)?;
+            let is_so = |block: &Block| block.sequence == *sequence && block.is_vacant(now, EMPTY);
+            if let Some((block, version)) = seen.filter(|(block, _)| is_so(block)) {
+                // As it was read, or not at all: somebody may lease of it just now.
+                gone = store.delete(&block, version)?.map(|object| (Watched::Blocks, object));
+            }
+            if gone.is_none() {
+                return Ok(Reclaimed::default());
+            }
+            Vec::new()
+        }
     };
-    Ok(Reclaimed { freed: Some(freed), learnt: learnt.by })
+    Ok(Reclaimed { freed: Some(freed), learnt: learnt.by, gone })
 }
 
 /// What the server says of something that seems to be gone.
@@ -159,6 +174,8 @@ fn contradicted(
         Remnant::Owner(Owner::PodUid(uid), pod) => {
             pod_of(client, uid, pod.as_ref())?.map(|object| (Watched::Pods, object))
         }
+        // Read by who deletes it, because only that shows that nothing is leased in between.
+        Remnant::Block(..) => None,
         // Nobody can say of the others that they are gone.
         Remnant::Owner(..) => return Ok(Asked::default()),
     };

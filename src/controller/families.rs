@@ -51,7 +51,7 @@ pub const FAMILIES: &[Family] = &[
     counter(
         "egret_controller_reclaimed_total",
         &["of"],
-        "Times that something was given back of what is gone: node, outOfService, agent, owner.",
+        "Times that something was given back of what is gone: node, outOfService, agent, owner; or a block that was empty for long.",
     ),
     counter(
         "egret_controller_reclaimed_leases_total",

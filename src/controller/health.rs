@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::agents::Agent;
 use super::families::FAMILIES;
 use super::lead::Leading;
 use super::reclaim::Remnant;
 use super::tally::{Sum, Unserved};
+use super::time_of_day;
 use crate::kube::{Client, Mirror};
 use crate::probes::followed;
 use crate::probes::metrics::Metrics;
@@ -136,5 +137,5 @@ fn number(count: usize) -> f64 {
 }
 
 fn clock() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64().floor()
+    time_of_day().as_secs_f64().floor()
 }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::election::{Election, Next, RENEW, RETRY};
+use super::time_of_day;
 use crate::kube::lease::{self, Found};
 use crate::kube::{ApiError, Client};
 use crate::probes::turns::{Loop, Turns};
@@ -240,7 +241,7 @@ fn identity(name: &str) -> String {
 
 /// The time of day, for people who read the Lease.
 fn wall() -> String {
-    lease::micro_time(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    lease::micro_time(time_of_day())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! In: a cluster. Out: status, a taint, freed leases. Never: does anything that traffic needs; while it is away, nothing that
 //! runs notices. How it is itself it says by [pages](crate::probes).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub mod act;
 pub mod agents;
@@ -42,4 +42,10 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings { taint: true, silence: Duration::from_secs(30), reclaim_after: Duration::from_secs(60) }
     }
+}
+
+/// The time of day since 1970: the one place where the controller asks for it. What lasts is measured by [`lead::Leading::now`], which nobody
+/// sets.
+fn time_of_day() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::agents::Agent;
 use super::world::World;
+use crate::addr::Cidr;
 use crate::egress::model::PodName;
-use crate::ipam::Owner;
+use crate::ipam::{Block, Owner};
 use crate::kube::Watched;
 
 /// Something that left leases or records behind.
@@ -24,7 +25,12 @@ pub enum Remnant {
     Agent(String),
     /// An owner for whom an address is reserved, and whose workload is gone or scaled below it; and the pod that had it last.
     Owner(Owner, Option<PodName>),
+    /// A block of which nothing has been in use for long: its pool, its range, and its sequence, which every lease raises.
+    Block(String, Cidr, u64),
 }
+
+/// Seconds for which nothing of a block must have been in use: it would soon be made again for a pool whose gateways are made anew.
+pub const EMPTY: u32 = 3600;
 
 /// What absence is read from. While one of these cannot be seen, what is new of it is not known, and everything new seems to be gone.
 const READ: [Watched; 5] =
@@ -39,6 +45,7 @@ impl fmt::Display for Remnant {
                 write!(f, "the agent of node {node}, which is not meant to have one any more")
             }
             Remnant::Owner(owner, _) => write!(f, "{owner}"),
+            Remnant::Block(pool, cidr, _) => write!(f, "block {cidr} of pool `{pool}`, which is empty"),
         }
     }
 }
@@ -51,6 +58,7 @@ impl Remnant {
             Remnant::OutOfService(_) => "outOfService",
             Remnant::Agent(_) => "agent",
             Remnant::Owner(..) => "owner",
+            Remnant::Block(..) => "block",
         }
     }
 
@@ -58,13 +66,13 @@ impl Remnant {
     pub fn node(&self) -> Option<&str> {
         match self {
             Remnant::Node(node) | Remnant::OutOfService(node) | Remnant::Agent(node) => Some(node),
-            Remnant::Owner(..) => None,
+            Remnant::Owner(..) | Remnant::Block(..) => None,
         }
     }
 }
 
-/// What is gone now and has something left; nothing, while that cannot be seen.
-pub fn remnants(world: &World) -> BTreeSet<Remnant> {
+/// What is gone now and has something left; nothing, while that cannot be seen. `clock`: the time of day, by which blocks are dated.
+pub fn remnants(world: &World, clock: u64) -> BTreeSet<Remnant> {
     let mut all = BTreeSet::new();
     if READ.iter().any(|kind| world.lost.contains(kind)) {
         return all;
@@ -85,7 +93,24 @@ pub fn remnants(world: &World) -> BTreeSet<Remnant> {
     let reserved = reserved.filter(|a| is_gone(world, &a.owner));
     all.extend(reserved.map(|a| Remnant::Owner(a.owner.clone(), a.pod.clone())));
     all.extend(dismissed(world).cloned().map(Remnant::Agent));
+    let empty = world.blocks.iter().filter(|block| is_empty(world, block, clock));
+    all.extend(empty.map(|block| Remnant::Block(block.pool.clone(), block.cidr, block.sequence)));
     all
+}
+
+/// Whether nobody misses a block: whatever was given of it was freed long ago, for owners who do not come back, and no gateway shows an
+/// address of it, as one does whose lease was deleted or released under it.
+fn is_empty(world: &World, block: &Block, clock: u64) -> bool {
+    let rests = world.view.pools.values().map(|pool| pool.cooldown_seconds).fold(EMPTY, u32::max);
+    let returns = |owner: &Owner| match owner {
+        Owner::PodUid(_) | Owner::Ordinal { .. } => !is_gone(world, owner),
+        Owner::Slot { .. } | Owner::Container { .. } | Owner::Other(_) => false,
+    };
+    let mut shown = world.view.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    block.is_vacant(clock, rests)
+        && !block.allocations.values().any(|allocation| returns(&allocation.owner))
+        && !world.lost.contains(&Watched::Endpoints)
+        && !shown.any(|address| block.cidr.contains(address.ip))
 }
 
 /// Nodes that had an agent and are not meant to have one now. Only where another agent's pod is and speaks: if there is none, somebody

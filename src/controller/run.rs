@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::reclaim::{Patience, Remnant, remnants};
 use super::tally::tally;
 use super::world::{World, agents_pods};
-use super::{Settings, status, taints};
+use super::{Settings, status, taints, time_of_day};
 use crate::config::Config;
 use crate::kube::{Access, Client, Following, HOME, Mirror, Reach, Watched, foreign, lease};
 use crate::probes::turns::Turns;
@@ -235,7 +235,7 @@ impl Run<'_> {
             Ok(world) => world,
             Err(error) => return self.done::<()>("the objects", Err(error)),
         };
-        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let clock = time_of_day().as_secs();
         let mut well = true;
         let tallies = tally(&world);
         self.known.counted(&world.agents, &tallies.sum);
@@ -262,7 +262,7 @@ impl Run<'_> {
     /// Frees what has been gone for long enough, and is gone by the server's own word.
     fn give_back(&mut self, world: &World, now: Duration, clock: u64) -> bool {
         let hears_since = self.leading.hears_since();
-        let ripe = self.patience.ripe(remnants(world), now, hears_since, self.settings.reclaim_after);
+        let ripe = self.patience.ripe(remnants(world, clock), now, hears_since, self.settings.reclaim_after);
         let (mut well, mut pods) = (true, AgentsPods::default());
         for remnant in ripe {
             well &= self.give_back_one(&remnant, &mut pods, clock);
@@ -281,6 +281,9 @@ impl Run<'_> {
             let mut mirror = self.following.mirror();
             for (kind, object) in &reclaimed.learnt {
                 mirror.learn(*kind, object);
+            }
+            if let Some((kind, object)) = &reclaimed.gone {
+                mirror.gone(*kind, object);
             }
             if let (Some(_), Remnant::Agent(node)) = (&reclaimed.freed, remnant) {
                 forget_beat(&mut mirror, node);

@@ -3,6 +3,7 @@
 //! In: the view, a pod, perhaps a destination. Out: an [`Explanation`], stable JSON for machines and, printed, text for
 //! people. Never: decides anything; it shows what `resolve` and `inside` said, and adds what would have to change.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -18,13 +19,16 @@ use crate::egress::model::{
     Source, View,
 };
 use crate::egress::resolve::{lack, resolve};
+use crate::egress::way_out::{self, NoWay, Part};
 use crate::problem::Problem;
-use crate::spelling::nearest;
+use unknown::unknown_pod;
 
 mod text;
+mod unknown;
 
 pub use crate::egress::gateway_row::GatewayRow;
 pub use text::Shown;
+pub use unknown::{UNKNOWN_NAMESPACE, UNKNOWN_POD};
 
 /// Why one pod's traffic goes where it goes. Its `Display` is the text for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,11 +101,6 @@ pub enum Verdict {
 /// What becomes of traffic that we leave alone.
 pub(super) const AS_PRIMARY: &str = "leaves as the primary network does (usually with the node's address)";
 
-/// Reason of the problem that neither the pod nor its namespace is known: what is said then holds for any such name.
-pub const UNKNOWN_NAMESPACE: &str = "UnknownNamespace";
-/// The same in a namespace that is known.
-pub const UNKNOWN_POD: &str = "UnknownPod";
-
 /// Explains one pod, to one destination or to all. A pod without an object is explained as one without labels and
 /// annotations of its own, and a problem says so.
 pub fn explain(view: &View, pod: &PodName, destination: Option<IpAddr>) -> Explanation {
@@ -152,58 +151,6 @@ pub fn doubt(unread: &[String]) -> Option<String> {
         _ => Some(format!(
             "that is not certain, because {names} and {more} more files are not read to their end and may say otherwise"
         )),
-    }
-}
-
-/// A sentence for a name that no object has, with the one that may have been meant.
-fn unknown_pod(view: &View, pod: &PodName) -> Option<Problem> {
-    let object = format!("Pod {pod}");
-    if view.pods.contains_key(pod) || view.broken.contains(&object) {
-        return None;
-    }
-    // Another pod of the namespace, or the same name in another namespace, is one slip away in one half of the name.
-    let others = view.pods.keys().filter(|other| other.namespace == pod.namespace || other.name == pod.name);
-    let others: Vec<String> = others.map(ToString::to_string).collect();
-    let others: Vec<&str> = others.iter().map(String::as_str).collect();
-    let meant = match nearest(&pod.to_string(), &others) {
-        Some(other) => format!("; did you mean {other}?"),
-        None => elsewhere(view, pod),
-    };
-    // A namespace may be without an object of its own where its pods have some.
-    let known = view.namespaces.contains_key(&pod.namespace)
-        || view.broken.contains(&format!("Namespace {}", pod.namespace))
-        || view.pods.keys().any(|other| other.namespace == pod.namespace);
-    let (reason, nor, own) = match known {
-        true => (UNKNOWN_POD, "", " of its own"),
-        false => (UNKNOWN_NAMESPACE, " nor such a namespace", ""),
-    };
-    let message = format!(
-        "there is no such Pod object{nor}{meant} It is explained as a pod without labels and annotations{own}"
-    );
-    Some(Problem::new(object, reason, message))
-}
-
-/// Who forgets the namespace asks for a pod of `default`; who names a Deployment means the pods that it made.
-fn elsewhere(view: &View, pod: &PodName) -> String {
-    let made = format!("{}-", pod.name);
-    let all = |chosen: &dyn Fn(&PodName) -> bool| view.pods.keys().filter(|other| chosen(other)).collect();
-    let same: Vec<&PodName> = all(&|other| other.name == pod.name);
-    let begun: Vec<&PodName> = all(&|o| o.namespace == pod.namespace && o.name.starts_with(&made));
-    match (&same[..], &begun[..]) {
-        ([], []) => ".".to_owned(),
-        ([], begun) => format!("; with that beginning there {}.", some(begun)),
-        (same, _) => format!("; of that name there {}.", some(same)),
-    }
-}
-
-/// `is X`, or `are X, Y and 5 more`.
-fn some(pods: &[&PodName]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<String> = pods.iter().take(SHOWN).map(ToString::to_string).collect();
-    let verb = if pods.len() == 1 { "is" } else { "are" };
-    match pods.len().saturating_sub(SHOWN) {
-        0 => format!("{verb} {}", shown.join(", ")),
-        left => format!("{verb} {} and {left} more", shown.join(", ")),
     }
 }
 
@@ -285,11 +232,11 @@ impl Asking<'_> {
             return Family::BOTH.map(|family| self.unruled(family.everything().to_string(), family)).into();
         }
         let sources = inside::sources_for(self.view, &self.decision.pod);
-        let item = |(rule, outcome): (&Cidr, &Outcome)| match inside::holding(&sources, *rule) {
-            Some(inside) => self.within(rule.to_string(), inside.clone()),
-            None => self.ruled(rule.to_string(), *rule, outcome),
+        let item = |part: Part<'_>| match inside::holding(&sources, part.prefix) {
+            Some(inside) => self.within(part.prefix.to_string(), inside.clone()),
+            None => self.ruled(part.prefix.to_string(), (part.rule, part.outcome), part.no_way),
         };
-        self.decision.rules.iter().map(item).collect()
+        way_out::parts(self.view, &self.decision.rules).into_iter().map(item).collect()
     }
 
     /// A destination that goes direct whatever the rules say.
@@ -304,7 +251,10 @@ impl Asking<'_> {
         }
         let rules = self.decision.rules.iter().filter(|(rule, _)| rule.contains(ip));
         match rules.max_by_key(|(rule, _)| rule.prefix()) {
-            Some((rule, outcome)) => self.ruled(ip.to_string(), *rule, outcome),
+            Some((rule, outcome)) => {
+                let no_way = way_out::no_way(self.view, outcome, Cidr::host(ip));
+                self.ruled(ip.to_string(), (*rule, outcome), no_way)
+            }
             None => self.unruled(ip.to_string(), Family::of(ip)),
         }
     }
@@ -363,15 +313,19 @@ impl Asking<'_> {
         }
     }
 
-    fn ruled(&self, destination: String, rule: Cidr, outcome: &Outcome) -> Item {
-        let (action, reason) = verdict(rule, outcome);
-        let (reason, change) = match &outcome.action {
-            Action::Held(why) => self.held(why, rule),
-            Action::Direct | Action::Through(_) => (reason, Vec::new()),
-        };
+    fn ruled(&self, destination: String, (rule, outcome): (Cidr, &Outcome), no_way: Option<NoWay>) -> Item {
+        let mut candidates = Cow::Borrowed(outcome.candidates.as_slice());
+        let (mut action, mut reason) = verdict(rule, outcome);
+        let mut change = Vec::new();
+        if let Action::Held(why) = &outcome.action {
+            (reason, change) = self.held(why, rule);
+        }
+        if let Some(no_way) = no_way {
+            (action, reason, change) = (Verdict::Held, no_way.reason, vec![no_way.change]);
+            candidates = Cow::Owned(no_way.candidates);
+        }
         let rows = GatewayRows::of(self.view);
-        let gateways: Vec<GatewayRow> =
-            outcome.candidates.iter().map(|candidate| rows.row(candidate)).collect();
+        let gateways: Vec<GatewayRow> = candidates.iter().map(|candidate| rows.row(candidate)).collect();
         let usable = gateways.iter().filter(|gateway| gateway.usable);
         let sources: BTreeSet<IpAddr> = usable.filter_map(|gateway| gateway.egress_address).collect();
         let sources = if action == Verdict::Gateway { sources.into_iter().collect() } else { Vec::new() };

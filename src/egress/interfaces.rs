@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::Cidr;
+
 /// Interfaces of one node, in the kernel's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Interfaces {
@@ -31,4 +33,8 @@ pub struct Interface {
     /// Its addresses that can be reached from elsewhere, in the kernel's order; IPv6 addresses that pass (temporary, deprecated, failed)
     /// come last.
     pub addresses: Vec<IpAddr>,
+    /// Where it leads as a node gateway's: its subnets, and everything, where any table of the node has a default route by it. `None`: nobody
+    /// said, because no policy asks for it, or the node's release is an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ways: Option<Vec<Cidr>>,
 }

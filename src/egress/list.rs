@@ -19,6 +19,7 @@ use crate::egress::gateway_row::{GatewayRow, GatewayRows};
 use crate::egress::inside::{self, Inside};
 use crate::egress::model::{Candidate, Decision, Outcome, PodName, Role, Source, View};
 use crate::egress::resolve::Resolver;
+use crate::egress::way_out::{self, NoWay, Part};
 use crate::problem::Problem;
 
 /// What the pods asked for do with their traffic.
@@ -126,24 +127,29 @@ impl Rows<'_> {
                 decided_by,
                 reason,
             };
-            let rules: BTreeMap<Cidr, &Outcome> = decision
-                .rules
-                .iter()
-                .filter(|(cidr, _)| cidr.family() == family)
-                .map(|(cidr, outcome)| (*cidr, outcome))
-                .collect();
-            if !rules.contains_key(&family.everything()) {
-                let said = (Verdict::Direct, unruled(decision.role, family, rules.is_empty()));
+            let mut parts = way_out::parts(self.view, &decision.rules);
+            parts.retain(|part| part.prefix.family() == family);
+            if !parts.iter().any(|part| part.prefix == family.everything()) {
+                let said = (Verdict::Direct, unruled(decision.role, family, parts.is_empty()));
                 let by = decision.decided_by.clone().filter(|_| decision.role == Role::HostNetwork);
                 items.push(row(family.everything(), said, Vec::new(), by));
             }
-            for (cidr, outcome) in rules {
+            for Part { prefix: cidr, rule, outcome, no_way } in parts {
                 if let Some(why) = self.within(cidr, node.as_deref()) {
                     items.push(row(cidr, (Verdict::Direct, why), Vec::new(), None));
                     continue;
                 }
-                let said = explain::verdict(cidr, outcome);
-                let gateways = self.gateways(outcome, family, said.0);
+                let (said, gateways) = match no_way {
+                    Some(NoWay { reason, candidates, .. }) => {
+                        let rows = candidates.iter().map(|candidate| self.gateways.row(candidate));
+                        ((Verdict::Held, reason), rows.collect())
+                    }
+                    None => {
+                        let said = explain::verdict(rule, outcome);
+                        let gateways = self.gateways(outcome, family, said.0);
+                        (said, gateways)
+                    }
+                };
                 let by = outcome.decided_by.as_deref().or(decision.decided_by.as_ref()).cloned();
                 items.push(row(cidr, said, gateways, by));
             }

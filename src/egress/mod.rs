@@ -42,6 +42,7 @@ mod sharing;
 pub mod standing;
 pub mod transition;
 pub mod unservable;
+mod way_out;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -49,22 +49,12 @@ mod again;
 mod crowded;
 
 pub use again::Planned;
-pub use crowded::is_crowded;
+pub use crowded::frees_sets;
 
 /// The plan of one node. `numbering` keeps what is in use and learns what is new.
 pub fn plan(inputs: &Inputs<'_>, numbering: &mut Numbering) -> (NodePlan, Vec<Problem>) {
-    let mut work = Work::of(inputs, numbering, NodePlan::empty(inputs.here.clone()));
-    work.inside();
-    work.peers();
-    work.unnamed();
-    work.locals();
-    work.exits();
-    work.forget_gone();
-    work.clients();
-    work.draining();
-    work.plan.hold_what_has_no_gateway();
-    work.plan.sweep_sets(); // a binding was made because a client has it
-    (work.plan, work.problems)
+    let Planned { plan, problems, .. } = Planned::of(inputs, numbering);
+    (plan, problems)
 }
 
 struct Work<'a> {
@@ -77,13 +67,32 @@ struct Work<'a> {
     verdicts: HashMap<*const BTreeSet<String>, Verdict>,
     plan: NodePlan,
     problems: Vec<Problem>,
+    lacks_sets: bool,
 }
 
 impl<'a> Work<'a> {
     fn of(inputs: &'a Inputs<'a>, numbering: &'a mut Numbering, plan: NodePlan) -> Work<'a> {
         let endpoints = inputs.view.endpoints.iter().map(|e| (e.attachment.as_str(), e)).collect();
         let (chains, verdicts) = (HashMap::new(), HashMap::new());
-        Work { inputs, numbering, endpoints, chains, verdicts, plan, problems: Vec::new() }
+        Work { inputs, numbering, endpoints, chains, verdicts, plan, problems: Vec::new(), lacks_sets: false }
+    }
+
+    fn all(mut self) -> Planned {
+        self.inside();
+        self.peers();
+        self.unnamed();
+        self.locals();
+        self.exits();
+        self.forget_gone();
+        self.clients();
+        self.draining();
+        self.plan.hold_what_has_no_gateway();
+        self.plan.sweep_sets(); // a binding was made because a client has it
+        self.planned()
+    }
+
+    fn planned(self) -> Planned {
+        Planned { plan: self.plan, problems: self.problems, lacks_sets: self.lacks_sets }
     }
 
     fn inside(&mut self) {

@@ -77,6 +77,21 @@ impl<'a> ClusterStore<'a> {
         Ok((blocks.into_values().collect(), broken))
     }
 
+    /// Deletes a block if it still has the version that was seen; the object as it was. `None`: somebody wrote it since, or deleted it.
+    ///
+    /// # Errors
+    /// If the server does not answer, or we may not.
+    pub fn delete(&self, block: &Block, Version(seen): Version) -> Result<Option<Value>, StoreError> {
+        let name = object_name(&block.pool, block.cidr);
+        self.known().remove(&block.pool);
+        let path = format!("{}/{name}", Watched::Blocks.collection());
+        match self.client.delete_as(&path, &seen.to_string()) {
+            Ok(_) => Ok(Some(json!({"metadata": {"name": name, "resourceVersion": seen.to_string()}}))),
+            Err(error) if error.is_conflict() || error.is_absent() => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     fn list(&self, pool: &str) -> Result<Arc<Summary>, StoreError> {
         let mut blocks: BTreeMap<String, Result<Block, Cidr>> = BTreeMap::new();
         self.each(&format!("&fieldSelector=spec.pool%3D{pool}"), |object| {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::Access;
 use super::connection::{self, Stream};
@@ -185,6 +185,15 @@ impl Client {
     /// [`ApiError::is_absent`] and the others.
     pub fn delete(&self, path: &str) -> Result<Value, ApiError> {
         self.request("DELETE", path, None)
+    }
+
+    /// Deletes an object if it has this version still.
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if it has another, [`ApiError::is_absent`] and the others.
+    pub fn delete_as(&self, path: &str, version: &str) -> Result<Value, ApiError> {
+        let only = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": version}});
+        self.request("DELETE", path, Some(&only))
     }
 
     fn request(&self, verb: &'static str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {

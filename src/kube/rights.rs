@@ -48,7 +48,7 @@ const CONTROLLER: &[Asked] = &[
     // What is left of a node goes with it.
     ("egret.dev", "egressendpoints", &["get", "delete"]),
     ("egret.dev", "egressnodes", &["get", "delete"]),
-    ("egret.dev", "egressblocks", &["get", "update"]),
+    ("egret.dev", "egressblocks", &["get", "update", "delete"]),
     ("apiextensions.k8s.io", "customresourcedefinitions", &["get"]),
     // Its own, and those of agents that are gone.
     ("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),

@@ -1,4 +1,4 @@
-//! Follows the objects that a node or the controller needs: list, watch from there, and again, for as long as the process lives.
+//! Follows the objects that a node or the controller needs: list, watch from there, and again, for as long as somebody has the [`Following`].
 //!
 //! In: a client, and how far to look. Out: a [`Mirror`] that is kept true, and a notice after each change. One thread per kind, which
 //! waits in a read. An API server that is away is asked again after 0.2 s, then ever more rarely, at most every 10 s, each
@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct Following {
     notices: Receiver<()>,
     bell: SyncSender<()>,
     paces: Arc<Paces>,
+    /// Without it the threads end, at the next event or with their watch: nobody wakes who waits in a read.
+    _alive: Arc<()>,
 }
 
 impl Following {
@@ -69,6 +71,7 @@ impl Following {
         let (sender, notices) = sync_channel(1);
         let foreign = reach.kinds().filter(|kind| kind.is_foreign() && adopted(*kind));
         let paces = Arc::new(Paces::adopting(foreign.collect()));
+        let alive = Arc::new(());
         for kind in reach.kinds() {
             let follower = Follower {
                 client: client.clone(),
@@ -77,12 +80,13 @@ impl Following {
                 path: kind.path(&reach),
                 mirror: mirror.clone(),
                 notice: sender.clone(),
+                heard: Arc::downgrade(&alive),
             };
             // It parses JSON and speaks TLS, no more.
             let thread = thread::Builder::new().name(format!("watch-{kind:?}")).stack_size(256 << 10);
             thread.spawn(move || follower.run())?;
         }
-        Ok(Following { mirror, notices, bell: sender, paces })
+        Ok(Following { mirror, notices, bell: sender, paces, _alive: alive })
     }
 
     /// What is known now.
@@ -132,6 +136,8 @@ struct Follower {
     path: String,
     mirror: Arc<Mutex<Mirror>>,
     notice: SyncSender<()>,
+    /// Whether anybody has the [`Following`].
+    heard: Weak<()>,
 }
 
 impl Follower {
@@ -139,7 +145,7 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         let mut version: Option<String> = None;
         let (mut trouble, mut was_away) = (String::new(), false);
-        loop {
+        while self.heard.strong_count() > 0 {
             let (began, from) = (Instant::now(), version.clone());
             let result = match &mut version {
                 None => self.list(),
@@ -283,6 +289,9 @@ impl Follower {
                 }
             }
             self.take(&event, reached);
+            if self.heard.strong_count() == 0 {
+                return Ok(None);
+            }
         }
     }
 

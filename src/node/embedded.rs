@@ -20,7 +20,7 @@ use crate::node::attachment::{Attachments, Listing};
 use crate::node::books::Books;
 use crate::node::facts::FactsError;
 use crate::node::kept::Kept;
-use crate::node::memory::Memory;
+use crate::node::memory::{LOCK, Memory};
 use crate::node::records::node_name;
 use crate::node::sweeps::Sweep;
 use crate::problem::Problem;
@@ -226,7 +226,7 @@ impl Embedded {
             self.must_be_this_node()
         })?;
         let folder = self.memory.dir();
-        let file = folder.join("lock");
+        let file = folder.join(LOCK);
         match lock(&file, who, self.patience) {
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             locked => return Ok(locked?),
@@ -244,7 +244,7 @@ impl Embedded {
             return self.lock(who).map(Some);
         }
         self.must_be_this_node()?;
-        Ok(wait_for_writers(&self.memory.dir().join("lock"), self.patience)?)
+        Ok(wait_for_writers(&self.memory.dir().join(LOCK), self.patience)?)
     }
 
     /// The user's objects.

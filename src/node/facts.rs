@@ -154,6 +154,7 @@ pub fn interfaces(devices: &[Device], default: &dyn Fn(Family) -> Option<u32>) -
         name: device.name.clone(),
         altnames: device.altnames.clone(),
         addresses: device.addresses.iter().map(|(ip, _)| *ip).filter(is_routable).collect(),
+        ways: None,
     };
     let links = devices.iter().filter(serves).map(described).filter(|link| !link.addresses.is_empty());
     let name = |family| {

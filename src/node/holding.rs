@@ -3,7 +3,7 @@
 //! In: endpoints, records, the store. Out: leases written again that were deleted under their gateways; problems where another owner
 //! has an address. Never: takes a lease from anybody, or gives one up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::egress::model::{EgressAddress, Endpoint, PodName};
@@ -39,6 +39,15 @@ impl Embedded {
             .filter(|e| e.attachment != id && claims.pod.as_ref().is_none_or(|pod| e.pod != *pod) && runs(e));
         let named = |e: &Endpoint| format!("is the address of gateway {} on node {}", e.pod, e.node);
         others.flat_map(|e| e.addresses.iter().map(move |address| (address.ip, named(e)))).collect()
+    }
+
+    /// VNIs that no further gateway here may have: of two devices with one number and port the kernel refuses the second. Those of the plan
+    /// last applied are among them, because a gateway runs on whose endpoint's file is damaged.
+    pub(super) fn tunnels(&self, known: &[Endpoint]) -> BTreeSet<u32> {
+        let applied = self.memory.applied_shared();
+        let wired = applied.iter().flat_map(|applied| applied.plan.locals.values()).map(|local| local.vni);
+        let known = known.iter().map(|endpoint| endpoint.vni);
+        known.chain(wired).chain([self.config.underlay.vni]).collect()
     }
 
     /// Leased addresses of this node's gateways that run.
@@ -147,5 +156,37 @@ impl Embedded {
             }
         }
         Ok(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::egress::tests::worlds::World;
+    use crate::store::nodes;
+
+    #[test]
+    fn the_number_of_a_tunnel_is_not_given_again_while_its_gateways_endpoint_is_damaged() {
+        let root = std::env::temp_dir().join(format!("egret-tunnels-{}", std::process::id()));
+        let config = Config {
+            run_dir: root.join("run"),
+            state_dir: root.join("state"),
+            node_name: Some("node1".to_owned()),
+            ..Config::default()
+        };
+        let node = Embedded::open(&config).unwrap();
+        let plan = World::new().gateway(1, 1).plan();
+        let own = plan.locals["net/gw1/eth0"].vni;
+        node.memory.intend(1, &plan).unwrap();
+        node.memory.applied_as_intended(1, false).unwrap();
+        std::fs::write(node.dir.endpoints().join("net+gw1+eth0.json"), "{").unwrap();
+        let (known, damaged) = endpoints::list(&node.dir).unwrap();
+        assert_eq!((known.len(), damaged.len(), own), (0, 1, nodes::FIRST_VNI + 1));
+        let guard = node.lock_store("test").unwrap();
+        let take = || nodes::take_vni(&node.dir, &guard, "node1", &node.tunnels(&known)).unwrap();
+        assert_eq!([take(), take()], [nodes::FIRST_VNI, own + 1]);
+        drop(guard);
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
-use crate::egress::plan::NodePlan;
-use crate::egress::transition::keep_unread;
+use crate::egress::plan::{LocalPod, NodePlan};
+use crate::egress::transition::{UNKNOWN, believed, keep_unread};
 use crate::fault;
 use crate::kernel::netns::Netns;
 use crate::kernel::state::State;
@@ -19,6 +20,7 @@ use crate::kernel::{self, Place};
 use crate::node::attachment::{Attachment, AttachmentId};
 use crate::node::change::Change;
 use crate::node::embedded::{Embedded, NodeError};
+use crate::node::situation::local_pod;
 use crate::node::update::{Outcome, Thoroughness, namespaces};
 
 impl Embedded {
@@ -113,12 +115,14 @@ impl Embedded {
         // Half done means undone here, because objects are not read: what is left of the plan last applied is where to go back to, also from
         // what nobody can read. That plan is not believed for that: then the kernel is read whole.
         let (inputs, before) = match (self.memory.applied(), &unfinished) {
+            // Whoever reads objects next plans anew: of what nobody can read not all is known.
+            (Some(applied), _) if torn => (0, applied.plan),
             (Some(applied), _) => (applied.inputs, applied.plan),
             (None, Some(intended)) => (0, NodePlan::empty(intended.here.clone())),
             // Nobody knows where to go: whatever cannot be read stays, and whoever reads objects next reads the kernel first.
             (None, None) => return Ok(()),
         };
-        let attachments = match attachment {
+        let attachments = match attachment.filter(|_| !torn) {
             None => self.listing(None)?.attachments,
             // Of others only gateways have a part in it, by their namespaces.
             Some(_) => self.gateways_of([Some(&before), unfinished.as_ref()].into_iter().flatten()),
@@ -130,9 +134,14 @@ impl Embedded {
         let asleep: Vec<String> = attachment.map(str::to_owned).into_iter().chain(lost).collect();
         let mut next = further(asleep.iter().fold(before.clone(), |plan, name| plan.without(name)));
         // Whoever was about to become a client may be one: told that it came, and killed was who had yet to put the plan in its place.
-        if let Some(unfinished) = &unfinished {
-            keep_unread(unfinished, &mut next, &[], |name| {
-                !asleep.iter().any(|a| a == name) && self.may_live(name)
+        let node_ns = self.netns()?;
+        let begun = match &unfinished {
+            None if torn => Some(self.as_the_kernel_has_it(&before, &attachments, &node_ns)?),
+            begun => begun.clone(),
+        };
+        if let Some(begun) = begun {
+            keep_unread(&begun, &mut next, &[], |name| {
+                name == UNKNOWN || !asleep.iter().any(|a| a == name) && self.may_live(name)
             });
         }
         let change = Change {
@@ -147,9 +156,28 @@ impl Embedded {
             namespaces: &namespaces(&attachments),
         };
         let mut outcome = Outcome::default();
-        self.carry_out(&change, inputs, &self.netns()?, &mut outcome)?;
+        self.carry_out(&change, inputs, &node_ns, &mut outcome)?;
         self.announce_again(&mut outcome);
         outcome.check().map(drop)
+    }
+
+    /// What somebody began whose intention nobody can read: the clients that the kernel has, by the plan before and by the records of pods.
+    fn as_the_kernel_has_it(
+        &self,
+        before: &NodePlan,
+        attachments: &[Attachment],
+        node_ns: &Netns,
+    ) -> Result<NodePlan, NodeError> {
+        let observed = self.observed(node_ns)?;
+        let locals: Vec<LocalPod> = attachments.iter().map(local_pod).collect();
+        let mut begun = believed(&observed, &Numbering::read(&observed), before, &locals);
+        // Of a client of that plan it is known whose it is, whatever it was about to become.
+        for (ip, client) in &mut begun.clients {
+            if let Some(known) = before.clients.get(ip) {
+                client.attachment.clone_from(&known.attachment);
+            }
+        }
+        Ok(begun)
     }
 
     /// Whether an attachment has a record, and a namespace that is not provably gone.

@@ -3,7 +3,7 @@
 //! In: a gateway's wish, its attachment. Out: an [`Endpoint`] with leased addresses, written only once the kernel serves it.
 //! Never: touches the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -291,11 +291,9 @@ impl Embedded {
         guard: &Guard,
     ) -> Result<Endpoint, NodeError> {
         let id = attachment.id().to_string();
-        // Of two devices with one number and port the kernel refuses the second.
-        let taken: BTreeSet<u32> = known.iter().map(|e| e.vni).chain([self.config.underlay.vni]).collect();
         let vni = match known.iter().find(|e| e.attachment == id) {
             Some(again) => again.vni,
-            None => nodes::take_vni(&self.dir, guard, &self.name, &taken)?,
+            None => nodes::take_vni(&self.dir, guard, &self.name, &self.tunnels(known))?,
         };
         let wire = match addresses.iter().map(|a| a.ip).find(IpAddr::is_ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),

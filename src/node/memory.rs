@@ -5,6 +5,7 @@
 //! Never: holds what cannot be found again.
 
 mod apart;
+mod forget;
 mod last;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ pub struct Applied {
     /// The plan itself.
     pub plan: NodePlan,
 }
+
+/// The node's lock.
+pub(super) const LOCK: &str = "lock";
 
 /// Here as long as the kernel may differ from the plan last applied.
 const INTENDED: &str = "intended.json";
@@ -344,17 +348,6 @@ impl Memory {
     /// The directory cannot be written.
     pub fn tell<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         self.write(name, value)
-    }
-
-    /// Forgets everything: the node was uninstalled.
-    ///
-    /// # Errors
-    /// The directory cannot be removed.
-    pub fn forget(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {

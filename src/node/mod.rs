@@ -17,6 +17,7 @@ mod gateways;
 pub mod ground;
 pub mod holding;
 pub mod intention;
+mod interfaces;
 pub mod kept;
 pub mod last_seen;
 mod late;

@@ -28,7 +28,11 @@ impl Embedded {
             self.forget_lost()?;
         }
         let torn = self.memory.torn_settings();
-        let unsaid = self.own_interfaces().map(|own| self.say_interfaces(&own))?;
+        // Where policies ask, the update says more than this.
+        let unsaid = match self.may_be_asked()? {
+            true => None,
+            false => self.say_interfaces(&self.own_interfaces()?),
+        };
         let mut outcome = self.update(Thoroughness::Whole, &[])?;
         outcome.problems.extend(torn);
         if !self.dry_run {

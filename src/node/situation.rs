@@ -11,14 +11,11 @@ use std::sync::Arc;
 use crate::addr::Cidr;
 use crate::config::Mode;
 use crate::egress::inside;
-use crate::egress::interfaces::Interfaces;
 use crate::egress::model::{Node, Pairs, PodName, Resolution, View};
-use crate::egress::plan::LocalPod;
+use crate::egress::plan::{Door, LocalPod};
 use crate::egress::resolve::{HOST_NETWORK_SELECTED, node_gateways, resolve};
-use crate::kernel::devices;
 use crate::node::attachment::{Attachment, Listing};
 use crate::node::embedded::{Embedded, NodeError};
-use crate::node::facts;
 use crate::node::last_seen::{outlived, overlay};
 use crate::problem::Problem;
 use crate::store::objects::Objects;
@@ -43,6 +40,8 @@ pub struct Situation {
     pub resolution: Resolution,
     /// Ranges that never go to a gateway.
     pub inside: Vec<Cidr>,
+    /// Interfaces by which this node's own gateways leave.
+    pub doors: BTreeMap<String, Door>,
     /// What is wrong with objects and records.
     pub problems: Vec<Problem>,
 }
@@ -138,7 +137,6 @@ impl Embedded {
         problems.extend(self.number_nodes(&mut view)?);
         problems.extend(self.hear_interfaces(&mut view)?);
         if view.asks_for_nodes() {
-            problems.extend(view.interfaces.get(&self.name).and_then(|own| self.say_interfaces(own)));
             self.keep_interfaces(&view)?;
         }
         problems.extend(attachments.iter().filter_map(too_wide));
@@ -150,8 +148,21 @@ impl Embedded {
             None => resolved(&view, pods),
         };
         problems.extend(resolution.problems.iter().cloned().map(|problem| objects.placed(problem)));
+        let doors = self.doors(&resolution)?;
+        problems.extend(view.interfaces.get(&self.name).and_then(|own| self.say_ways(own, &doors)));
         let inside = inside::inside(&view);
-        Ok(Situation { inputs, objects, view, attachments, unread, outlived, resolution, inside, problems })
+        Ok(Situation {
+            inputs,
+            objects,
+            view,
+            attachments,
+            unread,
+            outlived,
+            resolution,
+            inside,
+            doors,
+            problems,
+        })
     }
 
     /// Everything in the directory, for those who only ask. Pods wired here are known, whether they have an object or not, and
@@ -203,35 +214,6 @@ impl Embedded {
         hash.finish()
     }
 
-    /// What nodes say of their interfaces, and what this one's kernel says of its own, which counts; other nodes read it from the
-    /// directory. Only where a policy asks for node gateways: a directory without them is not read.
-    ///
-    /// # Errors
-    /// The folder cannot be listed, or the node's own devices cannot be read.
-    pub(super) fn hear_interfaces(&self, view: &mut View) -> Result<Vec<Problem>, NodeError> {
-        if !view.asks_for_nodes() {
-            return Ok(Vec::new());
-        }
-        let mut said = interfaces::list(&self.dir)?;
-        let last = self.memory.interfaces();
-        for node in said.torn.keys() {
-            if let Some(known) = last.get(node) {
-                said.interfaces.insert(node.clone(), known.clone());
-            }
-        }
-        said.interfaces.insert(self.name.clone(), self.own_interfaces()?);
-        view.interfaces = said.interfaces;
-        Ok(said.torn.into_values().collect())
-    }
-
-    /// Keeps what was heard, for the day when a file is torn.
-    fn keep_interfaces(&self, view: &View) -> Result<(), NodeError> {
-        if self.dry_run || self.memory.interfaces() == view.interfaces {
-            return Ok(());
-        }
-        self.memory.remember_interfaces(&view.interfaces).map_err(|e| self.unwritable(e))
-    }
-
     /// What is wrong with pods on this node's network, where nothing else is to be said of it.
     ///
     /// # Errors
@@ -246,38 +228,6 @@ impl Embedded {
         let problems = resolve(&view, pods).problems.into_iter();
         let about_them = problems.filter(|problem| problem.reason == HOST_NETWORK_SELECTED);
         Ok(about_them.map(|problem| objects.placed(problem)).collect())
-    }
-
-    /// Whether any policy asks for node gateways: then this node may be one without having a single pod.
-    ///
-    /// # Errors
-    /// The objects cannot be listed.
-    pub fn may_be_asked(&self) -> Result<bool, NodeError> {
-        Ok(self.view_for(&self.objects()?, &[], Vec::new()).asks_for_nodes())
-    }
-
-    /// This node's interfaces as they are.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub(super) fn own_interfaces(&self) -> Result<Interfaces, NodeError> {
-        let node_ns = self.netns()?;
-        let devices = devices::list(&node_ns)?;
-        let default = |family| devices::default_route_device(&node_ns, family).ok().flatten();
-        Ok(facts::interfaces(&devices, &default))
-    }
-
-    /// Lets the other nodes know.
-    pub(super) fn say_interfaces(&self, own: &Interfaces) -> Option<Problem> {
-        if self.dry_run {
-            return None;
-        }
-        let error = interfaces::put(&self.dir, &self.name, own).err()?;
-        let message = format!(
-            "this node cannot say its interfaces to the others ({}: {error}), so they may choose it as a gateway by old addresses",
-            self.dir.interfaces().display()
-        );
-        Some(Problem::new(format!("Node {}", self.name), "InterfacesNotWritten", message))
     }
 
     /// Gives every Node its number and wire bytes; a single machine without a Node object gets a node of its own.

@@ -10,7 +10,7 @@ use crate::egress::lower_clients::client_states;
 use crate::egress::numbering::Numbering;
 use crate::egress::numbers;
 use crate::egress::plan::{Here, NodePlan};
-use crate::egress::planning::{Inputs, Planned, is_crowded, plan};
+use crate::egress::planning::{Inputs, Planned, frees_sets};
 use crate::egress::transition::{UNKNOWN, believed, keep_hidden, keep_unread, let_go};
 use crate::fault;
 use crate::kernel::devices;
@@ -79,13 +79,7 @@ impl Embedded {
         let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
         let machine = Machine { devices: &found, default_source: &source, ipv6 };
         let mut here = facts::here(&self.config, &self.name, situation.view.nodes.get(&self.name), &machine)?;
-        let gateways =
-            situation.resolution.node_gateways.values().filter(|gateway| gateway.node == self.name);
-        let names: BTreeSet<&str> = gateways.map(|gateway| gateway.interface.as_str()).collect();
-        if !names.is_empty() {
-            let defaults = devices::default_routes(node_ns, numbers::PROTOCOL)?;
-            here.doors = facts::doors(&names, &found, &defaults);
-        }
+        here.doors.clone_from(&situation.doors);
         Ok(here)
     }
 
@@ -155,14 +149,15 @@ impl Embedded {
             resolution: &situation.resolution,
             inside: &situation.inside,
         };
-        let (mut next, problems) = match &self.kept {
+        let planned = match &self.kept {
             Some(kept) => {
-                let Planned { plan, problems } = kept.plan(before.as_ref(), &inputs, &mut numbering);
+                let planned = kept.plan(before.as_ref(), &inputs, &mut numbering);
                 kept.unborne.take_back(&numbering);
-                (plan, problems)
+                planned
             }
-            None => plan(&inputs, &mut numbering),
+            None => Planned::of(&inputs, &mut numbering),
         };
+        let Planned { plan: mut next, problems, lacks_sets } = planned;
         let mut outcome = Outcome { problems: situation.problems.clone(), ..Outcome::default() };
         outcome.problems.extend(problems);
         // A node without a single pod was emptied, or its memory deleted with its pods.
@@ -217,7 +212,7 @@ impl Embedded {
             kept.unborne.settle();
         }
         carried_out?;
-        if outcome.is_well() && !self.dry_run && is_crowded(&before, &next, &outcome.problems) {
+        if outcome.is_well() && !self.dry_run && lacks_sets && frees_sets(&before, &next) {
             let mut again = self.update_upon(None, situation, how, asleep)?;
             again.reports.splice(0..0, outcome.reports);
             return Ok(again);

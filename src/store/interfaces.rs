@@ -133,7 +133,7 @@ fn printed(links: Vec<Printed>) -> Interfaces {
         reachable.sort_by_key(|a| a.temporary || a.deprecated || a.dadfailed);
         let addresses: Vec<IpAddr> = reachable.into_iter().filter_map(|a| a.local).collect();
         let name = link.ifname.filter(|_| !addresses.is_empty())?;
-        Some(Interface { name, altnames: link.altnames, addresses })
+        Some(Interface { name, altnames: link.altnames, addresses, ways: None })
     };
     let links = links.into_iter().filter(serves).filter_map(interface).collect();
     Interfaces { links, ..Interfaces::default() }
@@ -164,7 +164,7 @@ mod tests {
     fn what_ip_prints_is_read_without_what_leads_nowhere() {
         let read = parse(PRINTED.as_bytes()).unwrap();
         let addresses = ["192.0.2.7", "2001:db8::7", "2001:db8::99"].map(|ip| ip.parse().unwrap()).to_vec();
-        let eth1 = Interface { name: "eth1".into(), altnames: vec!["enp1s0".into()], addresses };
+        let eth1 = Interface { name: "eth1".into(), altnames: vec!["enp1s0".into()], addresses, ways: None };
         assert_eq!(read, Interfaces { links: vec![eth1], default4: None, default6: None });
     }
 
@@ -175,10 +175,20 @@ mod tests {
         now.default4 = Some("eth1".into());
         assert!(put(&dir, "n1", &now).unwrap() && !put(&dir, "n1", &now).unwrap());
         assert_eq!(list(&dir).unwrap().interfaces["n1"], now);
+        now.links[0].ways = Some(vec!["192.0.2.0/24".parse().unwrap(), "0.0.0.0/0".parse().unwrap()]);
+        assert!(put(&dir, "n1", &now).unwrap() && !put(&dir, "n1", &now).unwrap());
+        assert_eq!(list(&dir).unwrap().interfaces["n1"], now);
         now.links.clear();
         assert!(put(&dir, "n1", &now).unwrap());
         assert_eq!(list(&dir).unwrap().interfaces["n1"], now);
         fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_a_node_of_an_older_release_says_is_read() {
+        let older = br#"{"links": [{"name": "eth1", "addresses": ["192.0.2.7"]}], "default4": "eth1"}"#;
+        let read = parse(older).unwrap();
+        assert_eq!((read.links[0].name.as_str(), &read.links[0].ways), ("eth1", &None));
     }
 
     #[test]

@@ -122,6 +122,16 @@ fn an_agent_that_is_killed_in_the_middle_of_a_crowd_leaves_nothing_that_the_next
 /// A pod that was told that it came is a client, whenever its agent was killed: before the plan had its name, too.
 #[test]
 fn a_pod_that_was_answered_just_before_its_agent_was_killed_leaves_by_nobody_else() {
+    was_answered_and(|_| {});
+}
+
+/// The kernel has it all the same.
+#[test]
+fn nor_does_it_where_nobody_can_read_what_was_intended() {
+    was_answered_and(|intended| fs::write(intended, "{\"inputs\": 1, \"plan\": ").unwrap());
+}
+
+fn was_answered_and(then: impl Fn(&Path)) {
     let lab = lab();
     let agent = lab.agent(1);
     let gateway = lab.gateway(1, "red");
@@ -130,6 +140,8 @@ fn a_pod_that_was_answered_just_before_its_agent_was_killed_leaves_by_nobody_els
     let agent = lab.agent_with(1, &[("EGRET_FAULT", "update.after-answer")]);
     let came = lab.client(1, "came");
     drop(agent);
+    assert!(memory(1).is_unfinished());
+    then(&memory(1).dir().join("intended.json"));
     let capture = lab.capture().unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -29,6 +29,7 @@ fn view(files: &[(String, String)]) -> View {
             name: name.into(),
             altnames: Vec::new(),
             addresses,
+            ways: None,
         };
         let links = vec![eth("eth0", own.collect()), eth("eth1", more[..1 + n % 2].to_vec())];
         view.interfaces

@@ -52,6 +52,17 @@ fn keys_without_effect_are_named() {
     assert_eq!(again.reasons(), ["UnknownKey"]);
 }
 
+/// By such an entry the plugin would fail every pod of the node.
+#[test]
+fn what_the_plugin_would_refuse_is_not_entered_also_when_a_flag_says_it() {
+    let folder = Folder::with(&[("conf/10-n.conflist", LIST)]);
+    let said = folder.egret(&format!("install {AT} --state state"));
+    assert!(said.err.contains("with --state") && said.err.contains("stateDir"), "{}{}", said.out, said.err);
+    assert_eq!(said.status, 2);
+    assert_eq!(std::fs::read_to_string(folder.path().join("conf/10-n.conflist")).unwrap(), LIST);
+    assert!(!folder.path().join("bin").exists(), "the program was copied");
+}
+
 /// Whoever installs a newer program says no more than that.
 #[test]
 fn keys_of_an_entry_that_stands_stay_where_no_file_has_others() {

@@ -64,6 +64,28 @@ fn who_is_late_has_not_written_and_sees_what_is_there() {
 }
 
 #[test]
+fn a_block_is_deleted_as_it_was_seen_or_not_at_all() {
+    let _alone = alone();
+    let client = client_of("admin");
+    forget_blocks(&client);
+    let (one, two) = (ClusterStore::new(&client), ClusterStore::new(&client));
+    let (pool, cidr) = (pool("p", "10.0.0.0/30", 30), "10.0.0.0/30".parse().unwrap());
+    given(&one, &[&pool], tenant("pod:a", "node1", "a"), 0);
+    let (block, seen) = one.read("p", cidr).unwrap().unwrap();
+    given(&two, &[&pool], tenant("pod:b", "node1", "b"), 0);
+    assert_eq!(one.delete(&block, seen).unwrap(), None, "somebody leased of it since");
+    let (block, seen) = one.read("p", cidr).unwrap().unwrap();
+    assert_eq!(block.allocations.len(), 2);
+    assert!(one.delete(&block, seen).unwrap().is_some());
+    assert_eq!(one.read("p", cidr).unwrap(), None);
+    assert_eq!(one.delete(&block, seen).unwrap(), None, "it is gone");
+    // Whoever knew it leases of one that is made anew.
+    assert_eq!(two.summary("p").unwrap().of_owner(&owner("pod:b")).len(), 1);
+    given(&two, &[&pool], tenant("pod:c", "node1", "c"), 0);
+    assert_eq!(one.read("p", cidr).unwrap().unwrap().0.allocations.len(), 1);
+}
+
+#[test]
 fn a_block_that_is_not_what_its_name_says_gives_nothing() {
     let _alone = alone();
     let client = client_of("admin");

@@ -253,3 +253,23 @@ pub(crate) fn egret_crds() -> String {
     let crds = std::process::Command::new(env!("CARGO_BIN_EXE_egret")).arg("crds").output().unwrap();
     String::from_utf8(crds.stdout).unwrap()
 }
+
+/// An agent whose last gateway left: whoever follows no more leaves no thread and no watch behind.
+#[test]
+fn who_follows_no_more_asks_no_more() {
+    let _alone = alone();
+    let client = Arc::new(client_of("admin"));
+    forget(&client);
+    let following = Following::with(&client, Reach::Books, |_| false).unwrap();
+    until(&following, Mirror::is_synced);
+    assert!(Arc::strong_count(&client) > 1, "its thread has the client, too");
+    drop(following);
+    let block = r#"{apiVersion: egret.dev/v1alpha1, kind: EgressBlock, metadata: {name: p.v4-10-0-0-0-31},
+        spec: {pool: p, cidr: 10.0.0.0/31, sequence: 0, allocations: {}}}"#;
+    let began = Instant::now();
+    while Arc::strong_count(&client) > 1 {
+        assert!(began.elapsed() < PATIENCE, "somebody follows it still");
+        kubectl(&["create", "-f", "-"], block);
+        forget(&client);
+    }
+}

@@ -18,6 +18,7 @@ const OTHERS: [&[&str]; 6] = [
         "CronJob",
         "CustomResourceDefinition",
         "DaemonSet",
+        "DeleteOptions",
         "Deployment",
         "EgressBlock",
         "EgressEndpoint",

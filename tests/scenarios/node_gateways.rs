@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use egret::addr::Family;
+use egret::egress::explain::Verdict;
 use egret::testbed::{Answer, Flow, Outside, Pod, Topology, second_address};
 
 use crate::lab::{Lab, is_emptied, listing, nodes};
@@ -298,6 +299,13 @@ fn what_the_gateways_node_loses_stops_its_clients_and_shows_nothing() {
             reason.is_empty() || reason == "-" || reasons.iter().any(|r| r == reason),
             "{breaks}: {reasons:?}"
         );
+        if reason == "NoWayOut" {
+            for client in &clients {
+                let said = lab.explain(client, Outside::Near.address(Family::V4));
+                assert!(said.items.iter().all(|item| item.action == Verdict::Held), "{said}");
+                assert!(said.items[0].reason.contains("interface eth1 of node node2"), "{said}");
+            }
+        }
         lab.settle().unwrap();
         ask();
         node.sh(mends).unwrap();

@@ -1,7 +1,7 @@
 //! The books of leases, followed by an agent that has gateways: what is deleted under them is written again.
 //!
 //! In: endpoints and records of this node, `EgressBlock` objects. Out: leases that are there again within seconds; problems where another
-//! owner has an address. Never: follows blocks on a node without gateways, or removes anything.
+//! owner has an address. Never: follows blocks for long on a node without gateways, or removes anything.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,15 +18,29 @@ use crate::problem::Problem;
 
 /// How often everything is compared, should nothing have been heard.
 const SELDOM: Duration = Duration::from_secs(10);
+/// How long the books are followed after the last gateway left. As long as a watch lives: who followed them before has ended then, however
+/// often gateways come and go.
+const LINGERS: Duration = Duration::from_secs(300);
 
 /// What is known of the books.
 #[derive(Default)]
 pub(super) struct Ledger {
     following: Option<Following>,
+    /// Since when it has been seen that no gateway is here.
+    left: Option<Instant>,
     /// Blocks as they were when they had a lease of ours.
     seen: BTreeMap<(String, IpAddr), Block>,
     /// When all was compared last, and when the folder of endpoints had changed then.
     compared: Option<(Instant, Option<SystemTime>)>,
+}
+
+impl Ledger {
+    /// Whether the books are to be followed: while gateways are here, and for a while longer.
+    fn is_needed(&mut self, gateways: bool, now: Instant) -> bool {
+        let left = if gateways { None } else { Some(self.left.unwrap_or(now)) };
+        self.left = left;
+        left.is_none_or(|left| now.duration_since(left) < LINGERS)
+    }
 }
 
 impl Cluster {
@@ -47,7 +61,9 @@ impl Cluster {
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let node = Embedded { books: Some(self.clone()), ..node };
         let having = node.having().map_err(|e| e.to_string())?;
-        if ledger.following.is_none() && !having.is_empty() {
+        if !ledger.is_needed(!having.is_empty(), Instant::now()) {
+            ledger.following = None;
+        } else if ledger.following.is_none() && !having.is_empty() {
             let following = Following::with(&self.client, Reach::Books, |_| false);
             ledger.following = Some(following.map_err(|e| format!("no thread can be started: {e}"))?);
         }
@@ -124,4 +140,22 @@ fn has(block: &Block, node: &Embedded, having: &Having) -> bool {
     let allocation = block.allocations.get(&having.address.ip);
     block.pool == having.address.pool
         && allocation.is_some_and(|a| a.holder.as_ref() == Some(&node.holder(&having.attachment.id())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_books_are_followed_for_as_long_as_gateways_are_here_and_a_while_longer() {
+        let (mut ledger, began) = (Ledger::default(), Instant::now());
+        let mut is_needed = |gateways: bool, after: Duration| ledger.is_needed(gateways, began + after);
+        let later = Duration::from_secs(1000);
+        assert!(is_needed(true, later));
+        assert!(is_needed(false, later * 2), "it has only just left");
+        assert!(is_needed(true, later * 3));
+        assert!(is_needed(false, later * 4) && is_needed(false, later * 4 + LINGERS / 2));
+        assert!(!is_needed(false, later * 4 + LINGERS));
+        assert!(is_needed(true, later * 5));
+    }
 }

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
 use super::{Cluster, PATIENCE};
-use crate::egress::model::Endpoint;
+use crate::egress::model::{Endpoint, EndpointState};
 use crate::egress::plan::LocalGateway;
 use crate::egress::serving::{Life, next};
 use crate::kube::Watched;
@@ -49,7 +50,19 @@ impl Cluster {
                 self.say_state(&Endpoint { state, underlay, ..endpoint.clone() }, life)?;
             }
         }
+        self.seen_gateways.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether the states on disk are what this agent found.
+    pub(super) fn has_seen_gateways(&self) -> bool {
+        self.seen_gateways.load(Ordering::Acquire)
+    }
+
+    /// Nobody is called ready of whom this agent has not found that the node serves it: the file may be of a life before the machine's last
+    /// start.
+    pub(super) fn may_say(&self, endpoint: &Endpoint) -> bool {
+        endpoint.state != EndpointState::Ready || self.has_seen_gateways()
     }
 
     /// Where this node is reached, as its object says now.

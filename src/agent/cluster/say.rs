@@ -103,7 +103,7 @@ impl Cluster {
             let Ok(files) = look.get(&folder, || Ok::<u64, Infallible>(looks(&folder)));
             files.hash(&mut hash);
         }
-        said.refusals.are_due(Instant::now()).hash(&mut hash);
+        (said.refusals.are_due(Instant::now()), self.has_seen_gateways()).hash(&mut hash);
         hash.finish()
     }
 
@@ -221,7 +221,7 @@ impl Cluster {
         let outlived: BTreeSet<String> =
             self.mirror().outlived(Watched::Endpoints).map(str::to_owned).collect();
         let mut told = Ok(());
-        for (attachment, gateway) in ours {
+        for (attachment, gateway) in ours.iter().filter(|(_, (endpoint, _))| self.may_say(endpoint)) {
             let name = object_name(attachment);
             // As it was said; else somebody deleted or changed it, and clients everywhere follow that.
             let stands = || {

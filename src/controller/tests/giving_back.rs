@@ -1,5 +1,6 @@
 //! What is gone, what only seems to be, and how long that counts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,9 +8,16 @@ use serde_json::{Value, json};
 use super::{block, mirror, object, pod, shop, world};
 use crate::config::Config;
 use crate::controller::agents::Agent;
-use crate::controller::reclaim::{Patience, Remnant, remnants};
+use crate::controller::reclaim::{EMPTY, Patience, Remnant, remnants as remnants_at};
 use crate::controller::world::World;
 use crate::kube::Watched;
+
+/// When no lease of these worlds has been free for long.
+const NOW: u64 = 1000;
+
+fn remnants(world: &World) -> BTreeSet<Remnant> {
+    remnants_at(world, NOW)
+}
 
 #[test]
 fn a_node_that_is_gone_leaves_leases_and_one_that_is_only_silent_does_not() {
@@ -40,6 +48,9 @@ fn what_is_reserved_goes_with_its_workload_or_when_that_is_scaled_below_it() {
         let mut spec = block("10.0.0.2/31", owner, "n1");
         spec["allocations"]["10.0.0.2"].as_object_mut().unwrap().remove("holder");
         let mut objects = shop();
+        let mut lives = pod("red/lives", "n1", &json!({}));
+        lives["metadata"]["uid"] = "uid-of-somebody".into();
+        objects.push(lives);
         objects.push(object(Watched::Blocks, "p.v4-10-0-0-2-31", &spec));
         objects.push(object(
             Watched::StatefulSets,
@@ -54,7 +65,7 @@ fn what_is_reserved_goes_with_its_workload_or_when_that_is_scaled_below_it() {
         ("ordinal:red/db/5", 1),
         ("ordinal:red/db/2", 1),
         ("ordinal:red/lost/0", 1),
-        ("pod:uid-shop/one", 0),
+        ("pod:uid-of-somebody", 0),
         ("pod:uid-of-nobody", 1),
         ("slot:red/gw/0", 0),
         ("something:else", 0),
@@ -135,4 +146,43 @@ fn a_node_that_the_daemonset_leaves_out_loses_what_its_agent_left_but_not_when_a
     assert_eq!(with(&[], &["n1", "n2"]), [""; 0], "somebody deleted the DaemonSet");
     assert_eq!(with(&[], &["n2"]), [""; 0], "agents are no pods here");
     assert_eq!(with(&["n1"], &["n1", "n2"]), [""; 0], "no agent speaks");
+}
+
+#[test]
+fn a_block_of_which_nothing_was_in_use_for_long_is_given_back_and_no_other() {
+    let hour = u64::from(EMPTY);
+    let empty = |pool: &str, cidr: &str, allocation: Option<Value>, objects: &[Value]| {
+        let mut spec = block(cidr, "", "n1");
+        spec["pool"] = pool.into();
+        let ip = cidr.split('/').next().unwrap();
+        spec["allocations"] = allocation.map_or(json!({}), |allocation| json!({ip: allocation}));
+        let named = crate::kube::blocks::object_name(pool, cidr.parse().unwrap());
+        let mut all = shop();
+        all.extend_from_slice(objects);
+        all.push(object(Watched::Blocks, &named, &spec));
+        let found = remnants_at(&world(&mirror(&all), &[]), 100 + hour);
+        found.into_iter().filter(|remnant| remnant.word() == "block").count()
+    };
+    let freed =
+        |owner: &str, at: u64| Some(json!({"owner": owner, "sequence": 1, "since": at, "freedAt": at}));
+    let (nobody, there) = ("pod:uid-of-nobody", "10.0.0.2/31");
+    assert_eq!(empty("p", there, None, &[]), 1, "nothing was ever given of it, or it was taken back");
+    assert_eq!(empty("gone", "10.7.0.0/31", None, &[]), 1, "its pool is gone");
+    assert_eq!(empty("p", there, freed(nobody, 100), &[]), 1);
+    assert_eq!(empty("p", there, freed(nobody, 101), &[]), 0, "not for long");
+    let mut lives = pod("red/lives", "n1", &json!({}));
+    lives["metadata"]["uid"] = "uid-of-somebody".into();
+    let lives = [lives];
+    assert_eq!(empty("p", there, freed("pod:uid-of-somebody", 100), &[]), 1);
+    assert_eq!(empty("p", there, freed("pod:uid-of-somebody", 100), &lives), 0, "it may come back to it");
+    assert_eq!(empty("p", there, freed("ordinal:red/db/0", 100), &[]), 1, "there is no such workload");
+    let reserved = json!({"owner": nobody, "sequence": 1, "since": 1});
+    assert_eq!(empty("p", there, Some(reserved), &[]), 0, "it is reserved");
+    let leased = block(there, nobody, "n1")["allocations"]["10.0.0.2"].clone();
+    assert_eq!(empty("p", there, Some(leased), &[]), 0, "it is leased");
+    let shows = super::gateway("other", "n1", "10.0.0.2");
+    assert_eq!(empty("p", there, None, &shows), 0, "a gateway shows an address of it");
+    let slow = json!({"cidr": "10.9.0.0/30", "cooldownSeconds": EMPTY + 1});
+    let slow = object(Watched::Pools, "slow", &slow);
+    assert_eq!(empty("p", there, freed(nobody, 100), &[slow]), 0, "addresses rest for longer here");
 }

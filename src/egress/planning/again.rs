@@ -1,12 +1,12 @@
 //! A plan that follows the change of one pod's decision, without planning for everyone.
 //!
-//! In: the plan as it was, and inputs that differ from those it was made from in one pod's decision. Out: the plan that [`plan`] would
+//! In: the plan as it was, and inputs that differ from those it was made from in one pod's decision. Out: the plan that [`Planned::of`] would
 //! make with the old plan's numbers. Never: guesses at other changes; endpoints, nodes, pods wired or ranges mean a new plan.
 
 use std::mem;
 use std::net::IpAddr;
 
-use super::{Inputs, Work, plan};
+use super::{Inputs, Work};
 use crate::egress::model::{PodName, Role};
 use crate::egress::numbering::Numbering;
 use crate::egress::plan::{Client, LocalPod, NodePlan, binding_chain};
@@ -19,13 +19,14 @@ pub struct Planned {
     pub plan: NodePlan,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// Some gateway set got no number; a problem says so, too.
+    pub lacks_sets: bool,
 }
 
 impl Planned {
     /// A plan from nothing.
     pub fn of(inputs: &Inputs<'_>, numbering: &mut Numbering) -> Planned {
-        let (plan, problems) = plan(inputs, numbering);
-        Planned { plan, problems }
+        Work::of(inputs, numbering, NodePlan::empty(inputs.here.clone())).all()
     }
 
     /// Brings the plan up to date for one pod. `numbering` is the old plan's.
@@ -57,7 +58,7 @@ impl Planned {
         }
         work.unnamed();
         work.one(local);
-        (self.plan, self.problems) = (work.plan, work.problems);
+        *self = work.planned();
     }
 }
 

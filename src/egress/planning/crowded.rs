@@ -15,12 +15,10 @@ use crate::egress::numbers::mark;
 use crate::egress::plan::{NodePlan, Verdict};
 use crate::problem::Problem;
 
-const TOO_MANY: &str = "TooManyGatewaySets";
-
-/// Whether sets had no number while others were about to give theirs up: planned again, upon this plan, they have one.
-pub fn is_crowded(before: &NodePlan, next: &NodePlan, problems: &[Problem]) -> bool {
-    problems.iter().any(|problem| problem.reason == TOO_MANY)
-        && before.sets.keys().any(|number| !next.sets.contains_key(number))
+/// Whether sets give their numbers up from one plan to the next. If others had none in the next one ([`super::Planned::lacks_sets`]), they
+/// have one when it is planned again, upon that.
+pub fn frees_sets(before: &NodePlan, next: &NodePlan) -> bool {
+    before.sets.keys().any(|number| !next.sets.contains_key(number))
 }
 
 impl Work<'_> {
@@ -30,9 +28,10 @@ impl Work<'_> {
             self.plan.sets.insert(number, members);
             return Verdict::Set(number);
         }
+        self.lacks_sets = true;
         self.problems.push(Problem::new(
             format!("Node {}", self.inputs.here.node),
-            TOO_MANY,
+            "TooManyGatewaySets",
             format!(
                 "node {} needs more than {} different gateway sets, one per mark number; the pods of the last ones are held, or do \
                  without some of their gateways: let policies share gateways, or spread their pods over more nodes",

@@ -72,6 +72,7 @@ fn interfaces(view: &mut View, node: &str, links: &[(&str, &[&str])]) {
         name: (*name).into(),
         altnames: Vec::new(),
         addresses: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ways: None,
     };
     let links = links.iter().map(link).collect();
     view.interfaces.insert(node.into(), Interfaces { links, default4: None, default6: None });
