@@ -25,6 +25,7 @@ const OTHERS: [&[&str]; 6] = [
         "EgressNode",
         "EgressPool",
         "EgressRange",
+        "EndpointSlice",
         "Event",
         "ExecCredential",
         "ExternalNetwork",
