@@ -33,6 +33,7 @@ mod questions;
 mod refused;
 mod rotated;
 mod server;
+mod silent;
 #[path = "../stores/suite.rs"]
 mod suite;
 mod telling;
