@@ -5,8 +5,8 @@ use std::fmt;
 use super::fields::{Findings, Section};
 use super::shape::Field;
 use super::{
-    Object, calico_policy, cilium_policy, egress_policy, egress_pool, egress_range, ip_pool, namespace, node,
-    pod, service_cidr,
+    Object, calico_policy, cilium_policy, egress_policy, egress_pool, egress_range, endpoint_slice, ip_pool,
+    namespace, node, pod, service_cidr,
 };
 use crate::spelling;
 
@@ -33,11 +33,13 @@ pub enum Kind {
     CiliumEgressGatewayPolicy,
     /// Our `EgressRange`.
     EgressRange,
+    /// `EndpointSlice` of discovery.k8s.io: the API server's own.
+    EndpointSlice,
 }
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Node,
@@ -48,6 +50,7 @@ impl Kind {
         Kind::CalicoEgressGatewayPolicy,
         Kind::CiliumEgressGatewayPolicy,
         Kind::EgressRange,
+        Kind::EndpointSlice,
     ];
 
     /// As written in manifests.
@@ -62,12 +65,13 @@ impl Kind {
             Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => "EgressGatewayPolicy",
             Kind::CiliumEgressGatewayPolicy => "CiliumEgressGatewayPolicy",
             Kind::EgressRange => "EgressRange",
+            Kind::EndpointSlice => "EndpointSlice",
         }
     }
 
     /// Whether its objects lie in namespaces.
     pub fn namespaced(self) -> bool {
-        self == Kind::Pod
+        matches!(self, Kind::Pod | Kind::EndpointSlice)
     }
 
     /// `Pod shop/cart`: how problems and `View.broken` name an object.
@@ -98,7 +102,7 @@ pub(super) struct Served {
     pub(super) strict: bool,
 }
 
-static SERVED: [Served; 12] = [
+static SERVED: [Served; 13] = [
     Served {
         kind: Kind::Namespace,
         group: "",
@@ -194,6 +198,14 @@ static SERVED: [Served; 12] = [
         read: egress_range::read,
         fields: egress_range::FIELDS,
         strict: true,
+    },
+    Served {
+        kind: Kind::EndpointSlice,
+        group: "discovery.k8s.io",
+        versions: &["v1"],
+        read: endpoint_slice::read,
+        fields: endpoint_slice::FIELDS,
+        strict: false,
     },
 ];
 

@@ -13,6 +13,7 @@ pub mod document;
 mod egress_policy;
 mod egress_pool;
 mod egress_range;
+mod endpoint_slice;
 mod felix;
 pub(crate) mod fields;
 mod ip_pool;
@@ -66,6 +67,8 @@ pub enum Object {
     ServiceCidr(Vec<Cidr>),
     /// The ranges of an `EgressRange`.
     Range(Vec<Cidr>),
+    /// Where the API server is, by its `EndpointSlice`; of others nothing.
+    ApiServer(Vec<Cidr>),
     /// `EgressGatewayPolicy` or `CiliumEgressGatewayPolicy`; one that cannot be obeyed has its `unfit` filled.
     Policy(Policy),
 }

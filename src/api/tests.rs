@@ -189,6 +189,23 @@ fn addresses_of_nodes_and_services_are_checked() {
 }
 
 #[test]
+fn of_slices_of_endpoints_that_of_the_api_server_alone_says_anything() {
+    let slice = |namespace: &str, name: &str| {
+        let text = format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{namespace: {namespace}, name: {name}}}, addressType: IPv4,\n\
+             endpoints: [{{addresses: [192.0.2.251], conditions: {{ready: false}}}}, {{addresses: [\"2001:db8::1\", api.example]}}, {{}}]}}"
+        );
+        let reading = read("x.yaml", text.as_bytes());
+        assert_eq!(reading.problems, []);
+        reading.objects[0].object.clone()
+    };
+    let server = ["192.0.2.251/32", "2001:db8::1/128"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    assert_eq!(slice("default", "kubernetes"), Some(Object::ApiServer(server)));
+    assert_eq!(slice("default", "partner"), Some(Object::ApiServer(Vec::new())));
+    assert_eq!(slice("shop", "kubernetes"), Some(Object::ApiServer(Vec::new())));
+}
+
+#[test]
 fn json_is_read_by_its_name() {
     let reading = read("x.json", br#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#);
     assert_eq!(names(&reading), ["Namespace a"]);

@@ -53,6 +53,7 @@ pub fn sources(view: &View) -> Vec<Inside> {
         all.extend(addresses.map(|ip| inside(Cidr::host(*ip), format!("address of Node {name}"))));
     }
     all.extend(view.service_cidrs.iter().map(|cidr| inside(*cidr, "ServiceCIDR".to_owned())));
+    all.extend(view.api_servers.iter().map(|cidr| inside(*cidr, "address of the API server".to_owned())));
     let pools = view.pools.values().filter(|pool| pool.kind == PoolKind::IPPool);
     all.extend(pools.map(|pool| inside(pool.cidr, format!("IPPool {}", pool.name))));
     let fixed = EVERYWHERE.iter().filter_map(|(cidr, source)| Some((cidr.parse().ok()?, *source)));

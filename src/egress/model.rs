@@ -89,6 +89,8 @@ pub struct View {
     pub interfaces: BTreeMap<String, Interfaces>,
     /// Service ranges (`ServiceCIDR` objects).
     pub service_cidrs: Vec<Cidr>,
+    /// Where the API server is (its `EndpointSlice`).
+    pub api_servers: Vec<Cidr>,
     /// Subnets that primary plugins put pods in, by node, each with whose it is (`Pod a/b`; `Attachment …` of a container without one). A node
     /// knows its own. Inside for the pods of that node; no decision asks.
     pub subnets: BTreeMap<String, Vec<(String, Cidr)>>,

@@ -223,7 +223,11 @@ impl Client {
             match self.exchange(stream, &bytes, read) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if is_stale(&error) || is_about_certificates(&error) => {}
-                Err(source) => return Err(self.unreachable(source)),
+                // If its machine died, nobody answers on the others that were kept either: each would be waited for in turn.
+                Err(source) => {
+                    self.idle().clear();
+                    return Err(self.unreachable(source));
+                }
             }
         }
         // That a server does not take our certificate is heard from its first answer, which nothing was read of then.

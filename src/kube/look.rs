@@ -78,7 +78,8 @@ fn configuration(map: &Value) -> Result<Value, String> {
 impl Watched {
     /// An answer without it is short, not wrong: which addresses are inside is said by the configuration, too.
     fn is_dispensable(self) -> bool {
-        self.is_foreign() || matches!(self, Watched::Nodes | Watched::ServiceCidrs | Watched::NodeRecords)
+        let is_ours = matches!(self, Watched::ServiceCidrs | Watched::NodeRecords | Watched::ApiServers);
+        self.is_foreign() || self == Watched::Nodes || is_ours
     }
 }
 

@@ -20,8 +20,11 @@ use crate::kube::foreign;
 use crate::kube::watched::{Reach, Watched};
 use kept::Kept;
 pub use object::{ids, made};
-use object::{life, name, pruned, told};
+use object::{life, name, names_a_server, pruned, told};
 pub use records::NodeSpec;
+
+/// The namespace that no cluster loses: by its UID it is known.
+const OF_THE_CLUSTER: &str = "kube-system";
 
 /// The objects of a cluster, as far as somebody needs them.
 #[derive(Debug, Default)]
@@ -81,6 +84,13 @@ impl Mirror {
             told.extend(item.told.map(|text| (item.name.clone(), text)));
             objects.insert(item.name, item.now);
         }
+        if kind == Watched::ApiServers && !objects.values().any(names_a_server) {
+            objects = self.objects(kind).map(|(name, known)| (name.to_owned(), known.clone())).collect();
+        }
+        if kind == Watched::Namespaces && self.is_another_cluster(&objects) {
+            // The node was in that one before. Definitions are younger here than what is remembered, and none of it waits to be made again.
+            self.kinds.values_mut().for_each(Kept::is_elsewhere);
+        }
         let changed = self.kept(kind).listed(objects, told);
         if kind == Watched::Pods {
             // What is ahead of the list is there, and is as it was when it was asked for.
@@ -92,6 +102,12 @@ impl Mirror {
             self.lives = lives;
         }
         changed || lived
+    }
+
+    fn is_another_cluster(&self, namespaces: &BTreeMap<String, Value>) -> bool {
+        let uid = |namespace: &'_ Value| namespace["metadata"]["uid"].as_str().map(str::to_owned);
+        let known = self.object(Watched::Namespaces, OF_THE_CLUSTER).and_then(uid);
+        known.is_some() && namespaces.get(OF_THE_CLUSTER).and_then(uid).is_some_and(|now| Some(now) != known)
     }
 
     /// A watch begins.
@@ -133,6 +149,9 @@ impl Mirror {
 
     /// One object is there, or has changed. Says whether in anything that matters here.
     pub fn is(&mut self, kind: Watched, object: &Value) -> bool {
+        if kind == Watched::ApiServers && !names_a_server(object) {
+            return false;
+        }
         let now = pruned(&self.reach, kind, object);
         let Some(changed) = self.kept(kind).heard(object, now) else { return false };
         self.live(kind, object) || changed
@@ -147,6 +166,9 @@ impl Mirror {
 
     /// One object is gone.
     pub fn gone(&mut self, kind: Watched, object: &Value) -> bool {
+        if kind == Watched::ApiServers {
+            return false;
+        }
         let Some(changed) = self.kept(kind).gone(object) else { return false };
         if kind == Watched::Pods {
             self.lives.remove(&name(object));
@@ -186,7 +208,7 @@ impl Mirror {
     /// Whether a list would take something away that is known: when the oldest of it was [`made`], the end of time where that is not kept. Not
     /// of what stays in force without its definition already: of that nothing new is lost.
     pub fn would_lose(&self, kind: Watched, items: &[Seen]) -> Option<i64> {
-        let kept = self.kinds.get(&kind)?;
+        let kept = self.kinds.get(&kind).filter(|kept| !kept.is_from_elsewhere())?;
         let names: BTreeSet<&String> = items.iter().map(|item| &item.name).collect();
         let mut lost = kept.objects.iter().filter(|(known, _)| !names.contains(known)).peekable();
         lost.peek()?;

@@ -20,7 +20,8 @@ use super::pace::{Pace, Paces};
 use super::watched::{Reach, Watched};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-/// How long the server lets a watch live; then it is begun anew from where it was.
+/// How long the server lets a watch live at most, and at least half of it; then it is begun anew from where it was. Not as long as the others:
+/// all that begin together when a server comes back, of every kind on every node, would end together ever after.
 const WATCH_SECONDS: u64 = 300;
 /// The same while objects are in force that went with their definition: at its end the list is asked for again.
 const WATCH_SECONDS_OUTLIVED: u64 = 60;
@@ -265,7 +266,8 @@ impl Follower {
     /// heard is not heard twice: for a moment an object would be again what it was minutes ago.
     fn watch(&self, reached: &mut String) -> Result<Option<String>, ApiError> {
         let outlived = self.mirror().outlived(self.kind).next().is_some();
-        let seconds = if outlived { WATCH_SECONDS_OUTLIVED } else { WATCH_SECONDS };
+        let most = if outlived { WATCH_SECONDS_OUTLIVED } else { WATCH_SECONDS };
+        let seconds = Duration::from_secs(most).mul_f64(0.5 + random() / 2.0).as_secs();
         let path = format!(
             "{}resourceVersion={reached}&allowWatchBookmarks=true&timeoutSeconds={seconds}",
             self.path

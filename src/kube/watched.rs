@@ -21,6 +21,8 @@ pub enum Watched {
     NodeRecords,
     /// Ranges that are inside the cluster, said once for all nodes.
     Ranges,
+    /// Where the API server is: the slice of endpoints that it keeps of itself.
+    ApiServers,
     /// Books of leases; of agents only those look at them that have gateways. The next two are the controller's affair.
     Blocks,
     /// StatefulSets: their pods' leases outlive containers.
@@ -74,7 +76,7 @@ impl Default for Reach {
 
 impl Watched {
     /// Every kind.
-    const ALL: [Watched; 19] = [
+    const ALL: [Watched; 20] = [
         Watched::Namespaces,
         Watched::Nodes,
         Watched::Pods,
@@ -84,6 +86,7 @@ impl Watched {
         Watched::Endpoints,
         Watched::NodeRecords,
         Watched::Ranges,
+        Watched::ApiServers,
         Watched::Blocks,
         Watched::StatefulSets,
         Watched::Beats,
@@ -117,6 +120,7 @@ impl Watched {
             Watched::Endpoints => ("egret.dev/v1alpha1", "EgressEndpoint", "egressendpoints"),
             Watched::NodeRecords => ("egret.dev/v1alpha1", "EgressNode", "egressnodes"),
             Watched::Ranges => ("egret.dev/v1alpha1", "EgressRange", "egressranges"),
+            Watched::ApiServers => ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
             Watched::Blocks => ("egret.dev/v1alpha1", "EgressBlock", "egressblocks"),
             Watched::StatefulSets => ("apps/v1", "StatefulSet", "statefulsets"),
             Watched::Beats => ("coordination.k8s.io/v1", "Lease", "leases"),
@@ -141,10 +145,13 @@ impl Watched {
         (version, kind)
     }
 
-    /// Where its objects are: of all namespaces, but for Leases.
+    /// Where its objects are: of all namespaces, but for Leases and what the API server says of itself.
     pub fn collection(self) -> String {
         match self.words() {
             _ if self == Watched::Beats => crate::kube::lease::LEASES.to_owned(),
+            (version, _, plural) if self == Watched::ApiServers => {
+                format!("/apis/{version}/namespaces/default/{plural}")
+            }
             (version, _, plural) if version.contains('/') => format!("/apis/{version}/{plural}"),
             (version, _, plural) => format!("/api/{version}/{plural}"),
         }
@@ -154,6 +161,7 @@ impl Watched {
     pub fn path(self, reach: &Reach) -> String {
         let narrowed = match (self, reach) {
             (Watched::Pods, Reach::Node(node)) => format!("fieldSelector=spec.nodeName%3D{node}&"),
+            (Watched::ApiServers, _) => "fieldSelector=metadata.name%3Dkubernetes&".to_owned(),
             (Watched::CalicoAgents, _) => "fieldSelector=metadata.name%3Dcalico-node&".to_owned(),
             (Watched::CiliumAgents, _) => "fieldSelector=metadata.name%3Dcilium&".to_owned(),
             _ => String::new(),
@@ -169,14 +177,14 @@ impl Watched {
         (group == "egret.dev" || is_object).then(|| format!("{plural}.{group}"))
     }
 
-    /// Servers before Kubernetes 1.33 do not know it, and there is nothing to wait for.
+    /// There is nothing to wait for where the server does not know it: one before Kubernetes 1.33, or a part of one.
     pub fn is_optional(self) -> bool {
-        self == Watched::ServiceCidrs
+        matches!(self, Watched::ServiceCidrs | Watched::ApiServers)
     }
 
-    /// Whether clusters may not know it yet: what cannot be seen of it from the first is taken as absent.
+    /// Whether clusters and roles may not know it yet: what cannot be seen of it from the first is taken as absent.
     pub(super) fn is_new(self) -> bool {
-        self == Watched::Ranges
+        matches!(self, Watched::Ranges | Watched::ApiServers)
     }
 
     /// Whether decisions are made of it; the others are records of ours, or concern us only if they are adopted.
@@ -217,6 +225,10 @@ mod tests {
             (Watched::Pools, "/apis/egret.dev/v1alpha1/egresspools?"),
             (Watched::Beats, "/apis/coordination.k8s.io/v1/namespaces/egret-system/leases?"),
             (Watched::CalicoAgents, "/apis/apps/v1/daemonsets?fieldSelector=metadata.name%3Dcalico-node&"),
+            (
+                Watched::ApiServers,
+                "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?fieldSelector=metadata.name%3Dkubernetes&",
+            ),
         ] {
             assert_eq!(kind.path(&node), path);
         }

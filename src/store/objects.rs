@@ -212,15 +212,21 @@ impl Objects {
 
     /// The ranges of all `ServiceCIDR` objects, sorted, without doubles.
     pub fn service_cidrs(&self) -> Vec<Cidr> {
-        let found: BTreeSet<Cidr> =
-            self.all::<Vec<Cidr>>(Kind::ServiceCIDR).flat_map(|(_, cidrs)| cidrs).collect();
-        found.into_iter().collect()
+        self.prefixes(Kind::ServiceCIDR)
     }
 
     /// The ranges of all `EgressRange` objects, sorted, without doubles.
     pub fn ranges(&self) -> Vec<Cidr> {
-        let found: BTreeSet<Cidr> =
-            self.all::<Vec<Cidr>>(Kind::EgressRange).flat_map(|(_, cidrs)| cidrs).collect();
+        self.prefixes(Kind::EgressRange)
+    }
+
+    /// Where the API server is, sorted, without doubles.
+    pub fn api_servers(&self) -> Vec<Cidr> {
+        self.prefixes(Kind::EndpointSlice)
+    }
+
+    fn prefixes(&self, kind: Kind) -> Vec<Cidr> {
+        let found: BTreeSet<Cidr> = self.all::<Vec<Cidr>>(kind).flat_map(|(_, cidrs)| cidrs).collect();
         found.into_iter().collect()
     }
 

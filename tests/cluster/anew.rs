@@ -11,7 +11,7 @@ use egret::kube::{Client, Mirror, Watched};
 use serde_json::{Value, json};
 
 use crate::again::{CILIUMS, apply, cilium, eventually, has};
-use crate::follower::{follow_adopting, follow_again};
+use crate::follower::{follow_adopting, follow_after, follow_again};
 use crate::following::{follow_here, until};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
@@ -111,6 +111,43 @@ fn objects_whose_definition_was_made_anew_while_no_agent_was_there_stay_in_force
     eventually("it is there again", || !said("before"));
     kubectl(&["delete", "cegp", "before"], "");
     eventually("and goes when somebody means it", || !has(&next, FILE, "before"));
+}
+
+/// As where `kubeadm reset` and another `join` leave the state directory as it was.
+#[test]
+fn what_a_node_knows_of_another_cluster_does_not_stay_in_force_in_this_one() {
+    const FILE: &str = "CiliumEgressGatewayPolicy.json";
+    let _alone = alone();
+    let client = client_of("admin");
+    forget(&client);
+    node(&client, "moved");
+    apply(&cilium("there"));
+    let made = Instant::now();
+    let first = follow_adopting(&Proxy::start(), "moved", &[Project::Cilium]);
+    first.synced();
+    eventually("it is heard of", || has(&first, FILE, "there"));
+    std::thread::sleep(Duration::from_secs(12).saturating_sub(made.elapsed()));
+    // The definitions of the next cluster are younger than what was known of the one before.
+    kubectl(&["delete", "crd", CILIUMS], "");
+    let definition = egret::testbed::repository().join(format!("deploy/foreign-crds/{CILIUMS}.yaml"));
+    apply(&fs::read_to_string(definition).unwrap());
+    kubectl(&["wait", "--for=condition=Established", "crd", CILIUMS, "--timeout=120s"], "");
+    let proxy = Proxy::start();
+    let next = follow_after(&proxy, first, |state| {
+        let file = state.join("objects/cluster/Namespace.json");
+        let mut list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        for one in list["items"].as_array_mut().unwrap() {
+            if one["metadata"]["name"] == "kube-system" {
+                one["metadata"]["uid"] = "another-cluster".into();
+            }
+        }
+        fs::write(file, list.to_string()).unwrap();
+    });
+    eventually("what was true there is gone", || !has(&next, FILE, "there"));
+    assert!(!next.cluster.problems().iter().any(|problem| problem.message.contains("there stay in force")));
+    apply(&cilium("here"));
+    eventually("and what is true here is in force", || has(&next, FILE, "here"));
+    kubectl(&["delete", "cegp", "here"], "");
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn view_of_files() -> View {
         "nodes",
         "pods -A --field-selector=spec.nodeName=here",
         "servicecidrs",
+        "endpointslices -n default --field-selector=metadata.name=kubernetes",
         "epool",
         "egpol",
     ] {
@@ -162,7 +163,7 @@ fn who_may_see_nothing_knows_why_and_is_never_synced() {
     let _alone = alone();
     let client = Arc::new(client_of("nobody"));
     let following = follow_here(&client);
-    until(&following, |mirror| mirror.lost().len() == 9);
+    until(&following, |mirror| mirror.lost().len() == 10);
     let mirror = following.mirror();
     assert!(!mirror.is_synced());
     let (_, why) = &mirror.lost()[0];

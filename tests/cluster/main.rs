@@ -35,6 +35,7 @@ mod rebooted;
 mod refused;
 mod rotated;
 mod server;
+mod silent;
 #[path = "../stores/suite.rs"]
 mod suite;
 mod telling;

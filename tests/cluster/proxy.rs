@@ -124,6 +124,11 @@ impl Proxy {
         self.asked.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
+    /// All requests until now.
+    pub(crate) fn asked_for(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
     /// How many lists of this collection. Whether the server has come to a version is asked by one object, and is none.
     pub(crate) fn listed(&self, collection: &str) -> usize {
         let (of_it, asked) = (format!("GET {collection}?"), self.asked.lock().unwrap());

@@ -56,6 +56,14 @@ fn a_cluster_is_installed_told_of_and_left_as_it_was() {
     let status = lab.on_node(&["/opt/cni/bin/egret", "status"]);
     assert!(status.contains("gw/one"), "{status}");
 
+    // Another pod of the agent takes over while pods come.
+    lab.kubectl(&["rollout", "restart", "-n", "egret-system", "daemonset/egret-agent"], "");
+    lab.kubectl(&["apply", "-f", "-"], &pod("shop", "next", ""));
+    let over = ["rollout", "status", "-n", "egret-system", "daemonset/egret-agent", "--timeout=200s"];
+    lab.kubectl(&over, "");
+    lab.eventually("whoever came meanwhile is served", || lab.told("shop", "next") == "172.31.0.128");
+    assert_eq!((lab.entries(), lab.told("shop", "cart").as_str()), (1, "172.31.0.128"));
+
     // The primary starts anew and writes its list as it knows it.
     lab.write_list(&list);
     lab.eventually("the entry is back", || lab.entries() == 1);

@@ -26,6 +26,7 @@ const OTHERS: [&[&str]; 6] = [
         "EgressNode",
         "EgressPool",
         "EgressRange",
+        "EndpointSlice",
         "Event",
         "ExecCredential",
         "ExternalNetwork",

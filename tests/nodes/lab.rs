@@ -90,6 +90,15 @@ impl Lab {
         self.as_outsider(|| self.wire.watch(PORTS[0]));
     }
 
+    /// The same at an address of the other family.
+    pub(crate) fn witness_too(&self, address: &str) {
+        for port in PORTS {
+            let (seen, listener) =
+                (self.seen.clone(), self.as_outsider(|| TcpListener::bind((address, port)).unwrap()));
+            std::thread::spawn(move || answer(&listener, &seen));
+        }
+    }
+
     /// Does something as a host outside the cluster.
     pub(crate) fn as_outsider<T>(&self, work: impl FnOnce() -> T) -> T {
         self.cluster.outside().unwrap().run(work).unwrap()
@@ -104,6 +113,13 @@ impl Lab {
     /// What kubectl says, or why not.
     pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, Trouble> {
         self.cluster.kubectl(arguments, input)
+    }
+
+    /// Begins a command of kubectl; what it says is nobody's affair.
+    pub(crate) fn kubectl_begun(&self, arguments: &[&str]) -> Child {
+        let mut command = self.cluster.kubectl_command();
+        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Runs a command on `node1`, `node2`, or (`""`) where the API server is; what it says.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::lab::{Lab, OUTSIDE};
-use crate::{addresses, begins, bypassed, only};
+use crate::{addresses, begins, bypassed, only, own};
 
 #[test]
 fn running_pods_follow_whatever_decides_about_them_and_people_are_told() {
@@ -21,6 +21,7 @@ fn running_pods_follow_whatever_decides_about_them_and_people_are_told() {
     follow_a_pods_own_annotations(&lab, &red, &blue);
     follow_gateways_pools_and_ranges(&lab, &red);
     follow_a_nodes_address(&lab, &red, &blue);
+    own::addresses_of_gateways_are_what_clients_leave_with(&lab);
     addresses::belong_to_whoever_has_them_now(&lab, &red);
     everything_has_conditions(&lab);
     answers_for_people(&lab, &red);
@@ -47,7 +48,7 @@ pub(crate) fn is_held(lab: &Lab, prefix: &str, heard: &str, what: &str) {
     }
 }
 
-fn nodes() -> BTreeSet<String> {
+pub(crate) fn nodes() -> BTreeSet<String> {
     ["172.31.0.1", "172.31.0.2"].map(str::to_owned).into()
 }
 

@@ -8,11 +8,14 @@
 
 mod addresses;
 mod bypassed;
+mod families;
 mod guides;
 mod lab;
 mod live;
 mod overlay;
+mod own;
 mod services;
+mod upheaval;
 mod wire;
 mod world;
 
@@ -83,7 +86,17 @@ fn begins(lab: &Lab) -> String {
     for (pod, node) in lab.running("shop") {
         assert_eq!(predicted(lab, &node, &format!("shop/{pod}")), only(&address));
     }
+    obeys_before_it_begins(lab, &address);
     address
+}
+
+/// What an init container says, too, is said with the gateway's address: in a namespace that was annotated the instant before.
+fn obeys_before_it_begins(lab: &Lab, address: &str) {
+    lab.kubectl(&["apply", "-f", "-"], world::BEFORE);
+    lab.eventually("init containers are heard", || lab.who("early").len() == 2);
+    assert_eq!(lab.seen("early"), only(address));
+    lab.shows_only(address);
+    lab.kubectl(&["delete", "namespace", "before", "--wait=false"], "");
 }
 
 /// Over HTTP: nobody waited for the API server, or once at most, and it was asked no more than once a pod for each thing.
@@ -223,6 +236,7 @@ fn follows_its_gateway(lab: &Lab, address: &str) {
     lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=0"], "");
     lab.eventually("without a gateway there is no endpoint", || lease(lab).is_empty());
     lab.hears(Duration::from_secs(1), "and clients are held, not let out", || lab.packets() == 0);
+    services::the_api_server_is_inside(lab, address);
     lab.kubectl(&["scale", "statefulset", "-n", "gw", "red", "--replicas=1"], "");
     lab.shows_only_after(address, 4, "the next gateway serves");
 }

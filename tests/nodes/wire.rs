@@ -3,7 +3,7 @@
 //! In: a packet socket (packet(7)) in the outside's namespace. Out: sources. Never: believes a window in which packets were dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -55,14 +55,23 @@ impl Wire {
     }
 }
 
-/// The source and the flags of an IPv4 TCP packet to this port.
+/// The source and the flags of a TCP packet to this port.
 fn source(packet: &[u8], port: u16) -> Option<(IpAddr, u8)> {
     let first = *packet.first()?;
-    let header = usize::from(first & 15) * 4;
+    let (source, protocol, header): (IpAddr, u8, usize) = match first >> 4 {
+        4 => {
+            let octets: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            (octets.into(), *packet.get(9)?, usize::from(first & 15) * 4)
+        }
+        6 => {
+            let octets: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            (octets.into(), *packet.get(6)?, 40)
+        }
+        _ => return None,
+    };
     let to = u16::from_be_bytes(packet.get(header + 2..header + 4)?.try_into().ok()?);
-    let octets: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
     let flags = packet.get(header + 13).copied().unwrap_or_default();
-    (first >> 4 == 4 && packet[9] == 6 && to == port).then(|| (Ipv4Addr::from(octets).into(), flags))
+    (protocol == 6 && to == port).then_some((source, flags))
 }
 
 /// Packets that the kernel had no room for (`PACKET_STATISTICS`), since it was last asked.

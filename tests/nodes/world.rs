@@ -66,6 +66,35 @@ spec:
     )
 }
 
+/// A namespace, and a pod whose init container is the first that says anything; one on each node.
+pub(crate) const BEFORE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: before
+  annotations:
+    egress.projectcalico.org/selector: app == 'gw'
+    egress.projectcalico.org/namespaceSelector: projectcalico.org/name == 'gw'
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: early-1, namespace: before}
+spec:
+  nodeName: node1
+  terminationGracePeriodSeconds: 0
+  initContainers: [{name: i, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sh, -c, 'until echo early-1 | timeout 5 nc -w 2 203.0.113.10 8080; do true; done']}]
+  containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: early-2, namespace: before}
+spec:
+  nodeName: node2
+  terminationGracePeriodSeconds: 0
+  initContainers: [{name: i, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sh, -c, 'until echo early-2 | timeout 5 nc -w 2 203.0.113.10 8080; do true; done']}]
+  containers: [{name: c, image: "lab.local/busybox:1", imagePullPolicy: Never, command: [sleep, "100000"]}]
+"#;
+
 /// Servers on node 2 that say whom they see: one that nothing selects, and one that is selected; behind Services. And a pod on its node's
 /// own network in a selected namespace.
 pub(crate) fn services() -> String {

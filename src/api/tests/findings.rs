@@ -30,11 +30,11 @@ fn what_is_no_object_is_told_with_its_place() {
         ),
         (
             "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: b}}",
-            "Deployment b/a: kind: the kind `Deployment` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy, EgressRange); take the object out of this directory",
+            "Deployment b/a: kind: the kind `Deployment` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy, EgressRange, EndpointSlice); take the object out of this directory",
         ),
         (
             "{apiVersion: egret.dev/v1alpha1, kind: egresspool, metadata: {name: a}}",
-            "egresspool a: kind: the kind `egresspool` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy, EgressRange); did you mean `EgressPool`?",
+            "egresspool a: kind: the kind `egresspool` is not read (read are Namespace, Pod, Node, EgressPool, IPPool, ServiceCIDR, EgressGatewayPolicy, CiliumEgressGatewayPolicy, EgressRange, EndpointSlice); did you mean `EgressPool`?",
         ),
         (
             "{apiVersion: operator.tigera.io/v1, kind: EgressGateway, metadata: {name: a}}",

@@ -21,6 +21,7 @@ fn world() -> View {
         .with_pool("pods", |pool| pool.kind = PoolKind::IPPool);
     view.cluster_cidrs = vec![cidr("10.60.0.0/16"), cidr("fd00:60::/48")];
     view.service_cidrs = vec![cidr("10.96.0.0/12")];
+    view.api_servers = vec![cidr("192.0.2.250/32")];
     let node = view.nodes.get_mut("n1").unwrap();
     node.other_ips = vec![ip("203.0.113.7")];
     node.pod_cidrs = vec![cidr("10.60.1.0/24")];
@@ -36,6 +37,7 @@ fn every_source_says_who_it_is() {
         ("203.0.113.7", "203.0.113.7/32 (address of Node n1)"),
         ("fd00:1::1", "fd00:1::1/128 (address of Node n1)"),
         ("10.100.0.1", "10.96.0.0/12 (ServiceCIDR)"),
+        ("192.0.2.250", "192.0.2.250/32 (address of the API server)"),
         ("10.70.0.1", "10.70.0.0/16 (IPPool pods)"),
         ("127.0.0.53", "127.0.0.0/8 (loopback)"),
         ("169.254.169.254", "169.254.0.0/16 (link-local and cloud metadata)"),

@@ -231,6 +231,7 @@ fn pods_between(before: &View, now: &View) -> Option<BTreeSet<PodName>> {
         cilium_policies,
         interfaces,
         service_cidrs,
+        api_servers,
         endpoints,
         broken,
         subnets: _, // no decision asks
@@ -238,6 +239,7 @@ fn pods_between(before: &View, now: &View) -> Option<BTreeSet<PodName>> {
     let same = *support == now.support
         && *cluster_cidrs == now.cluster_cidrs
         && *service_cidrs == now.service_cidrs
+        && *api_servers == now.api_servers
         && *broken == now.broken
         && *endpoints == now.endpoints
         && *nodes == now.nodes

@@ -18,6 +18,8 @@ pub(super) struct Kept {
     undefined: bool,
     /// An earlier process heard of these objects, and nothing was listed since.
     remembered: bool,
+    /// It heard of them in another cluster.
+    elsewhere: bool,
     /// Objects that went with their definition, and are in force all the same.
     pub(super) outlived: BTreeSet<String>,
     /// Lists that were read, watches that were begun.
@@ -43,6 +45,20 @@ impl Kept {
         if !self.synced && self.objects.is_empty() {
             (self.remembered, self.objects) = (true, objects);
         }
+    }
+
+    /// This is another cluster than an earlier process was in: what is known from there is nothing that was lost here.
+    pub(super) fn is_elsewhere(&mut self) {
+        self.elsewhere = !self.synced;
+        for name in std::mem::take(&mut self.outlived) {
+            self.objects.remove(&name);
+            self.generation += 1;
+        }
+    }
+
+    /// Whether a list that lacks objects says that they are gone, and not that somebody is about to make them again.
+    pub(super) fn is_from_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 
     /// Whether all is known that was ever heard of, here or by an earlier process.
@@ -82,6 +98,7 @@ impl Kept {
         self.generation += u64::from(changed);
         self.lists += 1;
         (self.synced, self.undefined, self.lost, self.objects) = (true, false, None, objects);
+        self.elsewhere = false;
         changed
     }
 

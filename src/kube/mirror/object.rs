@@ -45,6 +45,13 @@ pub(super) fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// Whether it says anything of the API server. That takes its address away before it ends, and nobody can be asked for the next one then: what
+/// was said last stays.
+pub(super) fn names_a_server(object: &Value) -> bool {
+    let mut endpoints = object["endpoints"].as_array().into_iter().flatten();
+    endpoints.any(|one| one["addresses"].as_array().is_some_and(|all| !all.is_empty()))
+}
+
 /// What we have told people of a pod's addresses.
 pub(super) fn told(object: &Value) -> Option<String> {
     object["metadata"]["annotations"][EGRESS_ADDRESSES].as_str().map(str::to_owned)
@@ -65,7 +72,7 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
         Watched::Beats => &["name", "resourceVersion", "annotations"],
         Watched::NodeRecords | Watched::Endpoints if all => &["name", "generation"],
         Watched::Endpoints | Watched::NodeRecords | Watched::ServiceCidrs | Watched::Blocks => &["name"],
-        Watched::StatefulSets => &["name", "namespace"],
+        Watched::StatefulSets | Watched::ApiServers => &["name", "namespace"],
         Watched::Pools | Watched::Policies | Watched::Ranges if all => {
             &["name", "labels", "annotations", "creationTimestamp", "generation"]
         }
@@ -84,6 +91,11 @@ pub(super) fn pruned(reach: &Reach, kind: Watched, object: &Value) -> Value {
             keep("status", &["phase", "podIP", "podIPs"]);
         }
         Watched::StatefulSets => keep("spec", &["replicas", "ordinals"]),
+        // Whether one is ready is nothing to us: it may be asked.
+        Watched::ApiServers => {
+            let all = object["endpoints"].as_array().into_iter().flatten();
+            now["endpoints"] = all.map(|one| json!({"addresses": one["addresses"]})).collect();
+        }
         Watched::Beats => keep("spec", &["holderIdentity", "renewTime"]),
         Watched::Pools | Watched::Policies | Watched::Ranges | Watched::NodeRecords | Watched::Endpoints
             if all =>

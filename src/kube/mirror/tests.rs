@@ -250,3 +250,55 @@ fn annotations_that_nobody_here_reads_are_not_kept_and_no_change() {
         assert_eq!(names, read.into());
     }
 }
+
+#[test]
+fn where_the_api_server_is_stays_known_while_it_says_that_it_is_nowhere() {
+    let slice = |addresses: &[&str]| {
+        let endpoints: Vec<Value> =
+            addresses.iter().map(|one| json!({"addresses": [one], "conditions": {"ready": true}})).collect();
+        json!({"metadata": {"namespace": "default", "name": "kubernetes", "resourceVersion": "3"}, "endpoints": endpoints})
+    };
+    let kind = Watched::ApiServers;
+    let mut mirror = Mirror::default();
+    assert!(mirror.listed(kind, &[slice(&["192.0.2.250"])]));
+    let known = |mirror: &Mirror| mirror.object(kind, "default/kubernetes").unwrap()["endpoints"].to_string();
+    assert_eq!(
+        known(&mirror),
+        r#"[{"addresses":["192.0.2.250"]}]"#,
+        "and nothing of what changes all the time"
+    );
+    assert!(!mirror.is(kind, &slice(&[])) && !mirror.gone(kind, &slice(&[])), "it is about to end");
+    assert!(!mirror.listed(kind, &[slice(&[])]) && !mirror.listed(kind, &[]));
+    assert_eq!(known(&mirror), r#"[{"addresses":["192.0.2.250"]}]"#);
+    assert!(mirror.is(kind, &slice(&["192.0.2.251"])), "another one is there");
+    assert_eq!(known(&mirror), r#"[{"addresses":["192.0.2.251"]}]"#);
+}
+
+#[test]
+fn what_was_known_of_another_cluster_goes_with_the_first_list_of_this_one_whichever_comes_first() {
+    let system = |uid: &str| json!({"metadata": {"name": "kube-system", "uid": uid, "resourceVersion": "1"}});
+    let known =
+        |mirror: &Mirror| mirror.objects(Watched::Pools).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    for (uid, left) in [("there", vec!["p"]), ("here", vec![])] {
+        for pools_first in [true, false] {
+            let mut mirror = Mirror::default();
+            mirror.remember(Watched::Namespaces, [system("there")]);
+            mirror.remember(Watched::Pools, [pool("10.0.0.0/28")]);
+            let listed = |mirror: &mut Mirror| {
+                // As the follower has it, where the definition is younger than what is remembered.
+                if mirror.would_lose(Watched::Pools, &[]).is_some() {
+                    mirror.is_undefined(Watched::Pools, "made anew");
+                }
+                mirror.listed(Watched::Pools, &[]);
+            };
+            if pools_first {
+                listed(&mut mirror);
+            }
+            mirror.listed(Watched::Namespaces, &[system(uid)]);
+            if !pools_first {
+                listed(&mut mirror);
+            }
+            assert_eq!(known(&mirror), left, "{uid}, pools first: {pools_first}");
+        }
+    }
+}

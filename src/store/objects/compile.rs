@@ -73,7 +73,9 @@ fn body(object: &Object) -> Vec<u8> {
         Object::Pod(pod) => serde_json::to_vec(pod),
         Object::Node(node) => serde_json::to_vec(node),
         Object::Pool(pool) => serde_json::to_vec(pool),
-        Object::ServiceCidr(cidrs) | Object::Range(cidrs) => serde_json::to_vec(cidrs),
+        Object::ServiceCidr(cidrs) | Object::Range(cidrs) | Object::ApiServer(cidrs) => {
+            serde_json::to_vec(cidrs)
+        }
         Object::Policy(policy) => serde_json::to_vec(policy),
     };
     // An object that could not be written would count as broken, so what names it is held.

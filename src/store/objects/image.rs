@@ -57,6 +57,7 @@ pub(super) fn slot(kind: Kind) -> u8 {
         Kind::EgressGatewayPolicy | Kind::CalicoEgressGatewayPolicy => 5,
         Kind::CiliumEgressGatewayPolicy => 6,
         Kind::EgressRange => 7,
+        Kind::EndpointSlice => 8,
     }
 }
 

@@ -64,6 +64,7 @@ impl Objects {
             policies: self.policies().collect(),
             cilium_policies: self.cilium_policies().collect(),
             service_cidrs: self.service_cidrs(),
+            api_servers: self.api_servers(),
             broken: self.broken(),
             ..View::default()
         }
