@@ -96,7 +96,8 @@ fn obeys_before_it_begins(lab: &Lab, address: &str) {
     lab.eventually("init containers are heard", || lab.who("early").len() == 2);
     assert_eq!(lab.seen("early"), only(address));
     lab.shows_only(address);
-    lab.kubectl(&["delete", "namespace", "before", "--wait=false"], "");
+    lab.kubectl(&["delete", "namespace", "before"], "");
+    upheaval::only_pods_that_run_are_wired(lab);
 }
 
 /// Over HTTP: nobody waited for the API server, or once at most, and it was asked no more than once a pod for each thing.

@@ -34,6 +34,10 @@ fn in_the_middle_of_starts(lab: &Lab, address: &str) {
         lab.kill("node2", "kubelet");
         lab.shows_only_after(address, 4, "and those that are left");
     }
+    only_pods_that_run_are_wired(lab);
+}
+
+pub(crate) fn only_pods_that_run_are_wired(lab: &Lab) {
     for node in ["node1", "node2"] {
         let wired = || {
             let count = format!("ls /run/egret/{node}/attachments/net | wc -l");
