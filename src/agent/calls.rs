@@ -32,7 +32,7 @@ struct Left(Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Left")
+        f.write_str("what is left of a call")
     }
 }
 

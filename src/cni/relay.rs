@@ -6,8 +6,7 @@
 //!
 //! They follow the line byte for byte, and are no text in it: a configuration quoted for JSON is read and written twice on either side.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -143,10 +142,10 @@ impl Question {
     }
 
     /// What a variable says.
-    fn variable(&self, name: &str) -> Option<&OsStr> {
+    fn variable(&self, name: &str) -> Option<OsString> {
         let mut pairs = self.variables.split(|byte| *byte == 0);
         let value = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-        value.map(OsStr::from_bytes)
+        value.map(|value| String::from_utf8_lossy(value).into_owned().into())
     }
 
     /// The call on the other side, to be carried out. `last`: what the calls before it had in common.
@@ -161,7 +160,7 @@ impl Question {
             );
             return Err(CniError::new(Code::TryAgainLater, msg));
         }
-        let environment = Environment::read(|name| self.variable(name).map(Into::into))?;
+        let environment = Environment::read(|name| self.variable(name))?;
         Request::read_again(environment, &self.stdin, last)
     }
 
@@ -380,7 +379,7 @@ mod tests {
                 prop_assert_eq!(Question::read(&told[..end]), Ok(None));
             }
             prop_assert_eq!(Question::read(&told), Ok(Some(asked.clone())));
-            prop_assert_eq!(Environment::read(|name| asked.variable(name).map(Into::into)), Ok(call));
+            prop_assert_eq!(Environment::read(|name| asked.variable(name)), Ok(call));
         }
 
         #[test]
