@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use egret::addr::{Cidr, Family};
-use egret::testbed::{Packet, Spot};
+use egret::testbed::{Packet, Spot, node_address};
 
 /// How many outside ports belong to one pod.
 const PORTS: u16 = 4;
@@ -140,6 +140,16 @@ fn difference(
         }
         (_, Ok(_)) => None,
     }
+}
+
+/// All but what no pod said: a far end that still speaks on a flow which is long over gets TCP's answer from the node whose address a pod had
+/// there, a bare reset (RST without ACK). Of the pod it gets none.
+pub(crate) fn without_nodes_resets(packets: Vec<Packet>) -> Vec<Packet> {
+    const RST: u8 = 4;
+    let nodes = Family::BOTH.map(|family| [1, 2, 3].map(|node| node_address(node, family))).concat();
+    let is_nodes =
+        |packet: &Packet| packet.protocol == 6 && packet.flags == RST && nodes.contains(&packet.source);
+    packets.into_iter().filter(|packet| !is_nodes(packet)).collect()
 }
 
 /// Packets with a source that none of these predictions has for them, and packets that nobody accounts for with a source that is
@@ -274,6 +284,16 @@ mod tests {
         let about = |ip: &str| Packet { about: Some(ip.parse().unwrap()), ..stray(NODE) };
         assert_eq!(leaks(&[&[]], &[about(LEASE)], &hidden), [""; 0]);
         assert_eq!(leaks(&[&[]], &[about(NODE)], &hidden).len(), 1);
+    }
+
+    #[test]
+    fn a_nodes_reset_is_nobodys_word_and_all_else_is() {
+        let of = |source: &str, flags: u8| Packet { flags, ..packet(source, 6) };
+        let node = node_address(2, Family::V4).to_string();
+        let others =
+            vec![of(&node, 0x14), of(&node, 2), of("10.60.1.2", 4), Packet { protocol: 17, ..of(&node, 4) }];
+        let all = [vec![of(&node, 4)], others.clone()].concat();
+        assert_eq!(without_nodes_resets(all), others);
     }
 
     #[test]
