@@ -11,7 +11,7 @@ use egret::kube::{Client, Mirror, Watched};
 use serde_json::{Value, json};
 
 use crate::again::{CILIUMS, apply, cilium, eventually, has};
-use crate::follower::{follow_adopting, follow_after, follow_again};
+use crate::follower::{Follower, follow_adopting, follow_after, follow_again};
 use crate::following::{follow_here, until};
 use crate::proxy::{Fate, Proxy, refusal};
 use crate::server::kubectl;
@@ -80,25 +80,32 @@ fn a_store_that_was_put_back_while_the_server_was_away_is_followed_from_where_it
     assert!(following.mirror().version(Watched::Namespaces) < 999_999_999_999);
 }
 
-#[test]
-fn objects_whose_definition_was_made_anew_while_no_agent_was_there_stay_in_force() {
-    const FILE: &str = "CiliumEgressGatewayPolicy.json";
-    let _alone = alone();
-    let client = client_of("admin");
-    forget(&client);
-    node(&client, "anew");
-    apply(&cilium("before"));
+const FILE: &str = "CiliumEgressGatewayPolicy.json";
+
+/// An agent that heard of a policy whose definition is younger than that.
+fn heard_before_its_definition(client: &Client, of: &str, policy: &str) -> Follower {
+    node(client, of);
+    apply(&cilium(policy));
     let made = Instant::now();
-    let first = follow_adopting(&Proxy::start(), "anew", &[Project::Cilium]);
+    let first = follow_adopting(&Proxy::start(), of, &[Project::Cilium]);
     first.synced();
-    eventually("it is heard of", || has(&first, FILE, "before"));
+    eventually("it is heard of", || has(&first, FILE, policy));
     // What is younger may have been made by a server whose clock is late.
     std::thread::sleep(Duration::from_secs(12).saturating_sub(made.elapsed()));
-    // As a release does that replaces everything, definitions and agents: the next one finds a definition that stands.
     kubectl(&["delete", "crd", CILIUMS], "");
     let definition = egret::testbed::repository().join(format!("deploy/foreign-crds/{CILIUMS}.yaml"));
     apply(&fs::read_to_string(definition).unwrap());
     kubectl(&["wait", "--for=condition=Established", "crd", CILIUMS, "--timeout=120s"], "");
+    first
+}
+
+#[test]
+fn objects_whose_definition_was_made_anew_while_no_agent_was_there_stay_in_force() {
+    let _alone = alone();
+    let client = client_of("admin");
+    forget(&client);
+    // As a release does that replaces everything, definitions and agents: the next one finds a definition that stands.
+    let first = heard_before_its_definition(&client, "anew", "before");
     let proxy = Proxy::start();
     let next = follow_again(&proxy, first);
     let (list, from) =
@@ -116,22 +123,11 @@ fn objects_whose_definition_was_made_anew_while_no_agent_was_there_stay_in_force
 /// As where `kubeadm reset` and another `join` leave the state directory as it was.
 #[test]
 fn what_a_node_knows_of_another_cluster_does_not_stay_in_force_in_this_one() {
-    const FILE: &str = "CiliumEgressGatewayPolicy.json";
     let _alone = alone();
     let client = client_of("admin");
     forget(&client);
-    node(&client, "moved");
-    apply(&cilium("there"));
-    let made = Instant::now();
-    let first = follow_adopting(&Proxy::start(), "moved", &[Project::Cilium]);
-    first.synced();
-    eventually("it is heard of", || has(&first, FILE, "there"));
-    std::thread::sleep(Duration::from_secs(12).saturating_sub(made.elapsed()));
     // The definitions of the next cluster are younger than what was known of the one before.
-    kubectl(&["delete", "crd", CILIUMS], "");
-    let definition = egret::testbed::repository().join(format!("deploy/foreign-crds/{CILIUMS}.yaml"));
-    apply(&fs::read_to_string(definition).unwrap());
-    kubectl(&["wait", "--for=condition=Established", "crd", CILIUMS, "--timeout=120s"], "");
+    let first = heard_before_its_definition(&client, "moved", "there");
     let proxy = Proxy::start();
     let next = follow_after(&proxy, first, |state| {
         let file = state.join("objects/cluster/Namespace.json");
