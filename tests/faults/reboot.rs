@@ -8,7 +8,7 @@ use egret::testbed::{Pod, RUN_DIR, Topology};
 use serde_json::json;
 
 use crate::books::{assert_in_order, gc, reconcile_command, records, said};
-use crate::lab::{Lab, WANTS_LEASES, nodes};
+use crate::lab::{Lab, WANTS_LEASES, listing, nodes};
 
 fn reconcile(lab: &Lab, node: u8) {
     let output = reconcile_command(lab, node).output().unwrap();
@@ -53,7 +53,8 @@ fn after_a_reboot_living_pods_have_their_address_kept_and_get_it_back() {
     // Until the node says so itself, nobody else knows: what is sent to its gateways ends at a machine that has none.
     let capture = lab.capture().unwrap();
     for to in lab.destinations() {
-        there.udp(to).unwrap_err();
+        let saw = there.udp(to);
+        assert!(saw.is_err(), "{to} saw {saw:?}; node 1 has\n{}", listing(&lab.node(1)));
     }
     assert!(capture.sources_of(&there).is_empty(), "{:?}", capture.sources_of(&there));
     drop(capture);
