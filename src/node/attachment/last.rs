@@ -54,10 +54,9 @@ impl Spare {
     }
 
     /// Makes it the record of this name. Fails, too, where it was removed, or its folder was.
-    fn become_record(&mut self, name: &OsStr, bytes: &[u8]) -> io::Result<Stamp> {
+    fn become_record(&mut self, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
-        renameat(&self.open, SPARE, &self.open, name)?;
-        Stamp::of_open(&self.file)
+        Ok(renameat(&self.open, SPARE, &self.open, name)?)
     }
 }
 
@@ -65,8 +64,8 @@ impl Spare {
 #[derive(Debug)]
 struct Written {
     path: PathBuf,
-    /// If it was into the draft: which file that is now, how it looked when it got its name, and what it says.
-    known: Option<(File, Stamp, Attachment)>,
+    /// If it was into the draft: that, which has this name now, and what it says. Nobody waits for its being closed.
+    known: Option<(Spare, Attachment)>,
 }
 
 impl LastRecords {
@@ -80,8 +79,8 @@ impl LastRecords {
         };
         let spare = next.spare.take_if(|spare| path.parent() == Some(&spare.folder));
         let written = spare.zip(path.file_name()).and_then(|(mut spare, name)| {
-            let stamp = spare.become_record(name, bytes).ok()?;
-            Some((spare.file, stamp, attachment.clone()))
+            spare.become_record(name, bytes).ok()?;
+            Some((spare, attachment.clone()))
         });
         let done = written.is_some();
         next.written = Some(Written { path: path.to_owned(), known: written });
@@ -95,7 +94,9 @@ impl LastRecords {
     pub fn tidy(&self) {
         let mut next = self.next();
         let Some(Written { path, known }) = next.written.take() else { return };
-        if let Some((_, stamp, attachment)) = known {
+        if let Some((spare, attachment)) = known
+            && let Ok(stamp) = Stamp::of_open(&spare.file)
+        {
             self.known().insert(path.clone(), (stamp, attachment));
         }
         let Some(folder) = path.parent() else { return };
@@ -120,7 +121,18 @@ impl LastRecords {
     pub(super) fn known_at(&self, path: &Path) -> Option<Attachment> {
         let stamp = Stamp::of(path).ok()?;
         let known = self.known();
-        known.get(path).filter(|(seen, _)| *seen == stamp).map(|(_, attachment)| attachment.clone())
+        let kept =
+            known.get(path).filter(|(seen, _)| *seen == stamp).map(|(_, attachment)| attachment.clone());
+        drop(known);
+        kept.or_else(|| self.just_written(path, stamp))
+    }
+
+    /// A record that nobody had the time to remember yet. Who writes the next one just now is not waited for.
+    fn just_written(&self, path: &Path, stamp: Stamp) -> Option<Attachment> {
+        let next = self.next.try_lock().ok()?;
+        let written = next.written.as_ref().filter(|written| written.path == path)?;
+        let (spare, attachment) = written.known.as_ref()?;
+        (Stamp::of_open(&spare.file).ok()? == stamp).then(|| attachment.clone())
     }
 
     /// The record at this path, which is added to `files` if it is kept.

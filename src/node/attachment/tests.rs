@@ -216,6 +216,7 @@ fn the_next_record_lies_in_a_draft_that_is_ready_and_what_it_says_is_known() {
 
     records.write(&two).unwrap();
     assert_eq!(inode(records.file(&two.id())), spare);
+    assert_eq!(last.known_at(&records.file(&two.id())).as_ref(), Some(&two), "before it is tidied up");
     last.tidy();
     last.tidy();
     assert_eq!(of_network("net"), 3, "two records and a draft");
@@ -237,6 +238,24 @@ fn the_next_record_lies_in_a_draft_that_is_ready_and_what_it_says_is_known() {
     assert_eq!(records.read_again(&gateway.id()), Ok(Some(gateway.clone())));
     records.remove(&gateway.id()).unwrap();
     assert_eq!(records.read_again(&gateway.id()), Ok(None));
+
+    // What went or was replaced before anybody tidied up is not known by what was in it.
+    let three = attachment("c", "eth0");
+    for replaced in [false, true] {
+        records.write(&three).unwrap();
+        last.tidy();
+        records.remove(&three.id()).unwrap();
+        records.write(&three).unwrap();
+        let found = if replaced {
+            let other = Attachment { gateway: true, ..three.clone() };
+            folder.records().write(&other).unwrap();
+            Some(other)
+        } else {
+            records.remove(&three.id()).unwrap();
+            None
+        };
+        assert_eq!(records.read_again(&three.id()), Ok(found));
+    }
 }
 
 #[test]
