@@ -69,7 +69,7 @@ pub struct Cluster {
     mirror: Arc<Mutex<Mirror>>,
     bell: SyncSender<()>,
     dir: Dir,
-    config: Arc<Mutex<Config>>,
+    config: Arc<Mutex<Arc<Config>>>,
     node: String,
     /// What was adopted when foreign kinds were last copied.
     adopted: Mutex<BTreeSet<Project>>,
@@ -119,7 +119,7 @@ impl Cluster {
     pub fn follow(
         access: Access,
         dir: Dir,
-        config: Arc<Mutex<Config>>,
+        config: Arc<Mutex<Arc<Config>>>,
         node: &str,
         (kept, metrics, calls): (Option<Arc<Kept>>, Arc<Metrics>, Calls),
     ) -> Result<Arc<Cluster>, ApiError> {

@@ -91,7 +91,7 @@ impl Gate for Open {
 /// Everything that an answer is made from.
 pub struct Door {
     /// The node's configuration, as the loop last adopted it.
-    pub config: Arc<Mutex<Config>>,
+    pub config: Arc<Mutex<Arc<Config>>>,
     /// Where leases are, if not in the state directory.
     pub books: Option<Arc<dyn Books>>,
     /// What the loop and all calls keep.
@@ -115,7 +115,7 @@ pub struct Door {
 impl Door {
     /// Not open yet.
     pub fn new(
-        config: Arc<Mutex<Config>>,
+        config: Arc<Mutex<Arc<Config>>>,
         books: Option<Arc<dyn Books>>,
         kept: Option<Arc<Kept>>,
         gate: Arc<dyn Gate>,
@@ -191,7 +191,7 @@ impl Door {
         Here { config, books: self.books.clone(), kept: self.kept.clone() }
     }
 
-    fn config(&self) -> Config {
+    fn config(&self) -> Arc<Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -24,7 +24,7 @@ pub(super) struct Passing(Arc<Mutex<Vec<Problem>>>);
 
 impl Passing {
     /// Begins to look, until the process ends.
-    pub(super) fn begin(&self, config: Arc<Mutex<Config>>) -> io::Result<()> {
+    pub(super) fn begin(&self, config: Arc<Mutex<Arc<Config>>>) -> io::Result<()> {
         let found = self.clone();
         let look = move || {
             loop {

@@ -94,7 +94,7 @@ pub fn run(
     let files = Files::open()
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
-    let config = Arc::new(Mutex::new(node.config.clone()));
+    let config = Arc::new(Mutex::new(Arc::new(node.config.clone())));
     let metrics = Arc::new(Metrics::of(FAMILIES));
     let calls = Calls::heard_by(files.ear());
     let cluster = match access {

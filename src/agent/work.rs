@@ -72,7 +72,7 @@ pub(super) struct Agent<'a> {
     /// How that is looked at.
     unannounced: Option<Unannounced>,
     /// The node's configuration, for who answers the plugin.
-    config: Arc<Mutex<Config>>,
+    config: Arc<Mutex<Arc<Config>>>,
     /// What is told to who asks from outside.
     pub(super) known: Arc<Known>,
     cluster: Option<Arc<Cluster>>,
@@ -88,7 +88,7 @@ impl<'a> Agent<'a> {
     pub(super) fn new(
         configure: Configure<'a>,
         node: Embedded,
-        config: Arc<Mutex<Config>>,
+        config: Arc<Mutex<Arc<Config>>>,
         brakes: Brakes,
         known: Arc<Known>,
         cluster: Option<Arc<Cluster>>,
@@ -253,7 +253,7 @@ impl<'a> Agent<'a> {
                 if config != self.node.config {
                     tracing::info!("another configuration");
                     self.node.config = config.clone();
-                    *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+                    *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 }
             }
             Err(error) => tracing::warn!(%error, "the last configuration stays in force"),

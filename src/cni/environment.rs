@@ -51,33 +51,32 @@ impl Environment {
     /// Reads the variables. Errors: code 4, naming every variable that is missing, or the one that is malformed.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Environment, CniError> {
         let variable = |name: &str| variable(name).filter(|v| !v.is_empty());
-        let text = |name: &str| match variable(name).map(OsString::into_string) {
-            None => Ok(String::new()),
-            Some(Ok(text)) => Ok(text),
-            Some(Err(bytes)) => Err(invalid(name, "is not UTF-8", &bytes.to_string_lossy())),
-        };
+        let text = |name: &str| variable(name).map_or(Ok(String::new()), |value| utf8(name, value));
         let verb = verb(&text("CNI_COMMAND")?)?;
         let needs: &[&str] = match verb {
             Verb::Add | Verb::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
             Verb::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
             Verb::Gc | Verb::Status | Verb::Version => &[],
         };
-        let missing: Vec<&str> = needs.iter().copied().filter(|name| variable(name).is_none()).collect();
+        let named = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"].map(|name| (name, variable(name)));
+        let is_missing = |name: &&str| named.iter().any(|(known, value)| known == name && value.is_none());
+        let missing: Vec<&str> = needs.iter().copied().filter(is_missing).collect();
         if !missing.is_empty() {
             let msg = format!("required env variables [{}] missing", missing.join(","));
             return Err(CniError::new(Code::InvalidEnvironment, msg));
         }
+        let [(id, container), (_, netns), (interface, name)] = named;
         let mut environment = Environment {
             verb,
             container_id: String::new(),
-            netns: variable("CNI_NETNS").map(PathBuf::from),
+            netns: netns.map(PathBuf::from),
             netns_override: matches!(text("CNI_NETNS_OVERRIDE")?.to_ascii_uppercase().as_str(), "1" | "TRUE"),
             ifname: String::new(),
             args: arguments(&text("CNI_ARGS")?),
         };
         if !needs.is_empty() {
-            environment.container_id = container_id(text("CNI_CONTAINERID")?)?;
-            environment.ifname = ifname(text("CNI_IFNAME")?)?;
+            environment.container_id = container_id(utf8(id, container.unwrap_or_default())?)?;
+            environment.ifname = ifname(utf8(interface, name.unwrap_or_default())?)?;
         }
         Ok(environment)
     }
@@ -117,6 +116,10 @@ impl Verb {
             Verb::Version => "VERSION",
         }
     }
+}
+
+fn utf8(name: &str, value: OsString) -> Result<String, CniError> {
+    value.into_string().map_err(|bytes| invalid(name, "is not UTF-8", &bytes.to_string_lossy()))
 }
 
 fn verb(command: &str) -> Result<Verb, CniError> {

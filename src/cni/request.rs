@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,8 +43,8 @@ pub struct Request {
     pub network: String,
     /// `cniVersion`; the answer carries the same.
     pub cni_version: Version,
-    /// Our keys.
-    pub config: Config,
+    /// Our keys. Calls that say the same share them.
+    pub config: Arc<Config>,
     /// The previous plugin's result: of ADD and CHECK, which cannot do without. The others may come with any, and need none.
     pub prev_result: Option<PrevResult>,
     /// The pod's annotations, if the runtime passes them (`None`: it does not; empty: the pod has none).
@@ -192,14 +192,14 @@ fn is_ours(key: &str) -> bool {
 /// What our keys come to.
 #[derive(Debug, Clone)]
 struct Understood {
-    config: Config,
+    config: Arc<Config>,
     misspelled: Vec<Problem>,
 }
 
 fn understand(document: &Document<'_>, patient: bool) -> Result<Understood, CniError> {
     let keys = keys_of(document)?;
     let misspelled = Config::misspelled(&Value::from(keys.clone()));
-    Ok(Understood { config: config(keys, patient)?, misspelled })
+    Ok(Understood { config: Arc::new(config(keys, patient)?), misspelled })
 }
 
 /// Our keys as they were last understood, for as long as they come with the same texts.

@@ -153,7 +153,7 @@ fn ask(request: &Request) -> Asked {
     let Some(question) = &request.as_it_came else {
         return Asked::Absent("the call was not kept".to_owned());
     };
-    let Config { run_dir, node_name, .. } = &request.config;
+    let Config { run_dir, node_name, .. } = &*request.config;
     let to = Destination { run_dir: Some(run_dir.clone()), node_name: node_name.clone() };
     match put(question, &to, request.verb) {
         Put::Asked(asked) => asked,

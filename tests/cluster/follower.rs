@@ -23,7 +23,7 @@ use crate::proxy::{Proxy, refusal};
 pub(crate) struct Follower {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) config: Config,
-    shared: Arc<Mutex<Config>>,
+    shared: Arc<Mutex<Arc<Config>>>,
     proxy: Arc<Proxy>,
     pub(crate) dir: PathBuf,
 }
@@ -73,7 +73,7 @@ fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) 
         ..Config::default()
     };
     let state = Dir::open(&config.state_dir).unwrap();
-    let shared = Arc::new(Mutex::new(config.clone()));
+    let shared = Arc::new(Mutex::new(Arc::new(config.clone())));
     let with = (None, Arc::new(Metrics::of(FAMILIES)), Calls::default());
     let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, with).unwrap();
     Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
@@ -82,7 +82,7 @@ fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) 
 impl Follower {
     /// Its configuration says something else.
     pub(crate) fn adopt(&self, adopt: &[Project]) {
-        self.shared.lock().unwrap().adopt = adopt.iter().copied().collect();
+        Arc::make_mut(&mut *self.shared.lock().unwrap()).adopt = adopt.iter().copied().collect();
     }
 
     pub(crate) fn synced(&self) {
