@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use egret::egress::model::STATIC_POD_UID;
-use egret::testbed::{Pod, RUN_DIR, Topology};
+use egret::testbed::{Pod, RUN_DIR, Topology, within};
 use serde_json::json;
 
 use crate::books::{assert_in_order, gc, reconcile_command, records, said};
@@ -30,6 +31,11 @@ fn reboot(lab: &Lab, node: u8, pods: &[&Pod]) {
     for pod in pods {
         lab.lose_pod(pod).unwrap();
     }
+    // Power takes a namespace away at once, the kernel when it has the time: until then a gateway in it is served by the tunnel's socket, and
+    // what it sends is hidden behind the node's address as any pod's.
+    let left = || lab.node(node).sh("ip -o link show type veth | grep -c ': veth' || true").unwrap();
+    let gone = within(Duration::from_secs(30), Duration::from_millis(5), || left().trim() == "0");
+    gone.unwrap_or_else(|| panic!("pods of node {node} are still there: {}", listing(&lab.node(node))));
     lab.node(node)
         .sh("nft delete table inet egret; nft delete table netdev egret 2>/dev/null || true; ip link del egress.vxlan; \
              for f in -4 -6; do for p in 700 710 719 720 721 799; do while ip $f rule del priority $p 2>/dev/null; do :; done; done; done; \
