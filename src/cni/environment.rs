@@ -59,8 +59,10 @@ impl Environment {
             Verb::Gc | Verb::Status | Verb::Version => &[],
         };
         let named = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"].map(|name| (name, variable(name)));
-        let is_missing = |name: &&str| named.iter().any(|(known, value)| known == name && value.is_none());
-        let missing: Vec<&str> = needs.iter().copied().filter(is_missing).collect();
+        let is_missing = |(name, value): &(&'static str, Option<_>)| {
+            (needs.contains(name) && value.is_none()).then_some(*name)
+        };
+        let missing: Vec<&str> = named.iter().filter_map(is_missing).collect();
         if !missing.is_empty() {
             let msg = format!("required env variables [{}] missing", missing.join(","));
             return Err(CniError::new(Code::InvalidEnvironment, msg));
