@@ -28,8 +28,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::calls::Calls;
+use crate::agent::in_force::InForce;
 use crate::agent::passing::Passing;
-use crate::config::{Config, Project};
+use crate::config::Project;
 use crate::egress::model::PodName;
 use crate::ipam::{Holder, Store};
 use crate::kube::{Access, ApiError, Client, ClusterStore, Following, Mirror, Reach, foreign};
@@ -69,7 +70,7 @@ pub struct Cluster {
     mirror: Arc<Mutex<Mirror>>,
     bell: SyncSender<()>,
     dir: Dir,
-    config: Arc<Mutex<Arc<Config>>>,
+    config: InForce,
     node: String,
     /// What was adopted when foreign kinds were last copied.
     adopted: Mutex<BTreeSet<Project>>,
@@ -119,13 +120,13 @@ impl Cluster {
     pub fn follow(
         access: Access,
         dir: Dir,
-        config: Arc<Mutex<Arc<Config>>>,
+        config: InForce,
         node: &str,
         (kept, metrics, calls): (Option<Arc<Kept>>, Arc<Metrics>, Calls),
     ) -> Result<Arc<Cluster>, ApiError> {
         let client = Arc::new(Client::new(access)?);
         let unstarted = |e: std::io::Error| ApiError::Access(format!("no thread can be started: {e}"));
-        let adopted = config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone();
+        let adopted = config.now().adopt.clone();
         let own = Arc::new(Inventory::of(dir.objects().join("cluster")));
         let mut mirror = Mirror::of(Reach::Node(node.to_owned()));
         // Of a first start that never heard of everything, nothing is in force.
@@ -285,7 +286,7 @@ impl Cluster {
 
     /// What the configuration adopts now.
     fn to_adopt(&self) -> BTreeSet<Project> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).adopt.clone()
+        self.config.now().adopt.clone()
     }
 
     fn mirror(&self) -> MutexGuard<'_, Mirror> {

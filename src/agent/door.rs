@@ -18,6 +18,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::agent::calls::{Calls, Places};
 use crate::agent::crowd::Crowd;
+use crate::agent::in_force::InForce;
 use crate::cni::environment::Verb;
 use crate::cni::relay::{LONGEST, Question};
 use crate::cni::reply::{CniError, Code};
@@ -91,7 +92,7 @@ impl Gate for Open {
 /// Everything that an answer is made from.
 pub struct Door {
     /// The node's configuration, as the loop last adopted it.
-    pub config: Arc<Mutex<Arc<Config>>>,
+    pub config: InForce,
     /// Where leases are, if not in the state directory.
     pub books: Option<Arc<dyn Books>>,
     /// What the loop and all calls keep.
@@ -115,7 +116,7 @@ pub struct Door {
 impl Door {
     /// Not open yet.
     pub fn new(
-        config: Arc<Mutex<Arc<Config>>>,
+        config: InForce,
         books: Option<Arc<dyn Books>>,
         kept: Option<Arc<Kept>>,
         gate: Arc<dyn Gate>,
@@ -173,7 +174,7 @@ impl Door {
         match request {
             // Whoever asked is gone and will take the pod for one that never started.
             Ok(request) if told.is_err() && code.is_none() && request.verb == Verb::Add => {
-                let config = self.config();
+                let config = self.config.now();
                 let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 let undone = self.here(&config).del(&request);
                 tracing::warn!(
@@ -191,10 +192,6 @@ impl Door {
         Here { config, books: self.books.clone(), kept: self.kept.clone() }
     }
 
-    fn config(&self) -> Arc<Config> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Nobody waits for bookkeeping, nor for the file that the next record is drafted in.
     fn leave(&self, verb: Verb, code: Option<u16>, took: Duration) {
         let (metrics, kept) = (self.metrics.clone(), self.kept.clone());
@@ -207,7 +204,7 @@ impl Door {
     }
 
     fn answer(&self, request: &Request, caller: &Caller, began: Instant) -> Result<(), CniError> {
-        let config = self.config();
+        let config = self.config.now();
         let node = self.here(&config);
         if request.verb == Verb::Status {
             return match self.gate.lacks() {

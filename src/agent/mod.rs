@@ -18,6 +18,7 @@ pub mod ear;
 pub mod families;
 pub mod files;
 mod health;
+pub mod in_force;
 mod passing;
 pub mod run;
 pub mod schedule;

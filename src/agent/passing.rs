@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::agent::in_force::InForce;
 use crate::egress::model::PodName;
 use crate::node::embedded::Embedded;
 use crate::node::passage::BYPASSED;
@@ -24,11 +24,11 @@ pub(super) struct Passing(Arc<Mutex<Vec<Problem>>>);
 
 impl Passing {
     /// Begins to look, until the process ends.
-    pub(super) fn begin(&self, config: Arc<Mutex<Arc<Config>>>) -> io::Result<()> {
+    pub(super) fn begin(&self, config: InForce) -> io::Result<()> {
         let found = self.clone();
         let look = move || {
             loop {
-                let config = config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let config = config.now();
                 match Embedded::look(&config).map_err(|e| e.to_string()).and_then(|node| bypassed(&node)) {
                     Ok(problems) => found.now(problems),
                     Err(error) => tracing::debug!(error, "whether clients' traffic passes here is not known"),

@@ -9,7 +9,7 @@ mod start;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +22,7 @@ use crate::agent::door::{Door, Gate, Open};
 use crate::agent::families::FAMILIES;
 use crate::agent::files::Files;
 use crate::agent::health::Known;
+use crate::agent::in_force::InForce;
 use crate::agent::schedule::{Job, Schedule};
 use crate::agent::state::{Failure, Health, LOCK};
 use crate::agent::work::{Agent, Configure};
@@ -94,7 +95,7 @@ pub fn run(
     let files = Files::open()
         .map_err(|e| format!("no notices of files (inotify): {e}; raise fs.inotify.max_user_instances"))?;
     tracing::info!(node = node.name, state = %node.dir.path().display(), pid = std::process::id(), "the agent begins");
-    let config = Arc::new(Mutex::new(Arc::new(node.config.clone())));
+    let config = InForce::of(node.config.clone());
     let metrics = Arc::new(Metrics::of(FAMILIES));
     let calls = Calls::heard_by(files.ear());
     let cluster = match access {

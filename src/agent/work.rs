@@ -10,7 +10,7 @@ mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::agent::announcing::Announcing;
@@ -18,6 +18,7 @@ use crate::agent::brakes::Brakes;
 use crate::agent::cluster::Cluster;
 use crate::agent::files::{Identity, Told};
 use crate::agent::health::Known;
+use crate::agent::in_force::InForce;
 use crate::agent::passing::Passing;
 use crate::agent::state::{AgentState, DIRECTORY_UNREADABLE, FILE, Health};
 use crate::config::Config;
@@ -72,7 +73,7 @@ pub(super) struct Agent<'a> {
     /// How that is looked at.
     unannounced: Option<Unannounced>,
     /// The node's configuration, for who answers the plugin.
-    config: Arc<Mutex<Arc<Config>>>,
+    config: InForce,
     /// What is told to who asks from outside.
     pub(super) known: Arc<Known>,
     cluster: Option<Arc<Cluster>>,
@@ -88,7 +89,7 @@ impl<'a> Agent<'a> {
     pub(super) fn new(
         configure: Configure<'a>,
         node: Embedded,
-        config: Arc<Mutex<Arc<Config>>>,
+        config: InForce,
         brakes: Brakes,
         known: Arc<Known>,
         cluster: Option<Arc<Cluster>>,
@@ -253,7 +254,7 @@ impl<'a> Agent<'a> {
                 if config != self.node.config {
                     tracing::info!("another configuration");
                     self.node.config = config.clone();
-                    *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                    self.config.adopt(config);
                 }
             }
             Err(error) => tracing::warn!(%error, "the last configuration stays in force"),

@@ -4,14 +4,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use egret::agent::calls::Calls;
 use egret::agent::cluster::Cluster;
 use egret::agent::door::Gate;
 use egret::agent::families::FAMILIES;
+use egret::agent::in_force::InForce;
 use egret::config::{Config, Mode, Project};
 use egret::probes::metrics::Metrics;
 use egret::store::Dir;
@@ -23,7 +24,7 @@ use crate::proxy::{Proxy, refusal};
 pub(crate) struct Follower {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) config: Config,
-    shared: Arc<Mutex<Arc<Config>>>,
+    shared: InForce,
     proxy: Arc<Proxy>,
     pub(crate) dir: PathBuf,
 }
@@ -73,7 +74,7 @@ fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) 
         ..Config::default()
     };
     let state = Dir::open(&config.state_dir).unwrap();
-    let shared = Arc::new(Mutex::new(Arc::new(config.clone())));
+    let shared = InForce::of(config.clone());
     let with = (None, Arc::new(Metrics::of(FAMILIES)), Calls::default());
     let cluster = Cluster::follow(proxy.access(), state, shared.clone(), node, with).unwrap();
     Follower { cluster, config, shared, proxy: proxy.clone(), dir: dir.join("state") }
@@ -82,7 +83,8 @@ fn follow_from(proxy: &Arc<Proxy>, node: &str, adopt: &[Project], dir: PathBuf) 
 impl Follower {
     /// Its configuration says something else.
     pub(crate) fn adopt(&self, adopt: &[Project]) {
-        Arc::make_mut(&mut *self.shared.lock().unwrap()).adopt = adopt.iter().copied().collect();
+        self.shared
+            .adopt(Config { adopt: adopt.iter().copied().collect(), ..Config::clone(&self.shared.now()) });
     }
 
     pub(crate) fn synced(&self) {

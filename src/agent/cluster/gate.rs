@@ -2,8 +2,6 @@
 //!
 //! In: the mirror, its copy. Out: whether calls can be answered by it, and what is known where they cannot. Never: answers one.
 
-use std::sync::PoisonError;
-
 use super::Cluster;
 use crate::agent::door::Gate;
 use crate::cni::reply::{CniError, Code};
@@ -43,7 +41,7 @@ impl Gate for Cluster {
     }
 
     fn heard(&self) -> Option<Standings> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config.now();
         // Not from the disk, which may be what failed.
         let objects = Objects::of(foreign::readings(&self.mirror(), &config.adopt)).ok()?;
         let node = Embedded::at(&config).ok()?;

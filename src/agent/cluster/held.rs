@@ -57,7 +57,7 @@ impl Cluster {
             ledger.compared = compared;
             return Ok(());
         }
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config.now();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let node = Embedded { books: Some(self.clone()), ..node };
         let having = node.having().map_err(|e| e.to_string())?;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
@@ -84,7 +84,7 @@ impl Cluster {
 
     /// Whether the kernel serves it, and the outside finds its addresses.
     fn is_wired(&self, endpoint: &Endpoint, wired: &mut Since<Wired>) -> bool {
-        let run_dir = self.config.lock().unwrap_or_else(PoisonError::into_inner).run_dir.clone();
+        let run_dir = self.config.now().run_dir.clone();
         let memory = Memory::new(&run_dir, &self.node);
         let read = || -> Result<Wired, Infallible> { Ok(Arc::new(memory.gateways().unwrap_or_default())) };
         let Ok(wired) = wired.get(&memory.dir().join(memory::PLAN), read);

@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     fn release_lost(self: &Arc<Cluster>, standing: &BTreeSet<String>) -> Result<bool, String> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config.now();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let node = Embedded { books: Some(self.clone()), ..node };
         node.release_lost_leases(None, standing).map_err(|e| e.to_string())

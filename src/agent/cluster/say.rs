@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -349,7 +348,7 @@ impl Cluster {
 
     /// Its file was lost or damaged under a running gateway; what the cluster says of it is all there is. Whether it stays.
     fn republish(&self, endpoint: &Endpoint) -> Result<bool, ApiError> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config.now();
         let stays = Embedded::at(&config).and_then(|node| Ok(node.republish(endpoint)?));
         if !matches!(stays, Ok(false)) {
             tracing::warn!(endpoint = endpoint.attachment, ?stays, "an endpoint is not on disk");

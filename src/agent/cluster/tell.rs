@@ -121,7 +121,7 @@ impl Cluster {
     /// This node's pods, with what they do and what they are annotated with. One that is leaving is not among them: its wiring goes before
     /// its object, and nobody is left to be told.
     fn subjects(&self, bypassed: &BTreeMap<PodName, String>) -> Result<Vec<Subject>, String> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config.now();
         let node = Embedded::at(&config).map_err(|e| e.to_string())?;
         let (view, ..) = node.whole_view().map_err(|e| e.to_string())?;
         let wired: BTreeSet<PodName> = node
