@@ -6,6 +6,8 @@
 //!
 //! They follow the line byte for byte, and are no text in it: a configuration quoted for JSON is read and written twice on either side.
 
+mod answer;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -13,9 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::environment::Environment;
-use super::reply::{CniError, Code, Reply};
+use super::reply::{CniError, Code};
 use super::request::{Configurations, Request};
 use super::success;
+pub use answer::{Answer, Failure, Heard};
+use answer::{END, SUCCESS};
 
 /// Raised when an old agent could misunderstand a question, never for an addition.
 pub const PROTOCOL: u32 = 1;
@@ -180,94 +184,11 @@ impl Question {
     }
 }
 
-/// An answer with the reply behind it begins with this, the reply's length and [`END`]. Whoever did not ask for a reply never sees one.
-const SUCCESS: &str = "{\"protocol\":1,\"reply\":";
-const END: &str = "}\n";
-
-/// What is known of an answer by its bytes so far, to who wants the reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// The reply, whole.
-    Reply(Reply),
-    /// Not to its end.
-    Part,
-    /// An [`Answer`], or nothing that can be read.
-    Another,
-}
-
-impl Heard {
-    /// Reads it.
-    pub fn of(bytes: &[u8]) -> Heard {
-        if bytes.len() < SUCCESS.len() {
-            return if SUCCESS.as_bytes().starts_with(bytes) { Heard::Part } else { Heard::Another };
-        }
-        let Some(rest) = bytes.strip_prefix(SUCCESS.as_bytes()) else { return Heard::Another };
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (length, rest) = rest.split_at(digits);
-        let end = END.as_bytes();
-        if rest.len() < end.len() && end.starts_with(rest) {
-            return Heard::Part;
-        }
-        let length = str::from_utf8(length).ok().and_then(|digits| digits.parse::<usize>().ok());
-        match (rest.strip_prefix(end), length) {
-            (Some(reply), Some(length)) if reply.len() == length => {
-                Heard::Reply(Reply { stdout: reply.to_vec(), exit: 0 })
-            }
-            (Some(reply), Some(length)) if reply.len() < length => Heard::Part,
-            _ => Heard::Another,
-        }
-    }
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// [`PROTOCOL`] of who answers.
-    pub protocol: u32,
-    /// Why not; absent: it was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
-}
-
-/// A CNI error on the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Its number.
-    pub code: u16,
-    /// A sentence.
-    pub msg: String,
-    /// More of the same.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub details: String,
-}
-
-impl Answer {
-    /// The answer that an outcome becomes.
-    pub fn of(outcome: Result<(), CniError>) -> Answer {
-        let failure = |e: CniError| Failure { code: e.code as u16, msg: e.msg, details: e.details };
-        Answer { protocol: PROTOCOL, error: outcome.err().map(failure) }
-    }
-
-    /// An answer as it lies on the wire, back to an outcome.
-    ///
-    /// # Errors
-    /// Outer: it is none, with the reason. Inner: what the agent said. A number that this release does not know is taken for a
-    /// failed wiring; the sentence says what it was.
-    pub fn read(bytes: &[u8]) -> Result<Result<(), CniError>, String> {
-        let answer: Answer = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        Ok(match answer.error {
-            None => Ok(()),
-            Some(Failure { code, msg, details }) => {
-                Err(CniError { code: Code::of(code).unwrap_or(Code::WiringFailed), msg, details })
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::reply::Reply;
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -347,13 +268,6 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_known_keeps_its_sentence() {
-        let said = br#"{"protocol":9,"error":{"code":177,"msg":"no"}}"#;
-        assert_eq!(Answer::read(said).unwrap().unwrap_err(), CniError::new(Code::WiringFailed, "no"));
-        assert!(Answer::read(b"{").is_err());
-    }
-
-    #[test]
     fn what_is_no_question_or_too_long_is_said_to_be_so() {
         for (told, why) in [
             ("hello\n", "no question"),
@@ -380,22 +294,6 @@ mod tests {
             }
             prop_assert_eq!(Question::read(&told), Ok(Some(asked.clone())));
             prop_assert_eq!(Environment::read(|name| asked.variable(name)), Ok(call));
-        }
-
-        #[test]
-        fn a_reply_arrives_as_it_is_and_until_then_it_is_a_part(reply in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let told = [SUCCESS.as_bytes(), reply.len().to_string().as_bytes(), END.as_bytes(), &reply].concat();
-            for end in 0..told.len() {
-                prop_assert_eq!(Heard::of(&told[..end]), Heard::Part);
-            }
-            prop_assert_eq!(Heard::of(&told), Heard::Reply(Reply { stdout: reply, exit: 0 }));
-        }
-
-        #[test]
-        fn every_error_arrives_as_it_was(code in 0u16..300, msg in ".*", details in ".*") {
-            let outcome = Code::of(code).map_or(Ok(()), |code| Err(CniError { code, msg, details }));
-            let bytes = serde_json::to_vec(&Answer::of(outcome.clone())).unwrap();
-            prop_assert_eq!(Answer::read(&bytes).unwrap(), outcome);
         }
     }
 }
