@@ -161,9 +161,6 @@ fn without_an_agent(lab: &Lab, agents: &mut [Option<Child>; 2], address: &str) {
     lab.eventually("and repairs", || {
         lab.on("node2", &["nft", "list", "table", "inet", "egret"]).contains("chain")
     });
-    // A first packet may have left before clients were stopped. Its answer, sent again after a second, is for nobody on the node any more,
-    // which refuses it by a reset of its own.
-    std::thread::sleep(Duration::from_secs(3));
     lab.forget();
     lab.eventually("clients go on", || lab.who("cart").len() == 5);
     lab.shows_only(address);
