@@ -19,7 +19,6 @@ use super::reply::{CniError, Code};
 use super::request::{Configurations, Request};
 use super::success;
 pub use answer::{Answer, Failure, Heard};
-use answer::{END, SUCCESS};
 
 /// Raised when an old agent could misunderstand a question, never for an addition.
 pub const PROTOCOL: u32 = 1;
@@ -173,12 +172,7 @@ impl Question {
     pub fn answered(&self, request: Option<&Request>, outcome: Result<(), CniError>) -> Vec<u8> {
         let silent = request.filter(|request| self.wants_reply && request.misspelled.is_empty());
         match (&outcome, silent) {
-            (Ok(()), Some(request)) => {
-                let reply = success(request).stdout;
-                let mut told = format!("{SUCCESS}{}{END}", reply.len()).into_bytes();
-                told.extend(reply);
-                told
-            }
+            (Ok(()), Some(request)) => answer::with(&success(request).stdout),
             _ => serde_json::to_vec(&Answer::of(outcome)).unwrap_or_default(), // texts and numbers
         }
     }
@@ -188,8 +182,8 @@ impl Question {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::reply::Reply;
     use super::*;
+    use crate::cni::reply::Reply;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         Environment::read(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| v.into())).unwrap()

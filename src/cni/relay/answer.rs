@@ -9,8 +9,15 @@ use super::PROTOCOL;
 use crate::cni::reply::{CniError, Code, Reply};
 
 /// An answer with the reply behind it begins with this, the reply's length and [`END`]. Whoever did not ask for a reply never sees one.
-pub(super) const SUCCESS: &str = "{\"protocol\":1,\"reply\":";
-pub(super) const END: &str = "}\n";
+const SUCCESS: &str = "{\"protocol\":1,\"reply\":";
+const END: &str = "}\n";
+
+/// An answer with this reply behind it, as it lies on the wire.
+pub(super) fn with(reply: &[u8]) -> Vec<u8> {
+    let mut told = format!("{SUCCESS}{}{END}", reply.len()).into_bytes();
+    told.extend(reply);
+    told
+}
 
 /// What is known of an answer by its bytes so far, to who wants the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +115,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_reply_arrives_as_it_is_and_until_then_it_is_a_part(reply in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let told = [SUCCESS.as_bytes(), reply.len().to_string().as_bytes(), END.as_bytes(), &reply].concat();
+            let told = with(&reply);
             for end in 0..told.len() {
                 prop_assert_eq!(Heard::of(&told[..end]), Heard::Part);
             }
