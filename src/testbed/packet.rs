@@ -14,6 +14,9 @@ const UDP: u8 = 17;
 const FRAGMENT6: u8 = 44;
 const ICMP6: u8 = 58;
 
+/// Stands in an echo request's data before the id that its pod gave it: a NAT that finds a header's id in use gives another.
+pub(super) const ECHO_OF: &[u8; 6] = b"egret:";
+
 /// Where a packet was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Spot {
@@ -40,7 +43,9 @@ pub struct Packet {
     pub ports: Option<(u16, u16)>,
     /// TCP flags, else 0.
     pub flags: u8,
-    /// TCP and UDP: destination port. Echo request: its id. ICMP error: the outside port of the packet it quotes.
+    /// Hops left (TTL, hop limit) where it was seen. What a node itself says has passed one router fewer than what a pod says.
+    pub hops: u8,
+    /// TCP and UDP: destination port. Echo request: the id that its pod gave it. ICMP error: the outside port of the packet it quotes.
     /// `None` for anything else.
     pub service: Option<u16>,
     /// An ICMP error: where the packet it quotes was going.
@@ -55,6 +60,7 @@ struct Header {
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
+    hops: u8,
     /// Offset of what follows.
     length: usize,
     /// Datagram id, whether this is its first fragment, if it is a fragment at all.
@@ -77,9 +83,9 @@ pub(super) fn read(spot: Spot, bytes: &[u8], fragments: &mut Fragments) -> Optio
     };
     let later = matches!(header.fragment, Some((_, false)));
     let flags = if header.protocol == TCP && !later { payload.get(13).copied().unwrap_or(0) } else { 0 };
-    let (source, destination, protocol) = (header.source, header.destination, header.protocol);
+    let Header { source, destination, protocol, hops, .. } = header;
     let about = quoted(protocol, payload).and_then(read_header).map(|quoted| quoted.destination);
-    Some(Packet { spot, source, destination, protocol, ports, flags, service, about })
+    Some(Packet { spot, source, destination, protocol, ports, flags, hops, service, about })
 }
 
 fn read_header(bytes: &[u8]) -> Option<Header> {
@@ -95,6 +101,7 @@ fn read_header(bytes: &[u8]) -> Option<Header> {
                 source: address(12)?,
                 destination: address(16)?,
                 protocol: *bytes.get(9)?,
+                hops: *bytes.get(8)?,
                 length,
                 fragment,
             })
@@ -118,7 +125,8 @@ fn read_header(bytes: &[u8]) -> Option<Header> {
                     break;
                 }
             }
-            Some(Header { source: address(8)?, destination: address(24)?, protocol, length, fragment })
+            let (source, destination, hops) = (address(8)?, address(24)?, *bytes.get(7)?);
+            Some(Header { source, destination, protocol, hops, length, fragment })
         }
         _ => None,
     }
@@ -132,7 +140,7 @@ fn read_ports(protocol: u8, payload: &[u8]) -> (Option<(u16, u16)>, Option<u16>)
             let ports = word(0).zip(word(2));
             (ports, ports.map(|(_, to)| to))
         }
-        (ICMP, Some(8)) | (ICMP6, Some(128)) => (None, word(4)),
+        (ICMP, Some(8)) | (ICMP6, Some(128)) => (None, echo_id(payload)),
         _ => (None, quoted(protocol, payload).and_then(quoted_service)),
     }
 }
@@ -152,9 +160,16 @@ fn quoted_service(quoted: &[u8]) -> Option<u16> {
     let word = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
     match (header.protocol, payload.first()) {
         (TCP | UDP, _) => word(0),
-        (ICMP, Some(0)) | (ICMP6, Some(129)) => word(4),
+        (ICMP, Some(0)) | (ICMP6, Some(129)) => echo_id(payload),
         _ => None,
     }
+}
+
+/// Whose echo this is: in the data of those that our pods send (after eight bytes for the answering side), else in the header.
+fn echo_id(message: &[u8]) -> Option<u16> {
+    let told = message.get(16..24).filter(|told| told.starts_with(ECHO_OF));
+    let id = told.and_then(|told| told.get(6..8)).or_else(|| message.get(4..6))?;
+    Some(u16::from_be_bytes(id.try_into().ok()?))
 }
 
 impl fmt::Display for Packet {
@@ -225,6 +240,22 @@ mod tests {
         error.extend(v4(UDP, 0, &[0x4e, 0x24, 0x9c, 0x40]));
         let packet = read(Spot::Outside, &v4(ICMP, 0, &error), &mut Fragments::new()).unwrap();
         assert_eq!((packet.ports, packet.service), (None, Some(20004)));
+    }
+
+    #[test]
+    fn an_echo_belongs_to_the_id_in_its_data_whatever_a_nat_wrote_into_its_header() {
+        let service =
+            |message: &[u8]| read(Spot::Far, &v4(ICMP, 0, message), &mut Fragments::new()).unwrap().service;
+        let mut ours = vec![8, 0, 0, 0, 0x4e, 0x20, 0, 1];
+        assert_eq!(service(&ours), Some(20000), "somebody else's");
+        ours.extend([0; 8]);
+        ours.extend(ECHO_OF);
+        ours.extend([0x80, 0xe9]);
+        assert_eq!(service(&ours), Some(33001));
+        ours[0] = 0;
+        let mut error = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        error.extend(v4(ICMP, 0, &ours));
+        assert_eq!(service(&error), Some(33001), "quoted");
     }
 
     #[test]

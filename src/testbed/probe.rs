@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket};
 
+use super::packet::ECHO_OF;
 use crate::addr::Family;
 use crate::kernel::netns::Netns;
 
@@ -138,6 +139,8 @@ fn echo_request(request: u8, id: u16, number: u64) -> Vec<u8> {
     message.extend(id.to_be_bytes());
     message.extend(1u16.to_be_bytes());
     message.extend(number.to_be_bytes());
+    message.extend(ECHO_OF);
+    message.extend(id.to_be_bytes());
     // The kernel fills in ICMPv6 checksums; IPv4's are ours (RFC 1071).
     if request == 8 {
         let sum: u32 = message.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();

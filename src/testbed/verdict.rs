@@ -130,6 +130,7 @@ mod tests {
             protocol: 17,
             ports: service.map(|to| (40000, to)),
             flags: 0,
+            hops: 62,
             service,
             about: None,
         }
