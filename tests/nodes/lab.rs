@@ -244,7 +244,8 @@ impl Lab {
     #[track_caller]
     pub(crate) fn shows_only(&self, address: &str) {
         let sources = self.sources();
-        assert_eq!(sources, BTreeSet::from([address.to_owned()]), "{:?}", self.wire.sources());
+        let only = BTreeSet::from([address.to_owned()]);
+        assert_eq!(sources, only, "{:?}{}", self.wire.sources(), self.wire.flows_of_others(&only));
         assert_eq!(self.seen("cart"), sources);
     }
 
@@ -252,7 +253,8 @@ impl Lab {
     #[track_caller]
     pub(crate) fn shows_only_pool(&self, addresses: &BTreeSet<String>) {
         let sources = self.sources();
-        assert!(!sources.is_empty() && sources.is_subset(addresses), "{:?}", self.wire.sources());
+        let others = self.wire.flows_of_others(addresses);
+        assert!(!sources.is_empty() && sources.is_subset(addresses), "{:?}{others}", self.wire.sources());
     }
 
     /// Addresses that packets of selected pods arrived outside with since it was last forgotten.
@@ -285,7 +287,7 @@ impl Lab {
 
     /// Packets of selected pods that arrived outside since it was last forgotten.
     pub(crate) fn packets(&self) -> usize {
-        self.wire.sources().values().map(|from| from.packets).sum()
+        self.wire.sources().values().sum()
     }
 
     /// Forgets what was seen.
