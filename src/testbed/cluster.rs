@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 
 use super::Trouble;
+use super::capture::{BUFFER, Capture};
+use super::packet::Spot;
 use super::patience::within;
 use super::place::run_to_end;
 use crate::kernel::netns::Netns;
@@ -144,6 +146,11 @@ impl Cluster {
     /// The network outside of the nodes.
     pub fn outside(&self) -> Result<Netns, Trouble> {
         self.netns("root/run/netns/outside")
+    }
+
+    /// Starts recording what arrives there.
+    pub fn capture(&self) -> Result<Capture, Trouble> {
+        Capture::start(vec![(Spot::Outside, self.outside()?)], Vec::new(), Vec::new(), BUFFER)
     }
 
     /// Moves the calling thread into the router's network, for good.

@@ -14,6 +14,11 @@ const UDP: u8 = 17;
 const FRAGMENT6: u8 = 44;
 const ICMP6: u8 = 58;
 
+/// TCP's flag (RFC 9293, 3.1).
+const RST: u8 = 4;
+/// Hops that a kernel gives what it sends (`ip_default_ttl`, IPv6 `hop_limit`).
+const HOPS: u8 = 64;
+
 /// Stands in an echo request's data before the id that its pod gave it: a NAT that finds a header's id in use gives another.
 pub(super) const ECHO_OF: &[u8; 6] = b"egret:";
 
@@ -172,6 +177,16 @@ fn echo_id(message: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(id.try_into().ok()?))
 }
 
+impl Packet {
+    /// TCP's answer to a segment that belongs to no connection (RFC 9293, 3.10.7.1: RST without ACK), made by a node's kernel: the far end still
+    /// speaks on a flow that the node gave its address once, when it had lost its rules or its pod was not selected yet. A pod's own reset has
+    /// been forwarded by its node too, so it has one hop fewer left.
+    pub fn is_nodes_own_reset(&self) -> bool {
+        let routers = if self.spot == Spot::Router { 0 } else { 1 };
+        self.protocol == TCP && self.flags == RST && self.hops == HOPS - routers
+    }
+}
+
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.protocol {
@@ -221,6 +236,26 @@ mod tests {
         let packet = read(Spot::Outside, &v4(TCP, 0x4000, &segment), &mut Fragments::new()).unwrap();
         assert_eq!(packet.service, Some(20000));
         assert_eq!(packet.to_string(), "10.60.1.2.40000 → 198.51.100.100.20000 tcp [S], seen at outside");
+    }
+
+    #[test]
+    fn a_nodes_own_reset_is_nobodys_packet_and_a_pods_is_somebodys() {
+        let is_nodes_own = |spot, hops: u8, flags: u8| {
+            let mut segment = vec![0x9c, 0x40, 0x4e, 0x20];
+            segment.extend([0; 9]);
+            segment.push(flags);
+            let mut bytes = v4(TCP, 0x4000, &segment);
+            bytes[8] = hops;
+            read(spot, &bytes, &mut Fragments::new()).unwrap().is_nodes_own_reset()
+        };
+        assert!(is_nodes_own(Spot::Outside, 63, RST) && is_nodes_own(Spot::Router, 64, RST));
+        assert!(!is_nodes_own(Spot::Outside, 62, RST), "a pod's");
+        assert!(!is_nodes_own(Spot::Router, 63, RST), "a pod's");
+        assert!(!is_nodes_own(Spot::Outside, 63, 2), "a SYN");
+        assert!(
+            !is_nodes_own(Spot::Outside, 63, RST | 16),
+            "with ACK it answers a SYN that should not have come"
+        );
     }
 
     #[test]

@@ -11,10 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use egret::testbed::{Cluster, ROUTER, Trouble, repository, within};
+use egret::testbed::{Capture, Cluster, Packet, ROUTER, Trouble, repository, within};
 use serde_json::{Value, json};
-
-use crate::wire::Wire;
 
 /// A pod's name, and the address that the outside saw it with.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
@@ -32,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(15);
 pub(crate) struct Lab {
     cluster: Cluster,
     seen: Seen,
-    wire: Wire,
+    capture: Capture,
 }
 
 impl Lab {
@@ -47,7 +45,8 @@ impl Lab {
         let _turn = RAISING.lock();
         let options = ["--nodes", "2", "--proxy", proxies, "--primary", primaries];
         let cluster = Cluster::raise(purpose, &options).unwrap();
-        let lab = Lab { cluster, seen: Seen::default(), wire: Wire::default() };
+        let capture = cluster.capture().unwrap();
+        let lab = Lab { cluster, seen: Seen::default(), capture };
         lab.kubectl(&["apply", "--server-side", "-f", "-"], &egret(&["crds"]));
         let role = fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
         lab.kubectl(&["apply", "-f", "-"], &role);
@@ -87,7 +86,6 @@ impl Lab {
                 (self.seen.clone(), self.as_outsider(|| TcpListener::bind((OUTSIDE, port))));
             std::thread::spawn(move || answer(&listener.unwrap(), &seen));
         }
-        self.as_outsider(|| self.wire.watch(PORTS[0]));
     }
 
     /// The same at an address of the other family.
@@ -243,23 +241,31 @@ impl Lab {
     /// Since it was last forgotten, packets of selected pods arrived outside with this address alone.
     #[track_caller]
     pub(crate) fn shows_only(&self, address: &str) {
-        let sources = self.sources();
         let only = BTreeSet::from([address.to_owned()]);
-        assert_eq!(sources, only, "{:?}{}", self.wire.sources(), self.wire.flows_of_others(&only));
-        assert_eq!(self.seen("cart"), sources);
+        self.shows_only_pool(&only);
+        assert_eq!(self.seen("cart"), only);
     }
 
     /// The same with any of these addresses.
     #[track_caller]
     pub(crate) fn shows_only_pool(&self, addresses: &BTreeSet<String>) {
-        let sources = self.sources();
-        let others = self.wire.flows_of_others(addresses);
-        assert!(!sources.is_empty() && sources.is_subset(addresses), "{:?}{others}", self.wire.sources());
+        let (arrived, sources) = (self.arrived(), self.sources());
+        let others: Vec<_> = arrived.iter().filter(|p| !addresses.contains(&p.source.to_string())).collect();
+        assert!(!arrived.is_empty() && others.is_empty(), "{sources:?}, {others:?}");
     }
 
     /// Addresses that packets of selected pods arrived outside with since it was last forgotten.
     pub(crate) fn sources(&self) -> BTreeSet<String> {
-        self.wire.sources().keys().map(ToString::to_string).collect()
+        self.arrived().iter().map(|packet| packet.source.to_string()).collect()
+    }
+
+    /// Since it was last forgotten, every packet to the port that selected pods call, whoever sent it, but for what nodes said for themselves.
+    fn arrived(&self) -> Vec<Packet> {
+        let mut packets = self.capture.packets();
+        assert_eq!(self.capture.dropped(), 0, "the capture lost packets");
+        let is_called = |packet: &Packet| (packet.protocol, packet.service) == (6, Some(PORTS[0]));
+        packets.retain(|packet| is_called(packet) && !packet.is_nodes_own_reset());
+        packets
     }
 
     /// So many clients are heard, and since it was last forgotten nobody with another address; then it is forgotten, and so again: from
@@ -287,12 +293,12 @@ impl Lab {
 
     /// Packets of selected pods that arrived outside since it was last forgotten.
     pub(crate) fn packets(&self) -> usize {
-        self.wire.sources().values().sum()
+        self.arrived().len()
     }
 
     /// Forgets what was seen.
     pub(crate) fn forget(&self) {
-        self.wire.forget();
+        self.capture.restart();
         self.seen.lock().unwrap().clear();
     }
 

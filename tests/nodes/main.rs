@@ -16,7 +16,6 @@ mod overlay;
 mod own;
 mod services;
 mod upheaval;
-mod wire;
 mod world;
 
 use std::collections::BTreeSet;

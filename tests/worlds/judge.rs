@@ -144,15 +144,10 @@ fn difference(
     }
 }
 
-/// All but what no pod said: a far end that still speaks on a flow which is long over gets TCP's answer from the node whose address a pod had
-/// there, a bare reset (RST without ACK). Of the pod it gets none. What a node itself says has been forwarded once less than what a pod says.
+/// All but what no pod said: resets of the nodes themselves.
 pub(crate) fn without_nodes_resets(packets: Vec<Packet>) -> Vec<Packet> {
-    const RST: u8 = 4;
     let nodes = Family::BOTH.map(|family| [1, 2, 3].map(|node| node_address(node, family))).concat();
-    let is_nodes = |packet: &Packet| {
-        let unforwarded = packet.hops == if packet.spot == Spot::Router { 64 } else { 63 };
-        packet.protocol == 6 && packet.flags == RST && unforwarded && nodes.contains(&packet.source)
-    };
+    let is_nodes = |packet: &Packet| packet.is_nodes_own_reset() && nodes.contains(&packet.source);
     packets.into_iter().filter(|packet| !is_nodes(packet)).collect()
 }
 
