@@ -84,7 +84,7 @@ fn a_pod_cannot_use_a_clients_address() {
             let (own, to) = (client.address(family).unwrap(), Outside::Near.address(family));
             let kind = if own.is_ipv4() { "AF_INET" } else { "AF_INET6" };
             let place = forger.place();
-            place.sh(&format!("ip addr add {own} dev lo")).unwrap();
+            place.sh(&format!("ip addr add {own} dev lo nodad")).unwrap();
             let port = client.port() + 2;
             script(
                 forger,

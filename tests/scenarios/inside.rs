@@ -72,7 +72,9 @@ fn d3_metadata_addresses_stay_on_the_node() {
     let lab = Lab::raise(nodes(2));
     lab.gateway(2, "g1");
     let client = lab.client(1, "c1");
-    lab.node(1).sh("ip addr add 169.254.169.254/32 dev lo; ip addr add fd00:ec2::254/128 dev lo").unwrap();
+    lab.node(1)
+        .sh("ip addr add 169.254.169.254/32 dev lo; ip addr add fd00:ec2::254/128 dev lo nodad")
+        .unwrap();
     let capture = lab.capture().unwrap();
     for ip in ["169.254.169.254", "fd00:ec2::254"] {
         // The kernel makes the route of an IPv6 address from a work queue; until then nobody answers.

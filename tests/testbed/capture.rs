@@ -29,7 +29,7 @@ fn leased_world() -> (World, Pod) {
 fn forge(world: &World, pod: &Pod, source: &str) {
     let to = Outside::Near.address(if source.contains(':') { Family::V6 } else { Family::V4 });
     let line = format!(
-        "ip addr add {source} dev lo 2>/dev/null || true\n\
+        "ip addr add {source} dev lo nodad 2>/dev/null || true\n\
          python3 -c \"import socket; s = socket.socket(socket.AF_INET{six}, socket.SOCK_DGRAM); \
          s.bind(('{source}', 0)); s.sendto(b'x', ('{to}', {port}))\"",
         six = if source.contains(':') { "6" } else { "" },

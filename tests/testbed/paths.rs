@@ -102,7 +102,7 @@ fn a_proxy_entry_on_a_node_answers_for_a_lease_and_the_router_has_no_route() {
     for (lease, family) in [("10.10.10.0", Family::V4), ("fd00:10:10::1", Family::V6)] {
         let route = router.sh(&format!("ip route get {lease}")).unwrap();
         assert!(route.contains("dev eth0") && !route.contains("via"), "connected, not routed: {route}");
-        pod.place().sh(&format!("ip addr add {lease} dev lo")).unwrap();
+        pod.place().sh(&format!("ip addr add {lease} dev lo nodad")).unwrap();
         node.sh(&format!("ip route add {lease} via {}", pod.address(family).unwrap())).unwrap();
         assert!(router.sh(&format!("ping -c 1 -W 1 {lease}")).is_err(), "nobody answers for it yet");
         node.sh(&format!("ip neigh add proxy {lease} dev eth0")).unwrap();
