@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use egret::addr::Family;
 use egret::egress::explain::{Explanation, Verdict};
@@ -267,7 +268,11 @@ pub(crate) fn kind<T: Debug>(result: io::Result<T>) -> io::ErrorKind {
     result.unwrap_err().kind()
 }
 
+/// Answers that must come. The kernel says a SYN or a neighbour solicitation again after a second, which is all that a
+/// pod waits by itself.
 fn everything(pod: &Pod, to: IpAddr) -> [(&'static str, io::Result<IpAddr>); 4] {
+    let mut pod = pod.clone();
+    pod.patience = Duration::from_secs(5);
     [("tcp", pod.tcp(to)), ("udp", pod.udp(to)), ("http", pod.http(to)), ("ping", pod.ping(to))]
 }
 
